@@ -1,0 +1,1 @@
+//! Reconciler, executor and store as one step function.

@@ -1,0 +1,1 @@
+//! Firecracker: API types and client, spawn, adopt, vsock.

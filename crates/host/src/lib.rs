@@ -1,0 +1,1 @@
+//! The trait over what runs microVMs, and its two implementations.

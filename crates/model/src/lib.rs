@@ -1,0 +1,1 @@
+//! What Hearth wants, sees and may do: plain types, no I/O.

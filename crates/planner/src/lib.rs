@@ -1,0 +1,1 @@
+//! Decides: a pure function from desired and observed to actions.
