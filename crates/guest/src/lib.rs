@@ -1,1 +1,47 @@
-//! The protocol between host and guest.
+//! The protocol between host and guest: what is on the config drive and the status drive, and
+//! what is said over vsock. Both sides are built from this crate. It does no I/O.
+//!
+//! ```text
+//!   host                                     guest (hearth-init, PID 1)
+//!   config drive  --- read once at boot -->  cmd, env, ready, identity
+//!   CONTROL_PORT  --- Command lines ------>
+//!                 <-- Report lines --------  one at once, then one per change
+//!   LOG_PORT      --- LogCursor line ----->
+//!                 <-- frames ------------->  output from the cursor on
+//!   FORWARD_PORT  --- "PORT\n" ----------->
+//!                 <-- "OK\n", then bytes --  a TCP connection to the guest's loopback
+//!   status drive  <-- written before the reboot: how the command ended
+//! ```
+//!
+//! The guest listens and the host connects, so a daemon that was restarted simply connects again.
+
+mod drive;
+mod log;
+mod wire;
+
+pub use drive::{
+    CONFIG_DRIVE_BYTES_MAX, DriveError, STATUS_DRIVE_BYTES, decode_config, decode_status,
+    encode_config, encode_status,
+};
+pub use log::{LOG_FRAME_HEADER_BYTES, LOG_PAYLOAD_BYTES_MAX, LogCursor, LogFrameHeader, Stream};
+pub use wire::{
+    Command, Config, Ending, Exit, Identity, Phase, Ready, ReadyCheck, Report, Stage, Status,
+};
+
+/// vsock port of the control stream: JSON lines, [`Command`] in and [`Report`] out.
+pub const CONTROL_PORT: u32 = 1;
+/// vsock port of the log stream: one [`LogCursor`] line in, frames out.
+pub const LOG_PORT: u32 = 2;
+/// vsock port that forwards to a TCP port of the guest's loopback.
+pub const FORWARD_PORT: u32 = 3;
+/// The context id of every guest. It is the same in each: the host tells guests apart by socket.
+pub const GUEST_CID: u32 = 3;
+/// Longest line on the control stream, in bytes, the newline included.
+pub const CONTROL_LINE_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of output that the init keeps for a reader that is away.
+pub const LOG_RING_BYTES: usize = 256 * 1024;
+/// Where a guest finds its identity; replaced atomically at a claim.
+pub const IDENTITY_PATH: &str = "/run/hearth/identity.json";
+/// The socket to which a guest's app writes `ready\n` when its spec says `ready: {notify: true}`.
+/// Its path is in the environment of the app as `HEARTH_NOTIFY`.
+pub const NOTIFY_PATH: &str = "/run/hearth/notify.sock";

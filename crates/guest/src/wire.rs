@@ -1,0 +1,169 @@
+//! The messages, as serde types.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What the config drive holds: all that the init needs to run the command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// The instance this drive was made for.
+    pub instance: String,
+    /// The name of the root filesystem, for messages.
+    pub rootfs: String,
+    /// Program and arguments; the program is an absolute path or is searched in `PATH`.
+    pub cmd: Vec<String>,
+    /// The environment of the command. `PATH` and `HOME` are added where it has none.
+    pub env: BTreeMap<String, String>,
+    /// How far to go without being told.
+    pub stage: Stage,
+    /// When the command counts as ready.
+    pub ready: Option<Ready>,
+    /// How long the command may take from its stop signal to SIGKILL, in seconds.
+    pub stop_timeout_s: u32,
+    /// Whose instance this is from the start; `None` in a pool.
+    pub identity: Option<Identity>,
+}
+
+/// How far a guest goes by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// The init is up; the command waits for [`Command::Go`].
+    Init,
+    /// The command is started at once.
+    App,
+}
+
+/// Whose instance a guest is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The job.
+    pub job_id: String,
+    /// Its tenant.
+    pub tenant: String,
+    /// The generation of the job that this instance serves.
+    pub generation: u64,
+    /// The instance, as `/stats` shows it.
+    pub vm_id: String,
+}
+
+/// When the command counts as ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// What is checked, inside the guest, on its loopback.
+    pub check: ReadyCheck,
+}
+
+/// A readiness check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReadyCheck {
+    /// GET answers 2xx or 3xx.
+    Http {
+        /// TCP port on the guest's loopback.
+        port: u16,
+        /// Path and query, beginning with `/`.
+        path: String,
+    },
+    /// A connection is accepted.
+    Tcp {
+        /// TCP port on the guest's loopback.
+        port: u16,
+    },
+    /// The command exits with 0.
+    Exec(Vec<String>),
+    /// The app writes `ready\n` to the socket named by `HEARTH_NOTIFY`.
+    Notify,
+}
+
+/// Host to guest, one JSON line each. Every command is idempotent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "do")]
+pub enum Command {
+    /// Replaces the identity file, then starts the command if it was held and `go` is true. A
+    /// guest ignores a generation lower than the one it has. Sets the wall clock as well.
+    Identity {
+        /// Whose it is now.
+        identity: Identity,
+        /// Whether a held command may start.
+        go: bool,
+        /// The host's wall clock, nanoseconds since 1970 UTC.
+        clock_ns: u64,
+    },
+    /// Stop signal, then SIGKILL after `timeout_s`, sync, status drive, reboot.
+    Stop {
+        /// Seconds from the stop signal to SIGKILL.
+        timeout_s: u32,
+    },
+}
+
+/// Guest to host, one JSON line each: the whole state, whenever it changes, and once at the start
+/// of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The instance of the config drive.
+    pub instance: String,
+    /// How far the guest is.
+    pub phase: Phase,
+    /// Whether the readiness check has passed (or there is none and the command runs).
+    pub ready: bool,
+    /// The identity that the guest has in its file.
+    pub identity: Option<Identity>,
+    /// Why the readiness check fails, the last time it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_detail: Option<String>,
+}
+
+/// How far a guest is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// The init is up and the command is held.
+    Held,
+    /// The command runs.
+    Running,
+    /// The command was told to stop.
+    Stopping,
+    /// The command has ended; the status drive is written, the reboot is near.
+    Ended,
+}
+
+/// What the status drive holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The instance of the config drive, so that a stale drive is recognised.
+    pub instance: String,
+    /// How the command ended.
+    pub exit: Exit,
+    /// Milliseconds from the guest's boot to the end.
+    pub uptime_ms: u64,
+    /// The last output of the command, for a host that could not read the ring in time. Lossy
+    /// UTF-8, cut to what fits on the drive.
+    pub tail: String,
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// What happened.
+    pub ending: Ending,
+    /// Whether the host had asked for the stop.
+    pub stop_requested: bool,
+    /// Whether the guest's kernel killed something for lack of memory.
+    pub out_of_memory: bool,
+}
+
+/// What happened to a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// It exited with this code.
+    Code(u8),
+    /// It was killed by this signal.
+    Signal(u8),
+    /// It could not be started; the text is a sentence such as
+    /// `/app/bin/server: not found in rootfs-web.ext4`.
+    NotStarted(String),
+    /// The init could not prepare the guest (a drive, a mount); the text says what.
+    SetUp(String),
+}
