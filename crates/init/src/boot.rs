@@ -1,0 +1,235 @@
+//! From the kernel's hand-over to a root file system with a config in hand: mounts, modules,
+//! drives, overlay. Every step runs once, in PID 1, before there is any other thread.
+
+use hearth_guest::{CONFIG_DRIVE_BYTES_MAX, Config, DriveError, decode_config};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount, mount_move};
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::console::say;
+
+/// Where the kernel modules and their order are in the initramfs.
+const MODULES: &str = "/lib/hearth/modules";
+/// The drives, in the order in which the host attaches them.
+const ROOTFS: &str = "/dev/vda";
+const SCRATCH: &str = "/dev/vdb";
+const CONFIG: &str = "/dev/vdc";
+const STATUS: &str = "/dev/vdd";
+/// How long the drives may take to appear once the modules are loaded. Emulated machines need
+/// the better part of a second.
+const DRIVES_LIMIT: Duration = Duration::from_secs(10);
+/// Pause between two looks for a drive.
+const DRIVES_PAUSE: Duration = Duration::from_millis(2);
+
+/// Why a guest could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BootError {
+    /// A mount was refused.
+    #[error("cannot mount {what}")]
+    Mount {
+        /// What was to be mounted.
+        what: String,
+        /// Why it was refused.
+        source: Errno,
+    },
+    /// A drive did not appear.
+    #[error("{drive} did not appear within {} s", DRIVES_LIMIT.as_secs())]
+    NoDrive {
+        /// The device and what it is for.
+        drive: String,
+    },
+    /// A drive can't be opened or read.
+    #[error("cannot read {drive}")]
+    Drive {
+        /// The device and what it is for.
+        drive: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The config drive is not one.
+    #[error("cannot use the config drive")]
+    Config(#[source] DriveError),
+    /// Something of the new root can't be prepared.
+    #[error("cannot {what}")]
+    Root {
+        /// What was to be done.
+        what: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}
+
+/// Mounts what the kernel offers, loads the modules and opens the status drive: from here on a
+/// failure can be told.
+///
+/// # Errors
+/// [`BootError`] where even the status drive can't be had.
+pub(crate) fn open_status_drive() -> Result<File, BootError> {
+    for (kind, target) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
+        make_dir(target)?;
+        // The kernel mounts devtmpfs itself where it is built to.
+        match mount(kind, target, kind, MountFlags::NOSUID, None::<&CStr>) {
+            Ok(()) | Err(Errno::BUSY) => {}
+            Err(source) => return Err(BootError::Mount { what: kind.to_owned(), source }),
+        }
+    }
+    load_modules(Path::new(MODULES));
+    let drive = wait_for(STATUS, "the status drive")?;
+    let mut options = File::options();
+    let opened = options.read(true).write(true).open(&drive);
+    opened.map_err(|source| BootError::Drive { drive: named(STATUS, "the status drive"), source })
+}
+
+/// Reads the config drive.
+///
+/// # Errors
+/// [`BootError`] where it is absent or damaged.
+pub(crate) fn read_config() -> Result<Config, BootError> {
+    let path = wait_for(CONFIG, "the config drive")?;
+    let mut content = Vec::new();
+    let read = File::open(path)
+        .and_then(|file| file.take(CONFIG_DRIVE_BYTES_MAX as u64).read_to_end(&mut content));
+    read.map_err(|source| BootError::Drive { drive: named(CONFIG, "the config drive"), source })?;
+    decode_config(&content).map_err(BootError::Config)
+}
+
+/// Puts the root file system under an overlay and makes it `/`.
+///
+/// # Errors
+/// [`BootError`] naming the step.
+pub(crate) fn enter_root(rootfs: &str) -> Result<(), BootError> {
+    wait_for(ROOTFS, rootfs)?;
+    wait_for(SCRATCH, "the scratch drive")?;
+    // A drive that is read-only can't replay a journal, so one that was left is not looked at.
+    let flags = MountFlags::RDONLY;
+    mount_at(ROOTFS, "/rom", "ext4", flags, c"noload", &format!("root filesystem {rootfs}"))?;
+    let flags = MountFlags::NOATIME;
+    mount_at(SCRATCH, "/rw", "ext4", flags, c"", "the scratch drive")?;
+    make_dir("/rw/upper")?;
+    make_dir("/rw/work")?;
+    let layers = c"lowerdir=/rom,upperdir=/rw/upper,workdir=/rw/work";
+    mount_at("overlay", "/root", "overlay", MountFlags::empty(), layers, "the overlay")?;
+    for dir in ["dev", "proc", "sys"] {
+        let target = format!("/root/{dir}");
+        make_dir(&target)?;
+        mount_move(format!("/{dir}"), &target)
+            .map_err(|source| BootError::Mount { what: target.clone(), source })?;
+    }
+    std::env::set_current_dir("/root")
+        .and_then(|()| Ok(mount_move(".", "/")?))
+        .and_then(|()| Ok(rustix::process::chroot(".")?))
+        .and_then(|()| std::env::set_current_dir("/"))
+        .map_err(|source| BootError::Root { what: "switch the root".to_owned(), source })
+}
+
+/// Mounts what programs expect of a Linux system, and brings up the loopback.
+///
+/// # Errors
+/// [`BootError`] where a file system that the init itself needs is refused.
+pub(crate) fn furnish(run_dir: &Path) -> Result<(), BootError> {
+    let safe = MountFlags::NOSUID | MountFlags::NODEV;
+    mount_at("tmpfs", "/run", "tmpfs", safe, c"mode=755", "/run")?;
+    mount_at("tmpfs", "/tmp", "tmpfs", safe, c"mode=1777", "/tmp")?;
+    make_dir(run_dir)?;
+    let extras = [
+        ("devpts", "/dev/pts", c"mode=620,ptmxmode=666"),
+        ("tmpfs", "/dev/shm", c"mode=1777"),
+        ("cgroup2", "/sys/fs/cgroup", c""),
+    ];
+    for (kind, target, options) in extras {
+        // A kernel without one of these still runs most commands.
+        if let Err(error) = mount_at(kind, target, kind, safe, options, target) {
+            say(format_args!("{}", crate::console::chain(&error)));
+        }
+    }
+    for (link, target) in [
+        ("/dev/fd", "/proc/self/fd"),
+        ("/dev/stdin", "/proc/self/fd/0"),
+        ("/dev/stdout", "/proc/self/fd/1"),
+        ("/dev/stderr", "/proc/self/fd/2"),
+    ] {
+        let _ = std::os::unix::fs::symlink(target, link);
+    }
+    if let Err(error) = raise_loopback() {
+        say(format_args!("cannot bring up the loopback: {error}"));
+    }
+    Ok(())
+}
+
+/// Loads the modules that are listed, in order. One that fails is told and passed over: what
+/// needed it will fail with its own words. Their files are deleted, for they take memory.
+fn load_modules(dir: &Path) {
+    let order = std::fs::read_to_string(dir.join("order")).unwrap_or_default();
+    for name in order.lines().map(str::trim).filter(|name| !name.is_empty()) {
+        let loaded =
+            File::open(dir.join(name)).and_then(|module| {
+                match rustix::system::finit_module(&module, c"", 0) {
+                    Ok(()) | Err(Errno::EXIST) => Ok(()),
+                    Err(error) => Err(error.into()),
+                }
+            });
+        if let Err(error) = loaded {
+            say(format_args!("cannot load module {name}: {error}"));
+        }
+    }
+    let _ = std::fs::remove_dir_all(dir);
+}
+
+fn wait_for(drive: &str, what: &str) -> Result<PathBuf, BootError> {
+    let path = PathBuf::from(drive);
+    let deadline = Instant::now() + DRIVES_LIMIT;
+    while !path.exists() {
+        if Instant::now() >= deadline {
+            return Err(BootError::NoDrive { drive: named(drive, what) });
+        }
+        std::thread::sleep(DRIVES_PAUSE);
+    }
+    Ok(path)
+}
+
+fn named(drive: &str, what: &str) -> String {
+    format!("{what} ({drive})")
+}
+
+fn mount_at(
+    source: &str,
+    target: &str,
+    kind: &str,
+    flags: MountFlags,
+    options: &CStr,
+    what: &str,
+) -> Result<(), BootError> {
+    make_dir(target)?;
+    mount(source, target, kind, flags, options)
+        .map_err(|source| BootError::Mount { what: what.to_owned(), source })
+}
+
+fn make_dir(dir: impl AsRef<Path>) -> Result<(), BootError> {
+    let dir = dir.as_ref();
+    if dir.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(dir)
+        .map_err(|source| BootError::Root { what: format!("make {}", dir.display()), source })
+}
+
+/// Sets the loopback up; the kernel gives it its addresses.
+#[allow(unsafe_code)]
+fn raise_loopback() -> std::io::Result<()> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    use std::os::fd::AsRawFd;
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    // SAFETY: an ifreq of zeroes is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads the name and the flags of the ifreq, which outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) };
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}

@@ -1,0 +1,228 @@
+//! Processes: starting them, waiting for them, signalling them. One thread reaps every child,
+//! the orphans that fall to PID 1 too; nothing else may wait for a process.
+
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group};
+use std::collections::HashMap;
+use std::os::unix::process::CommandExt;
+use std::process::{ChildStderr, ChildStdout, Command};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// Starts and reaps children. A process has one at most, since it takes every child's status.
+pub(crate) struct Reaper {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// Children that somebody waits for, with their status once it is known.
+    watched: HashMap<Pid, Option<WaitStatus>>,
+    /// Counts starts, so that the reaping thread knows when there is a child again.
+    started: u64,
+}
+
+/// A child that was started.
+pub(crate) struct Child {
+    pub(crate) pid: Pid,
+    pub(crate) stdout: Option<ChildStdout>,
+    pub(crate) stderr: Option<ChildStderr>,
+}
+
+impl Reaper {
+    /// Starts the reaping thread.
+    ///
+    /// # Errors
+    /// That of starting a thread.
+    pub(crate) fn start() -> std::io::Result<Arc<Reaper>> {
+        let reaper =
+            Arc::new(Reaper { inner: Mutex::new(Inner::default()), changed: Condvar::new() });
+        let reaping = Arc::clone(&reaper);
+        std::thread::Builder::new().name("reap".to_owned()).spawn(move || reaping.reap())?;
+        Ok(reaper)
+    }
+
+    /// Starts a child in a session and process group of its own, with no signal blocked. It must
+    /// be waited for by [`Reaper::wait`].
+    ///
+    /// # Errors
+    /// That of fork or exec.
+    pub(crate) fn spawn(&self, command: &mut Command) -> std::io::Result<Child> {
+        detach(command);
+        // Held over the start: the reaping thread can't take the status of a child that is not
+        // yet in the map, nor that of one whose exec failed, for which std waits itself.
+        let mut inner = self.lock();
+        let mut child = command.spawn()?;
+        let pid = Pid::from_child(&child);
+        inner.watched.insert(pid, None);
+        inner.started += 1;
+        self.changed.notify_all();
+        Ok(Child { pid, stdout: child.stdout.take(), stderr: child.stderr.take() })
+    }
+
+    /// Waits for a child's end, up to `deadline` where there is one. A status is given once.
+    pub(crate) fn wait(&self, pid: Pid, deadline: Option<Instant>) -> Option<WaitStatus> {
+        let mut inner = self.lock();
+        loop {
+            if let Some(Some(status)) = inner.watched.get(&pid) {
+                let status = *status;
+                inner.watched.remove(&pid);
+                return Some(status);
+            }
+            inner = match deadline {
+                None => self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return None;
+                    }
+                    let waited = self.changed.wait_timeout(inner, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// Signals the process group of a child that has not been reaped; a pid that was can belong
+    /// to another by now, and is left alone.
+    pub(crate) fn signal(&self, pid: Pid, signal: Signal) {
+        let inner = self.lock();
+        if matches!(inner.watched.get(&pid), Some(None)) {
+            // A command may have left its group; the process itself is always meant.
+            let _ = kill_process_group(pid, signal);
+            if rustix::process::getpgid(Some(pid)).is_ok_and(|group| group != pid) {
+                let _ = kill_process(pid, signal);
+            }
+        }
+    }
+
+    fn reap(&self) {
+        loop {
+            let started = self.lock().started;
+            match ended_child() {
+                Some(pid) => {
+                    let mut inner = self.lock();
+                    let ended = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
+                    if let Ok(Some((_, status))) = ended
+                        && let Some(watched) = inner.watched.get_mut(&pid)
+                    {
+                        *watched = Some(status);
+                        self.changed.notify_all();
+                    }
+                }
+                None => {
+                    let mut inner = self.lock();
+                    while inner.started == started {
+                        inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+                    }
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits until a child has ended, and leaves it to be reaped; `None` where there is no child.
+#[allow(unsafe_code)]
+fn ended_child() -> Option<Pid> {
+    loop {
+        // SAFETY: a siginfo_t of zeroes is valid; the kernel fills it in.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: `info` outlives the call and is ours alone.
+        let result =
+            unsafe { libc::waitid(libc::P_ALL, 0, &mut info, libc::WEXITED | libc::WNOWAIT) };
+        if result == 0 {
+            // SAFETY: after a successful waitid the field is that of a child's end.
+            return Pid::from_raw(unsafe { info.si_pid() });
+        }
+        if std::io::Error::last_os_error().kind() != std::io::ErrorKind::Interrupted {
+            return None;
+        }
+    }
+}
+
+/// Makes the child a session of its own that blocks no signal: the init blocks some, and a mask
+/// is inherited.
+#[allow(unsafe_code)]
+fn detach(command: &mut Command) {
+    let prepare = || {
+        rustix::process::setsid()?;
+        // SAFETY: both calls are async-signal-safe, and the set is ours alone.
+        let unblocked = unsafe {
+            let mut none: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&mut none);
+            libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut())
+        };
+        if unblocked == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: between fork and exec the closure makes async-signal-safe system calls only, and
+    // neither allocates nor takes a lock.
+    unsafe { command.pre_exec(prepare) };
+}
+
+/// The reaper of this test process: all tests share it, since a process can have only one.
+#[cfg(test)]
+pub(crate) fn shared_reaper() -> Arc<Reaper> {
+    static REAPER: std::sync::OnceLock<Arc<Reaper>> = std::sync::OnceLock::new();
+    Arc::clone(REAPER.get_or_init(|| Reaper::start().expect("a thread")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::process::Stdio;
+    use std::time::Duration;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]).stdin(Stdio::null());
+        command
+    }
+
+    #[test]
+    fn a_child_gives_its_status_to_who_waits_for_it() {
+        let reaper = shared_reaper();
+        let seven = reaper.spawn(&mut shell("exit 7")).expect("spawn");
+        let killed = reaper.spawn(&mut shell("kill -9 $$")).expect("spawn");
+        assert_eq!(reaper.wait(killed.pid, None).and_then(|s| s.terminating_signal()), Some(9));
+        assert_eq!(reaper.wait(seven.pid, None).and_then(|s| s.exit_status()), Some(7));
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_executed_is_an_error_and_no_child() {
+        let error = shared_reaper().spawn(&mut Command::new("/no/such")).err().expect("refused");
+        assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn waiting_gives_up_at_its_deadline_and_a_signal_reaches_the_group() {
+        let reaper = shared_reaper();
+        let child = reaper.spawn(&mut shell("sleep 600 & wait")).expect("spawn");
+        let soon = Instant::now() + Duration::from_millis(30);
+        assert!(reaper.wait(child.pid, Some(soon)).is_none());
+        reaper.signal(child.pid, Signal::TERM);
+        let status = reaper.wait(child.pid, None).expect("ended");
+        assert_eq!(status.terminating_signal(), Some(15));
+        reaper.signal(child.pid, Signal::KILL);
+    }
+
+    #[test]
+    fn a_child_has_its_own_session_and_neither_blocks_a_signal_nor_ignores_a_broken_pipe() {
+        let reaper = shared_reaper();
+        let script = "sed -n 's/^Sig[BI][lg][kn]:\t//p' /proc/self/status; \
+            cut -d' ' -f6 /proc/self/stat";
+        let mut child = reaper.spawn(shell(script).stdout(Stdio::piped())).expect("spawn");
+        let mut output = String::new();
+        child.stdout.take().expect("piped").read_to_string(&mut output).expect("read");
+        let lines: Vec<&str> = output.lines().collect();
+        let mask = |line: &str| u64::from_str_radix(line, 16).expect("a mask");
+        assert_eq!(mask(lines[0]), 0);
+        assert_eq!(mask(lines[1]) >> (libc::SIGPIPE - 1) & 1, 0);
+        assert_eq!(lines[2], child.pid.as_raw_nonzero().to_string());
+        reaper.wait(child.pid, None);
+    }
+}

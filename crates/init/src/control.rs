@@ -1,0 +1,141 @@
+//! The control stream: commands in, reports out, one JSON line each. It decides nothing: commands
+//! go to the supervisor, reports come from the board.
+
+use crate::board::Board;
+use crate::serve::{Conn, STACK_BYTES};
+use crate::supervisor::Event;
+use hearth_guest::{CONTROL_LINE_BYTES_MAX, Command, Phase};
+use rustix::net::Shutdown;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
+
+/// Most control streams at a time: a daemon has one, one more while it is replaced, and a few for
+/// connections whose end has not shown yet.
+pub(crate) const CONTROL_STREAMS_MAX: usize = 8;
+
+/// Serves one connection until it ends, or until the report that the command has ended is sent.
+pub(crate) fn serve(conn: Conn, board: &Board, events: &SyncSender<Event>) {
+    let gone = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let read = || {
+            read_commands(&conn, events);
+            gone.store(true, Ordering::Release);
+            board.wake();
+        };
+        let reader = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, read);
+        if reader.is_ok() {
+            write_reports(&conn, board, &gone);
+        }
+        conn.shutdown(Shutdown::Read);
+    });
+    conn.finish();
+}
+
+/// Reads until the peer ends the connection or says something that is no command.
+fn read_commands(conn: &Conn, events: &SyncSender<Event>) {
+    let mut reader = BufReader::with_capacity(4096, conn);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = reader.by_ref().take(CONTROL_LINE_BYTES_MAX as u64).read_until(b'\n', &mut line);
+        if read.is_err() || !line.ends_with(b"\n") {
+            return;
+        }
+        let Ok(command) = serde_json::from_slice::<Command>(&line) else { return };
+        if events.send(Event::Command(command)).is_err() {
+            return;
+        }
+    }
+}
+
+fn write_reports(conn: &Conn, board: &Board, gone: &AtomicBool) {
+    let mut seen = 0;
+    while let Some((version, report)) = board.newer(seen, gone) {
+        let Ok(mut line) = serde_json::to_vec(&report) else { return };
+        line.push(b'\n');
+        if { conn }.write_all(&line).is_err() || report.phase == Phase::Ended {
+            return;
+        }
+        seen = version;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hearth_guest::Report;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+    use std::sync::mpsc::{Receiver, sync_channel};
+    use std::thread::JoinHandle;
+
+    struct Host {
+        stream: UnixStream,
+        reader: BufReader<UnixStream>,
+        board: Arc<Board>,
+        events: Receiver<Event>,
+        serving: JoinHandle<()>,
+    }
+
+    fn connect() -> Host {
+        let (stream, guest) = UnixStream::pair().expect("pair");
+        let board = Arc::new(Board::new("abc".to_owned()));
+        let (sender, events) = sync_channel(4);
+        let served = Arc::clone(&board);
+        let serving = std::thread::spawn(move || serve(Conn::new(guest.into()), &served, &sender));
+        let reader = BufReader::new(stream.try_clone().expect("clone"));
+        Host { stream, reader, board, events, serving }
+    }
+
+    impl Host {
+        fn report(&mut self) -> Option<Report> {
+            let mut line = String::new();
+            self.reader.read_line(&mut line).expect("read");
+            (!line.is_empty()).then(|| serde_json::from_str(&line).expect("a report"))
+        }
+    }
+
+    #[test]
+    fn a_report_comes_at_once_and_at_each_change_until_the_end() {
+        let mut host = connect();
+        assert_eq!(host.report().expect("first").phase, Phase::Held);
+        host.board.update(|report| report.phase = Phase::Running);
+        assert_eq!(host.report().expect("second").phase, Phase::Running);
+        host.board.update(|report| report.phase = Phase::Ended);
+        assert_eq!(host.report().expect("third").phase, Phase::Ended);
+        assert_eq!(host.report(), None);
+        host.serving.join().expect("served");
+    }
+
+    #[test]
+    fn commands_reach_the_supervisor_and_a_line_that_is_none_ends_the_connection() {
+        let mut host = connect();
+        host.stream.write_all(b"{\"do\":\"stop\",\"timeout_s\":3}\n").expect("write");
+        let Event::Command(command) = host.events.recv().expect("event") else {
+            panic!("not a command")
+        };
+        assert_eq!(command, Command::Stop { timeout_s: 3 });
+        assert!(host.report().is_some());
+        host.stream.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("write");
+        assert_eq!(host.report(), None);
+        host.serving.join().expect("served");
+    }
+
+    #[test]
+    fn a_line_over_the_bound_ends_the_connection() {
+        let mut host = connect();
+        assert!(host.report().is_some());
+        let _ = host.stream.write_all(&vec![b' '; CONTROL_LINE_BYTES_MAX + 1]);
+        assert!(host.reader.read_line(&mut String::new()).unwrap_or(0) == 0);
+        host.serving.join().expect("served");
+        assert!(host.events.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_host_that_went_away_frees_its_connection() {
+        let host = connect();
+        drop((host.stream, host.reader));
+        host.serving.join().expect("served");
+    }
+}

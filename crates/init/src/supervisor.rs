@@ -1,0 +1,382 @@
+//! The supervisor: the one place that decides what happens to the command. It talks to nobody:
+//! events come in, the board and the ring show what is.
+//!
+//! ```text
+//!   held --go--> running --(ready)--> running --the command ends--> ended
+//!     |             '--stop--> stopping --it ends, or SIGKILL and it ends--> ended
+//!     '--stop-------------------------------------------------------------> ended
+//! ```
+
+use crate::board::Board;
+use crate::child::Reaper;
+use crate::console::say;
+use crate::machine::Machine;
+use crate::ready::Checker;
+use crate::ring::Ring;
+use crate::{identity, notify, program};
+use hearth_guest::{Command, Config, Ending, Exit, Identity, Phase, ReadyCheck, Stage, Stream};
+use rustix::process::{Pid, Signal, WaitStatus};
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::time::{Duration, Instant};
+
+/// Events that wait for the supervisor; who sends one more waits too.
+const EVENTS_MAX: usize = 32;
+/// How long the pipes may take to drain once every process is killed.
+const DRAIN_LIMIT: Duration = Duration::from_secs(1);
+/// Bytes read from a pipe at a time.
+const PIPE_BYTES: usize = 16 * 1024;
+/// Name of the notify socket in the run directory.
+const NOTIFY_NAME: &str = "notify.sock";
+/// What the report says of a notify check that has not passed.
+const NOT_NOTIFIED: &str = "the app has not said that it is ready";
+
+/// What the supervisor is told.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The host said this.
+    Command(Command),
+    /// Ctrl-Alt-Del: a host that could not reach the control stream.
+    CtrlAltDel,
+    /// The readiness check passed.
+    Ready,
+    /// The readiness check failed, for this reason.
+    NotReady(String),
+    /// The command ended.
+    Ended(WaitStatus),
+}
+
+/// Runs one command from its start to its end.
+pub(crate) struct Supervisor<M> {
+    config: Config,
+    machine: M,
+    run_dir: PathBuf,
+    reaper: Arc<Reaper>,
+    board: Arc<Board>,
+    ring: Arc<Ring>,
+    sender: SyncSender<Event>,
+    events: Receiver<Event>,
+    identity: Option<Identity>,
+    main: Option<Main>,
+    stop: Option<Stop>,
+}
+
+/// The command while it runs.
+struct Main {
+    pid: Pid,
+    /// Disconnects when both pipes are at their end.
+    drained: Receiver<()>,
+}
+
+/// A stop that was asked for.
+struct Stop {
+    /// When SIGKILL is due; `None` once it was sent.
+    kill_at: Option<Instant>,
+}
+
+impl<M: Machine> Supervisor<M> {
+    /// A supervisor that holds the command of `config`. The identity file and the notify socket
+    /// go to `run_dir`.
+    pub(crate) fn new(
+        config: Config,
+        machine: M,
+        run_dir: PathBuf,
+        reaper: Arc<Reaper>,
+        ring: Arc<Ring>,
+    ) -> Supervisor<M> {
+        let (sender, events) = sync_channel(EVENTS_MAX);
+        let board = Arc::new(Board::new(config.instance.clone()));
+        Supervisor {
+            config,
+            machine,
+            run_dir,
+            reaper,
+            board,
+            ring,
+            sender,
+            events,
+            identity: None,
+            main: None,
+            stop: None,
+        }
+    }
+
+    /// Where the reports are.
+    pub(crate) fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.board)
+    }
+
+    /// Where events go.
+    pub(crate) fn sender(&self) -> SyncSender<Event> {
+        self.sender.clone()
+    }
+
+    /// Takes the identity of the config and starts the command unless it is to be held.
+    ///
+    /// # Errors
+    /// How it ended, where it could not be started.
+    pub(crate) fn begin(&mut self) -> Result<(), Ending> {
+        let identity = self.config.identity.clone();
+        if identity.is_none() {
+            self.machine.set_hostname(&self.config.instance);
+        }
+        if let Some(identity) = identity {
+            self.take_identity(identity);
+        }
+        match self.config.stage {
+            Stage::App => self.start(),
+            Stage::Init => Ok(()),
+        }
+    }
+
+    /// Follows events until the command has ended and its output is in the ring.
+    pub(crate) fn run(mut self) -> Exit {
+        let ending = loop {
+            let done = match self.next() {
+                None => {
+                    self.kill();
+                    Ok(())
+                }
+                Some(event) => self.take(event),
+            };
+            if let Err(ending) = done {
+                break ending;
+            }
+        };
+        if let Some(main) = self.main.take() {
+            self.machine.kill_everything(main.pid);
+            // Nothing is ever sent: it disconnects, or the time is over.
+            let _ = main.drained.recv_timeout(DRAIN_LIMIT);
+        }
+        Exit {
+            ending,
+            stop_requested: self.stop.is_some(),
+            out_of_memory: self.machine.out_of_memory_kills() > 0,
+        }
+    }
+
+    /// The next event; `None` when SIGKILL is due.
+    fn next(&self) -> Option<Event> {
+        let kill_at = self.stop.as_ref().and_then(|stop| stop.kill_at);
+        let event = match kill_at {
+            None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(at) => self.events.recv_timeout(at.saturating_duration_since(Instant::now())),
+        };
+        match event {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => unreachable!("the supervisor holds a sender"),
+        }
+    }
+
+    fn take(&mut self, event: Event) -> Result<(), Ending> {
+        match event {
+            Event::Command(Command::Identity { identity, go, clock_ns }) => {
+                self.machine.set_clock(clock_ns);
+                let accepted = self.take_identity(identity);
+                if accepted && go && self.main.is_none() {
+                    self.start()?;
+                }
+                Ok(())
+            }
+            Event::Command(Command::Stop { timeout_s }) => self.request_stop(timeout_s),
+            Event::CtrlAltDel => self.request_stop(self.config.stop_timeout_s),
+            Event::Ready => {
+                self.board.update(|report| (report.ready, report.ready_detail) = (true, None));
+                Ok(())
+            }
+            Event::NotReady(detail) => {
+                self.board.update(|report| report.ready_detail = Some(detail));
+                Ok(())
+            }
+            Event::Ended(status) => Err(ending(status)),
+        }
+    }
+
+    /// Writes the identity file. Tells the board in any case: it is how the host learns what this
+    /// guest holds. Answers whether the identity is this one now.
+    fn take_identity(&mut self, new: Identity) -> bool {
+        let accepted = identity::accepts(self.identity.as_ref(), &new);
+        if !accepted {
+            say(format_args!("refused the identity of {} {}", new.job_id, new.generation));
+        } else if self.identity.as_ref() != Some(&new) {
+            if let Err(error) = identity::write(&self.run_dir, &new) {
+                say(format_args!("cannot write the identity file: {error}"));
+                self.board.update(|_| ());
+                return false;
+            }
+            self.machine.set_hostname(&new.job_id);
+            self.identity = Some(new);
+        }
+        let identity = self.identity.clone();
+        self.board.update(|report| report.identity = identity);
+        accepted
+    }
+
+    /// SIGTERM now, SIGKILL later. A second request may only bring SIGKILL nearer.
+    fn request_stop(&mut self, timeout_s: u32) -> Result<(), Ending> {
+        let at = Instant::now() + Duration::from_secs(u64::from(timeout_s));
+        let first = self.stop.is_none();
+        let stop = self.stop.get_or_insert(Stop { kill_at: Some(at) });
+        stop.kill_at = stop.kill_at.map(|earlier| earlier.min(at));
+        self.board.update(|report| report.phase = Phase::Stopping);
+        match &self.main {
+            // Held: there is nothing to signal, and nothing to wait for.
+            None => Err(Ending::Signal(libc::SIGTERM as u8)),
+            Some(main) => {
+                if first {
+                    self.reaper.signal(main.pid, Signal::TERM);
+                    // A stopped command would never see it.
+                    self.reaper.signal(main.pid, Signal::CONT);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn kill(&mut self) {
+        if let (Some(stop), Some(main)) = (&mut self.stop, &self.main) {
+            stop.kill_at = None;
+            self.reaper.signal(main.pid, Signal::KILL);
+        }
+    }
+
+    fn start(&mut self) -> Result<(), Ending> {
+        let env = self.env();
+        if let Some(ReadyCheck::Notify) = self.check() {
+            self.listen_for_notify()?;
+        }
+        let main = self.spawn(&env).map_err(Ending::NotStarted)?;
+        let (pid, reaper, sender) = (main.pid, Arc::clone(&self.reaper), self.sender.clone());
+        self.main = Some(main);
+        in_background(move || {
+            if let Some(status) = reaper.wait(pid, None) {
+                let _ = sender.send(Event::Ended(status));
+            }
+        })?;
+        let check = self.check();
+        let detail = check.is_some_and(|check| *check == ReadyCheck::Notify);
+        let ready = check.is_none();
+        self.board.update(|report| {
+            report.phase = Phase::Running;
+            report.ready = ready;
+            report.ready_detail = detail.then(|| NOT_NOTIFIED.to_owned());
+        });
+        match self.check() {
+            None | Some(ReadyCheck::Notify) => Ok(()),
+            Some(check) => self.check_until_ready(check.clone(), env),
+        }
+    }
+
+    fn check(&self) -> Option<&ReadyCheck> {
+        self.config.ready.as_ref().map(|ready| &ready.check)
+    }
+
+    fn env(&self) -> BTreeMap<String, String> {
+        let mut env = self.config.env.clone();
+        env.entry("PATH".to_owned()).or_insert_with(|| program::DEFAULT_PATH.to_owned());
+        env.entry("HOME".to_owned()).or_insert_with(|| "/root".to_owned());
+        if let Some(ReadyCheck::Notify) = self.check() {
+            let path = self.run_dir.join(NOTIFY_NAME).display().to_string();
+            env.insert("HEARTH_NOTIFY".to_owned(), path);
+        }
+        env
+    }
+
+    fn listen_for_notify(&self) -> Result<(), Ending> {
+        let sender = self.sender.clone();
+        let heard = move || drop(sender.send(Event::Ready));
+        notify::listen(&self.run_dir.join(NOTIFY_NAME), heard)
+            .map_err(|error| Ending::SetUp(format!("cannot make the notify socket: {error}")))
+    }
+
+    fn check_until_ready(
+        &self,
+        check: ReadyCheck,
+        env: BTreeMap<String, String>,
+    ) -> Result<(), Ending> {
+        let (rootfs, reaper) = (self.config.rootfs.clone(), Arc::clone(&self.reaper));
+        let checker = Checker { check, rootfs, env, reaper };
+        let sender = self.sender.clone();
+        in_background(move || {
+            let mut told = String::new();
+            let passed = checker.until_passed(|reason| {
+                if told == reason {
+                    return true;
+                }
+                reason.clone_into(&mut told);
+                sender.send(Event::NotReady(reason.to_owned())).is_ok()
+            });
+            if passed {
+                let _ = sender.send(Event::Ready);
+            }
+        })
+    }
+
+    fn spawn(&self, env: &BTreeMap<String, String>) -> Result<Main, String> {
+        let rootfs = &self.config.rootfs;
+        let name = self.config.cmd.first().map_or("", String::as_str);
+        let path = env.get("PATH").map_or(program::DEFAULT_PATH, String::as_str);
+        let file = program::resolve(name, path, rootfs)?;
+        let mut command = std::process::Command::new(&file);
+        command.arg0(name).args(&self.config.cmd[1..]).env_clear().envs(env).current_dir("/");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = self.reaper.spawn(&mut command);
+        let child = child.map_err(|error| program::why_refused(&file, &error, rootfs))?;
+        let (at_end, drained) = channel();
+        let pumps = [
+            child.stdout.map(|pipe| self.pump(pipe, Stream::Stdout, at_end.clone())),
+            child.stderr.map(|pipe| self.pump(pipe, Stream::Stderr, at_end)),
+        ];
+        if let Some(error) = pumps.into_iter().flatten().find_map(Result::err) {
+            self.reaper.signal(child.pid, Signal::KILL);
+            return Err(format!("{name}: its output cannot be read: {error}"));
+        }
+        Ok(Main { pid: child.pid, drained })
+    }
+
+    /// Moves a pipe into the ring until its end, then drops `at_end`.
+    fn pump(
+        &self,
+        mut pipe: impl Read + Send + 'static,
+        stream: Stream,
+        at_end: Sender<()>,
+    ) -> std::io::Result<()> {
+        let ring = Arc::clone(&self.ring);
+        let pump = move || {
+            let mut buffer = vec![0; PIPE_BYTES];
+            loop {
+                match pipe.read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(read) => ring.push(stream, &buffer[..read]),
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    Err(_) => break,
+                }
+            }
+            drop(at_end);
+        };
+        std::thread::Builder::new().spawn(pump).map(drop)
+    }
+}
+
+fn in_background(work: impl FnOnce() + Send + 'static) -> Result<(), Ending> {
+    let thread = std::thread::Builder::new().spawn(work);
+    thread.map(drop).map_err(|error| Ending::SetUp(format!("cannot start a thread: {error}")))
+}
+
+fn ending(status: WaitStatus) -> Ending {
+    // Linux gives codes and signals of one byte.
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Ending::Code(code as u8),
+        (None, signal) => Ending::Signal(signal.unwrap_or(0) as u8),
+    }
+}
+
+#[cfg(test)]
+#[path = "supervisor_tests.rs"]
+mod tests;

@@ -1,0 +1,291 @@
+//! The supervisor against real children, as an ordinary process.
+
+use super::*;
+use crate::child::shared_reaper;
+use hearth_guest::Ready;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
+
+/// A machine that kills the command's group only, and notes what it was told.
+#[derive(Clone, Default)]
+struct Fake {
+    clock_ns: Arc<Mutex<Vec<u64>>>,
+    hostname: Arc<Mutex<Vec<String>>>,
+}
+
+impl Machine for Fake {
+    fn kill_everything(&self, main: Pid) {
+        let _ = rustix::process::kill_process_group(main, Signal::KILL);
+    }
+
+    fn set_clock(&self, now_ns: u64) {
+        self.clock_ns.lock().expect("lock").push(now_ns);
+    }
+
+    fn set_hostname(&self, name: &str) {
+        self.hostname.lock().expect("lock").push(name.to_owned());
+    }
+
+    fn out_of_memory_kills(&self) -> u64 {
+        0
+    }
+}
+
+struct Guest {
+    board: Arc<Board>,
+    ring: Arc<Ring>,
+    events: SyncSender<Event>,
+    machine: Fake,
+    dir: tempfile::TempDir,
+    run: JoinHandle<Exit>,
+}
+
+fn config(script: &str) -> Config {
+    Config {
+        instance: "abc".to_owned(),
+        rootfs: "web.ext4".to_owned(),
+        cmd: ["sh", "-c", script].map(str::to_owned).to_vec(),
+        env: BTreeMap::from([("COLOUR".to_owned(), "blue".to_owned())]),
+        stage: Stage::App,
+        ready: None,
+        stop_timeout_s: 60,
+        identity: None,
+    }
+}
+
+fn identity(generation: u64) -> Identity {
+    Identity {
+        job_id: "web".to_owned(),
+        tenant: "prod".to_owned(),
+        generation,
+        vm_id: "vm-abc".to_owned(),
+    }
+}
+
+fn go(generation: u64) -> Event {
+    let identity = identity(generation);
+    Event::Command(Command::Identity { identity, go: true, clock_ns: 5 })
+}
+
+fn stop(timeout_s: u32) -> Event {
+    Event::Command(Command::Stop { timeout_s })
+}
+
+fn start(config: Config) -> Result<Guest, Ending> {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let ring = Arc::new(Ring::new(10_000));
+    let machine = Fake::default();
+    let (run_dir, reaper) = (dir.path().to_owned(), shared_reaper());
+    let mut supervisor =
+        Supervisor::new(config, machine.clone(), run_dir, reaper, Arc::clone(&ring));
+    supervisor.begin()?;
+    let (board, events) = (supervisor.board(), supervisor.sender());
+    let run = std::thread::spawn(move || supervisor.run());
+    Ok(Guest { board, ring, events, machine, dir, run })
+}
+
+impl Guest {
+    fn send(&self, event: Event) {
+        self.events.send(event).expect("the supervisor lives");
+    }
+
+    /// Waits for a report that is as wanted.
+    fn until(&self, wanted: impl Fn(&hearth_guest::Report) -> bool) {
+        let here = AtomicBool::new(false);
+        let mut seen = 0;
+        loop {
+            let (version, report) = self.board.newer(seen, &here).expect("a report");
+            if wanted(&report) {
+                return;
+            }
+            seen = version;
+        }
+    }
+
+    fn until_output(&self, wanted: &str) {
+        while !self.output().contains(wanted) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn output(&self) -> String {
+        String::from_utf8(self.ring.tail(10_000)).expect("text")
+    }
+
+    fn identity_file(&self) -> Option<Identity> {
+        let content = std::fs::read(self.dir.path().join("identity.json")).ok()?;
+        Some(serde_json::from_slice(&content).expect("JSON"))
+    }
+
+    fn end(self) -> (Exit, String) {
+        let exit = self.run.join().expect("the supervisor");
+        let output = String::from_utf8(self.ring.tail(10_000)).expect("text");
+        (exit, output)
+    }
+}
+
+#[test]
+fn a_command_runs_with_its_environment_and_its_code_and_output_are_kept() {
+    let guest = start(config("echo $COLOUR $HOME $PATH; pwd; cat; echo oops >&2; exit 7"));
+    let (exit, output) = guest.expect("started").end();
+    assert_eq!(exit.ending, Ending::Code(7));
+    assert!(!exit.stop_requested);
+    assert!(output.contains(&format!("blue /root {}\n/\n", program::DEFAULT_PATH)), "{output}");
+    assert!(output.contains("oops\n"));
+}
+
+#[test]
+fn a_command_that_cannot_be_started_says_why() {
+    let mut missing = config("");
+    missing.cmd = vec!["/app/bin/server".to_owned()];
+    let text = "/app/bin/server: not found in web.ext4".to_owned();
+    assert_eq!(start(missing).err(), Some(Ending::NotStarted(text)));
+    let mut empty = config("");
+    empty.cmd.clear();
+    assert_eq!(start(empty).err(), Some(Ending::NotStarted("the command is empty".to_owned())));
+}
+
+#[test]
+fn a_held_command_starts_at_the_word_and_once_only() {
+    let mut held = config("echo started; sleep 600");
+    held.stage = Stage::Init;
+    let guest = start(held).expect("held");
+    assert_eq!(guest.board.report().phase, Phase::Held);
+    let silent = Command::Identity { identity: identity(3), go: false, clock_ns: 9 };
+    guest.send(Event::Command(silent));
+    guest.until(|report| report.identity == Some(identity(3)));
+    assert_eq!(guest.board.report().phase, Phase::Held);
+    guest.send(go(3));
+    guest.send(go(3));
+    guest.until(|report| report.phase == Phase::Running && report.ready);
+    guest.until_output("started");
+    guest.send(stop(60));
+    let machine = guest.machine.clone();
+    let (exit, output) = guest.end();
+    assert_eq!((exit.ending, exit.stop_requested), (Ending::Signal(15), true));
+    assert_eq!(output, "started\n");
+    assert_eq!(*machine.clock_ns.lock().expect("lock"), [9, 5, 5]);
+    assert_eq!(*machine.hostname.lock().expect("lock"), ["abc", "web"]);
+}
+
+#[test]
+fn an_older_generation_or_another_job_neither_replaces_the_identity_nor_starts_anything() {
+    let mut held = config("exit 0");
+    held.stage = Stage::Init;
+    held.identity = Some(identity(5));
+    let guest = start(held).expect("held");
+    assert_eq!(guest.identity_file(), Some(identity(5)));
+    guest.send(go(4));
+    let other = Identity { job_id: "other".to_owned(), ..identity(9) };
+    guest.send(Event::Command(Command::Identity { identity: other, go: true, clock_ns: 1 }));
+    guest.send(Event::Command(Command::Identity { identity: identity(6), go: false, clock_ns: 1 }));
+    guest.until(|report| report.identity == Some(identity(6)));
+    assert_eq!(guest.board.report().phase, Phase::Held);
+    assert_eq!(guest.identity_file(), Some(identity(6)));
+    guest.send(go(6));
+    assert_eq!(guest.end().0.ending, Ending::Code(0));
+}
+
+#[test]
+fn a_repeated_identity_is_acknowledged_by_a_report() {
+    let mut held = config("exit 0");
+    held.stage = Stage::Init;
+    held.identity = Some(identity(5));
+    let guest = start(held).expect("held");
+    let here = AtomicBool::new(false);
+    let (version, _) = guest.board.newer(0, &here).expect("a report");
+    guest.send(Event::Command(Command::Identity { identity: identity(5), go: false, clock_ns: 1 }));
+    assert!(guest.board.newer(version, &here).is_some());
+    guest.send(go(5));
+    assert_eq!(guest.end().0.ending, Ending::Code(0));
+}
+
+#[test]
+fn a_held_command_that_is_stopped_ends_at_once_as_by_its_stop_signal() {
+    let mut held = config("exit 0");
+    held.stage = Stage::Init;
+    let guest = start(held).expect("held");
+    guest.send(stop(60));
+    let (exit, _) = guest.end();
+    assert_eq!((exit.ending, exit.stop_requested), (Ending::Signal(15), true));
+}
+
+#[test]
+fn a_stop_lets_the_command_end_by_itself() {
+    let script = "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.01; done";
+    let guest = start(config(script)).expect("started");
+    guest.until_output("up");
+    guest.send(stop(60));
+    let (exit, output) = guest.end();
+    assert_eq!((exit.ending, exit.stop_requested), (Ending::Code(3), true));
+    assert!(output.ends_with("bye\n"), "{output}");
+}
+
+#[test]
+fn a_command_that_ignores_its_stop_is_killed_when_the_time_is_over() {
+    let script = "trap '' TERM; echo up; while :; do sleep 0.01; done";
+    let guest = start(config(script)).expect("started");
+    guest.until_output("up");
+    guest.send(stop(3600));
+    guest.until(|report| report.phase == Phase::Stopping);
+    // A second, more impatient word counts.
+    guest.send(stop(1));
+    let (exit, _) = guest.end();
+    assert_eq!((exit.ending, exit.stop_requested), (Ending::Signal(9), true));
+}
+
+#[test]
+fn ctrl_alt_del_is_a_stop_with_the_time_of_the_config() {
+    let mut config = config("trap '' TERM; echo up; while :; do sleep 0.01; done");
+    config.stop_timeout_s = 0;
+    let guest = start(config).expect("started");
+    guest.until_output("up");
+    guest.send(Event::CtrlAltDel);
+    let (exit, _) = guest.end();
+    assert_eq!((exit.ending, exit.stop_requested), (Ending::Signal(9), true));
+}
+
+#[test]
+fn what_the_command_leaves_behind_is_killed_and_does_not_hold_up_the_end() {
+    let began = Instant::now();
+    let guest = start(config("sleep 600 & echo $!; exit 0")).expect("started");
+    let (exit, output) = guest.end();
+    assert_eq!(exit.ending, Ending::Code(0));
+    let left = Pid::from_raw(output.trim().parse().expect("a pid")).expect("a pid");
+    // Its parent is gone, so whoever adopted it reaps it; until then it is a zombie at most.
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", left.as_raw_nonzero()));
+    assert!(stat.map_or(true, |stat| stat.contains(") Z ")), "still running");
+    assert!(began.elapsed() < Duration::from_secs(60));
+}
+
+#[test]
+fn a_tcp_check_makes_a_command_ready_and_says_why_not_before() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let port = listener.local_addr().expect("address").port();
+    drop(listener);
+    let mut config = config("sleep 600");
+    config.ready = Some(Ready { check: ReadyCheck::Tcp { port } });
+    let guest = start(config).expect("started");
+    guest.until(|report| report.ready_detail.as_ref().is_some_and(|why| why.contains("refused")));
+    assert!(!guest.board.report().ready);
+    let listener = std::net::TcpListener::bind(("127.0.0.1", port)).expect("bind");
+    guest.until(|report| report.ready && report.ready_detail.is_none());
+    drop(listener);
+    guest.send(stop(60));
+    guest.end();
+}
+
+#[test]
+fn a_notified_readiness_comes_through_the_socket_of_the_environment() {
+    let mut config = config("echo $HEARTH_NOTIFY; sleep 600");
+    config.ready = Some(Ready { check: ReadyCheck::Notify });
+    let guest = start(config).expect("started");
+    guest.until_output("\n");
+    assert!(!guest.board.report().ready);
+    let mut app = std::os::unix::net::UnixStream::connect(guest.output().trim()).expect("connect");
+    std::io::Write::write_all(&mut app, b"ready\n").expect("write");
+    guest.until(|report| report.ready);
+    guest.send(stop(60));
+    guest.end();
+}
