@@ -1,1 +1,177 @@
-//! The trait over what runs microVMs, and its two implementations.
+//! What runs microVMs, behind one trait: [`sim`] in memory, [`linux`] with real Firecracker. Both
+//! pass one contract suite. A host decides nothing: it does what it is asked and says what it sees.
+
+pub mod linux;
+pub mod sim;
+
+use hearth_model::{Action, Images, InstanceId, Observation, Spec};
+use std::{future::Future, pin::Pin, time::Duration};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+
+/// A boxed future, so that a host can be chosen at run time.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A two-way stream of bytes into a guest.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// What runs microVMs.
+///
+/// Events are hints and [`Host::observe`] is the truth: whoever is woken by [`Host::changes`] looks
+/// again. Every action may be applied twice. A host never acts on a process whose identity it has
+/// not verified.
+pub trait Host: Send + Sync + 'static {
+    /// The digests of the images that a spec names, after checking that they are what they should
+    /// be: regular files beneath the images directory, an ELF kernel, a whole file system.
+    ///
+    /// # Errors
+    /// A permanent [`HostError`] names the image, what is wrong with it, and the mend.
+    fn resolve<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Result<Images, HostError>>;
+
+    /// Everything that the host has of any instance. Cancel safe.
+    ///
+    /// # Errors
+    /// Where the host cannot look; that is never an empty world.
+    fn observe(&self) -> BoxFuture<'_, Result<Observation, HostError>>;
+
+    /// Applies an action. Idempotent. Has deadlines of its own.
+    ///
+    /// Cancelling it leaves an outcome that the next [`Host::observe`] shows.
+    ///
+    /// # Errors
+    /// Where it could not be done; [`HostError::transient`] says whether trying again can help.
+    fn apply(&self, action: Action) -> BoxFuture<'_, Result<(), HostError>>;
+
+    /// A counter that grows when something may have changed.
+    fn changes(&self) -> watch::Receiver<u64>;
+
+    /// Whether the process of an instance lives, by a flag in memory: no I/O, no waiting.
+    fn alive(&self, instance: &InstanceId) -> bool;
+
+    /// The output of an instance: whole lines, oldest first, from `query.after` on. Works for
+    /// instances that have ended, until their logs are dropped.
+    ///
+    /// # Errors
+    /// Where the log cannot be read. An instance without a log has no lines.
+    fn logs<'a>(
+        &'a self,
+        instance: &'a InstanceId,
+        query: LogQuery,
+    ) -> BoxFuture<'a, Result<LogPage, HostError>>;
+
+    /// Connects to a TCP port on a guest's loopback.
+    ///
+    /// # Errors
+    /// Where the guest is away or nothing listens on that port.
+    fn connect<'a>(
+        &'a self,
+        instance: &'a InstanceId,
+        port: u16,
+    ) -> BoxFuture<'a, Result<Box<dyn Duplex>, HostError>>;
+
+    /// What the host is and can hold.
+    fn facts(&self) -> HostFacts;
+}
+
+/// What a host is and can hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostFacts {
+    /// A line for logs and `version`, such as `Firecracker 1.12.1 on Linux 6.1`.
+    pub description: String,
+    /// What a user should know of it, as sentences: an old version, an emulated CPU.
+    pub warnings: Vec<String>,
+    /// Processors.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// By how much deadlines are stretched: 1 on hardware, more where the CPU is emulated.
+    pub time_factor: u32,
+    /// What Firecracker needs beside a guest's memory, in MiB, for each instance.
+    pub overhead_mib: u64,
+}
+
+/// Which part of a log is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogQuery {
+    /// Only lines behind this cursor; 0 for all there are.
+    pub after: u64,
+    /// Only this many of the last lines.
+    pub tail: Option<usize>,
+}
+
+/// Lines of a log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogPage {
+    /// Oldest first.
+    pub lines: Vec<LogLine>,
+    /// The cursor behind the last line, for the next query.
+    pub next: u64,
+}
+
+/// One line of output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// When the host received it, RFC 3339 UTC.
+    pub at: String,
+    /// `stdout`, `stderr`, or `hearth` for what the host itself has to say (lines lost).
+    pub stream: &'static str,
+    /// The line without its end, control characters as the app wrote them.
+    pub text: String,
+}
+
+/// Why a host could not do something.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct HostError {
+    message: String,
+    transient: bool,
+    #[source]
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl HostError {
+    /// Trying again may help.
+    pub fn transient(message: impl Into<String>) -> HostError {
+        HostError { message: message.into(), transient: true, source: None }
+    }
+
+    /// Trying again does not help before something is mended.
+    pub fn permanent(message: impl Into<String>) -> HostError {
+        HostError { message: message.into(), transient: false, source: None }
+    }
+
+    /// With its cause.
+    #[must_use]
+    pub fn because(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> HostError {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Whether trying again may help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.transient
+    }
+
+    /// The whole story in one sentence: this message and those of its causes.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let mut sentence = self.message.clone();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            sentence.push_str(": ");
+            sentence.push_str(&error.to_string());
+            cause = error.source();
+        }
+        sentence
+    }
+}
+
+/// How long a whole [`Host::apply`] of a creation may take before the engine gives it up, on
+/// hardware: every configuration call within its own 2 s, and copying images.
+pub const CREATE_DEADLINE: Duration = Duration::from_secs(60);

@@ -1,1 +1,23 @@
-//! What Hearth wants, sees and may do: plain types, no I/O.
+//! What Hearth wants, sees and may do: plain types with their rules. No I/O, no async, no serde.
+
+pub mod action;
+pub mod desired;
+pub mod fields;
+pub mod hash;
+pub mod ids;
+pub mod observed;
+pub mod spec;
+pub mod value;
+
+pub use action::{Action, Create, Owner};
+pub use desired::{
+    Assignment, Instance, Job, Mono, Outcome, PoolKey, PoolTenant, Resolution, Wanted,
+};
+pub use fields::{FieldError, Path, Segment};
+pub use hash::{Digest, SpecHash};
+pub use ids::{Generation, IdError, Identity, InstanceId, JobId, Slot, Tenant};
+pub use observed::{End, Exit, InstanceState, Observation, Observed, Phase};
+pub use spec::{
+    Boot, ImageName, Images, Lifecycle, Ready, ReadyCheck, Resources, Spec, Stage, WarmPool,
+};
+pub use value::Value;

@@ -1,0 +1,1 @@
+//! Real Firecracker on Linux.

@@ -1,0 +1,241 @@
+//! What should be, and what Hearth has recorded of how far it is: jobs and instances.
+
+use crate::hash::SpecHash;
+use crate::ids::{Generation, InstanceId, JobId, Slot, Tenant};
+use crate::observed::{Exit, InstanceState, Phase};
+use crate::spec::{Images, Spec, Stage};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A point of the host's monotonic clock: time since the host booted, suspension included. It
+/// outlives a daemon and is void after a reboot of the host, as are the instances it speaks of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mono(pub Duration);
+
+impl Mono {
+    /// From milliseconds.
+    #[must_use]
+    pub fn from_millis(millis: u64) -> Mono {
+        Mono(Duration::from_millis(millis))
+    }
+
+    /// In milliseconds.
+    #[must_use]
+    pub fn as_millis(self) -> u64 {
+        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Time from `earlier` until this; zero where that lies ahead.
+    #[must_use]
+    pub fn since(self, earlier: Mono) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// This much later.
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Mono {
+        Mono(self.0.saturating_add(duration))
+    }
+}
+
+/// A job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// Its name.
+    pub id: JobId,
+    /// Its tenant; the job's own name where none was given.
+    pub tenant: Tenant,
+    /// Whether the tenant was given, or only defaulted.
+    pub tenant_given: bool,
+    /// Grows with every accepted change.
+    pub generation: Generation,
+    /// The generation of the last change that wants a new instance. Instances serve this one.
+    pub run: Generation,
+    /// What it runs.
+    pub spec: Arc<Spec>,
+    /// The digests that the spec's names had when the generation was made.
+    pub resolution: Resolution,
+    /// What the user wants.
+    pub wanted: Wanted,
+    /// How it ended, for a `job` that did.
+    pub outcome: Option<Outcome>,
+    /// Consecutive failures of this generation.
+    pub failures: u32,
+    /// Not started again before this.
+    pub not_before: Option<Mono>,
+    /// Why it failed last.
+    pub last_failure: Option<String>,
+}
+
+/// What a user wants of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Running, or for a `job`: run.
+    Running,
+    /// Stopped, and kept.
+    Stopped,
+    /// Gone.
+    Deleted,
+}
+
+/// The digests of a generation's images.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// Known.
+    Known {
+        /// The digests.
+        images: Images,
+        /// The hash of the spec with them.
+        hash: SpecHash,
+    },
+    /// An image is missing or unfit; the sentence says which and what to do.
+    Failed(String),
+}
+
+/// How a `job` ended for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Exit code 0.
+    Completed,
+    /// Anything else; a sentence.
+    Failed(String),
+}
+
+/// Who may share a pool: a tenant that was given, or all whose tenant was only defaulted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PoolTenant {
+    /// Jobs without a tenant of their own.
+    Shared,
+    /// Jobs of this tenant.
+    Named(Tenant),
+}
+
+/// Names a pool.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PoolKey {
+    /// Who may claim from it.
+    pub tenant: PoolTenant,
+    /// What its instances are made of.
+    pub hash: SpecHash,
+}
+
+/// What an instance is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Assignment {
+    /// A pool.
+    Pool(PoolKey),
+    /// A generation of a job.
+    Job {
+        /// The job.
+        job: JobId,
+        /// The generation it serves.
+        run: Generation,
+        /// When a warm instance was claimed for it; `None` for one that was booted for it.
+        claimed_at: Option<Mono>,
+    },
+}
+
+/// An instance as recorded, with what was last seen of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// Its suffix.
+    pub id: InstanceId,
+    /// Its slot.
+    pub slot: Slot,
+    /// What it is for.
+    pub assignment: Assignment,
+    /// What it is made of.
+    pub hash: SpecHash,
+    /// The digests it is made of.
+    pub images: Images,
+    /// What it runs.
+    pub spec: Arc<Spec>,
+    /// How far it goes by itself.
+    pub stage: Stage,
+    /// When it was asked for.
+    pub created_at: Mono,
+    /// When its command was first seen running.
+    pub running_since: Option<Mono>,
+    /// When it was first seen ready while serving a job.
+    pub ready_since: Option<Mono>,
+    /// Why Hearth ends it, once it does.
+    pub stopping: Option<String>,
+    /// What was last seen; `None` before its creation was seen to be done.
+    pub state: Option<InstanceState>,
+    /// Whether an action on it is under way.
+    pub busy: bool,
+}
+
+impl Job {
+    /// Who may share its pool.
+    #[must_use]
+    pub fn pool_tenant(&self) -> PoolTenant {
+        if self.tenant_given { PoolTenant::Named(self.tenant.clone()) } else { PoolTenant::Shared }
+    }
+
+    /// The hash of its spec, where the images are known.
+    #[must_use]
+    pub fn hash(&self) -> Option<SpecHash> {
+        match &self.resolution {
+            Resolution::Known { hash, .. } => Some(*hash),
+            Resolution::Failed(_) => None,
+        }
+    }
+
+    /// The pool it claims from, where the images are known.
+    #[must_use]
+    pub fn pool_key(&self) -> Option<PoolKey> {
+        self.hash().map(|hash| PoolKey { tenant: self.pool_tenant(), hash })
+    }
+}
+
+impl Instance {
+    /// The job it serves.
+    #[must_use]
+    pub fn job(&self) -> Option<&JobId> {
+        match &self.assignment {
+            Assignment::Job { job, .. } => Some(job),
+            Assignment::Pool(_) => None,
+        }
+    }
+
+    /// The name under which it is shown.
+    #[must_use]
+    pub fn display_id(&self) -> String {
+        match &self.assignment {
+            Assignment::Job { .. } => self.id.vm_id(),
+            Assignment::Pool(_) => self.id.warm_id(),
+        }
+    }
+
+    /// How it ended, where it did.
+    #[must_use]
+    pub fn exit(&self) -> Option<&Exit> {
+        match &self.state {
+            Some(InstanceState::Exited(exit)) => Some(exit),
+            _ => None,
+        }
+    }
+
+    /// Whether it may be handed to a job now: warm at its stage, and not on its way out.
+    #[must_use]
+    pub fn is_warm(&self) -> bool {
+        let at_stage = match (&self.state, self.stage) {
+            (Some(InstanceState::Up { phase: Phase::Running, ready, .. }), Stage::App) => *ready,
+            (Some(InstanceState::Up { phase: Phase::Held, .. }), Stage::Init) => true,
+            _ => false,
+        };
+        at_stage && self.stopping.is_none() && matches!(self.assignment, Assignment::Pool(_))
+    }
+
+    /// Whether the command runs, is ready, and knows whose it is.
+    #[must_use]
+    pub fn serves(&self, run: Generation) -> bool {
+        match &self.state {
+            Some(InstanceState::Up { phase: Phase::Running, ready, told, .. }) => {
+                *ready && (*told == Some(run) || self.spec.boot == crate::Boot::Raw)
+            }
+            _ => false,
+        }
+    }
+}

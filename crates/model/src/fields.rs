@@ -1,0 +1,518 @@
+//! The one grammar of fields: [`Spec::read`] takes a tree from any format and finds every problem
+//! at once; [`Spec::write`] is its inverse.
+
+use crate::spec::{
+    Boot, ImageName, Lifecycle, Ready, ReadyCheck, Resources, Spec, Stage, WarmPool,
+};
+use crate::value::Value;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Most arguments of a command; a shell line fits many times.
+pub const CMD_ARGS_MAX: usize = 256;
+/// Most environment variables.
+pub const ENV_VARS_MAX: usize = 256;
+/// Most bytes of cmd and env together, so that a config drive and a process's start hold them.
+pub const CMD_ENV_BYTES_MAX: usize = 48 * 1024;
+/// Most virtual CPUs, Firecracker's limit.
+pub const VCPU_MAX: i64 = 32;
+/// Most memory in MiB.
+pub const MEM_MIB_MAX: i64 = 1024 * 1024;
+/// Most warm instances of one pool.
+pub const POOL_MAX: i64 = 1000;
+/// Seconds until a service that is not ready counts as failed.
+pub const READY_TIMEOUT_S_DEFAULT: u32 = 60;
+/// Seconds from the stop signal to SIGKILL.
+pub const STOP_TIMEOUT_S_DEFAULT: u32 = 10;
+/// MiB of scratch disk.
+pub const DISK_MIB_DEFAULT: u32 = 1024;
+
+/// The fields of a spec, in the order in which they are written.
+pub const SPEC_FIELDS: &[&str] = &[
+    "rootfs",
+    "kernel",
+    "cmd",
+    "env",
+    "resources",
+    "lifecycle",
+    "warm_pool",
+    "ready",
+    "boot",
+    "retries",
+    "timeout_s",
+    "stop_timeout_s",
+    "disk_mb",
+];
+
+/// A step from a tree's root to a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Segment {
+    /// A key of a map.
+    Key(String),
+    /// A place in a list.
+    Index(usize),
+}
+
+/// The way to a value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Path(pub Vec<Segment>);
+
+/// One thing that is wrong with a tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// Where.
+    pub path: Path,
+    /// What is wrong, as a sentence without a full stop.
+    pub detail: String,
+    /// How to mend it.
+    pub help: Option<String>,
+}
+
+impl Path {
+    /// As a JSON pointer (RFC 6901).
+    #[must_use]
+    pub fn pointer(&self) -> String {
+        self.0
+            .iter()
+            .map(|segment| match segment {
+                Segment::Key(key) => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+                Segment::Index(index) => format!("/{index}"),
+            })
+            .collect()
+    }
+}
+
+/// As a user would write it: `resources.vcpu`, `cmd[0]`.
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, segment) in self.0.iter().enumerate() {
+            match segment {
+                Segment::Key(key) if at == 0 => f.write_str(key)?,
+                Segment::Key(key) => write!(f, ".{key}")?,
+                Segment::Index(index) => write!(f, "[{index}]")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Spec {
+    /// Reads a spec from a tree.
+    ///
+    /// # Errors
+    /// Every problem of the tree, each with its place, in the order of the fields.
+    pub fn read(tree: &Value) -> Result<Spec, Vec<FieldError>> {
+        let mut reader = Reader::default();
+        let spec = reader.spec(tree);
+        match spec {
+            Some(spec) if reader.errors.is_empty() => Ok(spec),
+            _ => Err(reader.errors),
+        }
+    }
+
+    /// The tree of a spec: defaults are left out where the seed's form has no such field.
+    #[must_use]
+    pub fn write(&self) -> Value {
+        let mut map: Vec<(String, Value)> = Vec::new();
+        let mut put = |key: &str, value: Value| map.push((key.to_owned(), value));
+        if let Some(rootfs) = &self.rootfs {
+            put("rootfs", rootfs.as_str().into());
+        }
+        put("kernel", self.kernel.as_str().into());
+        if !self.cmd.is_empty() {
+            put("cmd", texts(&self.cmd));
+        }
+        if !self.env.is_empty() {
+            let env = self.env.iter().map(|(k, v)| (k.clone(), v.as_str().into())).collect();
+            put("env", Value::Map(env));
+        }
+        let Resources { vcpu, mem_mib } = self.resources;
+        put("resources", object([("vcpu", vcpu.into()), ("mem_mb", mem_mib.into())]));
+        put("lifecycle", self.lifecycle.as_str().into());
+        if let Some(WarmPool { min, max, stage }) = self.warm_pool {
+            let mut pool = vec![("min", min.into()), ("max", max.into())];
+            if stage != Stage::default_for(self.lifecycle) {
+                pool.push(("stage", stage.as_str().into()));
+            }
+            put("warm_pool", object(pool));
+        }
+        if let Some(ready) = &self.ready {
+            put("ready", write_ready(ready));
+        }
+        if self.boot == Boot::Raw {
+            put("boot", "raw".into());
+        }
+        if self.retries > 0 {
+            put("retries", self.retries.into());
+        }
+        if let Some(timeout_s) = self.timeout_s {
+            put("timeout_s", timeout_s.into());
+        }
+        if self.stop_timeout_s != STOP_TIMEOUT_S_DEFAULT {
+            put("stop_timeout_s", self.stop_timeout_s.into());
+        }
+        if self.disk_mib != DISK_MIB_DEFAULT {
+            put("disk_mb", self.disk_mib.into());
+        }
+        Value::Map(map)
+    }
+}
+
+fn object<'a>(entries: impl IntoIterator<Item = (&'a str, Value)>) -> Value {
+    Value::Map(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+}
+
+fn texts(list: &[String]) -> Value {
+    Value::List(list.iter().map(|text| text.as_str().into()).collect())
+}
+
+fn write_ready(ready: &Ready) -> Value {
+    let check = match &ready.check {
+        ReadyCheck::Http { port, path } => (
+            "http",
+            object([("port", Value::Int(i64::from(*port))), ("path", path.as_str().into())]),
+        ),
+        ReadyCheck::Tcp { port } => ("tcp", object([("port", Value::Int(i64::from(*port)))])),
+        ReadyCheck::Exec(cmd) => ("exec", texts(cmd)),
+        ReadyCheck::Notify => ("notify", Value::Bool(true)),
+    };
+    let mut entries = vec![check];
+    if ready.timeout_s != READY_TIMEOUT_S_DEFAULT {
+        entries.push(("timeout_s", ready.timeout_s.into()));
+    }
+    object(entries)
+}
+
+/// The nearest of the known names, where one is near enough to be meant.
+#[must_use]
+pub fn suggest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    known
+        .iter()
+        .map(|name| (edit_distance(&word.to_lowercase(), name), *name))
+        .filter(|(distance, name)| *distance <= (name.len() / 3).max(1))
+        .min()
+        .map(|(_, name)| name)
+}
+
+fn edit_distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (i, a) in left.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in right.iter().enumerate() {
+            let replaced = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[right.len()]
+}
+
+/// Collects the errors while it walks a tree; `path` is where it stands.
+#[derive(Default)]
+struct Reader {
+    path: Path,
+    errors: Vec<FieldError>,
+}
+
+type Entries = [(String, Value)];
+
+impl Reader {
+    fn error(&mut self, detail: impl Into<String>) {
+        self.errors.push(FieldError { path: self.path.clone(), detail: detail.into(), help: None });
+    }
+
+    fn error_at(&mut self, key: &str, detail: impl Into<String>, help: Option<String>) {
+        let mut path = self.path.clone();
+        path.0.push(Segment::Key(key.to_owned()));
+        self.errors.push(FieldError { path, detail: detail.into(), help });
+    }
+
+    fn within<T>(&mut self, segment: Segment, read: impl FnOnce(&mut Reader) -> T) -> T {
+        self.path.0.push(segment);
+        let read = read(self);
+        self.path.0.pop();
+        read
+    }
+
+    /// The entries of a map, with an error for each key that is not known.
+    fn map<'v>(&mut self, value: &'v Value, known: &[&str]) -> Option<&'v Entries> {
+        let Value::Map(entries) = value else {
+            self.error(format!("expected a map, found {}", value.kind()));
+            return None;
+        };
+        for (key, _) in entries.iter().filter(|(key, _)| !known.contains(&key.as_str())) {
+            let help = suggest(key, known).map_or_else(
+                || format!("known fields are {}", known.join(", ")),
+                |name| format!("did you mean `{name}`?"),
+            );
+            self.error_at(key, format!("unknown field `{key}`"), Some(help));
+        }
+        Some(entries)
+    }
+
+    /// Reads a field that may be absent; null counts as absent.
+    fn optional<T>(
+        &mut self,
+        entries: &Entries,
+        key: &str,
+        read: impl FnOnce(&mut Reader, &Value) -> Option<T>,
+    ) -> Option<T> {
+        let (_, value) = entries.iter().find(|(k, v)| k == key && *v != Value::Null)?;
+        self.within(Segment::Key(key.to_owned()), |reader| read(reader, value))
+    }
+
+    fn required<T>(
+        &mut self,
+        entries: &Entries,
+        key: &str,
+        read: impl FnOnce(&mut Reader, &Value) -> Option<T>,
+    ) -> Option<T> {
+        if !entries.iter().any(|(k, v)| k == key && *v != Value::Null) {
+            self.error_at(key, format!("missing field `{key}`"), None);
+            return None;
+        }
+        self.optional(entries, key, read)
+    }
+
+    fn text(&mut self, value: &Value) -> Option<String> {
+        match value {
+            Value::String(text) if text.contains('\0') => {
+                self.error("holds a NUL character");
+                None
+            }
+            Value::String(text) => Some(text.clone()),
+            Value::Int(_) | Value::Float(_) | Value::Bool(_) => {
+                self.error(format!("expected a string, found {value}"));
+                if let Some(error) = self.errors.last_mut() {
+                    error.help = Some(format!("write \"{value}\""));
+                }
+                None
+            }
+            other => {
+                self.error(format!("expected a string, found {}", other.kind()));
+                None
+            }
+        }
+    }
+
+    fn integer(&mut self, value: &Value, min: i64, max: i64) -> Option<u32> {
+        match value {
+            Value::Int(number) if (min..=max).contains(number) => u32::try_from(*number).ok(),
+            Value::Int(number) => {
+                self.error(format!("{number} is out of range: {min} to {max}"));
+                None
+            }
+            other => {
+                self.error(format!("expected an integer, found {}", other.kind()));
+                None
+            }
+        }
+    }
+
+    fn choice<T: Copy>(&mut self, value: &Value, choices: &[(&str, T)]) -> Option<T> {
+        let text = self.text(value)?;
+        if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text) {
+            return Some(*choice);
+        }
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        self.error(format!("{text:?} is not one of {}", names.join(", ")));
+        if let (Some(name), Some(error)) = (suggest(&text, &names), self.errors.last_mut()) {
+            error.help = Some(format!("did you mean \"{name}\"?"));
+        }
+        None
+    }
+
+    fn image(&mut self, value: &Value) -> Option<ImageName> {
+        let text = self.text(value)?;
+        ImageName::parse(&text).map_err(|detail| self.error(detail)).ok()
+    }
+
+    fn command(&mut self, value: &Value) -> Option<Vec<String>> {
+        let Value::List(items) = value else {
+            self.error(format!("expected a list of strings, found {}", value.kind()));
+            return None;
+        };
+        if items.is_empty() || items.len() > CMD_ARGS_MAX {
+            self.error(format!("has {} elements; 1 to {CMD_ARGS_MAX} are allowed", items.len()));
+            return None;
+        }
+        let cmd: Option<Vec<String>> = items
+            .iter()
+            .enumerate()
+            .map(|(at, item)| self.within(Segment::Index(at), |reader| reader.text(item)))
+            .collect();
+        if cmd.as_ref().is_some_and(|cmd| cmd[0].is_empty()) {
+            self.within(Segment::Index(0), |reader| reader.error("the program is empty"));
+            return None;
+        }
+        cmd
+    }
+
+    fn env(&mut self, value: &Value) -> Option<BTreeMap<String, String>> {
+        let Value::Map(entries) = value else {
+            self.error(format!("expected a map, found {}", value.kind()));
+            return None;
+        };
+        if entries.len() > ENV_VARS_MAX {
+            self.error(format!("has {} variables; {ENV_VARS_MAX} is the limit", entries.len()));
+        }
+        let mut env = BTreeMap::new();
+        for (key, value) in entries {
+            self.within(Segment::Key(key.clone()), |reader| {
+                if key.is_empty() || key.contains(['=', '\0']) {
+                    reader.error(format!("{key:?} can't name an environment variable"));
+                }
+                if let Some(text) = reader.text(value) {
+                    env.insert(key.clone(), text);
+                }
+            });
+        }
+        Some(env)
+    }
+
+    fn resources(&mut self, value: &Value) -> Option<Resources> {
+        let entries = self.map(value, &["vcpu", "mem_mb"])?;
+        let vcpu = self.required(entries, "vcpu", |r, v| r.integer(v, 1, VCPU_MAX));
+        let mem_mib = self.required(entries, "mem_mb", |r, v| r.integer(v, 1, MEM_MIB_MAX));
+        Some(Resources { vcpu: vcpu?, mem_mib: mem_mib? })
+    }
+
+    fn warm_pool(&mut self, value: &Value, lifecycle: Option<Lifecycle>) -> Option<WarmPool> {
+        let entries = self.map(value, &["min", "max", "stage"])?;
+        let min = self.optional(entries, "min", |r, v| r.integer(v, 0, POOL_MAX)).unwrap_or(0);
+        let max = self.optional(entries, "max", |r, v| r.integer(v, 0, POOL_MAX)).unwrap_or(min);
+        let stages = [("init", Stage::Init), ("app", Stage::App)];
+        let stage = self.optional(entries, "stage", |r, v| r.choice(v, &stages));
+        if max < min {
+            self.error_at("max", format!("{max} is less than `min`, which is {min}"), None);
+        }
+        let lifecycle = lifecycle?;
+        if lifecycle == Lifecycle::Job && stage == Some(Stage::App) {
+            let detail = "a `job` would run before it is claimed";
+            self.error_at("stage", detail, Some("use \"init\"".to_owned()));
+        }
+        Some(WarmPool { min, max, stage: stage.unwrap_or(Stage::default_for(lifecycle)) })
+    }
+
+    fn port(&mut self, entries: &Entries) -> Option<u16> {
+        self.required(entries, "port", |r, v| r.integer(v, 1, 65535))
+            .and_then(|port| u16::try_from(port).ok())
+    }
+
+    fn ready(&mut self, value: &Value) -> Option<Ready> {
+        const KINDS: [&str; 4] = ["http", "tcp", "exec", "notify"];
+        let entries = self.map(value, &["http", "tcp", "exec", "notify", "timeout_s"])?;
+        let timeout_s = self
+            .optional(entries, "timeout_s", |r, v| r.integer(v, 1, 86_400))
+            .unwrap_or(READY_TIMEOUT_S_DEFAULT);
+        if entries.iter().filter(|(key, _)| KINDS.contains(&key.as_str())).count() != 1 {
+            self.error("needs exactly one of http, tcp, exec and notify");
+            return None;
+        }
+        let http = self.optional(entries, "http", |reader, value| {
+            let entries = reader.map(value, &["port", "path"])?;
+            let path = reader.optional(entries, "path", |reader, value| {
+                let path = reader.text(value)?;
+                if !path.starts_with('/') || path.contains(|c: char| c.is_control() || c == ' ') {
+                    reader.error("must begin with \"/\" and hold no spaces");
+                }
+                Some(path)
+            });
+            let path = path.unwrap_or_else(|| "/".to_owned());
+            Some(ReadyCheck::Http { port: reader.port(entries)?, path })
+        });
+        let tcp = self.optional(entries, "tcp", |reader, value| {
+            let entries = reader.map(value, &["port"])?;
+            Some(ReadyCheck::Tcp { port: reader.port(entries)? })
+        });
+        let exec = self.optional(entries, "exec", Reader::command).map(ReadyCheck::Exec);
+        let notify = self.optional(entries, "notify", |reader, value| {
+            if *value != Value::Bool(true) {
+                reader.error("must be true");
+            }
+            Some(ReadyCheck::Notify)
+        });
+        Some(Ready { check: http.or(tcp).or(exec).or(notify)?, timeout_s })
+    }
+
+    fn spec(&mut self, tree: &Value) -> Option<Spec> {
+        let entries = self.map(tree, SPEC_FIELDS)?;
+        let boots = [("init", Boot::Init), ("raw", Boot::Raw)];
+        let boot = self.optional(entries, "boot", |r, v| r.choice(v, &boots)).unwrap_or(Boot::Init);
+        let (rootfs, cmd) = match boot {
+            Boot::Init => (
+                self.required(entries, "rootfs", Reader::image).map(Some),
+                self.required(entries, "cmd", Reader::command),
+            ),
+            Boot::Raw => (
+                Some(self.optional(entries, "rootfs", Reader::image)),
+                Some(self.optional(entries, "cmd", Reader::command).unwrap_or_default()),
+            ),
+        };
+        let kernel = self.required(entries, "kernel", Reader::image);
+        let env = self.optional(entries, "env", Reader::env).unwrap_or_default();
+        let resources = self.required(entries, "resources", Reader::resources);
+        let lifecycles = [Lifecycle::Service, Lifecycle::Daemon, Lifecycle::Job]
+            .map(|lifecycle| (lifecycle.as_str(), lifecycle));
+        let lifecycle = self.required(entries, "lifecycle", |r, v| r.choice(v, &lifecycles));
+        let warm_pool = self.optional(entries, "warm_pool", |r, v| r.warm_pool(v, lifecycle));
+        let ready = self.optional(entries, "ready", Reader::ready);
+        let retries = self.optional(entries, "retries", |r, v| r.integer(v, 0, 100));
+        let timeout_s = self.optional(entries, "timeout_s", |r, v| r.integer(v, 1, 31_536_000));
+        let stop = self.optional(entries, "stop_timeout_s", |r, v| r.integer(v, 0, 3600));
+        let disk = self.optional(entries, "disk_mb", |r, v| r.integer(v, 16, MEM_MIB_MAX));
+        let spec = Spec {
+            boot,
+            rootfs: rootfs?,
+            kernel: kernel?,
+            cmd: cmd?,
+            env,
+            resources: resources?,
+            lifecycle: lifecycle?,
+            warm_pool,
+            ready,
+            retries: retries.unwrap_or(0),
+            timeout_s,
+            stop_timeout_s: stop.unwrap_or(STOP_TIMEOUT_S_DEFAULT),
+            disk_mib: disk.unwrap_or(DISK_MIB_DEFAULT),
+        };
+        self.whole(&spec);
+        Some(spec)
+    }
+
+    /// Rules that span fields.
+    fn whole(&mut self, spec: &Spec) {
+        let bytes = spec.cmd.iter().map(String::len).sum::<usize>()
+            + spec.env.iter().map(|(k, v)| k.len() + v.len() + 2).sum::<usize>();
+        if bytes > CMD_ENV_BYTES_MAX {
+            self.error(format!("cmd and env have {bytes} bytes; {CMD_ENV_BYTES_MAX} is the limit"));
+        }
+        if spec.lifecycle != Lifecycle::Job {
+            for (set, key) in
+                [(spec.retries > 0, "retries"), (spec.timeout_s.is_some(), "timeout_s")]
+            {
+                if set {
+                    let detail = format!("`{key}` is for lifecycle \"job\"");
+                    self.error_at(key, detail, Some("remove it".to_owned()));
+                }
+            }
+        }
+        if spec.boot == Boot::Raw {
+            let why = "needs Hearth's init, which `boot: \"raw\"` turns off";
+            if !spec.env.is_empty() {
+                self.error_at("env", why, None);
+            }
+            if spec.ready.is_some() {
+                self.error_at("ready", why, None);
+            }
+            if spec.lifecycle == Lifecycle::Job {
+                self.error_at("lifecycle", format!("\"job\" {why}"), None);
+            }
+            if spec.warm_pool.is_some_and(|pool| pool.stage == Stage::Init) {
+                self.error_at("warm_pool", format!("stage \"init\" {why}"), None);
+            }
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The spec hash: BLAKE3 over the canonical bytes of what decides the inside of a microVM.
+
+use crate::spec::{Boot, Images, ReadyCheck, Spec};
+use std::fmt;
+
+/// BLAKE3 of a file's bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+/// Names the inside of a microVM. Two specs with one hash may share a pool.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SpecHash(pub [u8; 32]);
+
+impl Digest {
+    /// Reads 64 hex digits.
+    #[must_use]
+    pub fn parse(hex: &str) -> Option<Digest> {
+        parse_hex(hex).map(Digest)
+    }
+}
+
+impl SpecHash {
+    /// Reads 64 hex digits.
+    #[must_use]
+    pub fn parse(hex: &str) -> Option<SpecHash> {
+        parse_hex(hex).map(SpecHash)
+    }
+
+    /// All 64 hex digits, for storage.
+    #[must_use]
+    pub fn to_hex(&self) -> String {
+        Digest(self.0).to_string()
+    }
+}
+
+fn parse_hex(hex: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if hex.len() != 64 || !hex.is_ascii() {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Shown as 16 upper-case hex digits.
+impl fmt::Display for SpecHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0[..8].iter().try_for_each(|byte| write!(f, "{byte:02X}"))
+    }
+}
+
+impl fmt::Debug for SpecHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The hash of what decides the inside of a microVM: digests, cmd, env, resources, lifecycle,
+/// ready, boot and disk. Not in it: `warm_pool`, retries and timeouts, which are policy.
+#[must_use]
+pub fn spec_hash(spec: &Spec, images: &Images) -> SpecHash {
+    SpecHash(*blake3::hash(&canonical_bytes(spec, images)).as_bytes())
+}
+
+/// The canonical bytes: a version, then every field in a fixed order, texts and lists with their
+/// lengths in front, so that no two specs share their bytes.
+#[must_use]
+pub fn canonical_bytes(spec: &Spec, images: &Images) -> Vec<u8> {
+    let mut bytes = Canonical(b"hearth-spec-1".to_vec());
+    bytes.number(match spec.boot {
+        Boot::Init => 0,
+        Boot::Raw => 1,
+    });
+    bytes.text(&images.kernel.0);
+    bytes.optional(images.modules.map(|digest| digest.0));
+    bytes.optional(images.rootfs.map(|digest| digest.0));
+    bytes.texts(&spec.cmd);
+    bytes.number(spec.env.len() as u64);
+    for (key, value) in &spec.env {
+        bytes.text(key.as_bytes());
+        bytes.text(value.as_bytes());
+    }
+    bytes.number(u64::from(spec.resources.vcpu));
+    bytes.number(u64::from(spec.resources.mem_mib));
+    bytes.number(u64::from(spec.disk_mib));
+    bytes.text(spec.lifecycle.as_str().as_bytes());
+    match spec.ready.as_ref().map(|ready| &ready.check) {
+        None => bytes.number(0),
+        Some(ReadyCheck::Http { port, path }) => {
+            bytes.number(1);
+            bytes.number(u64::from(*port));
+            bytes.text(path.as_bytes());
+        }
+        Some(ReadyCheck::Tcp { port }) => {
+            bytes.number(2);
+            bytes.number(u64::from(*port));
+        }
+        Some(ReadyCheck::Exec(cmd)) => {
+            bytes.number(3);
+            bytes.texts(cmd);
+        }
+        Some(ReadyCheck::Notify) => bytes.number(4),
+    }
+    bytes.0
+}
+
+struct Canonical(Vec<u8>);
+
+impl Canonical {
+    fn number(&mut self, number: u64) {
+        self.0.extend_from_slice(&number.to_le_bytes());
+    }
+
+    fn text(&mut self, text: &[u8]) {
+        self.number(text.len() as u64);
+        self.0.extend_from_slice(text);
+    }
+
+    fn texts(&mut self, texts: &[String]) {
+        self.number(texts.len() as u64);
+        texts.iter().for_each(|text| self.text(text.as_bytes()));
+    }
+
+    fn optional(&mut self, digest: Option<[u8; 32]>) {
+        self.text(digest.as_ref().map_or(&[], |digest| digest.as_slice()));
+    }
+}

@@ -1,0 +1,160 @@
+//! Names and numbers of things. Every id is a type of its own.
+
+use std::fmt;
+
+/// Longest job id or tenant, in bytes.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Why a text is not an id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdError {
+    /// A sentence that names the rule.
+    pub detail: String,
+}
+
+impl fmt::Display for IdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl std::error::Error for IdError {}
+
+macro_rules! name_type {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Checks a text: 1 to 64 letters, digits, `-`, `_` and `.`, beginning with a letter
+            /// or a digit, so that it is safe in a path, a URL and a host name's label.
+            ///
+            /// # Errors
+            /// [`IdError`] with the rule that it breaks.
+            pub fn parse(text: &str) -> Result<$name, IdError> {
+                check_name(text, $what)?;
+                Ok($name(text.to_owned()))
+            }
+
+            /// The text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name_type!(
+    /// What a user wants running goes by this name. Unique on a host.
+    JobId,
+    "a job id"
+);
+name_type!(
+    /// A logical namespace or customer.
+    Tenant,
+    "a tenant"
+);
+
+fn check_name(text: &str, what: &str) -> Result<(), IdError> {
+    let rule = if text.is_empty() {
+        "is empty".to_owned()
+    } else if text.len() > NAME_BYTES_MAX {
+        format!("has {} bytes; {NAME_BYTES_MAX} is the limit", text.len())
+    } else if !text.as_bytes()[0].is_ascii_alphanumeric() {
+        "must begin with a letter or a digit".to_owned()
+    } else if let Some(bad) =
+        text.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')))
+    {
+        format!("holds {bad:?}; letters, digits, '-', '_' and '.' are allowed")
+    } else {
+        return Ok(());
+    };
+    Err(IdError { detail: format!("{what} {rule}") })
+}
+
+/// The opaque suffix of one microVM, never reused. Lower-case letters and digits.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceId(String);
+
+impl InstanceId {
+    /// Checks a suffix: 1 to 32 lower-case letters and digits.
+    ///
+    /// # Errors
+    /// [`IdError`] where it is anything else, so that a stray folder is not taken for an instance.
+    pub fn parse(text: &str) -> Result<InstanceId, IdError> {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        if text.is_empty() || text.len() > 32 || !text.bytes().all(plain) {
+            return Err(IdError {
+                detail: format!(
+                    "an instance id is 1 to 32 lower-case letters and digits, not {text:?}"
+                ),
+            });
+        }
+        Ok(InstanceId(text.to_owned()))
+    }
+
+    /// The suffix.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name as it is shown once the instance serves a job.
+    #[must_use]
+    pub fn vm_id(&self) -> String {
+        format!("vm-{}", self.0)
+    }
+
+    /// The name as it is shown while the instance is in a pool.
+    #[must_use]
+    pub fn warm_id(&self) -> String {
+        format!("warm-{}", self.0)
+    }
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A number that grows with every accepted change of a job. The first is 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(pub u64);
+
+impl Generation {
+    /// The next one.
+    #[must_use]
+    pub fn next(self) -> Generation {
+        Generation(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A small integer from which an instance's host-side names follow by arithmetic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot(pub u32);
+
+/// What a guest is told of whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The job.
+    pub job_id: JobId,
+    /// Its tenant.
+    pub tenant: Tenant,
+    /// The generation that the instance serves.
+    pub generation: Generation,
+}

@@ -1,0 +1,103 @@
+//! What the host says is.
+
+use crate::hash::SpecHash;
+use crate::ids::{Generation, InstanceId, Slot};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// One look at the host: every instance that it has anything of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observation {
+    /// By instance.
+    pub instances: BTreeMap<InstanceId, Observed>,
+    /// What was found and could not be identified; it is left alone. Sentences.
+    pub unidentified: Vec<String>,
+}
+
+/// What is known of one instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// Its slot.
+    pub slot: Slot,
+    /// The hash of the spec that it was made of.
+    pub hash: SpecHash,
+    /// What it does.
+    pub state: InstanceState,
+}
+
+/// What an instance does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InstanceState {
+    /// The process is there; the guest has not reported.
+    Booting,
+    /// The guest has reported, or is raw and was started.
+    Up {
+        /// How far it is.
+        phase: Phase,
+        /// Whether the readiness check has passed.
+        ready: bool,
+        /// The generation in the guest's identity file.
+        told: Option<Generation>,
+        /// Why the readiness check fails, the last time it did.
+        ready_detail: Option<String>,
+    },
+    /// The process is gone; what is left can be removed.
+    Exited(Exit),
+}
+
+/// How far a guest is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The command waits for the go word.
+    Held,
+    /// The command runs.
+    Running,
+    /// The command was told to stop, or has ended and the guest is about to reboot.
+    Stopping,
+}
+
+/// How an instance ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// What happened.
+    pub end: End,
+    /// Whether Hearth had asked for it.
+    pub stop_requested: bool,
+}
+
+/// What ended an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The command exited with this code.
+    Code(u8),
+    /// The command was killed by this signal.
+    Signal(u8),
+    /// The guest ran out of memory and its kernel killed the command.
+    OutOfMemory,
+    /// The command could not be started; a sentence.
+    NotStarted(String),
+    /// The guest could not be set up; a sentence.
+    SetUp(String),
+    /// The guest's kernel panicked; its last lines.
+    Panic(String),
+    /// Firecracker failed or was killed; a sentence.
+    Vmm(String),
+    /// The microVM was never started, for instance since the daemon died before it could be.
+    NeverStarted,
+    /// Nothing could be learned.
+    Unknown,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::Code(code) => write!(f, "exit code {code}"),
+            End::Signal(signal) => write!(f, "killed by signal {signal}"),
+            End::OutOfMemory => f.write_str("out of memory in the guest"),
+            End::NotStarted(detail) | End::SetUp(detail) | End::Vmm(detail) => f.write_str(detail),
+            End::Panic(lines) => write!(f, "guest kernel panicked: {lines}"),
+            End::NeverStarted => f.write_str("never started"),
+            End::Unknown => f.write_str("exit unknown"),
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What a job runs.
+
+use crate::hash::Digest;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// What a job runs. Made by [`Spec::read`](crate::fields), which checks every field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// Whether Hearth's init runs in the guest.
+    pub boot: Boot,
+    /// Root filesystem, a name beneath the images directory. Always there but for raw guests.
+    pub rootfs: Option<ImageName>,
+    /// Kernel, a name beneath the images directory.
+    pub kernel: ImageName,
+    /// Program and arguments. Empty only for raw guests.
+    pub cmd: Vec<String>,
+    /// Environment of the command.
+    pub env: BTreeMap<String, String>,
+    /// Size of the microVM.
+    pub resources: Resources,
+    /// What is done when the command ends.
+    pub lifecycle: Lifecycle,
+    /// Spare instances to keep; `None` keeps none.
+    pub warm_pool: Option<WarmPool>,
+    /// When the command counts as ready; `None`: as soon as it runs.
+    pub ready: Option<Ready>,
+    /// How often a failed `job` is run again.
+    pub retries: u32,
+    /// How long a `job` may run, in seconds.
+    pub timeout_s: Option<u32>,
+    /// From the stop signal to SIGKILL, in seconds.
+    pub stop_timeout_s: u32,
+    /// Size of the scratch disk, in MiB.
+    pub disk_mib: u32,
+}
+
+/// How a guest is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boot {
+    /// With Hearth's init: overlay, config, identity, logs, exit codes.
+    Init,
+    /// The kernel alone, with the rootfs as its root where there is one.
+    Raw,
+}
+
+/// A name beneath the images directory: no `/`, no leading dot.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ImageName(String);
+
+impl ImageName {
+    /// Checks a name: 1 to 128 letters, digits, `-`, `_`, `.` and `+`, not beginning with a dot.
+    ///
+    /// # Errors
+    /// A sentence that names the rule.
+    pub fn parse(text: &str) -> Result<ImageName, String> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+');
+        if text.is_empty() {
+            Err("an image name is empty".to_owned())
+        } else if text.contains('/') {
+            Err(format!(
+                "{text:?} is a path; images are named by their file name in the images directory"
+            ))
+        } else if text.len() > 128 || text.starts_with('.') || !text.chars().all(plain) {
+            Err(format!(
+                "{text:?} is not an image name: up to 128 letters, digits, '-', '_', '.' and '+', \
+                 not beginning with a dot"
+            ))
+        } else {
+            Ok(ImageName(text.to_owned()))
+        }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ImageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Size of a microVM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resources {
+    /// Virtual CPUs.
+    pub vcpu: u32,
+    /// Memory in MiB, `mem_mb` on the wire.
+    pub mem_mib: u32,
+}
+
+/// What is done when the command ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifecycle {
+    /// Kept running; a new generation starts beside the old.
+    Service,
+    /// Kept running; the old generation stops first.
+    Daemon,
+    /// Runs once per generation.
+    Job,
+}
+
+/// Spare instances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WarmPool {
+    /// How many are kept.
+    pub min: u32,
+    /// How many there may be.
+    pub max: u32,
+    /// How far they go.
+    pub stage: Stage,
+}
+
+/// How far a warm instance goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The guest is up and the command waits for the claim.
+    Init,
+    /// The command runs and is ready.
+    App,
+}
+
+/// When a command counts as ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// What is checked.
+    pub check: ReadyCheck,
+    /// How long it may take, in seconds.
+    pub timeout_s: u32,
+}
+
+/// What is checked, inside the guest, on its loopback.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadyCheck {
+    /// GET answers 2xx or 3xx.
+    Http {
+        /// TCP port.
+        port: u16,
+        /// Path, beginning with `/`.
+        path: String,
+    },
+    /// A connection is accepted.
+    Tcp {
+        /// TCP port.
+        port: u16,
+    },
+    /// The command exits with 0.
+    Exec(Vec<String>),
+    /// The app says so on the socket named by `HEARTH_NOTIFY`.
+    Notify,
+}
+
+/// The digests of what a spec names, resolved once per generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Images {
+    /// Of the kernel.
+    pub kernel: Digest,
+    /// Of the kernel's modules, where it was imported with some.
+    pub modules: Option<Digest>,
+    /// Of the root filesystem.
+    pub rootfs: Option<Digest>,
+}
+
+impl Lifecycle {
+    /// The name on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Lifecycle::Service => "service",
+            Lifecycle::Daemon => "daemon",
+            Lifecycle::Job => "job",
+        }
+    }
+}
+
+impl Spec {
+    /// How far an instance goes before it is told whose it is.
+    #[must_use]
+    pub fn pool_stage(&self) -> Stage {
+        self.warm_pool.map_or(Stage::default_for(self.lifecycle), |pool| pool.stage)
+    }
+
+    /// How many spare instances this spec asks for: minimum and maximum.
+    #[must_use]
+    pub fn pool_bounds(&self) -> (u32, u32) {
+        self.warm_pool.map_or((0, 0), |pool| (pool.min, pool.max))
+    }
+}
+
+impl Stage {
+    /// `app` for services; `init` for the rest, so that nothing consumes or runs twice.
+    #[must_use]
+    pub fn default_for(lifecycle: Lifecycle) -> Stage {
+        match lifecycle {
+            Lifecycle::Service => Stage::App,
+            Lifecycle::Daemon | Lifecycle::Job => Stage::Init,
+        }
+    }
+
+    /// The name on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stage::Init => "init",
+            Stage::App => "app",
+        }
+    }
+}
