@@ -1,0 +1,289 @@
+//! What goes into a step and what comes out of it.
+
+use hearth_host::HostError;
+use hearth_model::{
+    Action, Generation, InstanceId, JobId, Mono, Observation, Resolution, Spec, SpecHash, Tenant,
+};
+use std::borrow::Cow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The time of a step. The engine has no clock of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// For every decision.
+    pub mono: Mono,
+    /// For people: RFC 3339 UTC. Nothing is decided by it.
+    pub wall: String,
+}
+
+/// Names a request, so that its reply finds the way back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// Names an action under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ActionId(pub u64);
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Input {
+    /// Somebody asks.
+    Request(RequestId, Request),
+    /// A look at the host. A look that failed is not sent: the engine waits for one that did not.
+    Observed {
+        /// When the look began: what was done since may be missing from it.
+        began: Mono,
+        /// What was seen.
+        observation: Observation,
+    },
+    /// An action is over.
+    Done(ActionId, Result<(), HostError>),
+    /// The images of a job were looked up again.
+    Resolved(JobId, Generation, Resolution),
+    /// Time went by.
+    Tick,
+}
+
+/// Something to do, after the step's commit is on disk.
+#[derive(Debug)]
+pub enum Effect {
+    /// Answer.
+    Reply(RequestId, Result<Reply, Refusal>),
+    /// Apply to the host, then send [`Input::Done`]. At most one a time for each instance.
+    Apply(ActionId, Action),
+    /// Look the job's images up, then send [`Input::Resolved`].
+    Resolve(JobId, Generation, Arc<Spec>),
+    /// Step again no later than this from now.
+    WakeIn(Duration),
+    /// Say this in the log of the daemon; it is in the events of the job as well.
+    Log(Event),
+}
+
+/// What can be asked.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Make a job, or replace its spec.
+    Upsert(Upsert),
+    /// Delete a job.
+    Delete {
+        /// Which.
+        job: JobId,
+    },
+    /// Keep the job, end its instance.
+    Stop {
+        /// Which.
+        job: JobId,
+    },
+    /// Run a stopped job; a finished `job` runs again.
+    Start {
+        /// Which.
+        job: JobId,
+    },
+    /// One job.
+    Get {
+        /// Which.
+        job: JobId,
+    },
+    /// All jobs, by id.
+    List,
+    /// Everything that `/stats` shows.
+    Stats,
+    /// The events of one job, or all, newest last.
+    Events {
+        /// Only of this job.
+        job: Option<JobId>,
+        /// At most this many of the newest.
+        limit: usize,
+    },
+    /// A desired-state file that parsed.
+    ApplyFile(FileLoad),
+}
+
+/// A job as somebody wants it.
+#[derive(Clone, Debug)]
+pub struct Upsert {
+    /// Its name; made up where `None`.
+    pub job: Option<JobId>,
+    /// Its tenant, where one was given.
+    pub tenant: Option<Tenant>,
+    /// What it runs.
+    pub spec: Arc<Spec>,
+    /// The digests of its images, looked up by the caller just before.
+    pub resolution: Resolution,
+}
+
+/// A desired-state file that parsed.
+#[derive(Clone, Debug)]
+pub struct FileLoad {
+    /// Which file; entries of other files are not touched.
+    pub path: PathBuf,
+    /// What it declares.
+    pub entries: Vec<FileEntry>,
+    /// What may be deleted.
+    pub deletions: Deletions,
+}
+
+/// What a file may delete by leaving jobs out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletions {
+    /// Nothing yet: the file has changed within the last 2 s.
+    Wait,
+    /// Up to half of the file's jobs, or a single one.
+    Few,
+    /// As many as it leaves out.
+    All,
+}
+
+/// One entry of a file.
+#[derive(Clone, Debug)]
+pub struct FileEntry {
+    /// The job.
+    pub job: JobId,
+    /// Its tenant, where one was given.
+    pub tenant: Option<Tenant>,
+    /// What it runs.
+    pub spec: Arc<Spec>,
+    /// The digests of its images.
+    pub resolution: Resolution,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// An upsert was accepted.
+    Upserted(Accepted, JobView),
+    /// A delete was accepted; `gone` where nothing is left to stop.
+    Deleted {
+        /// Whether it is gone already.
+        gone: bool,
+    },
+    /// One job.
+    Job(JobView),
+    /// Jobs by id.
+    Jobs(Vec<JobView>),
+    /// Everything.
+    Stats(StatsView),
+    /// Events, oldest first.
+    Events(Vec<Event>),
+    /// What a file changed.
+    Applied(FileReport),
+}
+
+/// How an upsert was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// A warm instance was claimed for it: 201.
+    Claimed,
+    /// It will be provisioned: 202.
+    Pending,
+    /// Nothing changed and it runs: 200.
+    Unchanged,
+}
+
+/// What a load of a file did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileReport {
+    /// Jobs made or changed.
+    pub applied: Vec<JobId>,
+    /// Jobs deleted, since the file no longer has them.
+    pub deleted: Vec<JobId>,
+    /// Jobs that would be deleted; see [`Deletions`].
+    pub held: Vec<JobId>,
+    /// Entries that were refused, with the reason.
+    pub refused: Vec<(JobId, String)>,
+    /// Entries that are as they were.
+    pub unchanged: usize,
+}
+
+/// Why a request was refused. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such job: 404.
+    #[error("there is no job {0}")]
+    NotFound(JobId),
+    /// The job is another tenant's: 409.
+    #[error("job {0} belongs to another tenant; use another job_id")]
+    OtherTenant(JobId),
+    /// The database could not be written: 503, or 507 where the disk is full.
+    #[error("cannot write the database: {detail}; nothing was changed, try again")]
+    Store {
+        /// What it said.
+        detail: String,
+        /// Whether the disk is full.
+        disk_full: bool,
+    },
+}
+
+/// A job as it is shown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobView {
+    /// Its name.
+    pub job: JobId,
+    /// Its tenant.
+    pub tenant: Tenant,
+    /// The instance that serves it or will.
+    pub instance: Option<InstanceId>,
+    /// Its instances past and present, newest last, for their logs.
+    pub instances: Vec<InstanceId>,
+    /// What it does.
+    pub status: hearth_planner::Status,
+    /// Why, or what it waits for; a sentence.
+    pub reason: Option<String>,
+    /// Since when, RFC 3339 UTC.
+    pub since: String,
+    /// Its generation.
+    pub generation: Generation,
+    /// The hash of its spec, where the images are known.
+    pub hash: Option<SpecHash>,
+    /// How its last instance's command ended: the code, where it exited with one.
+    pub exit_code: Option<u8>,
+    /// What it runs.
+    pub spec: Arc<Spec>,
+}
+
+/// Everything that `/stats` shows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StatsView {
+    /// All jobs, by id.
+    pub jobs: Vec<JobView>,
+    /// All pool instances.
+    pub warm_pool: Vec<WarmView>,
+    /// What the last look at the host found and could not identify.
+    pub unidentified: Vec<String>,
+}
+
+/// A pool instance as it is shown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WarmView {
+    /// Its suffix.
+    pub instance: InstanceId,
+    /// What it is made of.
+    pub hash: SpecHash,
+    /// `warm` when it can be claimed, else `starting` or `stopping`.
+    pub status: &'static str,
+    /// Why, where it is not warm.
+    pub reason: Option<String>,
+    /// What it runs.
+    pub spec: Arc<Spec>,
+}
+
+/// Something worth telling, in the words of the log and of `/events`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Grows with every event.
+    pub id: u64,
+    /// When, RFC 3339 UTC.
+    pub at: String,
+    /// The job it is about.
+    pub job: Option<JobId>,
+    /// The instance it is about.
+    pub instance: Option<InstanceId>,
+    /// The generation it served.
+    pub generation: Option<Generation>,
+    /// A word for machines, such as `created`, `claimed`, `exited`.
+    pub kind: Cow<'static, str>,
+    /// A sentence for people.
+    pub message: String,
+}

@@ -1,0 +1,168 @@
+//! How a job stands, in one word and one sentence. Derived, never stored.
+
+use crate::world::{Waiting, World};
+use hearth_model::{
+    Assignment, Instance, InstanceId, InstanceState, Job, Outcome, Phase, Resolution, Wanted,
+};
+use std::fmt;
+
+/// How a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    /// Nothing of it runs yet; the reason says what it waits for.
+    Pending,
+    /// An instance is on its way.
+    Starting,
+    /// It serves.
+    Running,
+    /// On its way to stopped or gone.
+    Stopping,
+    /// Stopped on request.
+    Stopped,
+    /// A `job` that ended with exit code 0.
+    Completed,
+    /// It ended otherwise, or can't be started.
+    Failed,
+}
+
+impl Status {
+    /// The word on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Pending => "pending",
+            Status::Starting => "starting",
+            Status::Running => "running",
+            Status::Stopping => "stopping",
+            Status::Stopped => "stopped",
+            Status::Completed => "completed",
+            Status::Failed => "failed",
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How a job stands, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobStatus {
+    /// In one word.
+    pub status: Status,
+    /// In a sentence, where the word is not all.
+    pub reason: Option<String>,
+    /// The instance that serves it or will.
+    pub instance: Option<InstanceId>,
+}
+
+/// How a job stands. `waiting` is what the last plan said of it.
+#[must_use]
+pub fn status(world: &World<'_>, job: &Job, waiting: Option<&Waiting>) -> JobStatus {
+    let mut live: Vec<&Instance> = world
+        .instances
+        .values()
+        .filter(|instance| instance.job() == Some(&job.id) && instance.exit().is_none())
+        .collect();
+    live.sort_by_key(|instance| instance.created_at);
+    let serving = live.iter().rev().copied().find(|instance| match &instance.assignment {
+        Assignment::Job { run, .. } => instance.serves(*run) && instance.stopping.is_none(),
+        Assignment::Pool(_) => false,
+    });
+    let current = live.iter().rev().copied().find(|instance| is_current(instance, job));
+    let shown = current.or(serving).or(live.last().copied());
+    let is = |status, reason: Option<String>, instance: Option<&Instance>| JobStatus {
+        status,
+        reason,
+        instance: instance.map(|instance| instance.id.clone()),
+    };
+    match (job.wanted, &job.outcome) {
+        (Wanted::Deleted, _) => return is(Status::Stopping, Some("being deleted".into()), shown),
+        (Wanted::Stopped, _) if shown.is_some() => return is(Status::Stopping, None, shown),
+        (Wanted::Stopped, _) => return is(Status::Stopped, None, None),
+        (_, Some(Outcome::Completed)) => return is(Status::Completed, None, shown),
+        (_, Some(Outcome::Failed(reason))) => {
+            return is(Status::Failed, Some(reason.clone()), shown);
+        }
+        (Wanted::Running, None) => {}
+    }
+    if let Some(instance) = serving.filter(|instance| is_current(instance, job)) {
+        return is(Status::Running, None, Some(instance));
+    }
+    if let Some(instance) = serving {
+        let reason = rollout(job, current, waiting, world);
+        return is(Status::Running, Some(reason), Some(instance));
+    }
+    if let Resolution::Failed(reason) = &job.resolution {
+        return is(Status::Failed, Some(reason.clone()), None);
+    }
+    if let Some(instance) = current {
+        return is(Status::Starting, Some(progress(instance)), Some(instance));
+    }
+    let reason = wait(job, waiting, world);
+    is(Status::Pending, Some(reason), None)
+}
+
+/// Whether an instance serves the job's current generation and is to stay.
+pub(crate) fn is_current(instance: &Instance, job: &Job) -> bool {
+    let serves = matches!(&instance.assignment,
+        Assignment::Job { job: of, run, .. } if *of == job.id && *run == job.run);
+    serves && instance.stopping.is_none() && instance.exit().is_none()
+}
+
+fn rollout(
+    job: &Job,
+    current: Option<&Instance>,
+    waiting: Option<&Waiting>,
+    world: &World<'_>,
+) -> String {
+    let generation = job.run;
+    if let Resolution::Failed(reason) = &job.resolution {
+        return format!("generation {generation} can't start, the one before serves on: {reason}");
+    }
+    let how = current.map_or_else(|| wait(job, waiting, world), progress);
+    match &job.last_failure {
+        Some(failure) if job.failures > 0 => {
+            format!("generation {generation} failed ({failure}), the one before serves on; {how}")
+        }
+        _ => format!("replacing it with generation {generation}: {how}"),
+    }
+}
+
+fn progress(instance: &Instance) -> String {
+    match &instance.state {
+        None => "being created".to_owned(),
+        Some(InstanceState::Booting) => "booting".to_owned(),
+        Some(InstanceState::Up { phase: Phase::Held, .. }) => "waiting for the go word".to_owned(),
+        Some(InstanceState::Up { ready: false, ready_detail: Some(detail), .. }) => {
+            format!("not ready: {detail}")
+        }
+        Some(InstanceState::Up { ready: false, .. }) => "waiting to be ready".to_owned(),
+        Some(InstanceState::Up { phase: Phase::Running, .. }) => {
+            "waiting for the guest to take its identity".to_owned()
+        }
+        Some(InstanceState::Up { phase: Phase::Stopping, .. }) => "ending".to_owned(),
+        Some(InstanceState::Exited(exit)) => format!("ended: {}", exit.end),
+    }
+}
+
+fn wait(job: &Job, waiting: Option<&Waiting>, world: &World<'_>) -> String {
+    match waiting {
+        Some(Waiting::BackOff(until)) => {
+            let seconds = until.since(world.now).as_secs_f64().ceil();
+            let failure = job.last_failure.as_deref().unwrap_or("it ended");
+            let failures = job.failures;
+            format!("{failure}; {failures} failures in a row, next start in {seconds} s")
+        }
+        Some(Waiting::Predecessor) => "waiting for its predecessor to stop".to_owned(),
+        Some(Waiting::Capacity { need, total }) if !need.fits(*total) => format!(
+            "waiting for capacity: it needs {need} and the host has {total} in all; \
+             lower its resources"
+        ),
+        Some(Waiting::Capacity { need, .. }) => format!("waiting for capacity: it needs {need}"),
+        Some(Waiting::Turn) => "waiting for others to boot".to_owned(),
+        None => "about to start".to_owned(),
+    }
+}

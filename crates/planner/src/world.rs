@@ -1,0 +1,158 @@
+//! What the planner sees, and what it answers.
+
+use crate::capacity::{Capacity, Need};
+use hearth_model::{Instance, InstanceId, Job, JobId, Mono, PoolKey};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Everything that a decision depends on.
+#[derive(Debug)]
+pub struct World<'a> {
+    /// The time of the decision.
+    pub now: Mono,
+    /// All jobs.
+    pub jobs: &'a BTreeMap<JobId, Job>,
+    /// All instances that have not been removed.
+    pub instances: &'a BTreeMap<InstanceId, Instance>,
+    /// Pools whose instances died, with when they may be filled again.
+    pub pools: &'a BTreeMap<PoolKey, PoolHealth>,
+    /// What the host can hold.
+    pub capacity: Capacity,
+    /// How long things may take.
+    pub limits: Limits,
+}
+
+/// How a pool fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PoolHealth {
+    /// Instances in a row that died or did not become warm in time.
+    pub failures: u32,
+    /// Not filled before this.
+    pub not_before: Mono,
+    /// Why the last one died.
+    pub reason: String,
+}
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// From a creation to the guest's first report. Booting Debian's kernel takes 5 s emulated on
+    /// a quiet machine and 15 s on a busy one, less than 1 s on hardware.
+    pub boot: Duration,
+    /// From a claim to the guest's acknowledgement; then another instance takes its place.
+    pub claim: Duration,
+    /// By how much the seconds of a spec's readiness check are stretched on an emulated CPU.
+    pub time_factor: u32,
+    /// How many instances may be booting at once: more only slow each other down.
+    pub boots_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            boot: Duration::from_secs(30),
+            claim: Duration::from_secs(5),
+            time_factor: 1,
+            boots_max: 8,
+        }
+    }
+}
+
+/// Which jobs a plan is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All of them, and the pools.
+    All,
+    /// This one, without the pools: what can be done at once for a request.
+    Job(JobId),
+}
+
+/// What to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In this order.
+    pub steps: Vec<Step>,
+    /// What jobs wait for that nothing in `steps` brings about.
+    pub waiting: BTreeMap<JobId, Waiting>,
+    /// When time alone makes a difference next.
+    pub wake_at: Option<Mono>,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Hand a warm instance to the current generation of a job.
+    Claim {
+        /// Which.
+        instance: InstanceId,
+        /// For whom.
+        job: JobId,
+    },
+    /// Boot an instance.
+    Create(Target),
+    /// Tell a guest whose it is.
+    Tell {
+        /// Which.
+        instance: InstanceId,
+        /// Whether a held command may start.
+        go: bool,
+    },
+    /// End an instance.
+    Stop {
+        /// Which.
+        instance: InstanceId,
+        /// Why, for its event.
+        reason: String,
+        /// Whether the instance's job failed by it: not ready or not up in its time.
+        failed: bool,
+    },
+    /// Remove what an ended instance left.
+    Remove {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// Look up the images of a job again.
+    Resolve {
+        /// Which.
+        job: JobId,
+    },
+    /// End a `job` as failed, since it has run for longer than its `timeout_s`.
+    TimeOut {
+        /// Which.
+        job: JobId,
+        /// After so many seconds.
+        timeout_s: u32,
+    },
+    /// Forget a deleted job of which nothing is left.
+    Forget {
+        /// Which.
+        job: JobId,
+    },
+}
+
+/// What an instance is booted for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The current generation of this job.
+    Job(JobId),
+    /// This pool.
+    Pool(PoolKey),
+}
+
+/// What a job waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// Its predecessor's end.
+    Predecessor,
+    /// The end of a back-off.
+    BackOff(Mono),
+    /// Room on the host.
+    Capacity {
+        /// What it needs.
+        need: Need,
+        /// What the host has in all.
+        total: Need,
+    },
+    /// Others that are booting.
+    Turn,
+}
