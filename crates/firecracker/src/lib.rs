@@ -1,1 +1,31 @@
-//! Firecracker: API types and client, spawn, adopt, vsock.
+//! The VMM: Firecracker's API types and client, how its process is spawned, identified, adopted
+//! and ended, its vsock and its console. Knows no job and no tenant.
+//!
+//! ```text
+//!   Spawn::launch ──> Process (pidfd) ──exited()──> ProcessExit
+//!        │              └─ identity() ──> Identity, kept by the caller; Process::adopt(Identity)
+//!        ├─> Client     configuration before boot, actions after
+//!        └─> Console    what the guest printed on its serial port
+//!   vsock::connect      to a port of the guest
+//! ```
+//!
+//! Everything that one Firecracker owns lies in one working [`Directory`], by names relative to
+//! it, as it will inside a jail. Nothing here ends a process whose identity is in doubt.
+
+mod client;
+mod console;
+mod directory;
+mod process;
+mod spawn;
+mod version;
+pub mod vsock;
+
+pub use client::{
+    Action, ApiError, BODY_BYTES_MAX, BootSource, CALL_DEADLINE, Client, Drive, InstanceInfo,
+    MachineConfig, MicroVmState, START_DEADLINE, Vsock,
+};
+pub use console::{CONSOLE_BYTES_MAX, Console, escaped};
+pub use directory::{Directory, SOCKET_PATH_BYTES_MAX};
+pub use process::{AdoptError, Identity, Process, ProcessExit};
+pub use spawn::{Launched, Spawn, SpawnError, names};
+pub use version::{Concern, ProbeError, VERSION_MIN, Version};
