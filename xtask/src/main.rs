@@ -1,2 +1,124 @@
-//! Everything a developer runs.
-fn main() {}
+//! Everything a developer runs: `cargo xtask --help` lists it.
+
+mod firecracker;
+mod kernel;
+mod kvm;
+mod lab;
+mod packages;
+mod places;
+mod program;
+mod terminal;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use lab::{Forward, Lab, Session};
+use places::Places;
+use terminal::{answer, say};
+
+/// Builds, tests and runs Hearth.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Real Firecracker on an emulated machine, for one whose KVM can't boot Linux
+    #[command(subcommand)]
+    Lab(LabTask),
+}
+
+#[derive(Debug, Subcommand)]
+enum LabTask {
+    /// Start the lab, unless it runs, and return when it takes commands
+    Up,
+    /// Run a command in the lab; its streams and its exit status come through
+    Run {
+        /// The command and its arguments, as they are (for a shell: sh -c '…')
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Open a shell in the lab
+    Shell,
+    /// Make ports of the lab's 127.0.0.1 reachable here: 8088, or 9000:80 (here:there)
+    Forward {
+        /// The ports
+        #[arg(required = true)]
+        ports: Vec<Forward>,
+        /// End the forwarding instead
+        #[arg(long)]
+        cancel: bool,
+    },
+    /// Tell whether the lab runs
+    Status,
+    /// Power the lab off; its disk stays
+    Down {
+        /// Remove the disk with all state too
+        #[arg(long)]
+        wipe: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match perform(Arguments::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            say(format_args!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(task: Task) -> Result<ExitCode> {
+    let places = Places::find()?;
+    match task {
+        Task::Lab(task) => perform_in_lab(&places, task),
+    }
+}
+
+fn perform_in_lab(places: &Places, task: LabTask) -> Result<ExitCode> {
+    let lab = Lab::of(places)?;
+    match task {
+        LabTask::Up => lab.up()?,
+        LabTask::Run { command } => return Ok(exit_code(lab.run(&Session::new(command)?)?)),
+        LabTask::Shell => {
+            // Without the developer's start-up files: they are written for a faster machine.
+            let mut shell = Session::new(["bash", "--norc", "-i"].map(str::to_owned).to_vec())?;
+            shell.variables.push(("PS1".to_owned(), "lab:\\w# ".to_owned()));
+            return Ok(exit_code(lab.run(&shell)?));
+        }
+        LabTask::Forward { ports, cancel } => {
+            for forward in ports {
+                if cancel { lab.unforward(forward)? } else { lab.forward(forward)? }
+            }
+        }
+        LabTask::Status => match lab.machine()? {
+            Some(machine) => answer(format_args!(
+                "up: process {}, {} MiB, console in {}",
+                machine.pid,
+                machine.memory_mib,
+                lab.console().display()
+            )),
+            None => {
+                answer("down");
+                return Ok(ExitCode::from(3));
+            }
+        },
+        LabTask::Down { wipe } => {
+            say(if lab.down()? { "lab: down" } else { "lab: it was down" });
+            if wipe {
+                lab.wipe()?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn exit_code(status: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX))
+}

@@ -1,0 +1,237 @@
+//! The emulated machine: one QEMU process that outlives the command which started it.
+//!
+//! It is known by process id, start time and boot of this machine, never by the id alone.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::Kernel;
+use crate::program;
+
+/// Thirty Linux guests fit this; more helps nobody, since the emulated CPUs are the limit.
+const MEMORY_MIB_MAX: u64 = 7 * 1024;
+const CPUS_MAX: usize = 4;
+const RECORD: &str = "machine.json";
+
+/// A running lab, as the state directory records it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Machine {
+    /// QEMU's process id on this machine.
+    pub(crate) pid: i32,
+    /// Its start time in clock ticks after the boot of this machine.
+    start_ticks: u64,
+    boot_id: String,
+    /// The port of 127.0.0.1 that reaches the lab's SSH.
+    pub(crate) ssh_port: u16,
+    /// What it was given.
+    pub(crate) memory_mib: u64,
+}
+
+impl Machine {
+    /// The machine that `dir` records, if it still runs.
+    pub(super) fn running(dir: &Path) -> Result<Option<Self>> {
+        let path = dir.join(RECORD);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        };
+        let machine: Self = serde_json::from_slice(&text)
+            .with_context(|| format!("cannot understand {}", path.display()))?;
+        Ok(Some(machine).filter(Self::is_running))
+    }
+
+    /// Starts QEMU in a session of its own and records it in `dir`.
+    pub(super) fn start(kernel: &Kernel, dir: &Path) -> Result<Self> {
+        let memory_mib = memory_mib()?;
+        // A port that is free now may be taken before QEMU binds it: another try gets another.
+        for _ in 0..3 {
+            let ssh_port = free_port()?;
+            if let Some(machine) = spawn(kernel, dir, memory_mib, ssh_port)? {
+                let record = serde_json::to_vec(&machine).context("cannot record the lab")?;
+                super::write_private(&dir.join(RECORD), &record)?;
+                return Ok(machine);
+            }
+        }
+        let log = fs::read_to_string(dir.join("qemu.log")).unwrap_or_default();
+        bail!("QEMU did not start: {}", program::last_lines(&log, 3));
+    }
+
+    /// Removes the record.
+    pub(super) fn forget(dir: &Path) -> Result<()> {
+        let path = dir.join(RECORD);
+        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
+    }
+
+    /// Whether the process is there and is the one that was started.
+    pub(crate) fn is_running(&self) -> bool {
+        self.boot_id == boot_id() && start_ticks(self.pid) == Some(self.start_ticks)
+    }
+
+    pub(super) fn ended_within(&self, grace: Duration) -> bool {
+        let deadline = Instant::now() + grace;
+        while self.is_running() {
+            if Instant::now() > deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        true
+    }
+
+    /// Ends the process by force.
+    pub(super) fn kill(&self) -> Result<()> {
+        let pid = Pid::from_raw(self.pid).context("the lab has no process id")?;
+        let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
+            return Ok(());
+        };
+        // Asked again after the process was opened: from here on the id can't mean another one.
+        if self.is_running() {
+            pidfd_send_signal(&process, Signal::KILL).context("cannot end the lab's process")?;
+        }
+        if !self.ended_within(Duration::from_secs(10)) {
+            bail!("the lab's process {} does not end", self.pid);
+        }
+        Ok(())
+    }
+}
+
+/// Starts QEMU; none when it ended at once, as it does when the port was taken.
+fn spawn(kernel: &Kernel, dir: &Path, memory_mib: u64, ssh_port: u16) -> Result<Option<Machine>> {
+    let log = File::create(dir.join("qemu.log")).context("cannot create QEMU's log")?;
+    let errors = log.try_clone().context("cannot share QEMU's log")?;
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from).min(CPUS_MAX);
+    // A session of its own: it must not end with the terminal. `setsid` becomes QEMU, so that
+    // the child's id is QEMU's.
+    let mut qemu = program::command("setsid");
+    qemu.arg("qemu-system-x86_64")
+        .args(["-name", "hearth-lab", "-M", "q35", "-nodefaults", "-no-user-config"])
+        .args(["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"])
+        .args(["-smp", &cpus.to_string(), "-m", &memory_mib.to_string()])
+        .args(["-display", "none", "-monitor", "none", "-no-reboot"])
+        .arg("-serial")
+        .arg(format!("file:{}", escaped(&dir.join("console.log"))))
+        .arg("-kernel")
+        .arg(&kernel.vmlinux)
+        .arg("-initrd")
+        .arg(dir.join("initrd"))
+        .args(["-append", KERNEL_ARGUMENTS])
+        .arg("-netdev")
+        .arg(format!("user,id=net,hostfwd=tcp:127.0.0.1:{ssh_port}-10.0.2.15:22"))
+        .args(["-device", "virtio-net-pci,netdev=net,romfile="])
+        .args(["-device", "virtio-rng-pci"])
+        // Only the power of the whole machine could lose what its page cache holds.
+        .arg("-drive")
+        .arg(format!(
+            "if=none,id=state,format=raw,cache=unsafe,discard=unmap,file={}",
+            escaped(&dir.join("disk.img"))
+        ))
+        .args(["-device", "virtio-blk-pci,drive=state"])
+        .args(["-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap"])
+        .args(["-device", "virtio-9p-pci,fsdev=root,mount_tag=root"])
+        .args(["-fsdev", "local,id=fresh,path=/,security_model=none,multidevs=remap"])
+        .args(["-device", "virtio-9p-pci,fsdev=fresh,mount_tag=fresh"])
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(errors);
+    let mut child = qemu.spawn().context("cannot start QEMU")?;
+    let settled = Instant::now() + Duration::from_millis(500);
+    while Instant::now() < settled {
+        if child.try_wait().context("cannot wait for QEMU")?.is_some() {
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let pid = i32::try_from(child.id()).context("QEMU's process id is out of range")?;
+    let start_ticks = start_ticks(pid).context("cannot read QEMU's start time")?;
+    Ok(Some(Machine { pid, start_ticks, boot_id: boot_id(), ssh_port, memory_mib }))
+}
+
+/// Quiet, because each line on the emulated console costs time; a panic ends the process; version
+/// 1 cgroups are off, so that version 2 has all controllers.
+const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 reboot=t random.trust_cpu=on \
+                                mitigations=off cgroup_no_v1=all";
+
+/// QEMU's options separate their parts by commas; a comma in a path is written twice.
+fn escaped(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
+}
+
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("cannot find a free port")?;
+    Ok(listener.local_addr().context("cannot find a free port")?.port())
+}
+
+/// Half of this machine's memory, within bounds; `HEARTH_LAB_MEMORY_MIB` says otherwise.
+fn memory_mib() -> Result<u64> {
+    if let Ok(wanted) = std::env::var("HEARTH_LAB_MEMORY_MIB") {
+        return wanted.parse().context("HEARTH_LAB_MEMORY_MIB is no number");
+    }
+    let meminfo = fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let total_kib: u64 = total
+        .and_then(|total| total.trim().strip_suffix("kB"))
+        .and_then(|total| total.trim().parse().ok())
+        .context("/proc/meminfo has no MemTotal")?;
+    Ok((total_kib / 1024 / 2).min(MEMORY_MIB_MAX))
+}
+
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// Field 22 of `/proc/PID/stat`; none for a process that is gone or only waits to be reaped.
+fn start_ticks(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat[stat.rfind(')')? + 1..].split_whitespace();
+    if fields.next()? == "Z" {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> Machine {
+        let pid = std::process::id() as i32;
+        let start_ticks = start_ticks(pid).unwrap();
+        Machine { pid, start_ticks, boot_id: boot_id(), ssh_port: 1, memory_mib: 1 }
+    }
+
+    #[test]
+    fn a_process_is_known_by_more_than_its_id() {
+        assert!(own().is_running());
+        assert!(!Machine { start_ticks: own().start_ticks + 1, ..own() }.is_running());
+        assert!(!Machine { boot_id: "another boot".to_owned(), ..own() }.is_running());
+    }
+
+    #[test]
+    fn a_record_of_a_lab_that_is_gone_is_no_lab() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Machine::running(dir.path()).unwrap(), None);
+        let gone = Machine { start_ticks: 1, ..own() };
+        fs::write(dir.path().join(RECORD), serde_json::to_vec(&gone).unwrap()).unwrap();
+        assert_eq!(Machine::running(dir.path()).unwrap(), None);
+        fs::write(dir.path().join(RECORD), serde_json::to_vec(&own()).unwrap()).unwrap();
+        assert_eq!(Machine::running(dir.path()).unwrap(), Some(own()));
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_understood_is_an_error_and_no_absent_lab() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(RECORD), "{").unwrap();
+        assert!(Machine::running(dir.path()).is_err());
+    }
+}
