@@ -1,1 +1,26 @@
-//! Reconciler, executor and store as one step function.
+//! Reconciler, executor and store as one step function: [`Engine::step`] takes the time and what
+//! happened, commits what follows from it, and says what to do. No thread, no socket, no clock of
+//! its own, so that a simulation runs the real thing.
+//!
+//! Within a step the order is: take in every input, plan, record the intents, commit once, and only
+//! then hand out effects and replies. So nothing is acknowledged or done that is not on disk, and
+//! requests that arrive together share one commit.
+
+mod absorb;
+mod engine;
+mod execute;
+mod file;
+mod input;
+pub mod json;
+mod random;
+mod request;
+mod row;
+mod store;
+mod view;
+
+pub use engine::{Config, Engine};
+pub use input::{
+    Accepted, ActionId, Deletions, Effect, Event, FileEntry, FileLoad, FileReport, Input, JobView,
+    Now, Refusal, Reply, Request, RequestId, StatsView, Upsert, WarmView,
+};
+pub use store::{Store, StoreError};

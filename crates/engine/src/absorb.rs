@@ -1,0 +1,115 @@
+//! Takes in what the host says: states, exits, and what is missing.
+
+use crate::engine::Engine;
+use crate::execute::serves;
+use crate::input::Now;
+use hearth_model::{Assignment, End, Exit, InstanceId, InstanceState, Mono, Observation, Phase};
+use hearth_planner::{STREAK_ENDS_AFTER, Verdict, verdict};
+
+impl Engine {
+    /// Takes in a look at the host that began at `began`.
+    pub(crate) fn absorb(&mut self, now: &Now, began: Mono, observation: Observation) {
+        self.observed = true;
+        let known: Vec<InstanceId> = self.instances.keys().cloned().collect();
+        for id in known {
+            match observation.instances.get(&id) {
+                Some(observed) => self.see(now, &id, observed.state.clone()),
+                None => self.missing(now, began, &id),
+            }
+        }
+        self.unidentified = observation.unidentified;
+        for id in observation.instances.keys().filter(|id| !self.instances.contains_key(*id)) {
+            // Its row may have been removed after the look began.
+            if self.settled.get(id).is_none_or(|settled| *settled < began) {
+                self.unidentified.push(format!(
+                    "instance {id} is on the host and not in the database; it is left alone"
+                ));
+            }
+        }
+    }
+
+    /// An instance that the host has nothing of.
+    fn missing(&mut self, now: &Now, began: Mono, id: &InstanceId) {
+        let instance = &self.instances[id];
+        let stale = self.settled.get(id).is_some_and(|settled| *settled >= began);
+        if instance.busy || stale || instance.exit().is_some() {
+            return;
+        }
+        let end = if self.started.contains(id) { End::Unknown } else { End::NeverStarted };
+        self.see(now, id, InstanceState::Exited(Exit { end, stop_requested: false }));
+    }
+
+    /// Records what an instance does. An end is recorded once, with what it means for its job.
+    pub(crate) fn see(&mut self, now: &Now, id: &InstanceId, state: InstanceState) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        if instance.exit().is_some() || instance.state.as_ref() == Some(&state) {
+            return;
+        }
+        if let InstanceState::Exited(exit) = &state {
+            let exit = exit.clone();
+            self.ended(now, id, &exit);
+            if let Some(instance) = self.instances.get_mut(id) {
+                instance.state = Some(state);
+            }
+            self.touch_instance(id);
+            return;
+        }
+        let runs = matches!(state, InstanceState::Up { phase: Phase::Running, .. });
+        instance.state = Some(state);
+        let mut changed = false;
+        if runs && instance.running_since.is_none() {
+            instance.running_since = Some(now.mono);
+            changed = true;
+        }
+        let serving = match &instance.assignment {
+            Assignment::Job { run, .. } => instance.serves(*run),
+            Assignment::Pool(_) => instance.is_warm(),
+        };
+        if serving && instance.ready_since.is_none() {
+            instance.ready_since = Some(now.mono);
+            changed = true;
+        }
+        if changed {
+            self.touch_instance(id);
+        }
+    }
+
+    fn ended(&mut self, now: &Now, id: &InstanceId, exit: &Exit) {
+        let instance = self.instances[id].clone();
+        let (job_id, run) = serves(&instance.assignment);
+        let message = format!("{} ended: {}", instance.display_id(), exit.end);
+        self.event(now, job_id.as_ref(), Some(id), run, "exited", message);
+        match &instance.assignment {
+            Assignment::Pool(key) => {
+                let lasted = instance
+                    .ready_since
+                    .is_some_and(|since| now.mono.since(since) >= STREAK_ENDS_AFTER);
+                if lasted {
+                    self.pools.remove(key);
+                }
+                if instance.stopping.is_none() && exit.end != End::NeverStarted {
+                    self.pool_failed(now.mono, key.clone(), exit.end.to_string());
+                }
+            }
+            Assignment::Job { job: of, .. } => {
+                let Some(job) = self.jobs.get(of) else { return };
+                let verdict = verdict(job, &instance, exit, now.mono);
+                if let (End::Code(code), true) = (&exit.end, run == Some(job.run)) {
+                    self.notes.entry(of.clone()).or_default().exit_code = Some(*code);
+                }
+                self.touch_job(of);
+                match verdict {
+                    Verdict::Nothing => {}
+                    Verdict::Over(outcome) => self.over(of, outcome),
+                    Verdict::Again { failures, not_before, reason } => {
+                        if let Some(job) = self.jobs.get_mut(of) {
+                            job.failures = failures;
+                            job.not_before = Some(not_before);
+                            job.last_failure = Some(reason);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! The engine's state and its step.
+
+use crate::input::{ActionId, Effect, Event, Input, JobView, Now, Refusal, Reply, RequestId};
+use crate::random::Random;
+use crate::row::{InstanceRow, JobNotes, JobRow};
+use crate::store::{AppliedEntry, Changes, Loaded, Store, StoreError};
+use hearth_model::{Action, Generation, Instance, InstanceId, Job, JobId, Mono, PoolKey};
+use hearth_planner::{Capacity, Limits, PoolHealth, Scope, Waiting, World, check, plan, status};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What an engine is given at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What the host can hold.
+    pub capacity: Capacity,
+    /// How long things may take.
+    pub limits: Limits,
+    /// Names this boot of the host: points of its clock are void in another.
+    pub boot_id: String,
+    /// Seed for names.
+    pub seed: u64,
+}
+
+/// The reconciler, with everything it knows in memory and the database behind it.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) store: Store,
+    pub(crate) config: Config,
+    pub(crate) random: Random,
+    pub(crate) jobs: BTreeMap<JobId, Job>,
+    pub(crate) notes: BTreeMap<JobId, JobNotes>,
+    pub(crate) instances: BTreeMap<InstanceId, Instance>,
+    /// Instances whose creation was seen to be done.
+    pub(crate) started: BTreeSet<InstanceId>,
+    /// When the last action on an instance was over: older looks say nothing of its absence.
+    pub(crate) settled: BTreeMap<InstanceId, Mono>,
+    pub(crate) tombstones: BTreeMap<JobId, Generation>,
+    pub(crate) entries: BTreeMap<(PathBuf, JobId), AppliedEntry>,
+    pub(crate) pools: BTreeMap<PoolKey, PoolHealth>,
+    pub(crate) actions: BTreeMap<ActionId, Action>,
+    pub(crate) resolving: BTreeSet<JobId>,
+    pub(crate) waiting: BTreeMap<JobId, Waiting>,
+    pub(crate) unidentified: Vec<String>,
+    /// Whether the host was ever looked at. Before that nothing is done to it.
+    pub(crate) observed: bool,
+    next_action: u64,
+    next_event: u64,
+    dirty: Dirty,
+}
+
+/// What the step has changed and the database does not have yet.
+#[derive(Debug, Default)]
+struct Dirty {
+    jobs: BTreeSet<JobId>,
+    instances: BTreeSet<InstanceId>,
+    tombstones: BTreeSet<JobId>,
+    entries: BTreeSet<(PathBuf, JobId)>,
+    events: Vec<Event>,
+    boot_id: bool,
+}
+
+/// What a step hands out once its commit is on disk.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) replies: Vec<(RequestId, Result<Reply, Refusal>)>,
+}
+
+impl Engine {
+    /// Takes over what the database holds.
+    ///
+    /// # Errors
+    /// Where the database cannot be read, or holds rows that make no sense.
+    pub fn open(store: Store, config: Config) -> Result<Engine, StoreError> {
+        let mut loaded = store.load()?;
+        let rebooted = loaded.boot_id.as_ref() != Some(&config.boot_id);
+        if rebooted {
+            forget_times(&mut loaded);
+        }
+        let mut engine = Engine {
+            random: Random::new(config.seed),
+            store,
+            config,
+            jobs: loaded.jobs,
+            notes: loaded.notes,
+            instances: BTreeMap::new(),
+            started: BTreeSet::new(),
+            settled: BTreeMap::new(),
+            tombstones: loaded.tombstones,
+            entries: loaded.entries,
+            pools: BTreeMap::new(),
+            actions: BTreeMap::new(),
+            resolving: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            unidentified: Vec::new(),
+            observed: false,
+            next_action: 1,
+            next_event: loaded.last_event + 1,
+            dirty: Dirty { boot_id: rebooted, ..Dirty::default() },
+        };
+        for (id, (instance, started)) in loaded.instances {
+            if started {
+                engine.started.insert(id.clone());
+            }
+            engine.instances.insert(id, instance);
+        }
+        Ok(engine)
+    }
+
+    /// One step: takes in the inputs in their order, plans, commits, and returns what to do.
+    ///
+    /// `alive` says from memory whether an instance's process lives; a dead one is not claimed.
+    /// Where the commit fails every request of the step is refused, nothing is done, and the
+    /// engine stands where the database does.
+    ///
+    /// # Panics
+    /// Where the planner breaks an invariant of its plan. No microVM depends on this process.
+    pub fn step(
+        &mut self,
+        now: &Now,
+        inputs: Vec<Input>,
+        alive: &dyn Fn(&InstanceId) -> bool,
+    ) -> Vec<Effect> {
+        let mut turn = Turn::default();
+        for input in inputs {
+            match input {
+                Input::Request(id, request) => {
+                    let reply = self.request(now, request, alive, &mut turn);
+                    turn.replies.push((id, reply));
+                }
+                Input::Observed { began, observation } => self.absorb(now, began, observation),
+                Input::Done(id, result) => self.done(now, id, result, &mut turn),
+                Input::Resolved(job, run, resolution) => {
+                    self.resolved(now, &job, run, resolution);
+                }
+                Input::Tick => {}
+            }
+        }
+        let wake_at = self.reconcile(now, &mut turn);
+        self.note_statuses(now);
+        match self.commit() {
+            Ok(events) => {
+                let mut effects = turn.effects;
+                effects
+                    .extend(turn.replies.into_iter().map(|(id, reply)| Effect::Reply(id, reply)));
+                effects.extend(events.into_iter().map(Effect::Log));
+                if let Some(at) = wake_at {
+                    effects.push(Effect::WakeIn(at.since(now.mono)));
+                }
+                effects
+            }
+            Err(error) => self.retreat(&error, turn),
+        }
+    }
+
+    /// Plans until nothing changes that needs no host, at most a few rounds: a claim makes room for
+    /// a refill, a forgotten job for nothing.
+    fn reconcile(&mut self, now: &Now, turn: &mut Turn) -> Option<Mono> {
+        if !self.observed {
+            return None;
+        }
+        let world = self.world(now.mono);
+        let plan = plan(&world, &Scope::All);
+        if let Err(violation) = check(&world, &plan) {
+            panic!("the plan breaks an invariant: {}", violation.0);
+        }
+        self.waiting = plan.waiting;
+        let again = self.carry_out(now, plan.steps, turn);
+        if again { Some(now.mono.after(Duration::from_millis(1))) } else { plan.wake_at }
+    }
+
+    pub(crate) fn world(&self, now: Mono) -> World<'_> {
+        World {
+            now,
+            jobs: &self.jobs,
+            instances: &self.instances,
+            pools: &self.pools,
+            capacity: self.config.capacity,
+            limits: self.config.limits,
+        }
+    }
+
+    /// Records how each job stands, with an event for each that stands differently.
+    fn note_statuses(&mut self, now: &Now) {
+        let world = self.world(now.mono);
+        let mut changed = Vec::new();
+        for job in self.jobs.values() {
+            let stands = status(&world, job, self.waiting.get(&job.id));
+            let known = self.notes.get(&job.id);
+            let same = known.is_some_and(|known| known.status == stands.status.as_str());
+            if !same || known.is_some_and(|known| known.reason != stands.reason) {
+                changed.push((job.id.clone(), job.run, same, stands));
+            }
+        }
+        for (id, run, same, stands) in changed {
+            let notes = self.notes.entry(id.clone()).or_default();
+            notes.reason.clone_from(&stands.reason);
+            if same {
+                continue;
+            }
+            stands.status.as_str().clone_into(&mut notes.status);
+            notes.since.clone_from(&now.wall);
+            self.touch_job(&id);
+            let message = match &stands.reason {
+                Some(reason) => format!("{}: {reason}", stands.status),
+                None => stands.status.to_string(),
+            };
+            self.event(now, Some(&id), stands.instance.as_ref(), Some(run), "status", message);
+        }
+    }
+
+    pub(crate) fn touch_job(&mut self, id: &JobId) {
+        self.dirty.jobs.insert(id.clone());
+    }
+
+    pub(crate) fn touch_instance(&mut self, id: &InstanceId) {
+        self.dirty.instances.insert(id.clone());
+    }
+
+    pub(crate) fn touch_tombstone(&mut self, id: &JobId) {
+        self.dirty.tombstones.insert(id.clone());
+    }
+
+    pub(crate) fn touch_entry(&mut self, key: (PathBuf, JobId)) {
+        self.dirty.entries.insert(key);
+    }
+
+    pub(crate) fn event(
+        &mut self,
+        now: &Now,
+        job: Option<&JobId>,
+        instance: Option<&InstanceId>,
+        generation: Option<Generation>,
+        kind: &'static str,
+        message: impl Into<String>,
+    ) {
+        self.dirty.events.push(Event {
+            id: self.next_event,
+            at: now.wall.clone(),
+            job: job.cloned(),
+            instance: instance.cloned(),
+            generation,
+            kind: kind.into(),
+            message: message.into(),
+        });
+        self.next_event += 1;
+    }
+
+    pub(crate) fn action(&mut self, turn: &mut Turn, action: Action) {
+        let id = ActionId(self.next_action);
+        self.next_action += 1;
+        if let Some(instance) = self.instances.get_mut(action.instance()) {
+            instance.busy = true;
+        }
+        self.actions.insert(id, action.clone());
+        turn.effects.push(Effect::Apply(id, action));
+    }
+
+    fn commit(&mut self) -> Result<Vec<Event>, StoreError> {
+        let dirty = &self.dirty;
+        let job_row = |id: &JobId| {
+            let job = self.jobs.get(id)?;
+            Some(JobRow::of(job, self.notes.get(id)?))
+        };
+        let instance_row = |id: &InstanceId| {
+            let instance = self.instances.get(id)?;
+            Some(InstanceRow::of(instance, self.started.contains(id)))
+        };
+        let changes = Changes {
+            jobs: dirty.jobs.iter().map(|id| (id.clone(), job_row(id))).collect(),
+            instances: dirty.instances.iter().map(|id| (id.clone(), instance_row(id))).collect(),
+            tombstones: dirty
+                .tombstones
+                .iter()
+                .filter_map(|id| Some((id.clone(), *self.tombstones.get(id)?)))
+                .collect(),
+            entries: dirty
+                .entries
+                .iter()
+                .map(|key| (key.clone(), self.entries.get(key).cloned()))
+                .collect(),
+            events: dirty.events.clone(),
+            boot_id: dirty.boot_id.then(|| self.config.boot_id.clone()),
+        };
+        self.store.commit(&changes)?;
+        self.dirty = Dirty::default();
+        Ok(changes.events)
+    }
+
+    /// Back to what the database holds, after a commit that failed. Actions that were under way
+    /// before this step stay known, so that nothing is done to their instances meanwhile.
+    fn retreat(&mut self, error: &StoreError, turn: Turn) -> Vec<Effect> {
+        let detail = match std::error::Error::source(error) {
+            Some(source) => source.to_string(),
+            None => error.to_string(),
+        };
+        let refusal = Refusal::Store { detail, disk_full: error.is_disk_full() };
+        let planned: BTreeSet<ActionId> = turn
+            .effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Apply(id, _) => Some(*id),
+                _ => None,
+            })
+            .collect();
+        self.actions.retain(|id, _| !planned.contains(id));
+        self.dirty = Dirty::default();
+        if let Ok(loaded) = self.store.load() {
+            let before = std::mem::take(&mut self.instances);
+            self.jobs = loaded.jobs;
+            self.notes = loaded.notes;
+            self.tombstones = loaded.tombstones;
+            self.entries = loaded.entries;
+            self.started.clear();
+            for (id, (mut instance, started)) in loaded.instances {
+                if started {
+                    self.started.insert(id.clone());
+                }
+                instance.busy = self.actions.values().any(|action| *action.instance() == id);
+                if instance.state.is_none() {
+                    instance.state = before.get(&id).and_then(|known| known.state.clone());
+                }
+                self.instances.insert(id, instance);
+            }
+            self.resolving.clear();
+        }
+        let mut effects: Vec<Effect> = turn
+            .replies
+            .into_iter()
+            .map(|(id, reply)| match reply {
+                // What only reads is as true as before.
+                Ok(Reply::Job(_) | Reply::Jobs(_) | Reply::Stats(_) | Reply::Events(_)) => {
+                    Effect::Reply(id, reply)
+                }
+                _ => Effect::Reply(id, Err(refusal.clone())),
+            })
+            .collect();
+        effects.push(Effect::WakeIn(Duration::from_secs(1)));
+        effects
+    }
+
+    pub(crate) fn view_of(&self, now: &Now, id: &JobId) -> Option<JobView> {
+        let world = self.world(now.mono);
+        self.jobs.get(id).map(|job| self.view(&world, job, now))
+    }
+}
+
+/// After a reboot of the host its clock began anew: what was waited for is over.
+fn forget_times(loaded: &mut Loaded) {
+    for job in loaded.jobs.values_mut() {
+        job.not_before = None;
+        job.failures = 0;
+    }
+    for (instance, _) in loaded.instances.values_mut() {
+        instance.created_at = Mono::default();
+        instance.running_since = None;
+        instance.ready_since = None;
+    }
+}

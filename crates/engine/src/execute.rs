@@ -1,0 +1,283 @@
+//! Carries out a plan: records each step's intent, and makes the host's actions of it.
+
+use crate::engine::{Engine, Turn};
+use crate::input::{ActionId, Effect, Now};
+use hearth_host::HostError;
+use hearth_model::{
+    Action, Assignment, Create, End, Exit, Generation, Identity, Instance, InstanceId,
+    InstanceState, Job, JobId, Mono, Outcome, Owner, PoolKey, Resolution, Slot,
+};
+use hearth_planner::{PoolHealth, Step, Target, backoff};
+use std::collections::BTreeSet;
+
+/// How many ended instances of a job are remembered, for their logs.
+pub(crate) const PAST_INSTANCES_MAX: usize = 5;
+
+impl Engine {
+    /// Carries out steps in their order. Returns whether the next plan has more to do at once.
+    pub(crate) fn carry_out(&mut self, now: &Now, steps: Vec<Step>, turn: &mut Turn) -> bool {
+        let mut again = false;
+        for step in steps {
+            match step {
+                Step::Claim { instance, job } => {
+                    self.claim(now, &instance, &job);
+                    again = true;
+                }
+                Step::Create(target) => self.create(now, target, turn),
+                Step::Tell { instance, go } => self.tell(&instance, go, turn),
+                Step::Stop { instance, reason, failed } => {
+                    self.stop(now, &instance, reason, failed, turn);
+                }
+                Step::Remove { instance } => self.action(turn, Action::Remove { instance }),
+                Step::Resolve { job } => self.resolve(&job, turn),
+                Step::TimeOut { job, timeout_s } => {
+                    let reason = format!("timed out after {timeout_s} s");
+                    self.over(&job, Outcome::Failed(reason));
+                    again = true;
+                }
+                Step::Forget { job } => self.forget(now, &job, turn),
+            }
+        }
+        again
+    }
+
+    pub(crate) fn claim(&mut self, now: &Now, instance: &InstanceId, job: &JobId) {
+        let run = self.jobs[job].run;
+        let Some(claimed) = self.instances.get_mut(instance) else { return };
+        if let Assignment::Pool(key) = &claimed.assignment {
+            self.pools.remove(key);
+        }
+        claimed.assignment = Assignment::Job { job: job.clone(), run, claimed_at: Some(now.mono) };
+        claimed.ready_since = None;
+        self.touch_instance(instance);
+        let message = format!("{} claimed from the pool", instance.vm_id());
+        self.event(now, Some(job), Some(instance), Some(run), "claimed", message);
+    }
+
+    fn create(&mut self, now: &Now, target: Target, turn: &mut Turn) {
+        let job = match &target {
+            Target::Job(id) => self.jobs.get(id),
+            Target::Pool(key) => {
+                self.jobs.values().find(|job| job.pool_key().as_ref() == Some(key))
+            }
+        };
+        let Some(job) = job.cloned() else { return };
+        let Resolution::Known { images, hash } = job.resolution else { return };
+        let (id, slot) = self.fresh();
+        let (assignment, owner, stage) = match target {
+            Target::Job(job_id) => (
+                Assignment::Job { job: job_id, run: job.run, claimed_at: None },
+                Owner::Job(identity(&job)),
+                hearth_model::Stage::App,
+            ),
+            Target::Pool(key) => (Assignment::Pool(key), Owner::Pool, job.spec.pool_stage()),
+        };
+        let instance = Instance {
+            id: id.clone(),
+            slot,
+            assignment,
+            hash,
+            images,
+            spec: job.spec.clone(),
+            stage,
+            created_at: now.mono,
+            running_since: None,
+            ready_since: None,
+            stopping: None,
+            state: None,
+            busy: true,
+        };
+        let message = format!("creating {}", instance.display_id());
+        let serves = instance.job().cloned();
+        self.instances.insert(id.clone(), instance);
+        self.touch_instance(&id);
+        self.event(now, serves.as_ref(), Some(&id), Some(job.run), "creating", message);
+        let create = Create { instance: id, slot, spec: job.spec, images, hash, stage, owner };
+        self.action(turn, Action::Create(Box::new(create)));
+    }
+
+    /// A suffix that was never used, as far as is known, and the lowest free slot.
+    fn fresh(&mut self) -> (InstanceId, Slot) {
+        let id = loop {
+            let id = self.random.instance();
+            let past = |id: &InstanceId| {
+                self.notes.values().any(|notes| notes.past.iter().any(|past| past == id.as_str()))
+            };
+            if !self.instances.contains_key(&id) && !past(&id) {
+                break id;
+            }
+        };
+        let taken: BTreeSet<Slot> = self.instances.values().map(|instance| instance.slot).collect();
+        let slot = (0..).map(Slot).find(|slot| !taken.contains(slot)).expect("slots are endless");
+        (id, slot)
+    }
+
+    fn tell(&mut self, instance: &InstanceId, go: bool, turn: &mut Turn) {
+        let job = self.instances[instance].job().and_then(|job| self.jobs.get(job));
+        let Some(identity) = job.map(identity) else { return };
+        self.action(turn, Action::Tell { instance: instance.clone(), identity, go });
+    }
+
+    fn stop(&mut self, now: &Now, id: &InstanceId, reason: String, failed: bool, turn: &mut Turn) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        let timeout_s = instance.spec.stop_timeout_s;
+        if instance.stopping.is_none() {
+            instance.stopping = Some(reason.clone());
+            let assignment = instance.assignment.clone();
+            let (job, run) = serves(&assignment);
+            self.touch_instance(id);
+            self.event(now, job.as_ref(), Some(id), run, "stopping", format!("stopping: {reason}"));
+            if failed {
+                match assignment {
+                    Assignment::Job { job, .. } => self.failed(now.mono, &job, reason),
+                    Assignment::Pool(key) => self.pool_failed(now.mono, key, reason),
+                }
+            }
+        }
+        self.action(turn, Action::Stop { instance: id.clone(), timeout_s });
+    }
+
+    /// An instance of this job was not up or ready in its time.
+    fn failed(&mut self, now: Mono, id: &JobId, reason: String) {
+        let Some(job) = self.jobs.get_mut(id) else { return };
+        job.failures += 1;
+        job.not_before = Some(now.after(backoff(job.failures)));
+        job.last_failure = Some(reason.clone());
+        let over =
+            job.spec.lifecycle == hearth_model::Lifecycle::Job && job.failures > job.spec.retries;
+        self.touch_job(id);
+        if over {
+            self.over(id, Outcome::Failed(reason));
+        }
+    }
+
+    pub(crate) fn over(&mut self, id: &JobId, outcome: Outcome) {
+        if let Some(job) = self.jobs.get_mut(id) {
+            if let Outcome::Failed(reason) = &outcome {
+                job.last_failure = Some(reason.clone());
+            }
+            job.outcome = Some(outcome);
+            self.touch_job(id);
+        }
+    }
+
+    pub(crate) fn pool_failed(&mut self, now: Mono, key: PoolKey, reason: String) {
+        let health = self.pools.entry(key).or_default();
+        health.failures += 1;
+        health.not_before = now.after(backoff(health.failures));
+        health.reason = reason;
+    }
+
+    fn resolve(&mut self, id: &JobId, turn: &mut Turn) {
+        if self.resolving.insert(id.clone()) {
+            let job = &self.jobs[id];
+            turn.effects.push(Effect::Resolve(id.clone(), job.run, job.spec.clone()));
+        }
+    }
+
+    /// The images of a job were looked up again.
+    pub(crate) fn resolved(
+        &mut self,
+        now: &Now,
+        id: &JobId,
+        run: Generation,
+        resolution: Resolution,
+    ) {
+        self.resolving.remove(id);
+        let Some(job) = self.jobs.get_mut(id).filter(|job| job.run == run) else { return };
+        if let Resolution::Failed(_) = &resolution {
+            job.failures += 1;
+            // The first look was the POST's own; from then on the back-off runs.
+            job.not_before = Some(now.mono.after(backoff(job.failures + 1)));
+        } else {
+            job.failures = 0;
+            job.not_before = None;
+        }
+        job.resolution = resolution;
+        self.touch_job(id);
+    }
+
+    /// A job of which nothing is left: its row becomes a tombstone, its logs go.
+    pub(crate) fn forget(&mut self, now: &Now, id: &JobId, turn: &mut Turn) {
+        let Some(job) = self.jobs.remove(id) else { return };
+        let notes = self.notes.remove(id).unwrap_or_default();
+        self.waiting.remove(id);
+        for past in notes.past.iter().filter_map(|past| InstanceId::parse(past).ok()) {
+            self.action(turn, Action::DropLogs { instance: past });
+        }
+        self.tombstones.insert(id.clone(), job.generation);
+        self.touch_job(id);
+        self.touch_tombstone(id);
+        self.event(now, Some(id), None, Some(job.generation), "deleted", "deleted");
+    }
+
+    /// An action is over.
+    pub(crate) fn done(
+        &mut self,
+        now: &Now,
+        id: ActionId,
+        result: Result<(), HostError>,
+        turn: &mut Turn,
+    ) {
+        let Some(action) = self.actions.remove(&id) else { return };
+        let instance = action.instance().clone();
+        self.settled.insert(instance.clone(), now.mono);
+        if let Some(known) = self.instances.get_mut(&instance) {
+            known.busy = false;
+        }
+        let Err(error) = result else {
+            match action {
+                Action::Create(_) => {
+                    self.started.insert(instance.clone());
+                    self.touch_instance(&instance);
+                }
+                Action::Remove { .. } => self.removed(&instance, turn),
+                Action::Tell { .. } | Action::Stop { .. } | Action::DropLogs { .. } => {}
+            }
+            return;
+        };
+        let sentence = error.sentence();
+        let known = self.instances.get(&instance).map(|known| known.assignment.clone());
+        let (job, run) = known.as_ref().map_or((None, None), serves);
+        let message = format!("cannot {}: {sentence}", action.name());
+        self.event(now, job.as_ref(), Some(&instance), run, "error", message);
+        if let Action::Create(_) = action {
+            let exit = Exit { end: End::Vmm(sentence), stop_requested: false };
+            self.see(now, &instance, InstanceState::Exited(exit));
+        }
+    }
+
+    /// What an instance left is gone; its logs stay while its job remembers it.
+    fn removed(&mut self, id: &InstanceId, turn: &mut Turn) {
+        let Some(instance) = self.instances.remove(id) else { return };
+        self.started.remove(id);
+        self.settled.remove(id);
+        self.touch_instance(id);
+        let mut drop = Vec::new();
+        match instance.job().filter(|job| self.jobs.contains_key(job)).cloned() {
+            Some(job) => {
+                let notes = self.notes.entry(job.clone()).or_default();
+                notes.past.push(id.to_string());
+                while notes.past.len() > PAST_INSTANCES_MAX {
+                    drop.push(notes.past.remove(0));
+                }
+                self.touch_job(&job);
+            }
+            None => drop.push(id.to_string()),
+        }
+        for past in drop.iter().filter_map(|past| InstanceId::parse(past).ok()) {
+            self.action(turn, Action::DropLogs { instance: past });
+        }
+    }
+}
+
+fn identity(job: &Job) -> Identity {
+    Identity { job_id: job.id.clone(), tenant: job.tenant.clone(), generation: job.run }
+}
+
+pub(crate) fn serves(assignment: &Assignment) -> (Option<JobId>, Option<Generation>) {
+    match assignment {
+        Assignment::Job { job, run, .. } => (Some(job.clone()), Some(*run)),
+        Assignment::Pool(_) => (None, None),
+    }
+}

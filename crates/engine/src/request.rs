@@ -1,0 +1,236 @@
+//! Requests. Each is checked whole before it changes anything.
+
+use crate::engine::{Engine, Turn};
+use crate::input::{Accepted, JobView, Now, Refusal, Reply, Request, Upsert};
+use crate::row::JobNotes;
+use hearth_model::{Generation, InstanceId, Job, JobId, Ready, Resolution, Spec, Tenant, Wanted};
+use hearth_planner::{Scope, Status, Step, plan};
+
+impl Engine {
+    pub(crate) fn request(
+        &mut self,
+        now: &Now,
+        request: Request,
+        alive: &dyn Fn(&InstanceId) -> bool,
+        turn: &mut Turn,
+    ) -> Result<Reply, Refusal> {
+        match request {
+            Request::Upsert(upsert) => {
+                let (changed, id) = self.upsert(now, upsert)?;
+                let claimed = changed && self.claim_now(now, &id, alive);
+                let view = self.shown(now, &id)?;
+                let accepted = match view.status {
+                    _ if claimed => Accepted::Claimed,
+                    Status::Running if !changed => Accepted::Unchanged,
+                    _ => Accepted::Pending,
+                };
+                Ok(Reply::Upserted(accepted, view))
+            }
+            Request::Delete { job } => self.delete(now, &job, turn),
+            Request::Stop { job } => {
+                self.want(now, &job, Wanted::Stopped)?;
+                Ok(Reply::Job(self.shown(now, &job)?))
+            }
+            Request::Start { job } => {
+                self.want(now, &job, Wanted::Running)?;
+                self.claim_now(now, &job, alive);
+                Ok(Reply::Job(self.shown(now, &job)?))
+            }
+            Request::Get { job } => Ok(Reply::Job(self.shown(now, &job)?)),
+            Request::List => Ok(Reply::Jobs(self.views(now))),
+            Request::Stats => Ok(Reply::Stats(self.stats(now))),
+            Request::Events { job, limit } => {
+                if let Some(job) = &job
+                    && !self.jobs.contains_key(job)
+                    && !self.tombstones.contains_key(job)
+                {
+                    return Err(Refusal::NotFound(job.clone()));
+                }
+                let events = self.store.events(job.as_ref(), limit);
+                events
+                    .map(Reply::Events)
+                    .map_err(|error| Refusal::Store { detail: error.to_string(), disk_full: false })
+            }
+            Request::ApplyFile(load) => Ok(Reply::Applied(self.apply_file(now, load, turn))),
+        }
+    }
+
+    fn shown(&self, now: &Now, id: &JobId) -> Result<JobView, Refusal> {
+        self.view_of(now, id).ok_or_else(|| Refusal::NotFound(id.clone()))
+    }
+
+    /// Makes a job or replaces its spec. Says whether a new instance is wanted for it.
+    pub(crate) fn upsert(&mut self, now: &Now, upsert: Upsert) -> Result<(bool, JobId), Refusal> {
+        let id = upsert.job.clone().unwrap_or_else(|| self.fresh_job());
+        let Some(job) = self.jobs.get(&id) else {
+            self.make(now, &id, upsert);
+            return Ok((true, id));
+        };
+        if upsert.tenant.as_ref().is_some_and(|tenant| *tenant != job.tenant) {
+            return Err(Refusal::OtherTenant(id));
+        }
+        let idle = job.wanted != Wanted::Running || job.outcome.is_some();
+        let inside = match (&upsert.resolution, job.hash()) {
+            (Resolution::Known { hash, .. }, Some(known)) => *hash == known,
+            (Resolution::Failed(_), None) => same_inside(&upsert.spec, &job.spec),
+            _ => false,
+        };
+        if inside && !idle && upsert.spec == job.spec {
+            return Ok((false, id));
+        }
+        let Some(job) = self.jobs.get_mut(&id) else { return Ok((false, id)) };
+        job.generation = job.generation.next();
+        job.spec = upsert.spec;
+        let changed = idle || !inside;
+        if changed {
+            job.resolution = upsert.resolution;
+            renew(job);
+        }
+        let (generation, what) =
+            (job.generation, if changed { "accepted" } else { "policy accepted" });
+        self.touch_job(&id);
+        let message = format!("generation {generation} {what}");
+        self.event(now, Some(&id), None, Some(generation), "accepted", message);
+        Ok((changed, id))
+    }
+
+    fn make(&mut self, now: &Now, id: &JobId, upsert: Upsert) {
+        let tenant = upsert.tenant.clone();
+        let own = || Tenant::parse(id.as_str()).expect("job ids and tenants have one grammar");
+        let generation = self.tombstones.get(id).map_or(Generation(1), |last| last.next());
+        let job = Job {
+            id: id.clone(),
+            tenant_given: tenant.is_some(),
+            tenant: tenant.unwrap_or_else(own),
+            generation,
+            run: generation,
+            spec: upsert.spec,
+            resolution: upsert.resolution,
+            wanted: Wanted::Running,
+            outcome: None,
+            failures: 0,
+            not_before: None,
+            last_failure: None,
+        };
+        self.jobs.insert(id.clone(), job);
+        self.notes.insert(id.clone(), JobNotes::default());
+        self.touch_job(id);
+        let message = format!("generation {generation} accepted");
+        self.event(now, Some(id), None, Some(generation), "accepted", message);
+    }
+
+    fn fresh_job(&mut self) -> JobId {
+        loop {
+            let id = JobId::parse(&format!("job-{}", self.random.name()))
+                .expect("the alphabet is that of job ids");
+            if !self.jobs.contains_key(&id) && !self.tombstones.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    /// Claims a warm instance within the request, where there is one that lives.
+    fn claim_now(&mut self, now: &Now, id: &JobId, alive: &dyn Fn(&InstanceId) -> bool) -> bool {
+        if !self.observed {
+            return false;
+        }
+        loop {
+            let plan = plan(&self.world(now.mono), &Scope::Job(id.clone()));
+            let claim = plan.steps.into_iter().find_map(|step| match step {
+                Step::Claim { instance, .. } => Some(instance),
+                _ => None,
+            });
+            let Some(warm) = claim else { return false };
+            if alive(&warm) {
+                self.claim(now, &warm, id);
+                return true;
+            }
+            if let Some(dead) = self.instances.get_mut(&warm) {
+                dead.stopping = Some("it died before it was claimed".to_owned());
+                self.touch_instance(&warm);
+            }
+        }
+    }
+
+    fn delete(&mut self, now: &Now, id: &JobId, turn: &mut Turn) -> Result<Reply, Refusal> {
+        let Some(job) = self.jobs.get_mut(id) else {
+            return match self.tombstones.get(id) {
+                Some(_) => Ok(Reply::Deleted { gone: true }),
+                None => Err(Refusal::NotFound(id.clone())),
+            };
+        };
+        if job.wanted != Wanted::Deleted {
+            job.wanted = Wanted::Deleted;
+            job.generation = job.generation.next();
+            let generation = job.generation;
+            self.touch_job(id);
+            let message = "delete accepted";
+            self.event(now, Some(id), None, Some(generation), "accepted", message);
+        }
+        let gone = self.observed && !self.instances.values().any(|i| i.job() == Some(id));
+        if gone {
+            self.forget(now, id, turn);
+        }
+        Ok(Reply::Deleted { gone })
+    }
+
+    /// Marks a job for deletion; the plan does the rest.
+    pub(crate) fn doom(&mut self, id: &JobId) {
+        if let Some(job) = self.jobs.get_mut(id) {
+            job.wanted = Wanted::Deleted;
+            job.generation = job.generation.next();
+            self.touch_job(id);
+        }
+    }
+
+    fn want(&mut self, now: &Now, id: &JobId, wanted: Wanted) -> Result<(), Refusal> {
+        let not_found = || Refusal::NotFound(id.clone());
+        let job = self.jobs.get_mut(id).ok_or_else(not_found)?;
+        if job.wanted == Wanted::Deleted {
+            return Err(not_found());
+        }
+        let over = job.outcome.is_some();
+        if job.wanted == wanted && !(over && wanted == Wanted::Running) {
+            return Ok(());
+        }
+        if over && wanted == Wanted::Stopped {
+            return Ok(());
+        }
+        job.generation = job.generation.next();
+        job.wanted = wanted;
+        if wanted == Wanted::Running {
+            renew(job);
+        }
+        let generation = job.generation;
+        self.touch_job(id);
+        let message = match wanted {
+            Wanted::Running => "start accepted",
+            _ => "stop accepted",
+        };
+        self.event(now, Some(id), None, Some(generation), "accepted", message);
+        Ok(())
+    }
+}
+
+/// From now on the job's current generation wants an instance of its own.
+fn renew(job: &mut Job) {
+    job.run = job.generation;
+    job.wanted = Wanted::Running;
+    job.outcome = None;
+    job.failures = 0;
+    job.not_before = None;
+    job.last_failure = None;
+}
+
+/// Whether two specs differ at most in policy.
+fn same_inside(left: &Spec, right: &Spec) -> bool {
+    let inside = |spec: &Spec| Spec {
+        warm_pool: None,
+        retries: 0,
+        timeout_s: None,
+        stop_timeout_s: 0,
+        ready: spec.ready.clone().map(|ready| Ready { timeout_s: 0, ..ready }),
+        ..spec.clone()
+    };
+    inside(left) == inside(right)
+}

@@ -1,0 +1,298 @@
+//! What the database's rows hold, and the conversions from and to the model. A row that does not
+//! convert is damage and stops the daemon's start; nothing is guessed.
+
+use crate::json::{from_json, to_json};
+use hearth_model::{
+    Assignment, Digest, End, Exit, Generation, Images, Instance, InstanceId, InstanceState, Job,
+    JobId, Mono, Outcome, PoolKey, PoolTenant, Resolution, Slot, Spec, SpecHash, Stage, Tenant,
+    Wanted,
+};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// What is kept of a job beside what decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct JobNotes {
+    /// Instances that have ended, oldest first, for their logs.
+    pub(crate) past: Vec<String>,
+    /// The code of the last exit that had one.
+    pub(crate) exit_code: Option<u8>,
+    /// The status that was last shown, and since when.
+    pub(crate) status: String,
+    pub(crate) reason: Option<String>,
+    pub(crate) since: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct JobRow {
+    tenant: String,
+    tenant_given: bool,
+    generation: u64,
+    run: u64,
+    spec: serde_json::Value,
+    resolution: ResolutionRow,
+    wanted: WantedRow,
+    outcome: Option<OutcomeRow>,
+    failures: u32,
+    not_before_ms: Option<u64>,
+    last_failure: Option<String>,
+    pub(crate) notes: JobNotes,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum ResolutionRow {
+    Known { images: ImagesRow, hash: String },
+    Failed(String),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct ImagesRow {
+    kernel: String,
+    modules: Option<String>,
+    rootfs: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+enum WantedRow {
+    Running,
+    Stopped,
+    Deleted,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum OutcomeRow {
+    Completed,
+    Failed(String),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct InstanceRow {
+    slot: u32,
+    assignment: AssignmentRow,
+    hash: String,
+    images: ImagesRow,
+    spec: serde_json::Value,
+    stage: String,
+    created_at_ms: u64,
+    running_since_ms: Option<u64>,
+    ready_since_ms: Option<u64>,
+    stopping: Option<String>,
+    exit: Option<ExitRow>,
+    /// Whether its creation was seen to be done.
+    started: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum AssignmentRow {
+    Pool { tenant: Option<String>, hash: String },
+    Job { job: String, run: u64, claimed_at_ms: Option<u64> },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct ExitRow {
+    end: EndRow,
+    stop_requested: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum EndRow {
+    Code(u8),
+    Signal(u8),
+    OutOfMemory,
+    NotStarted(String),
+    SetUp(String),
+    Panic(String),
+    Vmm(String),
+    NeverStarted,
+    Unknown,
+}
+
+impl JobRow {
+    pub(crate) fn of(job: &Job, notes: &JobNotes) -> JobRow {
+        JobRow {
+            tenant: job.tenant.to_string(),
+            tenant_given: job.tenant_given,
+            generation: job.generation.0,
+            run: job.run.0,
+            spec: to_json(&job.spec.write()),
+            resolution: match &job.resolution {
+                Resolution::Known { images, hash } => {
+                    ResolutionRow::Known { images: ImagesRow::of(images), hash: hash.to_hex() }
+                }
+                Resolution::Failed(reason) => ResolutionRow::Failed(reason.clone()),
+            },
+            wanted: match job.wanted {
+                Wanted::Running => WantedRow::Running,
+                Wanted::Stopped => WantedRow::Stopped,
+                Wanted::Deleted => WantedRow::Deleted,
+            },
+            outcome: job.outcome.as_ref().map(|outcome| match outcome {
+                Outcome::Completed => OutcomeRow::Completed,
+                Outcome::Failed(reason) => OutcomeRow::Failed(reason.clone()),
+            }),
+            failures: job.failures,
+            not_before_ms: job.not_before.map(Mono::as_millis),
+            last_failure: job.last_failure.clone(),
+            notes: notes.clone(),
+        }
+    }
+
+    pub(crate) fn into_job(self, id: &str) -> Result<(Job, JobNotes), String> {
+        let resolution = match self.resolution {
+            ResolutionRow::Known { images, hash } => Resolution::Known {
+                images: images.into_images()?,
+                hash: SpecHash::parse(&hash).ok_or("bad hash")?,
+            },
+            ResolutionRow::Failed(reason) => Resolution::Failed(reason),
+        };
+        let job = Job {
+            id: JobId::parse(id).map_err(|error| error.to_string())?,
+            tenant: Tenant::parse(&self.tenant).map_err(|error| error.to_string())?,
+            tenant_given: self.tenant_given,
+            generation: Generation(self.generation),
+            run: Generation(self.run),
+            spec: Arc::new(read_spec(&self.spec)?),
+            resolution,
+            wanted: match self.wanted {
+                WantedRow::Running => Wanted::Running,
+                WantedRow::Stopped => Wanted::Stopped,
+                WantedRow::Deleted => Wanted::Deleted,
+            },
+            outcome: self.outcome.map(|outcome| match outcome {
+                OutcomeRow::Completed => Outcome::Completed,
+                OutcomeRow::Failed(reason) => Outcome::Failed(reason),
+            }),
+            failures: self.failures,
+            not_before: self.not_before_ms.map(Mono::from_millis),
+            last_failure: self.last_failure,
+        };
+        Ok((job, self.notes))
+    }
+}
+
+impl ImagesRow {
+    fn of(images: &Images) -> ImagesRow {
+        ImagesRow {
+            kernel: images.kernel.to_string(),
+            modules: images.modules.map(|digest| digest.to_string()),
+            rootfs: images.rootfs.map(|digest| digest.to_string()),
+        }
+    }
+
+    fn into_images(self) -> Result<Images, String> {
+        let parse = |hex: String| Digest::parse(&hex).ok_or_else(|| format!("bad digest {hex:?}"));
+        Ok(Images {
+            kernel: parse(self.kernel)?,
+            modules: self.modules.map(parse).transpose()?,
+            rootfs: self.rootfs.map(parse).transpose()?,
+        })
+    }
+}
+
+impl InstanceRow {
+    pub(crate) fn of(instance: &Instance, started: bool) -> InstanceRow {
+        InstanceRow {
+            slot: instance.slot.0,
+            assignment: match &instance.assignment {
+                Assignment::Pool(key) => AssignmentRow::Pool {
+                    tenant: match &key.tenant {
+                        PoolTenant::Shared => None,
+                        PoolTenant::Named(tenant) => Some(tenant.to_string()),
+                    },
+                    hash: key.hash.to_hex(),
+                },
+                Assignment::Job { job, run, claimed_at } => AssignmentRow::Job {
+                    job: job.to_string(),
+                    run: run.0,
+                    claimed_at_ms: claimed_at.map(Mono::as_millis),
+                },
+            },
+            hash: instance.hash.to_hex(),
+            images: ImagesRow::of(&instance.images),
+            spec: to_json(&instance.spec.write()),
+            stage: instance.stage.as_str().to_owned(),
+            created_at_ms: instance.created_at.as_millis(),
+            running_since_ms: instance.running_since.map(Mono::as_millis),
+            ready_since_ms: instance.ready_since.map(Mono::as_millis),
+            stopping: instance.stopping.clone(),
+            exit: instance.exit().map(ExitRow::of),
+            started,
+        }
+    }
+
+    /// The instance, and whether its creation was seen to be done. What it does now is not in the
+    /// row: only the host can say.
+    pub(crate) fn into_instance(self, id: &str) -> Result<(Instance, bool), String> {
+        let hash = |hex: &str| SpecHash::parse(hex).ok_or_else(|| format!("bad hash {hex:?}"));
+        let assignment = match self.assignment {
+            AssignmentRow::Pool { tenant, hash: of } => Assignment::Pool(PoolKey {
+                tenant: match tenant {
+                    None => PoolTenant::Shared,
+                    Some(tenant) => PoolTenant::Named(
+                        Tenant::parse(&tenant).map_err(|error| error.to_string())?,
+                    ),
+                },
+                hash: hash(&of)?,
+            }),
+            AssignmentRow::Job { job, run, claimed_at_ms } => Assignment::Job {
+                job: JobId::parse(&job).map_err(|error| error.to_string())?,
+                run: Generation(run),
+                claimed_at: claimed_at_ms.map(Mono::from_millis),
+            },
+        };
+        let instance = Instance {
+            id: InstanceId::parse(id).map_err(|error| error.to_string())?,
+            slot: Slot(self.slot),
+            assignment,
+            hash: hash(&self.hash)?,
+            images: self.images.into_images()?,
+            spec: Arc::new(read_spec(&self.spec)?),
+            stage: if self.stage == "app" { Stage::App } else { Stage::Init },
+            created_at: Mono::from_millis(self.created_at_ms),
+            running_since: self.running_since_ms.map(Mono::from_millis),
+            ready_since: self.ready_since_ms.map(Mono::from_millis),
+            stopping: self.stopping,
+            state: self.exit.map(|exit| InstanceState::Exited(exit.into_exit())),
+            busy: false,
+        };
+        Ok((instance, self.started))
+    }
+}
+
+impl ExitRow {
+    fn of(exit: &Exit) -> ExitRow {
+        let end = match &exit.end {
+            End::Code(code) => EndRow::Code(*code),
+            End::Signal(signal) => EndRow::Signal(*signal),
+            End::OutOfMemory => EndRow::OutOfMemory,
+            End::NotStarted(detail) => EndRow::NotStarted(detail.clone()),
+            End::SetUp(detail) => EndRow::SetUp(detail.clone()),
+            End::Panic(lines) => EndRow::Panic(lines.clone()),
+            End::Vmm(detail) => EndRow::Vmm(detail.clone()),
+            End::NeverStarted => EndRow::NeverStarted,
+            End::Unknown => EndRow::Unknown,
+        };
+        ExitRow { end, stop_requested: exit.stop_requested }
+    }
+
+    fn into_exit(self) -> Exit {
+        let end = match self.end {
+            EndRow::Code(code) => End::Code(code),
+            EndRow::Signal(signal) => End::Signal(signal),
+            EndRow::OutOfMemory => End::OutOfMemory,
+            EndRow::NotStarted(detail) => End::NotStarted(detail),
+            EndRow::SetUp(detail) => End::SetUp(detail),
+            EndRow::Panic(lines) => End::Panic(lines),
+            EndRow::Vmm(detail) => End::Vmm(detail),
+            EndRow::NeverStarted => End::NeverStarted,
+            EndRow::Unknown => End::Unknown,
+        };
+        Exit { end, stop_requested: self.stop_requested }
+    }
+}
+
+fn read_spec(json: &serde_json::Value) -> Result<Spec, String> {
+    Spec::read(&from_json(json)).map_err(|errors| {
+        errors.first().map_or_else(String::new, |error| format!("{}: {}", error.path, error.detail))
+    })
+}

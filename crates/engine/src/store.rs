@@ -1,0 +1,351 @@
+//! The database: one SQLite file, one writer, one commit a step. `synchronous=FULL`, so that a
+//! commit that returned survives a loss of power.
+
+use crate::input::Event;
+use crate::row::{InstanceRow, JobNotes, JobRow};
+use hearth_model::{Generation, Instance, InstanceId, Job, JobId};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite_migration::{M, Migrations};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// How many events are kept: some days of a busy host, about 3 MB.
+const EVENTS_MAX: u64 = 10_000;
+
+const SCHEMA: &str = "
+CREATE TABLE jobs (job_id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE instances (id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
+-- Deleted jobs, so that a generation never falls and a second delete is not a mistake.
+CREATE TABLE tombstones (job_id TEXT PRIMARY KEY, generation INTEGER NOT NULL)
+    STRICT, WITHOUT ROWID;
+-- What was last applied from each file. It outlives the jobs.
+CREATE TABLE file_entries (
+    path TEXT NOT NULL, job_id TEXT NOT NULL, digest TEXT NOT NULL, generation INTEGER NOT NULL,
+    PRIMARY KEY (path, job_id)) STRICT, WITHOUT ROWID;
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY, at TEXT NOT NULL, job_id TEXT, instance TEXT, generation INTEGER,
+    kind TEXT NOT NULL, message TEXT NOT NULL) STRICT;
+CREATE INDEX events_by_job ON events (job_id, id);
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+";
+
+/// Why the database could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It could not be opened or brought to this version's form.
+    #[error("cannot open the database {path}")]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// It is damaged or was written by a newer version.
+    #[error(
+        "cannot bring the database {path} to this version's form; it may be of a newer Hearth. \
+         Nothing was changed: use that version, or move the file away to begin anew"
+    )]
+    Migrate {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rusqlite_migration::Error,
+    },
+    /// A row does not hold what it should.
+    #[error("cannot read the row of {what} in the database: {detail}; restore a backup")]
+    Row {
+        /// Whose row.
+        what: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A query failed.
+    #[error("cannot read the database")]
+    Read(#[source] rusqlite::Error),
+    /// A commit failed.
+    #[error("cannot write the database")]
+    Write(#[source] rusqlite::Error),
+}
+
+impl StoreError {
+    /// Whether the disk is full.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, StoreError::Write(error)
+            if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
+    }
+}
+
+/// The database.
+#[derive(Debug)]
+pub struct Store {
+    connection: Connection,
+}
+
+/// What a file's entry was when it was last applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AppliedEntry {
+    pub(crate) digest: String,
+    pub(crate) generation: Generation,
+}
+
+/// Everything that the database holds, but for the events.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    pub(crate) jobs: BTreeMap<JobId, Job>,
+    pub(crate) notes: BTreeMap<JobId, JobNotes>,
+    /// With whether their creation was seen to be done.
+    pub(crate) instances: BTreeMap<InstanceId, (Instance, bool)>,
+    pub(crate) tombstones: BTreeMap<JobId, Generation>,
+    pub(crate) entries: BTreeMap<(PathBuf, JobId), AppliedEntry>,
+    pub(crate) last_event: u64,
+    pub(crate) boot_id: Option<String>,
+}
+
+/// What a step changed. `None` removes a row.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    pub(crate) jobs: Vec<(JobId, Option<JobRow>)>,
+    pub(crate) instances: Vec<(InstanceId, Option<InstanceRow>)>,
+    pub(crate) tombstones: Vec<(JobId, Generation)>,
+    pub(crate) entries: Vec<((PathBuf, JobId), Option<AppliedEntry>)>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) boot_id: Option<String>,
+}
+
+impl Changes {
+    fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+            && self.instances.is_empty()
+            && self.tombstones.is_empty()
+            && self.entries.is_empty()
+            && self.events.is_empty()
+            && self.boot_id.is_none()
+    }
+}
+
+impl Store {
+    /// Opens the database, making it where there is none, and brings it to this version's form.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`] or [`StoreError::Migrate`]; the file is then as it was.
+    pub fn open(path: &Path) -> Result<Store, StoreError> {
+        let open = |source| StoreError::Open { path: path.to_owned(), source };
+        Store::prepare(Connection::open(path).map_err(open)?, path)
+    }
+
+    /// A database in memory, for simulations.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn in_memory() -> Result<Store, StoreError> {
+        let path = Path::new(":memory:");
+        let open = |source| StoreError::Open { path: path.to_owned(), source };
+        Store::prepare(Connection::open_in_memory().map_err(open)?, path)
+    }
+
+    fn prepare(mut connection: Connection, path: &Path) -> Result<Store, StoreError> {
+        let open = |source| StoreError::Open { path: path.to_owned(), source };
+        connection.pragma_update(None, "journal_mode", "WAL").map_err(open)?;
+        connection.pragma_update(None, "synchronous", "FULL").map_err(open)?;
+        Migrations::new(vec![M::up(SCHEMA)])
+            .to_latest(&mut connection)
+            .map_err(|source| StoreError::Migrate { path: path.to_owned(), source })?;
+        Ok(Store { connection })
+    }
+
+    /// Everything but the events.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`], or [`StoreError::Row`] for a row that holds nonsense.
+    pub(crate) fn load(&self) -> Result<Loaded, StoreError> {
+        let mut loaded = Loaded::default();
+        for (id, body) in self.bodies("SELECT job_id, body FROM jobs")? {
+            let bad = |detail: String| StoreError::Row { what: format!("job {id}"), detail };
+            let row: JobRow = serde_json::from_str(&body).map_err(|e| bad(e.to_string()))?;
+            let (job, notes) = row.into_job(&id).map_err(bad)?;
+            loaded.notes.insert(job.id.clone(), notes);
+            loaded.jobs.insert(job.id.clone(), job);
+        }
+        for (id, body) in self.bodies("SELECT id, body FROM instances")? {
+            let bad = |detail: String| StoreError::Row { what: format!("instance {id}"), detail };
+            let row: InstanceRow = serde_json::from_str(&body).map_err(|e| bad(e.to_string()))?;
+            let (instance, started) = row.into_instance(&id).map_err(bad)?;
+            loaded.instances.insert(instance.id.clone(), (instance, started));
+        }
+        self.load_rest(&mut loaded)?;
+        Ok(loaded)
+    }
+
+    fn load_rest(&self, loaded: &mut Loaded) -> Result<(), StoreError> {
+        let job_id = |id: &str| {
+            JobId::parse(id).map_err(|error| StoreError::Row {
+                what: format!("job {id}"),
+                detail: error.to_string(),
+            })
+        };
+        let mut statement = self
+            .connection
+            .prepare("SELECT job_id, generation FROM tombstones")
+            .map_err(StoreError::Read)?;
+        let rows = statement
+            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?)))
+            .map_err(StoreError::Read)?;
+        for row in rows {
+            let (id, generation) = row.map_err(StoreError::Read)?;
+            loaded.tombstones.insert(job_id(&id)?, Generation(generation));
+        }
+        let mut statement = self
+            .connection
+            .prepare("SELECT path, job_id, digest, generation FROM file_entries")
+            .map_err(StoreError::Read)?;
+        let rows = statement
+            .query_map([], |row| {
+                let entry =
+                    AppliedEntry { digest: row.get(2)?, generation: Generation(row.get(3)?) };
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, entry))
+            })
+            .map_err(StoreError::Read)?;
+        for row in rows {
+            let (path, id, entry) = row.map_err(StoreError::Read)?;
+            loaded.entries.insert((PathBuf::from(path), job_id(&id)?), entry);
+        }
+        loaded.last_event = self
+            .connection
+            .query_row("SELECT coalesce(max(id), 0) FROM events", [], |row| row.get(0))
+            .map_err(StoreError::Read)?;
+        loaded.boot_id = self
+            .connection
+            .query_row("SELECT value FROM facts WHERE name = 'boot_id'", [], |row| row.get(0))
+            .optional()
+            .map_err(StoreError::Read)?;
+        Ok(())
+    }
+
+    fn bodies(&self, query: &str) -> Result<Vec<(String, String)>, StoreError> {
+        let mut statement = self.connection.prepare(query).map_err(StoreError::Read)?;
+        let rows = statement
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .map_err(StoreError::Read)?;
+        rows.collect::<Result<_, _>>().map_err(StoreError::Read)
+    }
+
+    /// Writes what a step changed, all or nothing, and returns when it is on disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`]: nothing was written.
+    pub(crate) fn commit(&mut self, changes: &Changes) -> Result<(), StoreError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let transaction = self.connection.transaction().map_err(StoreError::Write)?;
+        write(&transaction, changes).map_err(StoreError::Write)?;
+        transaction.commit().map_err(StoreError::Write)
+    }
+
+    /// The newest events, of one job or of all, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`].
+    pub(crate) fn events(
+        &self,
+        job: Option<&JobId>,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let mut statement = self
+            .connection
+            .prepare_cached(
+                "SELECT id, at, job_id, instance, generation, kind, message FROM events
+                 WHERE ?1 IS NULL OR job_id = ?1 ORDER BY id DESC LIMIT ?2",
+            )
+            .map_err(StoreError::Read)?;
+        let rows = statement
+            .query_map(params![job.map(JobId::as_str), limit], |row| {
+                Ok(Event {
+                    id: row.get(0)?,
+                    at: row.get(1)?,
+                    job: row.get::<_, Option<String>>(2)?.and_then(|id| JobId::parse(&id).ok()),
+                    instance: row
+                        .get::<_, Option<String>>(3)?
+                        .and_then(|id| InstanceId::parse(&id).ok()),
+                    generation: row.get::<_, Option<u64>>(4)?.map(Generation),
+                    kind: row.get::<_, String>(5)?.into(),
+                    message: row.get(6)?,
+                })
+            })
+            .map_err(StoreError::Read)?;
+        let mut events: Vec<Event> = rows.collect::<Result<_, _>>().map_err(StoreError::Read)?;
+        events.reverse();
+        Ok(events)
+    }
+}
+
+fn write(transaction: &Transaction<'_>, changes: &Changes) -> rusqlite::Result<()> {
+    for (id, row) in &changes.jobs {
+        put(transaction, "jobs", "job_id", id.as_str(), row.as_ref().map(body))?;
+    }
+    for (id, row) in &changes.instances {
+        put(transaction, "instances", "id", id.as_str(), row.as_ref().map(body))?;
+    }
+    for (id, generation) in &changes.tombstones {
+        transaction
+            .prepare_cached("INSERT OR REPLACE INTO tombstones VALUES (?1, ?2)")?
+            .execute(params![id.as_str(), generation.0])?;
+    }
+    for ((path, id), entry) in &changes.entries {
+        let path = path.to_string_lossy();
+        match entry {
+            Some(entry) => transaction
+                .prepare_cached("INSERT OR REPLACE INTO file_entries VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![path, id.as_str(), entry.digest, entry.generation.0])?,
+            None => transaction
+                .prepare_cached("DELETE FROM file_entries WHERE path = ?1 AND job_id = ?2")?
+                .execute(params![path, id.as_str()])?,
+        };
+    }
+    for event in &changes.events {
+        transaction
+            .prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+            .execute(params![
+                event.id,
+                event.at,
+                event.job.as_ref().map(JobId::as_str),
+                event.instance.as_ref().map(InstanceId::as_str),
+                event.generation.map(|generation| generation.0),
+                event.kind.as_ref(),
+                event.message,
+            ])?;
+    }
+    if let Some(last) = changes.events.last() {
+        transaction
+            .prepare_cached("DELETE FROM events WHERE id <= ?1")?
+            .execute([last.id.saturating_sub(EVENTS_MAX)])?;
+    }
+    if let Some(boot_id) = &changes.boot_id {
+        transaction.execute("INSERT OR REPLACE INTO facts VALUES ('boot_id', ?1)", [boot_id])?;
+    }
+    Ok(())
+}
+
+fn put(
+    transaction: &Transaction<'_>,
+    table: &str,
+    key: &str,
+    id: &str,
+    body: Option<String>,
+) -> rusqlite::Result<usize> {
+    match body {
+        Some(body) => transaction
+            .prepare_cached(&format!("INSERT OR REPLACE INTO {table} VALUES (?1, ?2)"))?
+            .execute(params![id, body]),
+        None => transaction
+            .prepare_cached(&format!("DELETE FROM {table} WHERE {key} = ?1"))?
+            .execute([id]),
+    }
+}
+
+fn body<T: serde::Serialize>(row: &T) -> String {
+    serde_json::to_string(row).expect("rows hold only what JSON can say")
+}

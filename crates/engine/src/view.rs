@@ -1,0 +1,75 @@
+//! What is shown of the state.
+
+use crate::engine::Engine;
+use crate::input::{JobView, Now, StatsView, WarmView};
+use hearth_model::{Assignment, Instance, InstanceId, InstanceState, Job};
+use hearth_planner::{World, status};
+
+impl Engine {
+    pub(crate) fn view(&self, world: &World<'_>, job: &Job, now: &Now) -> JobView {
+        let stands = status(world, job, self.waiting.get(&job.id));
+        let notes = self.notes.get(&job.id);
+        let past = notes.map(|notes| notes.past.as_slice()).unwrap_or_default();
+        let mut instances: Vec<InstanceId> =
+            past.iter().filter_map(|past| InstanceId::parse(past).ok()).collect();
+        let mut live: Vec<&Instance> =
+            self.instances.values().filter(|instance| instance.job() == Some(&job.id)).collect();
+        live.sort_by_key(|instance| (instance.created_at, instance.id.clone()));
+        instances.extend(live.iter().map(|instance| instance.id.clone()));
+        let since = notes
+            .filter(|notes| notes.status == stands.status.as_str())
+            .map_or_else(|| now.wall.clone(), |notes| notes.since.clone());
+        JobView {
+            job: job.id.clone(),
+            tenant: job.tenant.clone(),
+            instance: stands.instance,
+            instances,
+            status: stands.status,
+            reason: stands.reason,
+            since,
+            generation: job.generation,
+            hash: job.hash(),
+            exit_code: notes.and_then(|notes| notes.exit_code),
+            spec: job.spec.clone(),
+        }
+    }
+
+    pub(crate) fn views(&self, now: &Now) -> Vec<JobView> {
+        let world = self.world(now.mono);
+        self.jobs.values().map(|job| self.view(&world, job, now)).collect()
+    }
+
+    pub(crate) fn stats(&self, now: &Now) -> StatsView {
+        let warm_pool = self
+            .instances
+            .values()
+            .filter(|instance| instance.exit().is_none())
+            .filter_map(|instance| match &instance.assignment {
+                Assignment::Pool(key) => Some((instance, key)),
+                Assignment::Job { .. } => None,
+            })
+            .map(|(instance, key)| {
+                let (status, reason) = match &instance.state {
+                    _ if instance.stopping.is_some() => ("stopping", instance.stopping.clone()),
+                    _ if instance.is_warm() => ("warm", None),
+                    Some(InstanceState::Up { ready_detail, .. }) => {
+                        ("starting", ready_detail.clone().map(|why| format!("not ready: {why}")))
+                    }
+                    _ => ("starting", Some("booting".to_owned())),
+                };
+                let reason = reason.or_else(|| {
+                    let health = self.pools.get(key).filter(|_| status != "warm")?;
+                    Some(format!("the one before died: {}", health.reason))
+                });
+                WarmView {
+                    instance: instance.id.clone(),
+                    hash: instance.hash,
+                    status,
+                    reason,
+                    spec: instance.spec.clone(),
+                }
+            })
+            .collect();
+        StatsView { jobs: self.views(now), warm_pool, unidentified: self.unidentified.clone() }
+    }
+}
