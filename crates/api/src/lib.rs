@@ -1,1 +1,20 @@
-//! Wire types and the typed client.
+//! What travels over Hearth's HTTP API: the wire types, problem details, and a typed [`Client`].
+//!
+//! The JSON names are the wire's own; conversions from the model live in the daemon, so that a
+//! client needs nothing else of Hearth. This crate never validates a spec: the daemon does.
+
+mod client;
+mod endpoint;
+mod problem;
+mod wire;
+
+pub use client::{Client, ClientError, LogStream, Tunnel};
+pub use endpoint::{Endpoint, EndpointError};
+pub use problem::{FieldProblem, PROBLEM_JSON, Problem};
+pub use wire::{
+    CreateVm, Deleted, Event, Health, Job, JobStatus, LogLine, NDJSON, Page, Readiness, Stats,
+    Summary, WarmVm,
+};
+
+/// Where the daemon listens and the command line asks, unless told otherwise.
+pub const DEFAULT_URL: &str = "http://127.0.0.1:8088";

@@ -1,0 +1,59 @@
+//! Problem details, RFC 9457: what every error of the API is.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The media type of a problem.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// An error as it travels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Names the kind of problem: `urn:hearth:problem:…`. For machines; it does not change.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind for people.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What was being done, to what, and why it failed.
+    pub detail: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+    /// Every bad field, in the order of the body.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldProblem>,
+}
+
+/// One bad field of a body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldProblem {
+    /// Where it is: a JSON pointer (RFC 6901).
+    pub pointer: String,
+    /// What is wrong with it.
+    pub detail: String,
+    /// How to mend it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+}
+
+/// The whole problem in one text: the detail, a line for each bad field, and the help.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)?;
+        for FieldProblem { pointer, detail, help } in &self.errors {
+            let place = if pointer.is_empty() { "/" } else { pointer };
+            write!(f, "\n  {place}: {detail}")?;
+            if let Some(help) = help {
+                write!(f, " ({help})")?;
+            }
+        }
+        if let Some(help) = &self.help {
+            write!(f, "\n{help}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problem {}

@@ -1,0 +1,203 @@
+//! The JSON objects of the API.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::fmt;
+
+/// The media type of streamed JSON lines.
+pub const NDJSON: &str = "application/x-ndjson";
+
+/// A job: the answer to POST, GET, stop and start, and an element of `/stats`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its name.
+    pub job_id: String,
+    /// The microVM that serves it or will, `vm-…`; null while there is none.
+    pub vm_id: Option<String>,
+    /// Its tenant.
+    pub tenant: String,
+    /// What it does.
+    pub status: JobStatus,
+    /// Why, or what it waits for; a sentence.
+    pub reason: Option<String>,
+    /// Since when, RFC 3339 UTC.
+    pub since: String,
+    /// Grows with every accepted change.
+    pub generation: u64,
+    /// The code with which its command exited last, where it exited with one.
+    pub exit_code: Option<u8>,
+    /// What it runs.
+    pub spec: Value,
+}
+
+/// What a job does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobStatus {
+    /// Waits; the reason says for what.
+    Pending,
+    /// Its instance boots, or is not ready yet.
+    Starting,
+    /// Runs, and is ready.
+    Running,
+    /// Its instance is being stopped.
+    Stopping,
+    /// Stopped on request, and kept.
+    Stopped,
+    /// Its command exited with 0.
+    Completed,
+    /// Ended otherwise.
+    Failed,
+}
+
+impl JobStatus {
+    /// The word on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            JobStatus::Pending => "pending",
+            JobStatus::Starting => "starting",
+            JobStatus::Running => "running",
+            JobStatus::Stopping => "stopping",
+            JobStatus::Stopped => "stopped",
+            JobStatus::Completed => "completed",
+            JobStatus::Failed => "failed",
+        }
+    }
+
+    /// Whether nothing more happens to the job unless somebody asks.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        matches!(self, JobStatus::Stopped | JobStatus::Completed | JobStatus::Failed)
+    }
+}
+
+impl fmt::Display for JobStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The body of `POST /vms`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CreateVm {
+    /// The job's name; one is made up where it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job_id: Option<String>,
+    /// Its tenant; the job's name where it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// What it runs.
+    pub spec: Value,
+}
+
+/// The answer to a DELETE that could not finish at once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Deleted {
+    /// The job that is going.
+    pub job_id: String,
+    /// The microVM that is being stopped.
+    pub vm_id: Option<String>,
+    /// `stopping`.
+    pub status: JobStatus,
+}
+
+/// One page of a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// The elements.
+    pub items: Vec<T>,
+    /// The cursor of the next page, for the `after` parameter; null at the end.
+    pub next: Option<String>,
+}
+
+/// The answer to `GET /stats`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Totals.
+    pub summary: Summary,
+    /// All jobs, by id.
+    pub jobs: Vec<Job>,
+    /// All pool instances.
+    pub warm_pool: Vec<WarmVm>,
+    /// What was found on the host and could not be identified, and so is left alone. Sentences.
+    pub unidentified: Vec<String>,
+}
+
+/// Totals of `/stats`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// All jobs there are.
+    pub total_jobs: usize,
+    /// Pool instances that can be claimed now.
+    pub total_warm: usize,
+}
+
+/// A pool instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WarmVm {
+    /// What it is made of: 16 upper-case hex digits.
+    pub spec_hash: String,
+    /// `warm-…`.
+    pub vm_id: String,
+    /// `warm` when it can be claimed, else `starting` or `stopping`.
+    pub status: String,
+    /// Why, where it is not warm.
+    pub reason: Option<String>,
+    /// What it runs.
+    pub spec: Value,
+}
+
+/// A line of a job's output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// When the host received it, RFC 3339 UTC.
+    pub at: String,
+    /// The microVM it came from.
+    pub vm_id: String,
+    /// `stdout`, `stderr`, or `hearth` for what the host itself has to say.
+    pub stream: String,
+    /// The line without its end.
+    pub text: String,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Grows with every event.
+    pub id: u64,
+    /// When, RFC 3339 UTC.
+    pub at: String,
+    /// The job it is about.
+    pub job_id: Option<String>,
+    /// The microVM it is about: its suffix, under which it was warm and served.
+    pub instance: Option<String>,
+    /// The generation it served.
+    pub generation: Option<u64>,
+    /// A word for machines.
+    pub kind: String,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// The answer to `GET /healthz`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// `ok`.
+    pub status: String,
+    /// The daemon's version.
+    pub version: String,
+}
+
+/// The answer to `GET /readyz` once the daemon is ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    /// `ready`.
+    pub status: String,
+    /// What runs the microVMs.
+    pub host: String,
+    /// What a user should know of it.
+    pub warnings: Vec<String>,
+    /// What is wrong with the desired-state file, whose last good state is served.
+    pub desired_file: Option<String>,
+}
