@@ -1,14 +1,20 @@
 //! Everything a developer runs: `cargo xtask --help` lists it.
 
+mod cargo;
 mod firecracker;
+mod guest_init;
+mod images;
 mod kernel;
 mod kvm;
 mod lab;
 mod packages;
 mod places;
 mod program;
+mod rootfs;
+mod setup;
 mod terminal;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -28,6 +34,15 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Install, fetch and build what Hearth needs; a second run only looks
+    Setup,
+    /// Put the kernel and the demo's root filesystems into a directory
+    Images {
+        /// The directory
+        dir: PathBuf,
+    },
+    /// Build the init of the microVM into build/hearth-init
+    Init,
     /// Real Firecracker on an emulated machine, for one whose KVM can't boot Linux
     #[command(subcommand)]
     Lab(LabTask),
@@ -77,8 +92,19 @@ fn main() -> ExitCode {
 fn perform(task: Task) -> Result<ExitCode> {
     let places = Places::find()?;
     match task {
-        Task::Lab(task) => perform_in_lab(&places, task),
+        Task::Setup => {
+            let ready = setup::ensure(&places)?;
+            say(format_args!("setup: Firecracker is {}", ready.firecracker.display()));
+            say(format_args!("setup: images are in {}", ready.images.display()));
+        }
+        Task::Images { dir } => {
+            packages::ensure(packages::IMAGES)?;
+            images::put(&places, &dir)?;
+        }
+        Task::Init => guest_init::ensure(&places)?,
+        Task::Lab(task) => return perform_in_lab(&places, task),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn perform_in_lab(places: &Places, task: LabTask) -> Result<ExitCode> {

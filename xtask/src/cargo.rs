@@ -1,0 +1,42 @@
+//! Cargo, always with the target directory of the tasks.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::places::Places;
+use crate::program;
+
+const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// `cargo` in the clone.
+pub(crate) fn cargo(places: &Places) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = program::command(cargo);
+    command.current_dir(&places.repo).env("CARGO_TARGET_DIR", &places.target);
+    // Those of the build that this program came from are not those of the next.
+    command.env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_PKG_NAME");
+    command
+}
+
+/// Builds static programs for guests and returns the directory that they are in. They have a
+/// target directory of their own, since their flags would rebuild everything else.
+pub(crate) fn build_static(
+    places: &Places,
+    manifest: &Path,
+    arguments: &[&str],
+    profile: &str,
+) -> Result<PathBuf> {
+    let target = places.target.join("static");
+    let mut build = cargo(places);
+    build
+        .args(["build", "--quiet", "--target", STATIC_TARGET, "--profile", profile])
+        .arg("--manifest-path")
+        .arg(manifest)
+        .args(arguments)
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env("CARGO_TARGET_DIR", &target);
+    program::run(&mut build)?;
+    Ok(target.join(STATIC_TARGET).join(profile))
+}
