@@ -7,7 +7,7 @@ use hearth_model::{
     Action, Assignment, Create, End, Exit, Generation, Identity, Instance, InstanceId,
     InstanceState, Job, JobId, Mono, Outcome, Owner, PoolKey, Resolution, Slot,
 };
-use hearth_planner::{PoolHealth, Step, Target, backoff};
+use hearth_planner::{Step, Target, backoff};
 use std::collections::BTreeSet;
 
 /// How many ended instances of a job are remembered, for their logs.

@@ -1,0 +1,334 @@
+//! The seed's behaviour, on the real engine, planner and store over a simulated host.
+
+#[allow(dead_code, unreachable_pub, missing_docs)]
+mod world;
+
+use hearth_engine::{Accepted, Deletions, Refusal, Reply, Request, Store};
+use hearth_host::Host;
+use hearth_host::sim::{Presence, SimConfig};
+use hearth_model::{End, InstanceState, JobId, Phase, Value};
+use hearth_planner::Status;
+use std::time::Duration;
+use world::{World, env, pool, spec};
+
+const A_WHILE: Duration = Duration::from_secs(3);
+
+fn id(job: &str) -> JobId {
+    JobId::parse(job).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_post_without_a_warm_instance_is_pending_and_then_runs() {
+    let mut world = World::new();
+    let (accepted, view) = world.post("web", None, &spec("service", &[])).await.unwrap();
+    assert_eq!((accepted, view.status), (Accepted::Pending, Status::Pending));
+    assert_eq!(view.tenant.as_str(), "web");
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.status("web").await, (Status::Running, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_warm_pool_is_kept_and_a_post_of_the_same_spec_and_tenant_claims_from_it() {
+    let mut world = World::new();
+    let web = spec("service", &[pool(2, 5)]);
+    world.post("web-1", Some("prod"), &web).await.unwrap();
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.warm().await, 2);
+    let (accepted, view) = world.post("web-2", Some("prod"), &web).await.unwrap();
+    assert_eq!(accepted, Accepted::Claimed);
+    assert!(view.instance.is_some());
+    let (other, _) = world.post("web-3", Some("other"), &web).await.unwrap();
+    assert_eq!(other, Accepted::Pending, "a warm instance never crosses tenants");
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.get("web-2").await.instance, view.instance);
+    assert_eq!(world.status("web-2").await.0, Status::Running);
+    assert_eq!(world.warm().await, 4, "both tenants' pools are full again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_runs_once_and_stays_completed_over_a_restart() {
+    let store = tempfile::tempdir().unwrap();
+    let path = store.path().join("hearth.db");
+    let mut world = World::with(SimConfig::default(), Store::open(&path).unwrap());
+    world.post("resize", None, &spec("job", &[])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    let view = world.get("resize").await;
+    assert_eq!((view.status, view.exit_code), (Status::Completed, Some(0)));
+    let mut world = world.restart(Store::open(&path).unwrap());
+    world.run_for(A_WHILE).await;
+    let again = world.get("resize").await;
+    assert_eq!((again.status, again.exit_code), (Status::Completed, Some(0)));
+    assert_eq!(again.instances, view.instances, "nothing was run");
+    let (accepted, _) = world.post("resize", None, &spec("job", &[])).await.unwrap();
+    assert_eq!(accepted, Accepted::Pending, "the same spec runs a finished job again");
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.get("resize").await.instances.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_job_keeps_its_code_and_is_retried_as_often_as_its_spec_says() {
+    let slow = SimConfig { work: Duration::from_secs(3600), ..SimConfig::default() };
+    let mut world = World::with(slow, Store::in_memory().unwrap());
+    world.post("job", None, &spec("job", &[("retries", Value::Int(1))])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    let first = world.get("job").await.instance.unwrap();
+    world.host.end(&first, End::Code(7));
+    world.run_for(A_WHILE).await;
+    let second = world.get("job").await.instance.unwrap();
+    assert_ne!(first, second);
+    world.host.end(&second, End::Code(7));
+    world.run_for(A_WHILE).await;
+    let view = world.get("job").await;
+    assert_eq!(view.status, Status::Failed);
+    assert_eq!((view.exit_code, view.reason.as_deref()), (Some(7), Some("exit code 7")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_instance_is_replaced_at_once_from_the_pool_and_a_crash_loop_backs_off() {
+    let mut world = World::new();
+    world.post("web", None, &spec("service", &[pool(1, 1)])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    let first = world.get("web").await.instance.unwrap();
+    world.host.end(&first, End::Vmm("killed".to_owned()));
+    world.run_for(Duration::from_millis(60)).await;
+    assert_eq!(world.status("web").await.0, Status::Running, "the pool's stood in");
+    let mut starts = 0;
+    let mut last = None;
+    for _ in 0..6000 {
+        world.run_for(Duration::from_millis(10)).await;
+        let view = world.get("web").await;
+        if view.status == Status::Running && view.instance != last {
+            starts += 1;
+            last.clone_from(&view.instance);
+            world.host.end(&view.instance.unwrap(), End::Code(1));
+        }
+    }
+    assert!((5..=8).contains(&starts), "{starts} starts in a minute");
+    let (status, reason) = world.status("web").await;
+    assert_eq!(status, Status::Pending);
+    assert!(reason.unwrap().starts_with("exit code 1; "));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_serves_on_until_its_next_generation_is_ready() {
+    let mut world = World::new();
+    world.post("web", None, &spec("service", &[env("1")])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    let old = world.get("web").await.instance.unwrap();
+    world.post("web", None, &spec("service", &[env("2")])).await.unwrap();
+    world.run_for(Duration::from_millis(100)).await;
+    assert!(world.host.alive(&old), "the old one serves on");
+    assert_eq!(world.status("web").await.0, Status::Running);
+    world.run_for(A_WHILE).await;
+    let view = world.get("web").await;
+    assert_ne!(view.instance.as_ref(), Some(&old));
+    assert!(!world.host.alive(&old));
+    assert_eq!((view.status, view.generation.0), (Status::Running, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_generation_that_is_never_ready_leaves_the_old_one_serving_and_says_so() {
+    let mut world = World::new();
+    world.post("web", None, &spec("service", &[])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    let old = world.get("web").await.instance.unwrap();
+    world.host.never_ready();
+    let check = Value::Map(vec![("tcp".into(), Value::Map(vec![("port".into(), 4000.into())]))]);
+    world.post("web", None, &spec("service", &[("ready", check)])).await.unwrap();
+    world.run_for(Duration::from_secs(70)).await;
+    assert!(world.host.alive(&old));
+    let (status, reason) = world.status("web").await;
+    assert_eq!(status, Status::Running);
+    let reason = reason.unwrap();
+    assert!(reason.contains("not ready within 60 s") && reason.contains("serves on"), "{reason}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_generations_of_a_daemon_never_run_at_once() {
+    let mut world = World::new();
+    world.post("consumer", None, &spec("daemon", &[env("1"), pool(1, 1)])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    for generation in ["2", "3"] {
+        world
+            .post("consumer", None, &spec("daemon", &[env(generation), pool(1, 1)]))
+            .await
+            .unwrap();
+        for _ in 0..200 {
+            world.run_for(Duration::from_millis(10)).await;
+            let seen = world.host.observe().await.unwrap();
+            let running = seen.instances.values().filter(|observed| {
+                matches!(observed.state, InstanceState::Up { phase: Phase::Running, .. })
+            });
+            assert!(running.count() <= 1);
+        }
+        assert_eq!(world.status("consumer").await.0, Status::Running);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_spec_again_changes_nothing_and_policy_alone_replaces_nothing() {
+    let mut world = World::new();
+    let web = spec("service", &[]);
+    world.post("web", None, &web).await.unwrap();
+    world.run_for(A_WHILE).await;
+    let before = world.get("web").await;
+    let (accepted, view) = world.post("web", None, &web).await.unwrap();
+    assert_eq!((accepted, view.generation), (Accepted::Unchanged, before.generation));
+    let (accepted, _) = world.post("web", None, &spec("service", &[pool(1, 1)])).await.unwrap();
+    assert_eq!(accepted, Accepted::Unchanged);
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.get("web").await.instance, before.instance);
+    assert_eq!(world.warm().await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_tenants_job_is_refused_and_unchanged() {
+    let mut world = World::new();
+    world.post("web", Some("a"), &spec("service", &[])).await.unwrap();
+    let refused = world.post("web", Some("b"), &spec("service", &[env("x")])).await;
+    assert_eq!(refused.unwrap_err(), Refusal::OtherTenant(id("web")));
+    assert_eq!(world.get("web").await.generation.0, 1);
+    let (_, kept) = world.post("web", None, &spec("service", &[env("x")])).await.unwrap();
+    assert_eq!(kept.tenant.as_str(), "a", "an omitted tenant keeps what was there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn deleting_takes_the_instance_and_the_pool_with_it() {
+    let mut world = World::new();
+    world.post("web", None, &spec("service", &[pool(2, 2)])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    let delete = || Request::Delete { job: id("web") };
+    assert_eq!(world.ask(delete()).await, Ok(Reply::Deleted { gone: false }));
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.ask(delete()).await, Ok(Reply::Deleted { gone: true }));
+    assert!(world.host.observe().await.unwrap().instances.is_empty());
+    let never = world.ask(Request::Delete { job: id("never") }).await;
+    assert_eq!(never, Err(Refusal::NotFound(id("never"))));
+    let (_, view) = world.post("web", None, &spec("service", &[])).await.unwrap();
+    assert!(view.generation.0 > 2, "a generation never falls");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopped_job_stays_and_starts_again() {
+    let mut world = World::new();
+    world.post("web", None, &spec("service", &[pool(1, 1)])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    world.ask(Request::Stop { job: id("web") }).await.unwrap();
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.status("web").await, (Status::Stopped, None));
+    assert!(world.host.observe().await.unwrap().instances.is_empty());
+    world.ask(Request::Start { job: id("web") }).await.unwrap();
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.status("web").await.0, Status::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_image_fails_the_job_with_its_name_and_is_looked_up_again() {
+    let mut world = World::new();
+    let web = spec("service", &[]);
+    world.host.set_missing(&web.kernel, Presence::Missing);
+    world.post("web", None, &web).await.unwrap();
+    world.run_for(A_WHILE).await;
+    let (status, reason) = world.status("web").await;
+    assert_eq!(status, Status::Failed);
+    assert!(reason.unwrap().contains("vmlinux"));
+    world.host.set_missing(&web.kernel, Presence::There);
+    world.run_for(Duration::from_secs(20)).await;
+    assert_eq!(world.status("web").await.0, Status::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_does_not_fit_waits_and_evicts_warm_instances_but_never_exceeds_capacity() {
+    let small = SimConfig { memory_mib: 3 * 133, ..SimConfig::default() };
+    let mut world = World::with(small, Store::in_memory().unwrap());
+    world.post("a", None, &spec("service", &[pool(2, 2)])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.warm().await, 2);
+    world.post("b", None, &spec("service", &[env("b")])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.status("b").await.0, Status::Running);
+    assert_eq!(world.warm().await, 1);
+    let big = spec(
+        "service",
+        &[(
+            "resources",
+            Value::Map(vec![("vcpu".into(), 1.into()), ("mem_mb".into(), 4096.into())]),
+        )],
+    );
+    world.post("c", None, &big).await.unwrap();
+    world.run_for(A_WHILE).await;
+    let (status, reason) = world.status("c").await;
+    assert_eq!(status, Status::Pending);
+    assert!(reason.unwrap().starts_with("waiting for capacity: it needs 1 vCPU and 4101 MiB"));
+    assert_eq!(world.warm().await, 1, "what can never fit evicts nobody");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_right_after_a_claim_keeps_the_claim_and_touches_nothing() {
+    let store = tempfile::tempdir().unwrap();
+    let path = store.path().join("hearth.db");
+    let mut world = World::with(SimConfig::default(), Store::open(&path).unwrap());
+    let web = spec("service", &[pool(1, 1)]);
+    world.post("web-1", Some("p"), &web).await.unwrap();
+    world.run_for(A_WHILE).await;
+    let (_, claimed) = world.post("web-2", Some("p"), &web).await.unwrap();
+    let before = world.host.observe().await.unwrap();
+    let mut world = world.restart(Store::open(&path).unwrap());
+    world.run_for(A_WHILE).await;
+    let view = world.get("web-2").await;
+    assert_eq!((view.status, view.instance), (Status::Running, claimed.instance));
+    let after = world.host.observe().await.unwrap();
+    assert!(before.instances.keys().all(|id| after.instances.contains_key(id)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_look_is_not_an_empty_world() {
+    let mut world = World::new();
+    world.post("web", None, &spec("service", &[])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    let before = world.get("web").await.instance;
+    world.host.go_blind();
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.get("web").await.instance, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_entry_is_applied_when_it_changes_and_http_wins_until_then() {
+    let mut world = World::new();
+    let (web, changed) = (spec("service", &[env("1")]), spec("service", &[env("2")]));
+    let report = world.load(&[("web", &web)], Deletions::Few).await;
+    assert_eq!(report.applied, [id("web")]);
+    world.post("web", None, &changed).await.unwrap();
+    assert_eq!(world.load(&[("web", &web)], Deletions::Few).await.unchanged, 1);
+    assert_eq!(world.get("web").await.spec.env["V"], "2", "a change over HTTP persists");
+    let report = world.load(&[], Deletions::All).await;
+    assert!(report.deleted.is_empty(), "HTTP has changed it since");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_leaves_out_most_of_its_jobs_deletes_none_of_them_unasked() {
+    let mut world = World::new();
+    let web = spec("service", &[]);
+    let all: Vec<(&str, &_)> = ["a", "b", "c"].map(|name| (name, &web)).to_vec();
+    world.load(&all, Deletions::Few).await;
+    assert_eq!(world.load(&all[..1], Deletions::Few).await.held.len(), 2);
+    assert_eq!(world.load(&all[..2], Deletions::Wait).await.held.len(), 1);
+    assert_eq!(world.load(&all[..2], Deletions::Few).await.deleted, [id("c")]);
+    assert_eq!(world.load(&[], Deletions::All).await.deleted.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_whose_instances_die_backs_off_and_says_why() {
+    let mut world = World::new();
+    world.post("web", None, &spec("service", &[pool(1, 1)])).await.unwrap();
+    let mut deaths = 0;
+    for _ in 0..3000 {
+        world.run_for(Duration::from_millis(10)).await;
+        for vm in world.stats().await.warm_pool.iter().filter(|vm| vm.status == "warm") {
+            deaths += 1;
+            world.host.end(&vm.instance, End::Panic("Oops".to_owned()));
+        }
+    }
+    assert!((4..=7).contains(&deaths), "{deaths} deaths in 30 s");
+    assert_eq!(world.status("web").await.0, Status::Running, "the job itself is unharmed");
+}

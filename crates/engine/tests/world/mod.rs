@@ -1,0 +1,212 @@
+//! An engine over a simulated host, with time that a test moves.
+
+use hearth_engine::{
+    Config, Deletions, Effect, Engine, FileEntry, FileLoad, FileReport, Input, JobView, Now,
+    Refusal, Reply, Request, RequestId, StatsView, Store, Upsert,
+};
+use hearth_host::sim::{SimConfig, SimHost};
+use hearth_host::{Host, HostFacts};
+use hearth_model::{InstanceId, JobId, Mono, Resolution, Spec, Tenant, Value, hash};
+use hearth_planner::{Capacity, Limits, Status};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// An engine, its host, and what is under way between them.
+pub struct World {
+    pub engine: Engine,
+    pub host: SimHost,
+    began: Instant,
+    pending: Vec<Input>,
+    requests: u64,
+}
+
+pub fn capacity(facts: &HostFacts) -> Capacity {
+    Capacity {
+        vcpus: u64::from(facts.cpus) * 8,
+        memory_mib: facts.memory_mib,
+        overhead_mib: facts.overhead_mib,
+    }
+}
+
+fn config(host: &SimHost, boot_id: &str) -> Config {
+    Config {
+        capacity: capacity(&host.facts()),
+        limits: Limits::default(),
+        boot_id: boot_id.to_owned(),
+        seed: 1,
+    }
+}
+
+impl World {
+    pub fn new() -> World {
+        World::with(SimConfig::default(), Store::in_memory().unwrap())
+    }
+
+    pub fn with(sim: SimConfig, store: Store) -> World {
+        let host = SimHost::new(sim);
+        let engine = Engine::open(store, config(&host, "boot-1")).unwrap();
+        World { engine, host, began: Instant::now(), pending: Vec::new(), requests: 0 }
+    }
+
+    /// The same host under a new engine on the same database, as after a kill -9.
+    pub fn restart(self, store: Store) -> World {
+        let mut config = config(&self.host, "boot-1");
+        config.seed = 2;
+        let engine = Engine::open(store, config).unwrap();
+        World { engine, pending: Vec::new(), ..self }
+    }
+
+    pub fn now(&self) -> Now {
+        Now {
+            mono: Mono(Duration::from_secs(1000) + self.began.elapsed()),
+            wall: format!("t+{}ms", self.began.elapsed().as_millis()),
+        }
+    }
+
+    /// One step with what is pending; carries out its effects; returns the replies.
+    pub async fn step(&mut self) -> Vec<(RequestId, Result<Reply, Refusal>)> {
+        let now = self.now();
+        let inputs = std::mem::take(&mut self.pending);
+        let host = self.host.clone();
+        let effects = self.engine.step(&now, inputs, &|id: &InstanceId| host.alive(id));
+        let mut replies = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Reply(id, reply) => replies.push((id, reply)),
+                Effect::Apply(id, action) => {
+                    let done = self.host.apply(action).await;
+                    self.pending.push(Input::Done(id, done));
+                }
+                Effect::Resolve(job, run, spec) => {
+                    let resolution = self.resolution(&spec).await;
+                    self.pending.push(Input::Resolved(job, run, resolution));
+                }
+                Effect::WakeIn(_) | Effect::Log(_) => {}
+            }
+        }
+        replies
+    }
+
+    /// Looks at the host and steps, every 10 ms for so long.
+    pub async fn run_for(&mut self, duration: Duration) {
+        let until = Instant::now() + duration;
+        while Instant::now() < until {
+            self.look().await;
+            self.step().await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub async fn look(&mut self) {
+        let began = self.now().mono;
+        if let Ok(observation) = self.host.observe().await {
+            self.pending.push(Input::Observed { began, observation });
+        }
+    }
+
+    pub async fn ask(&mut self, request: Request) -> Result<Reply, Refusal> {
+        self.requests += 1;
+        let id = RequestId(self.requests);
+        self.pending.push(Input::Request(id, request));
+        let mut replies = self.step().await;
+        assert_eq!(replies.len(), 1);
+        assert_eq!(replies[0].0, id);
+        replies.remove(0).1
+    }
+
+    pub async fn resolution(&self, spec: &Spec) -> Resolution {
+        match self.host.resolve(spec).await {
+            Ok(images) => Resolution::Known { images, hash: hash::spec_hash(spec, &images) },
+            Err(error) => Resolution::Failed(error.sentence()),
+        }
+    }
+
+    /// POST: the word for how it was accepted, and the job.
+    pub async fn post(
+        &mut self,
+        job: &str,
+        tenant: Option<&str>,
+        spec: &Spec,
+    ) -> Result<(hearth_engine::Accepted, JobView), Refusal> {
+        let upsert = Upsert {
+            job: Some(JobId::parse(job).unwrap()),
+            tenant: tenant.map(|tenant| Tenant::parse(tenant).unwrap()),
+            spec: Arc::new(spec.clone()),
+            resolution: self.resolution(spec).await,
+        };
+        match self.ask(Request::Upsert(upsert)).await? {
+            Reply::Upserted(accepted, view) => Ok((accepted, view)),
+            other => panic!("an upsert answered {other:?}"),
+        }
+    }
+
+    pub async fn get(&mut self, job: &str) -> JobView {
+        match self.ask(Request::Get { job: JobId::parse(job).unwrap() }).await {
+            Ok(Reply::Job(view)) => view,
+            other => panic!("get answered {other:?}"),
+        }
+    }
+
+    pub async fn status(&mut self, job: &str) -> (Status, Option<String>) {
+        let view = self.get(job).await;
+        (view.status, view.reason)
+    }
+
+    pub async fn stats(&mut self) -> StatsView {
+        match self.ask(Request::Stats).await {
+            Ok(Reply::Stats(stats)) => stats,
+            other => panic!("stats answered {other:?}"),
+        }
+    }
+
+    pub async fn warm(&mut self) -> usize {
+        self.stats().await.warm_pool.iter().filter(|vm| vm.status == "warm").count()
+    }
+
+    pub async fn load(&mut self, jobs: &[(&str, &Spec)], deletions: Deletions) -> FileReport {
+        let mut entries = Vec::new();
+        for (job, spec) in jobs {
+            entries.push(FileEntry {
+                job: JobId::parse(job).unwrap(),
+                tenant: None,
+                spec: Arc::new((*spec).clone()),
+                resolution: self.resolution(spec).await,
+            });
+        }
+        let load = FileLoad { path: Path::new("vms.exs").to_owned(), entries, deletions };
+        match self.ask(Request::ApplyFile(load)).await {
+            Ok(Reply::Applied(report)) => report,
+            other => panic!("a file load answered {other:?}"),
+        }
+    }
+}
+
+/// A spec with the given lifecycle, and more fields on top.
+pub fn spec(lifecycle: &str, more: &[(&str, Value)]) -> Spec {
+    let mut fields: Vec<(String, Value)> = vec![
+        ("rootfs".into(), "rootfs-web.ext4".into()),
+        ("kernel".into(), "vmlinux".into()),
+        ("cmd".into(), Value::List(vec!["/app/bin/server".into()])),
+        (
+            "resources".into(),
+            Value::Map(vec![("vcpu".into(), Value::Int(1)), ("mem_mb".into(), Value::Int(128))]),
+        ),
+        ("lifecycle".into(), lifecycle.into()),
+    ];
+    for (key, value) in more {
+        fields.retain(|(known, _)| known != key);
+        fields.push(((*key).to_owned(), value.clone()));
+    }
+    Spec::read(&Value::Map(fields)).unwrap()
+}
+
+pub fn pool(min: i64, max: i64) -> (&'static str, Value) {
+    let bounds = vec![("min".into(), Value::Int(min)), ("max".into(), Value::Int(max))];
+    ("warm_pool", Value::Map(bounds))
+}
+
+pub fn env(value: &str) -> (&'static str, Value) {
+    ("env", Value::Map(vec![("V".into(), value.into())]))
+}
