@@ -1,0 +1,195 @@
+//! The grammar of fields: what is read, what is refused and in which words.
+
+use expect_test::{Expect, expect};
+use hearth_model::{Spec, Value};
+use proptest::prelude::*;
+
+fn map(entries: &[(&str, Value)]) -> Value {
+    Value::Map(entries.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect())
+}
+
+fn list(texts: &[&str]) -> Value {
+    Value::List(texts.iter().map(|text| (*text).into()).collect())
+}
+
+fn web() -> Vec<(&'static str, Value)> {
+    vec![
+        ("rootfs", "rootfs-web.ext4".into()),
+        ("kernel", "vmlinux".into()),
+        ("cmd", list(&["/app/bin/server"])),
+        ("resources", map(&[("vcpu", 2.into()), ("mem_mb", 512.into())])),
+        ("lifecycle", "service".into()),
+    ]
+}
+
+fn with(more: &[(&'static str, Value)]) -> Value {
+    let mut entries = web();
+    for (key, value) in more {
+        entries.retain(|(known, _)| known != key);
+        entries.push((key, value.clone()));
+    }
+    map(&entries)
+}
+
+fn check(tree: &Value, expected: &Expect) {
+    let shown = match Spec::read(tree) {
+        Ok(spec) => format!("{spec:#?}"),
+        Err(errors) => errors
+            .iter()
+            .map(|error| {
+                let help = error.help.as_deref().map_or(String::new(), |help| format!(" [{help}]"));
+                format!("{} {}{help}\n", error.path.pointer(), error.detail)
+            })
+            .collect(),
+    };
+    expected.assert_eq(&shown);
+}
+
+#[test]
+fn every_problem_is_found_at_once_with_its_place_and_its_mend() {
+    check(
+        &map(&[
+            ("rootfs", "../etc/passwd".into()),
+            ("kernel", Value::Int(5)),
+            ("cmd", Value::List(vec!["/bin/sh".into(), Value::Int(1)])),
+            ("env", map(&[("PORT", Value::Int(4000)), ("A=B", "x".into())])),
+            ("resources", map(&[("vcpu", Value::Int(0)), ("mem", Value::Int(1))])),
+            ("lifecycle", "servce".into()),
+            ("warm_pol", Value::Null),
+        ]),
+        &expect![[r#"
+            /warm_pol unknown field `warm_pol` [did you mean `warm_pool`?]
+            /rootfs "../etc/passwd" is a path; images are named by their file name in the images directory
+            /cmd/1 expected a string, found 1 [write "1"]
+            /kernel expected a string, found 5 [write "5"]
+            /env/PORT expected a string, found 4000 [write "4000"]
+            /env/A=B "A=B" can't name an environment variable
+            /resources/mem unknown field `mem` [known fields are vcpu, mem_mb]
+            /resources/vcpu 0 is out of range: 1 to 32
+            /resources/mem_mb missing field `mem_mb`
+            /lifecycle "servce" is not one of service, daemon, job [did you mean "service"?]
+        "#]],
+    );
+}
+
+#[test]
+fn an_empty_map_names_what_a_spec_needs() {
+    check(
+        &map(&[]),
+        &expect![[r#"
+            /rootfs missing field `rootfs`
+            /cmd missing field `cmd`
+            /kernel missing field `kernel`
+            /resources missing field `resources`
+            /lifecycle missing field `lifecycle`
+        "#]],
+    );
+    check(&Value::Null, &expect![[r#"
+         expected a map, found null
+    "#]]);
+}
+
+#[test]
+fn rules_that_span_fields_are_checked() {
+    check(
+        &with(&[
+            ("warm_pool", map(&[("min", 3.into()), ("max", 1.into())])),
+            ("retries", 2.into()),
+            ("timeout_s", 5.into()),
+            ("ready", map(&[("tcp", map(&[("port", 1.into())])), ("notify", Value::Bool(true))])),
+        ]),
+        &expect![[r#"
+            /warm_pool/max 1 is less than `min`, which is 3
+            /ready needs exactly one of http, tcp, exec and notify
+            /retries `retries` is for lifecycle "job" [remove it]
+            /timeout_s `timeout_s` is for lifecycle "job" [remove it]
+        "#]],
+    );
+    check(
+        &with(&[
+            ("lifecycle", "job".into()),
+            ("warm_pool", map(&[("min", 1.into()), ("stage", "app".into())])),
+        ]),
+        &expect![[r#"
+            /warm_pool/stage a `job` would run before it is claimed [use "init"]
+        "#]],
+    );
+}
+
+#[test]
+fn a_raw_guest_needs_only_a_kernel_and_takes_nothing_that_needs_the_init() {
+    let raw = map(&[
+        ("boot", "raw".into()),
+        ("kernel", "tiny".into()),
+        ("resources", map(&[("vcpu", 1.into()), ("mem_mb", 128.into())])),
+        ("lifecycle", "service".into()),
+    ]);
+    let spec = Spec::read(&raw).unwrap();
+    assert!(spec.rootfs.is_none() && spec.cmd.is_empty());
+    check(
+        &with(&[
+            ("boot", "raw".into()),
+            ("lifecycle", "job".into()),
+            ("env", map(&[("A", "b".into())])),
+        ]),
+        &expect![[r#"
+            /env needs Hearth's init, which `boot: "raw"` turns off
+            /lifecycle "job" needs Hearth's init, which `boot: "raw"` turns off
+        "#]],
+    );
+}
+
+#[test]
+fn a_pool_without_a_maximum_is_bounded_by_its_minimum() {
+    let spec = Spec::read(&with(&[("warm_pool", map(&[("min", 2.into())]))])).unwrap();
+    assert_eq!(spec.pool_bounds(), (2, 2));
+}
+
+fn ready() -> impl Strategy<Value = Option<Value>> {
+    let check = prop_oneof![
+        (1u32..65536, "/[a-z]{0,8}").prop_map(|(port, path)| (
+            "http",
+            map(&[("port", port.into()), ("path", path.as_str().into())])
+        )),
+        (1u32..65536).prop_map(|port| ("tcp", map(&[("port", port.into())]))),
+        Just(("exec", list(&["/bin/true", "x"]))),
+        Just(("notify", Value::Bool(true))),
+    ];
+    proptest::option::of((check, 1u32..1000).prop_map(|((kind, check), timeout_s)| {
+        map(&[(kind, check), ("timeout_s", timeout_s.into())])
+    }))
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_reads_back_as_the_same(
+        lifecycle in prop_oneof![Just("service"), Just("daemon"), Just("job")],
+        cmd in proptest::collection::vec("[a-z]{1,9}", 1..4),
+        env in proptest::collection::btree_map("[A-Z_]{1,9}", ".{0,12}", 0..4),
+        pool in proptest::option::of((0u32..5, 0u32..5)),
+        ready in ready(),
+        (vcpu, mem, stop, disk) in (1u32..33, 1u32..99999, 0u32..3600, 16u32..9999),
+    ) {
+        let cmd: Vec<&str> = cmd.iter().map(String::as_str).collect();
+        let env: Vec<(&str, Value)> = env
+            .iter()
+            .filter(|(_, value)| !value.contains('\0'))
+            .map(|(key, value)| (key.as_str(), value.as_str().into()))
+            .collect();
+        let pool = pool.map_or(Value::Null, |(min, more)| {
+            map(&[("min", min.into()), ("max", (min + more).into())])
+        });
+        let tree = with(&[
+            ("lifecycle", lifecycle.into()),
+            ("cmd", list(&cmd)),
+            ("env", map(&env)),
+            ("warm_pool", pool),
+            ("ready", ready.unwrap_or(Value::Null)),
+            ("resources", map(&[("vcpu", vcpu.into()), ("mem_mb", mem.into())])),
+            ("stop_timeout_s", stop.into()),
+            ("disk_mb", disk.into()),
+        ]);
+        let spec = Spec::read(&tree).unwrap();
+        prop_assert_eq!(Spec::read(&spec.write()).unwrap(), spec);
+    }
+}
