@@ -9,8 +9,10 @@ mod kvm;
 mod lab;
 mod packages;
 mod places;
+mod process;
 mod program;
 mod rootfs;
+mod serve;
 mod setup;
 mod terminal;
 
@@ -36,6 +38,14 @@ struct Arguments {
 enum Task {
     /// Install, fetch and build what Hearth needs; a second run only looks
     Setup,
+    /// Build Hearth and serve config/desired_vms.exs on 127.0.0.1:8088 until Ctrl-C
+    Run {
+        /// Further arguments of `hearth serve`
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// End all of it: the daemon, its microVMs and what it keeps about them
+    Down,
     /// Put the kernel and the demo's root filesystems into a directory
     Images {
         /// The directory
@@ -97,6 +107,8 @@ fn perform(task: Task) -> Result<ExitCode> {
             say(format_args!("setup: Firecracker is {}", ready.firecracker.display()));
             say(format_args!("setup: images are in {}", ready.images.display()));
         }
+        Task::Run { arguments } => return Ok(exit_code(serve::run(&places, &arguments)?)),
+        Task::Down => serve::down(&places)?,
         Task::Images { dir } => {
             packages::ensure(packages::IMAGES)?;
             images::put(&places, &dir)?;
@@ -126,7 +138,7 @@ fn perform_in_lab(places: &Places, task: LabTask) -> Result<ExitCode> {
         LabTask::Status => match lab.machine()? {
             Some(machine) => answer(format_args!(
                 "up: process {}, {} MiB, console in {}",
-                machine.pid,
+                machine.process.pid,
                 machine.memory_mib,
                 lab.console().display()
             )),

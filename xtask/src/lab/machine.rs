@@ -1,6 +1,4 @@
 //! The emulated machine: one QEMU process that outlives the command which started it.
-//!
-//! It is known by process id, start time and boot of this machine, never by the id alone.
 
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -9,10 +7,10 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::Kernel;
+use crate::process::Process;
 use crate::program;
 
 /// Thirty Linux guests fit this; more helps nobody, since the emulated CPUs are the limit.
@@ -23,11 +21,8 @@ const RECORD: &str = "machine.json";
 /// A running lab, as the state directory records it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Machine {
-    /// QEMU's process id on this machine.
-    pub(crate) pid: i32,
-    /// Its start time in clock ticks after the boot of this machine.
-    start_ticks: u64,
-    boot_id: String,
+    /// QEMU.
+    pub(crate) process: Process,
     /// The port of 127.0.0.1 that reaches the lab's SSH.
     pub(crate) ssh_port: u16,
     /// What it was given.
@@ -47,7 +42,7 @@ impl Machine {
         };
         let machine: Self = serde_json::from_slice(&text)
             .with_context(|| format!("cannot understand {}", path.display()))?;
-        Ok(Some(machine).filter(Self::is_running))
+        Ok(Some(machine).filter(|machine| machine.process.is_running()))
     }
 
     /// Starts QEMU in a session of its own and records it in `dir`.
@@ -70,38 +65,6 @@ impl Machine {
     pub(super) fn forget(dir: &Path) -> Result<()> {
         let path = dir.join(RECORD);
         fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
-    }
-
-    /// Whether the process is there and is the one that was started.
-    pub(crate) fn is_running(&self) -> bool {
-        self.boot_id == boot_id() && start_ticks(self.pid) == Some(self.start_ticks)
-    }
-
-    pub(super) fn ended_within(&self, grace: Duration) -> bool {
-        let deadline = Instant::now() + grace;
-        while self.is_running() {
-            if Instant::now() > deadline {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        true
-    }
-
-    /// Ends the process by force.
-    pub(super) fn kill(&self) -> Result<()> {
-        let pid = Pid::from_raw(self.pid).context("the lab has no process id")?;
-        let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
-            return Ok(());
-        };
-        // Asked again after the process was opened: from here on the id can't mean another one.
-        if self.is_running() {
-            pidfd_send_signal(&process, Signal::KILL).context("cannot end the lab's process")?;
-        }
-        if !self.ended_within(Duration::from_secs(10)) {
-            bail!("the lab's process {} does not end", self.pid);
-        }
-        Ok(())
     }
 }
 
@@ -152,9 +115,8 @@ fn spawn(kernel: &Kernel, dir: &Path, memory_mib: u64, ssh_port: u16) -> Result<
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    let pid = i32::try_from(child.id()).context("QEMU's process id is out of range")?;
-    let start_ticks = start_ticks(pid).context("cannot read QEMU's start time")?;
-    Ok(Some(Machine { pid, start_ticks, boot_id: boot_id(), ssh_port, memory_mib }))
+    let process = Process::of(child.id()).context("cannot look at QEMU")?;
+    Ok(Some(Machine { process, ssh_port, memory_mib }))
 }
 
 /// Quiet, because each line on the emulated console costs time; a panic ends the process; version
@@ -186,42 +148,23 @@ fn memory_mib() -> Result<u64> {
     Ok((total_kib / 1024 / 2).min(MEMORY_MIB_MAX))
 }
 
-fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
-}
-
-/// Field 22 of `/proc/PID/stat`; none for a process that is gone or only waits to be reaped.
-fn start_ticks(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = stat[stat.rfind(')')? + 1..].split_whitespace();
-    if fields.next()? == "Z" {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn own() -> Machine {
-        let pid = std::process::id() as i32;
-        let start_ticks = start_ticks(pid).unwrap();
-        Machine { pid, start_ticks, boot_id: boot_id(), ssh_port: 1, memory_mib: 1 }
-    }
-
-    #[test]
-    fn a_process_is_known_by_more_than_its_id() {
-        assert!(own().is_running());
-        assert!(!Machine { start_ticks: own().start_ticks + 1, ..own() }.is_running());
-        assert!(!Machine { boot_id: "another boot".to_owned(), ..own() }.is_running());
+        let process = Process::of(std::process::id()).unwrap();
+        Machine { process, ssh_port: 1, memory_mib: 1 }
     }
 
     #[test]
     fn a_record_of_a_lab_that_is_gone_is_no_lab() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Machine::running(dir.path()).unwrap(), None);
-        let gone = Machine { start_ticks: 1, ..own() };
+        let mut ended = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let gone = Machine { process: Process::of(ended.id()).unwrap(), ..own() };
+        ended.kill().unwrap();
+        ended.wait().unwrap();
         fs::write(dir.path().join(RECORD), serde_json::to_vec(&gone).unwrap()).unwrap();
         assert_eq!(Machine::running(dir.path()).unwrap(), None);
         fs::write(dir.path().join(RECORD), serde_json::to_vec(&own()).unwrap()).unwrap();

@@ -112,9 +112,9 @@ impl Lab {
         };
         let link = self.link(&machine);
         link.power_off();
-        if !machine.ended_within(POWER_OFF_GRACE) {
+        if !machine.process.ended_within(POWER_OFF_GRACE) {
             say("lab: it does not power off; ending its process");
-            machine.kill()?;
+            machine.process.kill()?;
         }
         link.close();
         Machine::forget(&self.dir)?;
@@ -186,12 +186,12 @@ impl Lab {
         let link = self.link(machine);
         let deadline = Instant::now() + BOOT_DEADLINE;
         while !self.says_ready() {
-            if !machine.is_running() {
+            if !machine.process.is_running() {
                 Machine::forget(&self.dir)?;
                 bail!("{}", self.why_it_died());
             }
             if Instant::now() > deadline {
-                machine.kill()?;
+                machine.process.kill()?;
                 Machine::forget(&self.dir)?;
                 bail!("the lab was not up within {BOOT_DEADLINE:?}; {}", self.why_it_died());
             }
@@ -200,7 +200,7 @@ impl Lab {
         loop {
             match link.open() {
                 Ok(()) => return Ok(()),
-                Err(error) if Instant::now() > deadline || !machine.is_running() => {
+                Err(error) if Instant::now() > deadline || !machine.process.is_running() => {
                     return Err(error).context("the lab is up and takes no commands");
                 }
                 Err(_) => std::thread::sleep(Duration::from_millis(200)),

@@ -1,0 +1,248 @@
+//! `make run` and `make down`: the demo of the README, on this machine's KVM or in the lab.
+//!
+//! Ctrl-C ends the daemon and leaves its microVMs, as it does for anybody; `down` ends both.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::symlink;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::cargo::cargo;
+use crate::lab::{Forward, Lab, Session};
+use crate::places::Places;
+use crate::process::{Process, Signal};
+use crate::setup::{self, Ready};
+use crate::terminal::{self, say};
+use crate::{kvm, program};
+
+const PORT: u16 = 8088;
+/// Where the daemon keeps its state in the lab: the disk that outlives it.
+const LAB_STATE: &str = "/var/lib/hearth";
+/// Adopting many microVMs in the lab takes a while; the daemon itself is up in a second.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(120);
+/// A microVM gets 10 s to stop, and the lab is slow.
+const REMOVE_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Serves the demo until a signal, and returns the daemon's exit status.
+pub(crate) fn run(places: &Places, extra: &[String]) -> Result<i32> {
+    let ready = setup::ensure(places)?;
+    let hearth = build(places)?;
+    if answers() {
+        bail!("something answers on 127.0.0.1:{PORT} already: is Hearth running?");
+    }
+    if kvm::usable().is_ok() {
+        run_here(places, &ready, &hearth, extra)
+    } else {
+        run_in_lab(places, &ready, &hearth, extra)
+    }
+}
+
+/// Ends the daemon, every microVM and what was kept about them.
+pub(crate) fn down(places: &Places) -> Result<()> {
+    let lab = Lab::of(places)?;
+    if lab.down()? {
+        lab.wipe()?;
+        say("down: the lab is off, and with it the daemon and its microVMs");
+    }
+    let state = native_state(places);
+    if state.exists() {
+        remove_here(places, &state)?;
+        say("down: the daemon and its microVMs are gone");
+    }
+    Ok(())
+}
+
+fn build(places: &Places) -> Result<PathBuf> {
+    say("run: building Hearth");
+    program::run(cargo(places).args(["build", "--quiet", "-p", "hearth"]))?;
+    let built = places.target.join("debug/hearth");
+    let link = places.build.join("hearth");
+    let _ = fs::remove_file(&link);
+    symlink(&built, &link).with_context(|| format!("cannot link {}", link.display()))?;
+    Ok(built)
+}
+
+fn serve_arguments(places: &Places, ready: &Ready, state: &Path, extra: &[String]) -> Vec<String> {
+    let path = |path: &Path| path.display().to_string();
+    let mut arguments = vec!["serve".to_owned()];
+    for (flag, value) in [
+        ("--host", "linux".to_owned()),
+        ("--listen", format!("127.0.0.1:{PORT}")),
+        ("--desired", path(&places.repo.join("config/desired_vms.exs"))),
+        ("--images", path(&ready.images)),
+        ("--firecracker", path(&ready.firecracker)),
+        ("--state-dir", path(state)),
+    ] {
+        // What the developer says themselves goes first.
+        if !extra.iter().any(|own| own == flag || own.starts_with(&format!("{flag}="))) {
+            arguments.extend([flag.to_owned(), value]);
+        }
+    }
+    arguments.extend(extra.iter().cloned());
+    arguments
+}
+
+fn run_in_lab(places: &Places, ready: &Ready, hearth: &Path, extra: &[String]) -> Result<i32> {
+    let lab = Lab::of(places)?;
+    lab.up()?;
+    let forward = Forward { here: PORT, there: PORT };
+    lab.forward(forward)?;
+    let mut command = vec![hearth.display().to_string()];
+    command.extend(serve_arguments(places, ready, Path::new(LAB_STATE), extra));
+    let ended = AtomicBool::new(false);
+    let status = std::thread::scope(|scope| {
+        scope.spawn(|| greet_when_up(&ended));
+        let status = Session::new(command).and_then(|session| lab.run(&session));
+        ended.store(true, Ordering::Relaxed);
+        status
+    });
+    // The lab may be gone, and its forwardings with it.
+    let _ = lab.unforward(forward);
+    if lab.machine()?.is_some() {
+        say("run: the daemon ended; its microVMs go on in the lab (`make down` ends them)");
+    }
+    status
+}
+
+fn run_here(places: &Places, ready: &Ready, hearth: &Path, extra: &[String]) -> Result<i32> {
+    let state = native_state(places);
+    let mut daemon = program::command(hearth);
+    daemon.args(serve_arguments(places, ready, &state, extra)).current_dir(&places.repo);
+    // A terminal's Ctrl-C reaches the daemon by itself; what comes to us alone is passed on.
+    let interactive = terminal::is_interactive();
+    if !interactive {
+        daemon.process_group(0);
+    }
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot take signals")?;
+    let handle = signals.handle();
+    let mut child = daemon.spawn().with_context(|| format!("cannot run {}", hearth.display()))?;
+    let process = Process::of(child.id())?;
+    let record = serde_json::to_vec(&process).context("cannot record the daemon")?;
+    fs::write(record_of(places), record).context("cannot record the daemon")?;
+    let ended = AtomicBool::new(false);
+    let status = std::thread::scope(|scope| {
+        scope.spawn(|| greet_when_up(&ended));
+        scope.spawn(|| {
+            for signal in &mut signals {
+                let passed = match signal {
+                    SIGINT if interactive => continue,
+                    SIGINT => Signal::INT,
+                    _ => Signal::TERM,
+                };
+                if let Err(error) = process.signal(passed) {
+                    say(format_args!("run: {error:#}"));
+                }
+            }
+        });
+        let status = child.wait();
+        ended.store(true, Ordering::Relaxed);
+        handle.close();
+        status
+    });
+    let status = status.context("cannot wait for the daemon")?;
+    say("run: the daemon ended; its microVMs go on (`make down` ends them)");
+    Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+}
+
+/// Removes every job through a daemon (one is started if none runs), ends it and removes its state.
+fn remove_here(places: &Places, state: &Path) -> Result<()> {
+    let hearth = places.build.join("hearth");
+    if !answers() {
+        let mut daemon = program::command(&hearth);
+        daemon.args(["serve", "--host", "linux", "--listen", &format!("127.0.0.1:{PORT}")]);
+        // No file: what runs is all that matters.
+        daemon.args(["--desired", "/dev/null", "--state-dir"]).arg(state);
+        daemon.arg("--images").arg(places.build.join("images"));
+        daemon.arg("--firecracker").arg(crate::firecracker::ensure(places)?);
+        daemon.stdin(std::process::Stdio::null()).process_group(0);
+        let child = daemon.spawn().context("cannot start the daemon that ends the microVMs")?;
+        let record = serde_json::to_vec(&Process::of(child.id())?)?;
+        fs::write(record_of(places), record).context("cannot record the daemon")?;
+        await_answer(&AtomicBool::new(false));
+    }
+    program::run(program::command(&hearth).args(["rm", "--all"]))?;
+    let instances = state.join("instances");
+    let deadline = Instant::now() + REMOVE_DEADLINE;
+    while fs::read_dir(&instances).is_ok_and(|mut left| left.next().is_some()) {
+        if Instant::now() > deadline {
+            bail!("microVMs are left after {REMOVE_DEADLINE:?}: see {}", instances.display());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    if let Ok(record) = fs::read(record_of(places))
+        && let Ok(process) = serde_json::from_slice::<Process>(&record)
+    {
+        process.signal(Signal::TERM)?;
+        if !process.ended_within(Duration::from_secs(30)) {
+            process.kill()?;
+        }
+    }
+    fs::remove_dir_all(state).with_context(|| format!("cannot remove {}", state.display()))
+}
+
+/// The demo's own, so that it never meets a Hearth that is installed on this machine.
+fn native_state(places: &Places) -> PathBuf {
+    places.cache.join("state").join(places.clone_key())
+}
+
+fn record_of(places: &Places) -> PathBuf {
+    places.build.join("daemon.json")
+}
+
+fn greet_when_up(ended: &AtomicBool) {
+    if !await_answer(ended) {
+        return;
+    }
+    say(format_args!(
+        "\n\
+Hearth serves config/desired_vms.exs on http://127.0.0.1:{PORT}. In another terminal:\n\
+\n\
+  curl http://localhost:{PORT}/stats\n\
+  curl -X POST http://localhost:{PORT}/vms -H 'Content-Type: application/json' \\\n\
+    -d '{{\"job_id\": \"web-app-2\", \"tenant\": \"production\", \"spec\": {{\"rootfs\": \"rootfs-web.ext4\",\n\
+         \"kernel\": \"vmlinux\", \"cmd\": [\"/app/bin/server\"], \"resources\": {{\"vcpu\": 1, \"mem_mb\": 128}},\n\
+         \"lifecycle\": \"service\"}}}}'\n\
+  build/hearth ps\n\
+  build/hearth get image-resizer\n\
+  build/hearth logs kafka-consumer\n\
+  build/hearth port-forward web-api 4000:4000    # then: curl http://localhost:4000/\n\
+\n\
+Ctrl-C ends the daemon and leaves the microVMs; `make run` finds them again; `make down` ends all.\n"
+    ));
+}
+
+fn await_answer(ended: &AtomicBool) -> bool {
+    let deadline = Instant::now() + ANSWER_DEADLINE;
+    while !ended.load(Ordering::Relaxed) && Instant::now() < deadline {
+        if answers() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    false
+}
+
+/// Whether a daemon answers on the demo's port. A forwarded port takes connections without one, so
+/// only an answer counts.
+fn answers() -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let address = SocketAddr::from(([127, 0, 0, 1], PORT));
+        let mut connection = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+        connection.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let request =
+            format!("GET /healthz HTTP/1.1\r\nHost: localhost:{PORT}\r\nConnection: close\r\n\r\n");
+        connection.write_all(request.as_bytes())?;
+        let mut status = [0; 12];
+        connection.read_exact(&mut status)?;
+        Ok(&status == b"HTTP/1.1 200")
+    };
+    ask().unwrap_or(false)
+}
