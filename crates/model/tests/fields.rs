@@ -38,7 +38,9 @@ fn check(tree: &Value, expected: &Expect) {
             .iter()
             .map(|error| {
                 let help = error.help.as_deref().map_or(String::new(), |help| format!(" [{help}]"));
-                format!("{} {}{help}\n", error.path.pointer(), error.detail)
+                let pointer = error.path.pointer();
+                let at = if pointer.is_empty() { "(whole)" } else { &pointer };
+                format!("{at} {}{help}\n", error.detail)
             })
             .collect(),
     };
@@ -84,9 +86,12 @@ fn an_empty_map_names_what_a_spec_needs() {
             /lifecycle missing field `lifecycle`
         "#]],
     );
-    check(&Value::Null, &expect![[r#"
-         expected a map, found null
-    "#]]);
+    check(
+        &Value::Null,
+        &expect![[r#"
+        (whole) expected a map, found null
+    "#]],
+    );
 }
 
 #[test]
