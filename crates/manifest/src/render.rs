@@ -2,10 +2,14 @@
 //! It draws to a string; nothing is printed here.
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::node::Span;
 use annotate_snippets::renderer::DecorStyle;
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use std::fmt;
-use std::ops::Range;
+
+/// Most bytes of the lines that are drawn for one problem. Beyond, its place is given without them:
+/// nobody reads such a line, and drawing it a hundred times takes long.
+const DRAWN_BYTES_MAX: usize = 16 * 1024;
 
 /// Whether a drawing carries colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +18,15 @@ pub enum Styling {
     Plain,
     /// ANSI colours, for terminals.
     Ansi,
+}
+
+/// A place to be marked.
+#[derive(Clone, Copy)]
+struct Mark<'a> {
+    kind: AnnotationKind,
+    span: Span,
+    line: usize,
+    label: Option<&'a str>,
 }
 
 impl Diagnostics {
@@ -35,31 +48,53 @@ impl Diagnostics {
     }
 
     fn group<'a>(&'a self, diagnostic: &'a Diagnostic) -> Group<'a> {
-        let spans =
-            || std::iter::once(diagnostic.span).chain(diagnostic.related.iter().map(|r| r.span));
-        // Only the lines in question go to the renderer: it reads all that it is given.
-        let start = line_start(&self.text, spans().map(|span| span.start).min().unwrap_or(0));
-        let end = line_end(&self.text, spans().map(|span| span.end).max().unwrap_or(0));
-        let line = diagnostic.related.iter().map(|r| r.line).fold(diagnostic.line, usize::min);
-        let within = |range: Range<usize>| range.start - start..range.end - start;
-        let primary = AnnotationKind::Primary
-            .span(within(diagnostic.span.start..diagnostic.span.end))
-            .label(diagnostic.label.as_deref());
-        let related = diagnostic.related.iter().map(|related| {
-            AnnotationKind::Context
-                .span(within(related.span.start..related.span.end))
-                .label(related.label.as_str())
+        let primary = Mark {
+            kind: AnnotationKind::Primary,
+            span: diagnostic.span,
+            line: diagnostic.line,
+            label: diagnostic.label.as_deref(),
+        };
+        let related = diagnostic.related.iter().map(|related| Mark {
+            kind: AnnotationKind::Context,
+            span: related.span,
+            line: related.line,
+            label: Some(related.label.as_str()),
+        });
+        let marks: Vec<Mark<'a>> = std::iter::once(primary).chain(related).collect();
+        let title = Level::ERROR.primary_title(diagnostic.message.as_str());
+        let group = match self.snippet(&marks) {
+            Some(snippet) => title.element(snippet),
+            // Too far apart to be one piece, or on lines too long to be drawn at all.
+            None => match self.snippet(&marks[..1]) {
+                Some(snippet) => title
+                    .element(snippet)
+                    .elements(marks[1..].iter().filter_map(|mark| self.snippet(&[*mark]))),
+                None => title.element(
+                    Origin::path(self.label.as_str())
+                        .line(diagnostic.line)
+                        .char_column(diagnostic.column),
+                ),
+            },
+        };
+        group.elements(diagnostic.help.as_deref().map(|help| Level::HELP.message(help)))
+    }
+
+    /// The lines from the first mark to the last; only these go to the renderer, since it reads all
+    /// that it is given.
+    fn snippet<'a>(&'a self, marks: &[Mark<'a>]) -> Option<Snippet<'a, Annotation<'a>>> {
+        let start = marks.iter().map(|mark| line_start(&self.text, mark.span.start)).min()?;
+        let end = marks.iter().map(|mark| line_end(&self.text, mark.span.end)).max()?;
+        if end - start > DRAWN_BYTES_MAX {
+            return None;
+        }
+        let annotations = marks.iter().map(|mark| {
+            mark.kind.span(mark.span.start - start..mark.span.end - start).label(mark.label)
         });
         let snippet = Snippet::source(&self.text[start..end])
             .path(self.label.as_str())
-            .line_start(line)
-            .annotation(primary)
-            .annotations(related);
-        let group = Level::ERROR.primary_title(diagnostic.message.as_str()).element(snippet);
-        match &diagnostic.help {
-            Some(help) => group.element(Level::HELP.message(help.as_str())),
-            None => group,
-        }
+            .line_start(marks.iter().map(|mark| mark.line).min()?)
+            .annotations(annotations);
+        Some(snippet)
     }
 
     fn summary(&self) -> String {

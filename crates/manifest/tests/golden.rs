@@ -1,4 +1,5 @@
 //! What files declare, and what is said of those that declare nothing.
+#![allow(clippy::too_many_lines, reason = "an expectation is as long as what is said")]
 
 use expect_test::{Expect, expect};
 use hearth_manifest::{Kind, Node, parse, parse_tree};
@@ -396,6 +397,29 @@ fn the_same_job_id_twice_shows_both_places() {
           |    ^^ again here
           |
           = help: a job id names one job; rename or remove one of the two
+
+        vms.exs: 1 problem; nothing in it is applied"#]],
+    );
+}
+
+#[test]
+fn places_that_are_far_apart_are_drawn_one_by_one() {
+    let between = "  # and so on\n".repeat(2000);
+    check(
+        &format!("[\n  {{\"a\", {SPEC}}},\n{between}  {{:a, {SPEC}}}\n]"),
+        expect![[r#"
+        error: two entries have the job id `a`
+            --> vms.exs:2003:4
+             |
+        2003 |   {:a, %{rootfs: "r.ext4", kernel: "vmlinux", cmd: ["/run"], resources: %{vcpu: 1, mem_mb: 64}, lifecycle: "daemon"}}
+             |    ^^ again here
+             |
+            ::: vms.exs:2:4
+             |
+           2 |   {"a", %{rootfs: "r.ext4", kernel: "vmlinux", cmd: ["/run"], resources: %{vcpu: 1, mem_mb: 64}, lifecycle: "daemon"}},
+             |    --- first given here
+             |
+             = help: a job id names one job; rename or remove one of the two
 
         vms.exs: 1 problem; nothing in it is applied"#]],
     );
@@ -1044,12 +1068,20 @@ fn limits_are_kept_and_named() {
     let large = vec![b' '; hearth_manifest::FILE_BYTES_MAX + 1];
     expect![[r#"
         error: cannot read the file: it is too large
-         --> vms.exs:1:1
-          |
-        1 |                                                                                                                                      ...
-          | ^ 8388609 bytes; 8388608 is the limit
+        --> vms.exs:1:1
 
-        vms.exs: 1 problem; nothing in it is applied"#]].assert_eq(&parse("vms.exs", large).unwrap_err().to_string());
+        vms.exs: 1 problem; nothing in it is applied"#]]
+    .assert_eq(&parse("vms.exs", large).unwrap_err().to_string());
+    let wide = format!("[{}x]", " ".repeat(20_000));
+    check_tree(
+        &wide,
+        expect![[r#"
+        error: cannot take the variable `x`: the file is read as data, nothing in it is evaluated
+        --> vms.exs:1:20002
+         = help: write "x" if a string is meant, or else the value itself
+
+        vms.exs: 1 problem; nothing in it is applied"#]],
+    );
     let many = parse("vms.exs", format!("[{}]", "x, ".repeat(5000))).unwrap_err();
     assert_eq!((many.iter().count(), many.omitted()), (100, 4900));
 }
