@@ -45,8 +45,8 @@ pub(crate) struct Planner<'a> {
     pub(crate) plan: Plan,
     /// Live instances by job.
     by_job: BTreeMap<&'a JobId, Vec<&'a Instance>>,
-    /// Warm instances that the plan has claimed.
-    pub(crate) claimed: BTreeSet<&'a InstanceId>,
+    /// Instances that the plan has a step for already: there is never a second.
+    pub(crate) taken: BTreeSet<InstanceId>,
     /// What is left of the host.
     pub(crate) room: Need,
     /// What jobs that wait for capacity lack; pools leave it alone.
@@ -71,7 +71,7 @@ impl<'a> Planner<'a> {
             world,
             plan: Plan::default(),
             by_job,
-            claimed: BTreeSet::new(),
+            taken: BTreeSet::new(),
             room: world.capacity.total().minus(used),
             owed: Need::default(),
             boots_left: world.limits.boots_max.saturating_sub(booting),
@@ -92,7 +92,7 @@ impl<'a> Planner<'a> {
 
     /// Stops an instance that nothing is being done to; one that is busy is met again.
     pub(crate) fn end(&mut self, instance: &Instance, reason: String, failed: bool) {
-        if !instance.busy {
+        if !instance.busy && self.taken.insert(instance.id.clone()) {
             self.step(Step::Stop { instance: instance.id.clone(), reason, failed });
         }
     }
@@ -180,7 +180,7 @@ impl<'a> Planner<'a> {
             return;
         }
         if let Some(warm) = self.claimable(job, beside || old.is_empty()) {
-            self.claimed.insert(&warm.id);
+            self.taken.insert(warm.id.clone());
             self.step(Step::Claim { instance: warm.id.clone(), job: job.id.clone() });
             return;
         }
@@ -215,7 +215,7 @@ impl<'a> Planner<'a> {
                 && instance.is_warm()
                 && !instance.busy
                 && (alone || held)
-                && !self.claimed.contains(&instance.id)
+                && !self.taken.contains(&instance.id)
         })
     }
 
@@ -287,7 +287,7 @@ impl<'a> Planner<'a> {
     }
 
     fn tell(&mut self, instance: &Instance, go: bool) {
-        if !instance.busy {
+        if !instance.busy && self.taken.insert(instance.id.clone()) {
             self.step(Step::Tell { instance: instance.id.clone(), go });
         }
     }
@@ -320,10 +320,9 @@ impl<'a> Planner<'a> {
                 && instance.stopping.is_none()
                 && instance.exit().is_none()
                 && !instance.busy
-                && !self.claimed.contains(&instance.id);
+                && !self.taken.contains(&instance.id);
             if spare {
                 lacking = lacking.minus(self.world.capacity.need(instance.spec.resources));
-                self.claimed.insert(&instance.id);
                 self.stop(instance, "a job needs its room");
             }
         }

@@ -41,7 +41,7 @@ pub(crate) fn plan(planner: &mut Planner<'_>) {
     let mut members: BTreeMap<&PoolKey, Vec<&Instance>> = BTreeMap::new();
     for instance in world.instances.values().filter(|i| i.exit().is_none()) {
         let Assignment::Pool(key) = &instance.assignment else { continue };
-        if instance.stopping.is_some() || planner.claimed.contains(&instance.id) {
+        if instance.stopping.is_some() || planner.taken.contains(&instance.id) {
             continue;
         }
         match wanted.get(key) {
