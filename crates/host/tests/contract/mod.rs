@@ -1,0 +1,201 @@
+//! What every host must do. The same suite runs over the simulated host and the real one.
+
+use hearth_host::{Host, HostError, LogQuery};
+use hearth_model::{
+    Action, Create, End, Exit, Generation, Identity, InstanceId, InstanceState, JobId, Owner,
+    Phase, Slot, Spec, Stage, Tenant, Value, hash,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A host under test, with specs that run on it.
+pub struct Subject<'a> {
+    pub host: &'a dyn Host,
+    /// Runs until it is stopped.
+    pub service: Spec,
+    /// Exits with 0 by itself, after printing something. `None` where guests have no init.
+    pub job: Option<Spec>,
+    /// How long anything may take.
+    pub patience: Duration,
+}
+
+static NEXT: AtomicU32 = AtomicU32::new(1);
+
+impl Subject<'_> {
+    /// All of the contract, one after the other.
+    pub async fn check(&self) {
+        self.a_created_instance_is_seen_up_and_creating_it_twice_makes_one().await;
+        self.a_stopped_instance_is_seen_to_have_ended_on_request().await;
+        self.what_was_never_there_can_be_stopped_and_removed_but_not_told().await;
+        self.a_missing_image_is_a_permanent_error_that_names_it().await;
+        if let Some(job) = &self.job {
+            self.an_exit_is_seen_with_its_code_and_the_output_stays_until_dropped(job).await;
+            self.a_held_instance_waits_for_go_and_ignores_older_generations().await;
+        }
+    }
+
+    async fn create(&self, spec: &Spec, stage: Stage, owner: Owner) -> Create {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let spec = Arc::new(spec.clone());
+        let images = self.host.resolve(&spec).await.expect("the images are there");
+        let create = Create {
+            instance: InstanceId::parse(&format!("contract{number}")).unwrap(),
+            slot: Slot(number),
+            hash: hash::spec_hash(&spec, &images),
+            spec,
+            images,
+            stage,
+            owner,
+        };
+        self.apply(Action::Create(Box::new(create.clone()))).await;
+        create
+    }
+
+    async fn apply(&self, action: Action) {
+        let name = action.name();
+        if let Err(error) = self.host.apply(action).await {
+            panic!("cannot {name}: {}", error.sentence());
+        }
+    }
+
+    async fn state(&self, id: &InstanceId) -> Option<InstanceState> {
+        let seen = self.host.observe().await.expect("the host can be looked at");
+        seen.instances.get(id).map(|observed| observed.state.clone())
+    }
+
+    async fn until(
+        &self,
+        id: &InstanceId,
+        what: &str,
+        is: impl Fn(&InstanceState) -> bool,
+    ) -> InstanceState {
+        let deadline = Instant::now() + self.patience;
+        let mut changes = self.host.changes();
+        loop {
+            let state = self.state(id).await;
+            if let Some(state) = state.as_ref().filter(|state| is(state)) {
+                return state.clone();
+            }
+            assert!(Instant::now() < deadline, "{id} is not {what} in time but {state:?}");
+            // A hint must come with the change; the poll only bounds the wait for other reasons.
+            let _ = tokio::time::timeout(Duration::from_millis(500), changes.changed()).await;
+        }
+    }
+
+    async fn ended(&self, id: &InstanceId) -> Exit {
+        let ended = |state: &InstanceState| matches!(state, InstanceState::Exited(_));
+        match self.until(id, "ended", ended).await {
+            InstanceState::Exited(exit) => exit,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn clean(&self, id: &InstanceId) {
+        self.apply(Action::Remove { instance: id.clone() }).await;
+        self.apply(Action::Remove { instance: id.clone() }).await;
+        assert_eq!(self.state(id).await, None, "nothing is left");
+        self.apply(Action::DropLogs { instance: id.clone() }).await;
+    }
+
+    async fn a_created_instance_is_seen_up_and_creating_it_twice_makes_one(&self) {
+        let create = self.create(&self.service, Stage::App, Owner::Job(identity(1))).await;
+        let id = &create.instance;
+        self.apply(Action::Create(Box::new(create.clone()))).await;
+        let up = self.until(id, "up", |state| matches!(state, InstanceState::Up { .. })).await;
+        assert!(matches!(up, InstanceState::Up { phase: Phase::Running, .. }), "{up:?}");
+        assert!(self.host.alive(id));
+        let seen = self.host.observe().await.unwrap();
+        assert_eq!(seen.instances[id].slot, create.slot);
+        assert_eq!(seen.instances[id].hash, create.hash);
+        self.apply(Action::Stop { instance: id.clone(), timeout_s: 1 }).await;
+        self.clean(id).await;
+    }
+
+    async fn a_stopped_instance_is_seen_to_have_ended_on_request(&self) {
+        let create = self.create(&self.service, Stage::App, Owner::Pool).await;
+        let id = &create.instance;
+        self.until(id, "up", |state| matches!(state, InstanceState::Up { .. })).await;
+        self.apply(Action::Stop { instance: id.clone(), timeout_s: 1 }).await;
+        let exit = self.ended(id).await;
+        assert!(exit.stop_requested, "{exit:?}");
+        assert!(!self.host.alive(id));
+        self.apply(Action::Stop { instance: id.clone(), timeout_s: 1 }).await;
+        self.clean(id).await;
+    }
+
+    async fn what_was_never_there_can_be_stopped_and_removed_but_not_told(&self) {
+        let instance = InstanceId::parse("never").unwrap();
+        self.apply(Action::Stop { instance: instance.clone(), timeout_s: 1 }).await;
+        self.apply(Action::Remove { instance: instance.clone() }).await;
+        self.apply(Action::DropLogs { instance: instance.clone() }).await;
+        let page = self.host.logs(&instance, LogQuery::default()).await.unwrap();
+        assert!(page.lines.is_empty());
+        let tell = Action::Tell { instance: instance.clone(), identity: identity(1), go: true };
+        assert!(self.host.apply(tell).await.is_err());
+        assert!(!self.host.alive(&instance));
+        assert!(self.host.connect(&instance, 80).await.is_err());
+    }
+
+    async fn a_missing_image_is_a_permanent_error_that_names_it(&self) {
+        let mut entries = match self.service.write() {
+            Value::Map(entries) => entries,
+            other => panic!("{other:?}"),
+        };
+        entries.retain(|(key, _)| key != "kernel");
+        entries.push(("kernel".into(), "no-such-kernel".into()));
+        let spec = Spec::read(&Value::Map(entries)).unwrap();
+        let error: HostError = self.host.resolve(&spec).await.unwrap_err();
+        assert!(!error.is_transient());
+        assert!(error.sentence().contains("no-such-kernel"), "{}", error.sentence());
+    }
+
+    async fn an_exit_is_seen_with_its_code_and_the_output_stays_until_dropped(&self, job: &Spec) {
+        let create = self.create(job, Stage::App, Owner::Job(identity(1))).await;
+        let id = &create.instance;
+        let exit = self.ended(id).await;
+        assert_eq!(exit, Exit { end: End::Code(0), stop_requested: false });
+        self.apply(Action::Remove { instance: id.clone() }).await;
+        let all = self.host.logs(id, LogQuery::default()).await.unwrap();
+        assert!(!all.lines.is_empty(), "the output outlives the instance");
+        let rest = LogQuery { after: all.next, tail: None };
+        assert!(self.host.logs(id, rest).await.unwrap().lines.is_empty());
+        let tail = LogQuery { after: 0, tail: Some(1) };
+        assert_eq!(self.host.logs(id, tail).await.unwrap().lines.len(), 1);
+        self.apply(Action::DropLogs { instance: id.clone() }).await;
+        assert!(self.host.logs(id, LogQuery::default()).await.unwrap().lines.is_empty());
+    }
+
+    async fn a_held_instance_waits_for_go_and_ignores_older_generations(&self) {
+        let create = self.create(&self.service, Stage::Init, Owner::Pool).await;
+        let id = &create.instance;
+        let tell = |generation, go| Action::Tell {
+            instance: id.clone(),
+            identity: identity(generation),
+            go,
+        };
+        self.until(id, "held", |state| is_up(state, Phase::Held, None)).await;
+        self.apply(tell(3, false)).await;
+        self.until(id, "told", |state| is_up(state, Phase::Held, Some(3))).await;
+        self.apply(tell(2, false)).await;
+        self.apply(tell(3, true)).await;
+        self.until(id, "running", |state| is_up(state, Phase::Running, Some(3))).await;
+        self.apply(tell(3, true)).await;
+        self.apply(Action::Stop { instance: id.clone(), timeout_s: 1 }).await;
+        self.clean(id).await;
+    }
+}
+
+fn is_up(state: &InstanceState, wanted: Phase, generation: Option<u64>) -> bool {
+    matches!(state, InstanceState::Up { phase, told, .. }
+        if *phase == wanted && *told == generation.map(Generation))
+}
+
+fn identity(generation: u64) -> Identity {
+    Identity {
+        job_id: JobId::parse("contract").unwrap(),
+        tenant: Tenant::parse("contract").unwrap(),
+        generation: Generation(generation),
+    }
+}
