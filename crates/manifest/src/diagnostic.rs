@@ -4,6 +4,9 @@ use crate::PROBLEMS_MAX;
 use crate::node::Span;
 use std::fmt;
 
+/// Longest sentence, in characters. Ours are shorter; what they quote may not be.
+const SENTENCE_CHARS_MAX: usize = 400;
+
 /// One problem of a file, with its place counted out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -108,21 +111,27 @@ pub(crate) struct Problem {
 
 impl Problem {
     pub(crate) fn new(span: Span, message: impl Into<String>) -> Problem {
-        Problem { span, message: message.into(), label: None, help: None, related: Vec::new() }
+        Problem {
+            span,
+            message: clean(message.into()),
+            label: None,
+            help: None,
+            related: Vec::new(),
+        }
     }
 
     pub(crate) fn label(mut self, label: impl Into<String>) -> Problem {
-        self.label = Some(label.into());
+        self.label = Some(clean(label.into()));
         self
     }
 
     pub(crate) fn help(mut self, help: impl Into<String>) -> Problem {
-        self.help = Some(help.into());
+        self.help = Some(clean(help.into()));
         self
     }
 
     pub(crate) fn related(mut self, span: Span, label: impl Into<String>) -> Problem {
-        self.related.push((span, label.into()));
+        self.related.push((span, clean(label.into())));
         self
     }
 
@@ -143,6 +152,28 @@ impl Problem {
             related: self.related.into_iter().map(related).collect(),
         }
     }
+}
+
+/// What a sentence quotes comes from the file: control characters are shown as escapes, so that
+/// they reach no terminal or log, and a name of a megabyte is cut.
+fn clean(text: String) -> String {
+    let plain = |c: char| c.is_ascii_graphic() || c == ' ';
+    if text.len() <= SENTENCE_CHARS_MAX && text.chars().all(plain) {
+        return text;
+    }
+    let mut cleaned = String::with_capacity(text.len().min(4 * SENTENCE_CHARS_MAX));
+    let mut chars = text.chars();
+    for c in chars.by_ref().take(SENTENCE_CHARS_MAX) {
+        match c {
+            '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => cleaned.extend(c.escape_unicode()),
+            c if c.is_control() => cleaned.extend(c.escape_default()),
+            c => cleaned.push(c),
+        }
+    }
+    if chars.next().is_some() {
+        cleaned.push('…');
+    }
+    cleaned
 }
 
 /// The problems of one file while it is read: the first [`PROBLEMS_MAX`], and how many more.

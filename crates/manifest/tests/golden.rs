@@ -819,6 +819,7 @@ fn slips_of_the_pen_are_named() {
             "[\"\"\"a\"\"\"]",
             "[~q(a), ~s(a)x]",
             "\r[]",
+            "%{\"a\\e[31m\" => 1, \"a\\e[31m\" => 2}",
         ],
         expect![[r#"
             "[1 2]"
@@ -898,6 +899,8 @@ fn slips_of_the_pen_are_named() {
               1:14: cannot take the modifier `x` of `~s`; remove it
             "\r[]"
               1:1: expected a value, found '\r' (U+000D); end lines with a line feed, or with both
+            "%{\"a\\e[31m\" => 1, \"a\\e[31m\" => 2}"
+              1:19: duplicate key `a\u{1b}[31m`; remove one of the two; Elixir would take the last with a warning
         "#]],
     );
 }

@@ -302,6 +302,7 @@ fn check_places(text: &str, problems: &hearth_manifest::Diagnostics) -> Result<(
     for problem in problems {
         let shown = text.get(problem.span.start..problem.span.end);
         prop_assert!(shown.is_some_and(|shown| !shown.contains('\n')), "{problem:?}");
+        prop_assert!(!problem.to_string().contains(char::is_control), "{problem:?}");
         prop_assert!(problem.line >= 1 && problem.column >= 1);
     }
     Ok(())

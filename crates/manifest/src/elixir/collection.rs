@@ -298,9 +298,8 @@ impl Reader<'_> {
         let end = self.at;
         let blanks = self.rest().len() - self.rest().trim_start_matches([' ', '\t']).len();
         self.at += blanks;
-        let spaced_after = !self
-            .peek_after(1)
-            .is_some_and(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b'#'));
+        let spaced_after =
+            !self.peek_after(1).is_some_and(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
         let is_key = self.peek() == Some(b':')
             && self.peek_after(1) != Some(b':')
             && (blanks == 0 || spaced_after);

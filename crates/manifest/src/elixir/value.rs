@@ -157,7 +157,8 @@ impl<'a> Reader<'a> {
                     0 => operator().map_or(0, |op| op.len()),
                     len => len,
                 };
-                if len == 0 {
+                let foreign = |c: char| !c.is_ascii() && c.is_alphabetic();
+                if len == 0 || self.rest()[len..].starts_with(foreign) {
                     self.at = start;
                     return Err(self.stray_colon());
                 }
