@@ -247,6 +247,10 @@ impl<'a> Reader<'a> {
 }
 
 fn first_operator(text: &str) -> Option<&'static str> {
+    // After nearly every value a comma or bracket follows, which is told by its first byte.
+    if !text.starts_with(|c: char| "+-*/<>=!&|^.:\\~".contains(c)) {
+        return None;
+    }
     let operator = OPERATORS.iter().find(|op| text.starts_with(**op)).copied();
     operator.filter(|_| !text.starts_with("=>"))
 }
