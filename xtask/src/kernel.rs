@@ -14,8 +14,6 @@ use crate::terminal::say;
 /// releases meanwhile, so that a second run needs no network.
 #[derive(Debug, Clone)]
 pub(crate) struct Kernel {
-    /// As `uname -r` says it.
-    pub(crate) version: String,
     /// The uncompressed kernel; the archive of its guest modules is beside it.
     pub(crate) vmlinux: PathBuf,
     /// All modules: a directory like `/lib/modules/VERSION`.
@@ -33,7 +31,6 @@ impl Kernel {
         let roots = ["tree/lib/modules", "tree/usr/lib/modules"];
         let modules = roots.map(|root| dir.join(root).join(version));
         Some(Self {
-            version: version.to_owned(),
             vmlinux: dir.join("vmlinux"),
             modules: modules.into_iter().find(|modules| modules.is_dir())?,
         })

@@ -1,6 +1,7 @@
 //! Everything a developer runs: `cargo xtask --help` lists it.
 
 mod cargo;
+mod ci;
 mod firecracker;
 mod guest_init;
 mod images;
@@ -15,6 +16,7 @@ mod rootfs;
 mod serve;
 mod setup;
 mod terminal;
+mod wheel;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -38,6 +40,8 @@ struct Arguments {
 enum Task {
     /// Install, fetch and build what Hearth needs; a second run only looks
     Setup,
+    /// Run every check and every test there is
+    Ci,
     /// Build Hearth and serve config/desired_vms.exs on 127.0.0.1:8088 until Ctrl-C
     Run {
         /// Further arguments of `hearth serve`
@@ -106,6 +110,9 @@ fn perform(task: Task) -> Result<ExitCode> {
             let ready = setup::ensure(&places)?;
             say(format_args!("setup: Firecracker is {}", ready.firecracker.display()));
             say(format_args!("setup: images are in {}", ready.images.display()));
+        }
+        Task::Ci => {
+            return Ok(if ci::run(&places)? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Task::Run { arguments } => return Ok(exit_code(serve::run(&places, &arguments)?)),
         Task::Down => serve::down(&places)?,

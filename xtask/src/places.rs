@@ -15,8 +15,8 @@ pub(crate) struct Places {
     /// What is downloaded and built once for all clones: `HEARTH_CACHE`, or `hearth` beneath
     /// `XDG_CACHE_HOME` (`~/.cache`).
     pub(crate) cache: PathBuf,
-    /// Cargo's target directory: `CARGO_TARGET_DIR`, or one in the cache. Each clone has its own,
-    /// since cargo takes two clones for the same packages and would mix their builds.
+    /// Cargo's target directory: `CARGO_TARGET_DIR` (which the Makefile sets to one in the cache),
+    /// or cargo's own default.
     pub(crate) target: PathBuf,
     /// What belongs to this clone and is not committed: the init that is embedded, images.
     pub(crate) build: PathBuf,
@@ -31,17 +31,16 @@ impl Places {
         let repo =
             repo.canonicalize().with_context(|| format!("cannot find {}", repo.display()))?;
         let cache = created(&cache_dir()?)?;
-        let target = match env::var_os("CARGO_TARGET_DIR") {
-            Some(dir) => repo.join(dir),
-            None => cache.join("target").join(clone_key(&repo)),
-        };
+        let target = repo.join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
         let build = created(&repo.join("build"))?;
         Ok(Self { target: created(&target)?, cache, build, repo })
     }
 
     /// A short name for this clone, from its path.
     pub(crate) fn clone_key(&self) -> String {
-        clone_key(&self.repo)
+        let mut hasher = DefaultHasher::new();
+        self.repo.hash(&mut hasher);
+        format!("{:08x}", hasher.finish() as u32)
     }
 }
 
@@ -61,10 +60,4 @@ fn cache_dir() -> Result<PathBuf> {
 fn created(dir: &Path) -> Result<PathBuf> {
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     dir.canonicalize().with_context(|| format!("cannot find {}", dir.display()))
-}
-
-fn clone_key(repo: &Path) -> String {
-    let mut hasher = DefaultHasher::new();
-    repo.hash(&mut hasher);
-    format!("{:08x}", hasher.finish() as u32)
 }

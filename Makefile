@@ -1,0 +1,22 @@
+# The two commands that a newcomer needs are `make run` and `make test`. All work is in `xtask`.
+#
+# Builds go to the cache, so that they outlive the clone. Each path has its own: cargo takes two
+# clones for the same packages, and would mix their builds.
+CACHE := $(or $(HEARTH_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME)/hearth,$(HOME)/.cache/hearth))
+export CARGO_TARGET_DIR ?= $(CACHE)/target/$(shell printf %s '$(CURDIR)' | cksum | cut -d' ' -f1)
+
+.PHONY: help run down test lab-shell
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+
+run: ## Serve config/desired_vms.exs on 127.0.0.1:8088; Ctrl-C leaves the microVMs running
+	@cargo xtask run
+
+down: ## End the daemon, its microVMs and what it keeps about them
+	@cargo xtask down
+
+test: ## Run every check and every test, those with real guests included
+	@cargo xtask ci
+
+lab-shell: ## Open a shell where KVM boots Linux
+	@cargo xtask lab shell
