@@ -136,13 +136,13 @@ pub(crate) fn furnish(run_dir: &Path) -> Result<(), BootError> {
     mount_at("tmpfs", "/tmp", "tmpfs", safe, c"mode=1777", "/tmp")?;
     make_dir(run_dir)?;
     let extras = [
-        ("devpts", "/dev/pts", c"mode=620,ptmxmode=666"),
-        ("tmpfs", "/dev/shm", c"mode=1777"),
-        ("cgroup2", "/sys/fs/cgroup", c""),
+        ("devpts", "/dev/pts", MountFlags::NOSUID, c"mode=620,ptmxmode=666"),
+        ("tmpfs", "/dev/shm", safe, c"mode=1777"),
+        ("cgroup2", "/sys/fs/cgroup", safe, c""),
     ];
-    for (kind, target, options) in extras {
+    for (kind, target, flags, options) in extras {
         // A kernel without one of these still runs most commands.
-        if let Err(error) = mount_at(kind, target, kind, safe, options, target) {
+        if let Err(error) = mount_at(kind, target, kind, flags, options, target) {
             say(format_args!("{}", crate::console::chain(&error)));
         }
     }

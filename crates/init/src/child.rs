@@ -2,9 +2,12 @@
 //! the orphans that fall to PID 1 too; nothing else may wait for a process.
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{CString, c_char};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::process::{ChildStderr, ChildStdout, Command};
+use std::path::Path;
+use std::process::{ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -20,6 +23,27 @@ struct Inner {
     watched: HashMap<Pid, Option<WaitStatus>>,
     /// Counts starts, so that the reaping thread knows when there is a child again.
     started: u64,
+}
+
+/// A program to start. Its working directory is `/`, its stdin is empty.
+pub(crate) struct Launch<'a> {
+    /// The file to execute.
+    pub(crate) file: &'a Path,
+    /// Its arguments, the name it is called by first.
+    pub(crate) argv: &'a [String],
+    /// Its whole environment.
+    pub(crate) env: &'a BTreeMap<String, String>,
+    /// Where its stdout and stderr go.
+    pub(crate) output: Output,
+}
+
+/// Where a child's output goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// To pipes that the [`Child`] has.
+    Pipes,
+    /// Nowhere.
+    Nowhere,
 }
 
 /// A child that was started.
@@ -47,8 +71,8 @@ impl Reaper {
     ///
     /// # Errors
     /// That of fork or exec.
-    pub(crate) fn spawn(&self, command: &mut Command) -> std::io::Result<Child> {
-        detach(command);
+    pub(crate) fn spawn(&self, launch: &Launch<'_>) -> std::io::Result<Child> {
+        let mut command = command(launch)?;
         // Held over the start: the reaping thread can't take the status of a child that is not
         // yet in the map, nor that of one whose exec failed, for which std waits itself.
         let mut inner = self.lock();
@@ -144,23 +168,63 @@ fn ended_child() -> Option<Pid> {
     }
 }
 
-/// Makes the child a session of its own that blocks no signal: the init blocks some, and a mask
-/// is inherited.
+/// The command of a launch: a session of its own that blocks no signal, since the init blocks
+/// some and a mask is inherited. It executes the file itself: what std would call hands a file
+/// that the kernel refuses to the shell.
 #[allow(unsafe_code)]
-fn detach(command: &mut Command) {
-    let prepare = || {
+fn command(launch: &Launch<'_>) -> std::io::Result<Command> {
+    let output = || match launch.output {
+        Output::Pipes => Stdio::piped(),
+        Output::Nowhere => Stdio::null(),
+    };
+    let mut command = Command::new(launch.file);
+    command.current_dir("/").stdin(Stdio::null()).stdout(output()).stderr(output());
+    let file = CString::new(launch.file.as_os_str().as_bytes())?;
+    let argv = Strings::new(launch.argv.iter().cloned())?;
+    let env = Strings::new(launch.env.iter().map(|(name, value)| format!("{name}={value}")))?;
+    let execute = move || {
         rustix::process::setsid()?;
-        // SAFETY: both calls are async-signal-safe, and the set is ours alone.
-        let unblocked = unsafe {
+        // SAFETY: the calls are async-signal-safe, the set is ours alone, and the strings, which
+        // the closure owns, end in a null each, as do their lists.
+        unsafe {
             let mut none: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&mut none);
-            libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut())
-        };
-        if unblocked == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+            libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+            libc::execve(file.as_ptr(), argv.list(), env.list());
+        }
+        Err(std::io::Error::last_os_error())
     };
     // SAFETY: between fork and exec the closure makes async-signal-safe system calls only, and
     // neither allocates nor takes a lock.
-    unsafe { command.pre_exec(prepare) };
+    unsafe { command.pre_exec(execute) };
+    Ok(command)
+}
+
+/// Strings as execve takes them: a list of pointers that ends in a null.
+struct Strings {
+    _owned: Vec<CString>,
+    pointers: Vec<*const c_char>,
+}
+
+// SAFETY: the pointers are to the heap memory of `_owned`, which moves along, is never changed,
+// and is freed with them.
+#[allow(unsafe_code)]
+unsafe impl Send for Strings {}
+// SAFETY: nothing is changed through a shared reference.
+#[allow(unsafe_code)]
+unsafe impl Sync for Strings {}
+
+impl Strings {
+    fn new(strings: impl Iterator<Item = String>) -> std::io::Result<Strings> {
+        let owned = strings.map(CString::new).collect::<Result<Vec<_>, _>>()?;
+        let mut pointers: Vec<_> = owned.iter().map(|string| string.as_ptr()).collect();
+        pointers.push(std::ptr::null());
+        Ok(Strings { _owned: owned, pointers })
+    }
+
+    fn list(&self) -> *const *const c_char {
+        self.pointers.as_ptr()
+    }
 }
 
 /// The reaper of this test process: all tests share it, since a process can have only one.
@@ -174,34 +238,41 @@ pub(crate) fn shared_reaper() -> Arc<Reaper> {
 mod tests {
     use super::*;
     use std::io::Read;
-    use std::process::Stdio;
     use std::time::Duration;
 
-    fn shell(script: &str) -> Command {
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", script]).stdin(Stdio::null());
-        command
+    fn start(file: &str, argv: &[&str]) -> std::io::Result<Child> {
+        let argv: Vec<String> = argv.iter().map(|&word| word.to_owned()).collect();
+        let env = BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]);
+        let file = Path::new(file);
+        let launch = Launch { file, argv: &argv, env: &env, output: Output::Pipes };
+        shared_reaper().spawn(&launch)
+    }
+
+    fn shell(script: &str) -> Child {
+        start("/bin/sh", &["sh", "-c", script]).expect("started")
     }
 
     #[test]
     fn a_child_gives_its_status_to_who_waits_for_it() {
         let reaper = shared_reaper();
-        let seven = reaper.spawn(&mut shell("exit 7")).expect("spawn");
-        let killed = reaper.spawn(&mut shell("kill -9 $$")).expect("spawn");
+        let seven = shell("exit 7");
+        let killed = shell("kill -9 $$");
         assert_eq!(reaper.wait(killed.pid, None).and_then(|s| s.terminating_signal()), Some(9));
         assert_eq!(reaper.wait(seven.pid, None).and_then(|s| s.exit_status()), Some(7));
     }
 
     #[test]
     fn a_program_that_cannot_be_executed_is_an_error_and_no_child() {
-        let error = shared_reaper().spawn(&mut Command::new("/no/such")).err().expect("refused");
+        let error = start("/no/such", &["such"]).err().expect("refused");
         assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+        let error = start("/bin/sh", &["sh", "-c", "nul\0byte"]).err().expect("refused");
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
     }
 
     #[test]
     fn waiting_gives_up_at_its_deadline_and_a_signal_reaches_the_group() {
         let reaper = shared_reaper();
-        let child = reaper.spawn(&mut shell("sleep 600 & wait")).expect("spawn");
+        let child = shell("sleep 600 & wait");
         let soon = Instant::now() + Duration::from_millis(30);
         assert!(reaper.wait(child.pid, Some(soon)).is_none());
         reaper.signal(child.pid, Signal::TERM);
@@ -215,7 +286,7 @@ mod tests {
         let reaper = shared_reaper();
         let script = "sed -n 's/^Sig[BI][lg][kn]:\t//p' /proc/self/status; \
             cut -d' ' -f6 /proc/self/stat";
-        let mut child = reaper.spawn(shell(script).stdout(Stdio::piped())).expect("spawn");
+        let mut child = shell(script);
         let mut output = String::new();
         child.stdout.take().expect("piped").read_to_string(&mut output).expect("read");
         let lines: Vec<&str> = output.lines().collect();

@@ -136,6 +136,8 @@ fn number<const N: usize>(head: &[u8], at: usize) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::child::{Launch, Output, shared_reaper};
+    use std::collections::BTreeMap;
 
     fn place(dir: &Path, name: &str, content: &[u8], mode: u32) -> String {
         let file = dir.join(name);
@@ -151,7 +153,9 @@ mod tests {
     /// Starts `program`, which the kernel has to refuse.
     fn kernel_refusal(program: &str) -> String {
         let file = resolve(program, DEFAULT_PATH, "web.ext4").expect("found");
-        let error = std::process::Command::new(&file).spawn().expect_err("refused");
+        let (argv, env) = (vec![program.to_owned()], BTreeMap::new());
+        let launch = Launch { file: &file, argv: &argv, env: &env, output: Output::Nowhere };
+        let error = shared_reaper().spawn(&launch).err().expect("refused");
         why_refused(&file, &error, "web.ext4")
     }
 

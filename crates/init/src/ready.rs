@@ -1,14 +1,13 @@
 //! Readiness: the check of the spec, made inside the guest on its loopback until it passes once.
 //! A check that has passed is not made again: readiness is about the start, not about health.
 
-use crate::child::Reaper;
+use crate::child::{Launch, Output, Reaper};
 use crate::program;
 use hearth_guest::ReadyCheck;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -67,10 +66,8 @@ impl Checker {
         let name = cmd.first().map_or("", String::as_str);
         let path = self.env.get("PATH").map_or(program::DEFAULT_PATH, String::as_str);
         let file = program::resolve(name, path, &self.rootfs)?;
-        let mut command = Command::new(&file);
-        command.args(&cmd[1..]).env_clear().envs(&self.env).current_dir("/");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = self.reaper.spawn(&mut command);
+        let launch = Launch { file: &file, argv: cmd, env: &self.env, output: Output::Nowhere };
+        let child = self.reaper.spawn(&launch);
         let pid = child.map_err(|error| program::why_refused(&file, &error, &self.rootfs))?.pid;
         let Some(status) = self.reaper.wait(pid, Some(Instant::now() + EXEC_LIMIT)) else {
             self.reaper.signal(pid, Signal::KILL);

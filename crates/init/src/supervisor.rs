@@ -8,7 +8,7 @@
 //! ```
 
 use crate::board::Board;
-use crate::child::Reaper;
+use crate::child::{Launch, Output, Reaper};
 use crate::console::say;
 use crate::machine::Machine;
 use crate::ready::Checker;
@@ -18,9 +18,7 @@ use hearth_guest::{Command, Config, Ending, Exit, Identity, Phase, ReadyCheck, S
 use rustix::process::{Pid, Signal, WaitStatus};
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::time::{Duration, Instant};
@@ -323,10 +321,9 @@ impl<M: Machine> Supervisor<M> {
         let name = self.config.cmd.first().map_or("", String::as_str);
         let path = env.get("PATH").map_or(program::DEFAULT_PATH, String::as_str);
         let file = program::resolve(name, path, rootfs)?;
-        let mut command = std::process::Command::new(&file);
-        command.arg0(name).args(&self.config.cmd[1..]).env_clear().envs(env).current_dir("/");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = self.reaper.spawn(&mut command);
+        let argv = self.config.cmd.as_slice();
+        let launch = Launch { file: &file, argv, env, output: Output::Pipes };
+        let child = self.reaper.spawn(&launch);
         let child = child.map_err(|error| program::why_refused(&file, &error, rootfs))?;
         let (at_end, drained) = channel();
         let pumps = [
