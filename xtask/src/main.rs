@@ -41,7 +41,10 @@ enum Task {
     /// Install, fetch and build what Hearth needs; a second run only looks
     Setup,
     /// Run every check and every test there is
-    Ci,
+    Ci {
+        /// Only these stages: fmt, clippy, tests, doc-tests, docs, deny, typos, unused, native, lab
+        stages: Vec<String>,
+    },
     /// Build Hearth and serve config/desired_vms.exs on 127.0.0.1:8088 until Ctrl-C
     Run {
         /// Further arguments of `hearth serve`
@@ -111,8 +114,12 @@ fn perform(task: Task) -> Result<ExitCode> {
             say(format_args!("setup: Firecracker is {}", ready.firecracker.display()));
             say(format_args!("setup: images are in {}", ready.images.display()));
         }
-        Task::Ci => {
-            return Ok(if ci::run(&places)? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        Task::Ci { stages } => {
+            return Ok(if ci::run(&places, stages)? {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            });
         }
         Task::Run { arguments } => return Ok(exit_code(serve::run(&places, &arguments)?)),
         Task::Down => serve::down(&places)?,

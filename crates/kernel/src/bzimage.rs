@@ -212,14 +212,14 @@ mod tests {
         assert!(check(b"").contains("too short"));
         assert!(check(&[0; 4096]).contains("no boot header"));
         assert!(check(&bzimage(b"plain text, no payload")).contains("706c61696e20"));
-        let text = flate2_of(b"no kernel at all");
+        let text = gzip(b"no kernel at all");
         assert!(check(&bzimage(&text)).contains("does not begin as one"));
         let mut other_machine = elf();
         other_machine[18] = 183;
         assert!(check(&other_machine).contains("another machine"));
     }
 
-    fn flate2_of(bytes: &[u8]) -> Vec<u8> {
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
         let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gz.write_all(bytes).unwrap();
         gz.finish().unwrap()

@@ -89,10 +89,15 @@ struct Stage {
 #[derive(Debug, Default)]
 struct Run {
     stages: Vec<Stage>,
+    /// The names of those that were asked for; empty for all.
+    wanted: Vec<String>,
 }
 
 impl Run {
     fn stage(&mut self, name: &'static str, work: impl FnOnce() -> Result<Outcome>) {
+        if !self.wanted.is_empty() && !self.wanted.iter().any(|wanted| wanted == name) {
+            return;
+        }
         say(format_args!("\n=== {name}"));
         let started = Instant::now();
         let outcome = work().unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
@@ -144,12 +149,13 @@ impl Run {
     }
 }
 
-/// Runs every stage and says what came of it. Whether all held.
+/// Runs the stages that are `wanted` (all of them, if none is named) and says what came of each.
+/// Whether all held.
 ///
 /// # Errors
 /// When this machine could not be set up, so that nothing ran.
-pub(crate) fn run(places: &Places) -> Result<bool> {
-    let mut run = Run::default();
+pub(crate) fn run(places: &Places, wanted: Vec<String>) -> Result<bool> {
+    let mut run = Run { wanted, ..Run::default() };
     let started = Instant::now();
     let ready = setup::ensure(places).context("cannot set this machine up for the tests")?;
     let took = started.elapsed();
@@ -166,7 +172,7 @@ pub(crate) fn run(places: &Places) -> Result<bool> {
         program::run(cargo(places).args(clippy))
     });
     run.stage("tests", || tests.parallel());
-    run.stage("doc tests", || tests.documentation());
+    run.stage("doc-tests", || tests.documentation());
     run.check("docs", || {
         let mut doc = cargo(places);
         doc.args(["doc", "--quiet", "--workspace", "--no-deps"]);
@@ -182,9 +188,12 @@ pub(crate) fn run(places: &Places) -> Result<bool> {
     });
     run.stage("typos", || by_tool(places, &TYPOS, "typos", &[]));
     run.check("unused", || unused::check(places));
-    run.stage("native tests", || tests.native());
-    run.stage("lab tests", || tests.lab());
+    run.stage("native", || tests.native());
+    run.stage("lab", || tests.lab());
 
+    if run.stages.len() == 1 {
+        bail!("there is no stage of that name");
+    }
     run.summarize();
     Ok(!run.failed())
 }
