@@ -14,8 +14,8 @@ use tokio::io::unix::AsyncFd;
 /// Bytes of a console that are kept: some 800 lines.
 pub const CONSOLE_BYTES_MAX: usize = 64 * 1024;
 
-/// One read takes at most a FIFO's default capacity.
-const READ_BYTES_MAX: usize = 64 * 1024;
+/// Bytes that one read takes at most; there are two buffers of this size for each microVM.
+const READ_BYTES_MAX: usize = 8 * 1024;
 const PANIC: &str = "Kernel panic - not syncing: ";
 
 /// The reading end of a console or log FIFO, and the last of what came through it.
@@ -44,7 +44,7 @@ impl Console {
     }
 
     /// Waits until there is something and takes it into the ring; returns the bytes taken, at
-    /// most 64 KiB. Cancel-safe.
+    /// most 8 KiB. Cancel-safe.
     ///
     /// # Errors
     /// Those of read(2).
@@ -71,6 +71,12 @@ impl Console {
                 _ => return,
             }
         }
+    }
+
+    /// The last bytes, at most `count` of them, as they came.
+    #[must_use]
+    pub fn recent(&self, count: usize) -> Vec<u8> {
+        self.ring.range(self.ring.len().saturating_sub(count)..).copied().collect()
     }
 
     /// The last `lines` lines, oldest first, control characters escaped, empty lines left out.
@@ -174,7 +180,7 @@ mod tests {
         let (_dir, mut writer, mut console) = fifo();
         for round in 0..5_u8 {
             writer.write_all(&vec![b'a' + round; 30_000]).unwrap();
-            console.drain().await.unwrap();
+            console.drain_now();
         }
         writer.write_all(b"\nlast").unwrap();
         console.drain_now();

@@ -1,1 +1,250 @@
-//! Real Firecracker on Linux.
+//! Real Firecracker on Linux: the state directory, images, processes, streams and exits of
+//! instances. It decides nothing about jobs and keeps nothing that it could not find again: after
+//! a restart [`LinuxHost::open`] adopts what runs and learns how the rest ended.
+//!
+//! ```text
+//!   create ──> Booting ──report──> Up ──process gone──> Exited ──remove──> nothing
+//!                 └──────────────process gone─────────────^
+//! ```
+//!
+//! One task supervises each instance for as long as its process lives ([`supervise`]): it waits on
+//! the pidfd, reads the guest's reports and output, and drains Firecracker's FIFOs.
+
+mod adopt;
+mod blank;
+mod cgroup;
+mod control;
+mod create;
+mod errors;
+mod exit;
+mod forward;
+mod images;
+mod initramfs;
+mod instance;
+mod layout;
+mod logs;
+mod manifest;
+mod output;
+mod probe;
+mod stop;
+mod store;
+mod supervise;
+
+use crate::{BoxFuture, Duplex, Host, HostError, HostFacts, LogPage, LogQuery};
+use hearth_model::{Action, Images, InstanceId, InstanceState, Observation, Spec};
+use instance::Instance;
+use layout::Layout;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use store::ImageStore;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+/// Where things are.
+#[derive(Clone, Debug)]
+pub struct LinuxConfig {
+    /// Everything durable; made if it is absent, mode 0700.
+    pub state_dir: PathBuf,
+    /// Where specs find their kernels and root file systems.
+    pub images_dir: PathBuf,
+    /// What is secret and need not outlive the machine's boot; a tmpfs. `None`: `/run/hearth`,
+    /// else `$XDG_RUNTIME_DIR/hearth`, else within the state directory.
+    pub runtime_dir: Option<PathBuf>,
+    /// The Firecracker binary, a path or a name to be found in `PATH`.
+    pub firecracker: PathBuf,
+    /// What deadlines are multiplied with; `None`: 10 where the CPU is emulated by QEMU, else 1.
+    pub time_factor: Option<u32>,
+}
+
+/// A host with real Firecracker. Cheap to clone; the microVMs outlive the last clone.
+#[derive(Clone, Debug)]
+pub struct LinuxHost {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    layout: Layout,
+    images: ImageStore,
+    firecracker: PathBuf,
+    facts: HostFacts,
+    /// The parent of the instances' cgroups, where there is one.
+    cgroup: Option<PathBuf>,
+    changes: watch::Sender<u64>,
+    instances: Mutex<BTreeMap<InstanceId, Arc<Instance>>>,
+    unidentified: Mutex<Vec<String>>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl LinuxHost {
+    /// Probes the machine, makes the state directory and adopts every instance in it. Live ones
+    /// go on under supervision; for those that have ended it learns how.
+    ///
+    /// # Errors
+    /// A [`HostError`] where Firecracker is unusable or the state directory can't be read. A
+    /// single instance that can't be read is reported by [`Host::observe`] instead.
+    pub async fn open(config: LinuxConfig) -> Result<LinuxHost, HostError> {
+        let probed = tokio::task::spawn_blocking({
+            let config = config.clone();
+            move || probe::probe(&config)
+        });
+        let (firecracker, facts) = probed.await.map_err(errors::task)??;
+        let layout = Layout::open(&config.state_dir, config.runtime_dir.as_deref())?;
+        let images = ImageStore::open(&layout, config.images_dir)?;
+        let (changes, _) = watch::channel(0);
+        let shared = Arc::new(Shared {
+            images,
+            layout,
+            firecracker,
+            facts,
+            cgroup: cgroup::parent(),
+            changes,
+            instances: Mutex::default(),
+            unidentified: Mutex::default(),
+            tasks: Mutex::default(),
+        });
+        adopt::adopt_all(&shared).await?;
+        Ok(LinuxHost { shared })
+    }
+
+    /// Lets go of everything: nothing is supervised any more, no microVM is touched. What was
+    /// under way is found by the next [`LinuxHost::open`].
+    pub async fn close(&self) {
+        let mut tasks = std::mem::take(&mut *lock(&self.shared.tasks));
+        tasks.shutdown().await;
+    }
+}
+
+impl Shared {
+    fn factor(&self) -> u32 {
+        self.facts.time_factor
+    }
+
+    fn bump(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    fn instances(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Arc<Instance>>> {
+        lock(&self.instances)
+    }
+
+    fn instance(&self, id: &InstanceId) -> Option<Arc<Instance>> {
+        self.instances().get(id).cloned()
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = lock(&self.tasks);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+
+    /// Runs `work` to its end, even when whoever waits for it goes away.
+    async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, HostError>> + Send + 'static,
+    ) -> Result<T, HostError> {
+        let (sender, receiver) = oneshot::channel();
+        self.spawn(async move {
+            // Nobody may be waiting any more; what was done shows in the next look.
+            let _ = sender.send(work.await);
+        });
+        receiver.await.unwrap_or_else(|gone| Err(errors::task(gone)))
+    }
+
+    async fn remove(self: Arc<Self>, id: InstanceId) -> Result<(), HostError> {
+        let Some(instance) = self.instance(&id) else { return Ok(()) };
+        if !matches!(instance.state(), InstanceState::Exited(_)) {
+            return Err(HostError::transient(format!("cannot remove instance {id}: it runs")));
+        }
+        let shared = Arc::clone(&self);
+        let removed = tokio::task::spawn_blocking(move || {
+            cgroup::remove(shared.cgroup.as_deref(), &id);
+            shared.layout.remove_instance(&id)?;
+            shared.instances().remove(&id);
+            Ok(())
+        });
+        let removed = removed.await.map_err(errors::task)?;
+        self.bump();
+        removed
+    }
+}
+
+impl Host for LinuxHost {
+    fn resolve<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Result<Images, HostError>> {
+        let (shared, spec) = (Arc::clone(&self.shared), spec.clone());
+        Box::pin(async move {
+            let resolved = tokio::task::spawn_blocking(move || shared.images.resolve(&spec));
+            resolved.await.map_err(errors::task)?
+        })
+    }
+
+    fn observe(&self) -> BoxFuture<'_, Result<Observation, HostError>> {
+        let instances = self.shared.instances();
+        let instances = instances.iter().map(|(id, i)| (id.clone(), i.observed())).collect();
+        let unidentified = lock(&self.shared.unidentified).clone();
+        Box::pin(std::future::ready(Ok(Observation { instances, unidentified })))
+    }
+
+    fn apply(&self, action: Action) -> BoxFuture<'_, Result<(), HostError>> {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            match action {
+                Action::Create(create) => {
+                    let work = create::create(Arc::clone(&shared), *create);
+                    shared.to_the_end(work).await
+                }
+                Action::Tell { instance, identity, go } => {
+                    control::tell(&shared, &instance, identity, go).await
+                }
+                Action::Stop { instance, timeout_s } => {
+                    let work = stop::stop(Arc::clone(&shared), instance, timeout_s);
+                    shared.to_the_end(work).await
+                }
+                Action::Remove { instance } => {
+                    let work = Arc::clone(&shared).remove(instance);
+                    shared.to_the_end(work).await
+                }
+                Action::DropLogs { instance } => logs::remove(&shared.layout, &instance),
+            }
+        })
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
+    }
+
+    fn alive(&self, instance: &InstanceId) -> bool {
+        self.shared.instances().get(instance).is_some_and(|instance| instance.is_alive())
+    }
+
+    fn logs<'a>(
+        &'a self,
+        instance: &'a InstanceId,
+        query: LogQuery,
+    ) -> BoxFuture<'a, Result<LogPage, HostError>> {
+        let path = self.shared.layout.log(instance);
+        Box::pin(async move {
+            let read = tokio::task::spawn_blocking(move || logs::read(&path, query));
+            read.await.map_err(errors::task)?
+        })
+    }
+
+    fn connect<'a>(
+        &'a self,
+        instance: &'a InstanceId,
+        port: u16,
+    ) -> BoxFuture<'a, Result<Box<dyn Duplex>, HostError>> {
+        Box::pin(forward::connect(&self.shared, instance, port))
+    }
+
+    fn facts(&self) -> HostFacts {
+        self.shared.facts.clone()
+    }
+}
+
+/// What these locks guard is replaced whole, so a panic of a holder leaves nothing half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,126 @@
+//! The start of a daemon: what is in the state directory is looked at, and each instance taken
+//! over or read for how it ended. What can't be identified is left alone and reported.
+
+use super::instance::{Instance, Live};
+use super::manifest::Manifest;
+use super::output::Output;
+use super::supervise::{self, Fifos};
+use super::{Shared, create, errors, lock};
+use crate::HostError;
+use hearth_firecracker::{
+    AdoptError, Client, Directory, MicroVmState, Process, ProcessExit, names,
+};
+use hearth_model::{Boot, End, Exit, InstanceId};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+/// What there is of an instance's process.
+enum Found {
+    Alive(Process),
+    Gone,
+}
+
+/// Looks at every instance there is.
+///
+/// # Errors
+/// Where the directory of instances can't be read.
+pub(super) async fn adopt_all(shared: &Arc<Shared>) -> Result<(), HostError> {
+    let dir = shared.layout.instances();
+    let entries = std::fs::read_dir(&dir).map_err(errors::file("read", &dir))?;
+    for entry in entries {
+        let path = entry.map_err(errors::file("read", &dir))?.path();
+        // A daemon that ended before it wrote the manifest had started nothing.
+        if std::fs::remove_dir(&path).is_ok() {
+            continue;
+        }
+        if let Err(reason) = adopt(shared, &path).await {
+            let sentence = format!("{} is left alone: {reason}", path.display());
+            tracing::warn!(sentence, "unidentified");
+            lock(&shared.unidentified).push(sentence);
+        }
+    }
+    Ok(())
+}
+
+/// Adopts one instance, or says why it is left alone.
+async fn adopt(shared: &Arc<Shared>, path: &Path) -> Result<(), String> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let id = InstanceId::parse(&name).map_err(|error| error.to_string())?;
+    let directory = Directory::open(path).map_err(|error| format!("cannot open it: {error}"))?;
+    let directory = Arc::new(directory);
+    let manifest = Manifest::read(path, &id);
+    let manifest = manifest.map_err(|error| format!("cannot read its manifest: {error}"))?;
+    let found = find(&manifest, &directory, &id)?;
+    let instance = Arc::new(Instance::new(id.clone(), &manifest, Arc::clone(&directory)));
+    match found {
+        Found::Alive(process) => {
+            let client = Client::new(directory, names::API_SOCKET, create::factor(shared));
+            take_over(shared, &instance, &manifest, Live { process, client }).await?;
+        }
+        Found::Gone => learn_end(shared, &instance, &manifest),
+    }
+    shared.instances().insert(id, instance);
+    Ok(())
+}
+
+fn find(manifest: &Manifest, directory: &Directory, id: &InstanceId) -> Result<Found, String> {
+    match &manifest.process {
+        Some(identity) => match Process::adopt(identity, directory) {
+            Ok(process) => Ok(Found::Alive(process)),
+            Err(AdoptError::Gone { .. }) => Ok(Found::Gone),
+            Err(error) => Err(error.to_string()),
+        },
+        // The daemon ended between the spawn and the manifest that names the process.
+        None => match Process::find(directory, id.as_str()) {
+            Ok(Some(process)) => Ok(Found::Alive(process)),
+            Ok(None) => Ok(Found::Gone),
+            Err(error) => Err(format!("cannot look for its process: {error}")),
+        },
+    }
+}
+
+async fn take_over(
+    shared: &Arc<Shared>,
+    instance: &Arc<Instance>,
+    manifest: &Manifest,
+    live: Live,
+) -> Result<(), String> {
+    let started = manifest.started
+        && match live.client.describe().await {
+            Ok(info) => info.state != MicroVmState::NotStarted,
+            // An API that is stuck says nothing of its guest: it is left to run.
+            Err(error) => {
+                tracing::warn!(instance = %instance.id, %error, "cannot ask for the state");
+                true
+            }
+        };
+    if !started {
+        live.process.kill().map_err(|error| format!("cannot kill its process: {error}"))?;
+        let _ = live.process.exited().await;
+        instance.set_exited(Exit {
+            end: End::NeverStarted,
+            stop_requested: instance.is_stop_requested(),
+        });
+        return Ok(());
+    }
+    let fifos = Fifos::open(instance).map_err(|error| format!("cannot open its FIFOs: {error}"))?;
+    tracing::info!(instance = %instance.id, pid = live.process.identity().pid, "adopted");
+    instance.set_live(live);
+    supervise::start(shared, Arc::clone(instance), fifos);
+    Ok(())
+}
+
+fn learn_end(shared: &Arc<Shared>, instance: &Instance, manifest: &Manifest) {
+    if !manifest.started {
+        let stop_requested = instance.is_stop_requested();
+        instance.set_exited(Exit { end: End::NeverStarted, stop_requested });
+        return;
+    }
+    if instance.boot == Boot::Raw {
+        let stop_requested = instance.is_stop_requested();
+        instance.set_exited(Exit { end: End::Unknown, stop_requested });
+        return;
+    }
+    let output = Output::open(&shared.layout.log(&instance.id)).map(Mutex::new);
+    supervise::finish(shared, instance, None, output.as_ref().ok(), ProcessExit::Unknown);
+}

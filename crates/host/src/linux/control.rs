@@ -1,0 +1,161 @@
+//! The control stream: reports of the guest become the observed state, commands go to it. The
+//! stream is made again whenever it breaks; nothing in it is trusted but its form.
+
+use super::instance::Instance;
+use super::{Shared, lock};
+use crate::HostError;
+use hearth_firecracker::{names, vsock};
+use hearth_guest::{CONTROL_LINE_BYTES_MAX, CONTROL_PORT, Command, Report};
+use hearth_model::{Generation, Identity, InstanceId, InstanceState, Phase};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+
+/// How long one attempt to connect lasts; then the next begins.
+pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// Pause after a stream broke.
+pub(super) const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a guest may take to acknowledge its identity.
+const TELL_DEADLINE: Duration = Duration::from_secs(5);
+/// After this long without an acknowledgement it is told again.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
+
+/// Tells a guest whose it is, until it acknowledges.
+pub(super) async fn tell(
+    shared: &Arc<Shared>,
+    id: &InstanceId,
+    identity: Identity,
+    go: bool,
+) -> Result<(), HostError> {
+    let refused =
+        |why| HostError::transient(format!("cannot tell instance {id} whose it is: {why}"));
+    let instance = shared.instance(id).ok_or_else(|| refused("there is no such instance"))?;
+    if instance.boot == hearth_model::Boot::Raw {
+        return Ok(());
+    }
+    let wire = to_wire(&identity, id);
+    let mut told = instance.told.subscribe();
+    let mut state = instance.watch();
+    let telling = async {
+        loop {
+            if matches!(&*state.borrow_and_update(), InstanceState::Exited(_)) {
+                return Err(refused("it has ended"));
+            }
+            let serves = told.borrow_and_update().as_ref().map(|told| serves(told, &wire));
+            if serves == Some(false) {
+                let message = format!("instance {id} serves another job already");
+                return Err(HostError::permanent(message));
+            }
+            let known = told.borrow().as_ref().map(|told| told.generation);
+            let held = is_held(&state.borrow());
+            if known >= Some(wire.generation) && !(go && held) {
+                return Ok(());
+            }
+            let clock_ns = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let clock_ns = u64::try_from(clock_ns.as_nanos()).unwrap_or(u64::MAX);
+            // A full queue means that one is on its way.
+            let _ = instance.commands.try_send(Command::Identity {
+                identity: wire.clone(),
+                go,
+                clock_ns,
+            });
+            // Either change ends the wait; both are looked at above.
+            tokio::select! {
+                biased;
+                _ = told.changed() => {}
+                _ = state.changed() => {}
+                () = tokio::time::sleep(TELL_AGAIN * shared.factor()) => {}
+            }
+        }
+    };
+    let told = tokio::time::timeout(TELL_DEADLINE * shared.factor(), telling).await;
+    told.unwrap_or_else(|_| Err(refused("it does not acknowledge")))
+}
+
+fn serves(told: &hearth_guest::Identity, asked: &hearth_guest::Identity) -> bool {
+    told.job_id == asked.job_id && told.tenant == asked.tenant
+}
+
+fn is_held(state: &InstanceState) -> bool {
+    matches!(state, InstanceState::Up { phase: Phase::Held, .. })
+}
+
+/// An identity as the guest gets it.
+pub(super) fn to_wire(identity: &Identity, id: &InstanceId) -> hearth_guest::Identity {
+    hearth_guest::Identity {
+        job_id: identity.job_id.as_str().to_owned(),
+        tenant: identity.tenant.as_str().to_owned(),
+        generation: identity.generation.0,
+        vm_id: id.vm_id(),
+    }
+}
+
+/// Keeps the control stream of an instance. Never ends; dropped when the process is gone.
+pub(super) async fn keep(shared: &Shared, instance: &Instance) {
+    let Some(mut commands) = lock(&instance.commands_taken).take() else { return };
+    let deadline = CONNECT_DEADLINE * shared.factor();
+    loop {
+        let uds = instance.directory.socket(names::VSOCK_SOCKET);
+        if let Ok(stream) = vsock::connect(&uds, CONTROL_PORT, deadline).await {
+            let (reader, writer) = stream.into_split();
+            // Both arms end with the stream, and are dropped together with it.
+            tokio::select! {
+                biased;
+                () = read_reports(shared, instance, reader) => {}
+                () = write_commands(writer, &mut commands) => {}
+            }
+        }
+        tokio::time::sleep(RECONNECT_PAUSE).await;
+    }
+}
+
+async fn read_reports(shared: &Shared, instance: &Instance, reader: OwnedReadHalf) {
+    let mut reader = BufReader::new(reader);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let mut bounded = (&mut reader).take(CONTROL_LINE_BYTES_MAX as u64);
+        match bounded.read_until(b'\n', &mut line).await {
+            Ok(count) if count > 0 && line.ends_with(b"\n") => {}
+            _ => return,
+        }
+        match serde_json::from_slice::<Report>(&line) {
+            Ok(report) if report.instance == instance.id.as_str() => {
+                take_report(shared, instance, report);
+            }
+            Ok(_) | Err(_) => {
+                tracing::warn!(instance = %instance.id, "a guest's report makes no sense");
+                return;
+            }
+        }
+    }
+}
+
+fn take_report(shared: &Shared, instance: &Instance, report: Report) {
+    let told = report.identity.as_ref().map(|identity| Generation(identity.generation));
+    let phase = match report.phase {
+        hearth_guest::Phase::Held => Phase::Held,
+        hearth_guest::Phase::Running => Phase::Running,
+        hearth_guest::Phase::Stopping | hearth_guest::Phase::Ended => Phase::Stopping,
+    };
+    let ready_detail = report.ready_detail;
+    let news =
+        instance.set_state(InstanceState::Up { phase, ready: report.ready, told, ready_detail });
+    instance.told.send_replace(report.identity);
+    if news {
+        shared.bump();
+    }
+}
+
+async fn write_commands(mut writer: OwnedWriteHalf, commands: &mut mpsc::Receiver<Command>) {
+    while let Some(command) = commands.recv().await {
+        let Ok(mut line) = serde_json::to_vec(&command) else { continue };
+        line.push(b'\n');
+        // A command that is lost with its stream is sent again by whoever waits for its effect.
+        if writer.write_all(&line).await.is_err() {
+            return;
+        }
+    }
+}

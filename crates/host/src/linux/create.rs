@@ -1,0 +1,237 @@
+//! Making and starting an instance: its directory, its drives, its process, its configuration.
+//! What fails on the way leaves nothing behind.
+
+use super::instance::{Instance, Live};
+use super::layout::{create_file, make_dir, names as files, replace};
+use super::manifest::Manifest;
+use super::store::copy_sparse;
+use super::supervise::{self, Fifos};
+use super::{Shared, blank, cgroup, control, errors, initramfs};
+use crate::HostError;
+use hearth_firecracker::{
+    Action, ApiError, BootSource, Client, Directory, Drive, MachineConfig, Spawn, Vsock, names,
+};
+use hearth_guest::{Config, GUEST_CID, STATUS_DRIVE_BYTES, encode_config};
+use hearth_model::{Boot, Create, End, Exit, Owner, ReadyCheck, Stage};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::Arc;
+
+/// For a kernel of a distribution in Firecracker 1.12: the devices that its drivers would look for
+/// in vain are named, and Ctrl-Alt-Del arrives (which it doesn't with `i8042.nopnp`).
+const BOOT_ARGS: &str = "console=ttyS0 reboot=k panic=1 pci=off quiet loglevel=4 \
+     8250.nr_uarts=1 i8042.noaux i8042.nomux i8042.dumbkbd random.trust_cpu=on";
+
+/// Makes an instance, unless there is one by that name.
+pub(super) async fn create(shared: Arc<Shared>, create: Create) -> Result<(), HostError> {
+    let Some(instance) = claim_name(&shared, &create)? else { return Ok(()) };
+    shared.bump();
+    let result = make(&shared, &instance, &create).await;
+    if result.is_err() {
+        abandon(&shared, &instance).await;
+    }
+    shared.bump();
+    result
+}
+
+/// Enters the instance among those there are, so that it is seen from now on. `None` where it is
+/// there already.
+fn claim_name(shared: &Shared, create: &Create) -> Result<Option<Arc<Instance>>, HostError> {
+    let dir = shared.layout.instance(&create.instance);
+    let mut instances = shared.instances();
+    if instances.contains_key(&create.instance) {
+        return Ok(None);
+    }
+    if dir.exists() {
+        return Err(HostError::permanent(format!(
+            "cannot make instance {}: {} is there and is not known",
+            create.instance,
+            dir.display()
+        )));
+    }
+    make_dir(&dir).map_err(errors::file("make", &dir))?;
+    let directory = Arc::new(Directory::open(&dir).map_err(errors::file("open", &dir))?);
+    let manifest = Manifest::new(create);
+    let instance = Arc::new(Instance::new(create.instance.clone(), &manifest, directory));
+    instances.insert(create.instance.clone(), Arc::clone(&instance));
+    Ok(Some(instance))
+}
+
+async fn make(
+    shared: &Arc<Shared>,
+    instance: &Arc<Instance>,
+    create: &Create,
+) -> Result<(), HostError> {
+    let mut manifest = Manifest::new(create);
+    let laid = {
+        let (shared, create, manifest) = (Arc::clone(shared), create.clone(), manifest.clone());
+        tokio::task::spawn_blocking(move || lay_out(&shared, &create, &manifest))
+    };
+    laid.await.map_err(errors::task)??;
+    let spawn = Spawn {
+        binary: shared.firecracker.clone(),
+        directory: Arc::clone(&instance.directory),
+        id: create.instance.as_str().to_owned(),
+        cgroup: cgroup::make(shared.cgroup.as_deref(), &create.instance),
+        factor: factor(shared),
+    };
+    let launched = spawn.launch().await.map_err(|error| {
+        HostError::transient(format!("cannot start instance {}", create.instance)).because(error)
+    })?;
+    manifest.process = Some(launched.process.identity().clone());
+    instance.set_live(Live { process: launched.process, client: launched.client });
+    let Some(live) = instance.live() else { return Ok(()) };
+    configure(&live.client, create).await.map_err(|error| refused(create, error))?;
+    manifest.started = true;
+    let dir = instance.directory.path();
+    manifest.write(dir).map_err(errors::file("write the manifest in", dir))?;
+    live.client.action(Action::InstanceStart).await.map_err(|error| refused(create, error))?;
+    let fifos = Fifos { console: launched.console, log: launched.log };
+    supervise::start(shared, Arc::clone(instance), fifos);
+    Ok(())
+}
+
+pub(super) fn factor(shared: &Shared) -> f32 {
+    u16::try_from(shared.factor()).map_or(f32::from(u16::MAX), f32::from)
+}
+
+fn refused(create: &Create, error: ApiError) -> HostError {
+    let message = format!("cannot start instance {}", create.instance);
+    if error.is_transient() {
+        HostError::transient(message).because(error)
+    } else {
+        HostError::permanent(message).because(error)
+    }
+}
+
+/// Everything on disk, before there is a process. Blocks.
+fn lay_out(shared: &Shared, create: &Create, manifest: &Manifest) -> Result<(), HostError> {
+    let dir = shared.layout.instance(&create.instance);
+    manifest.write(&dir).map_err(errors::file("write the manifest in", &dir))?;
+    link(shared, &create.images.kernel, &dir.join(files::KERNEL))?;
+    if create.spec.boot == Boot::Raw {
+        if let Some(rootfs) = &create.images.rootfs {
+            // A raw guest mounts its root as it likes, so it gets a copy of its own.
+            let target = dir.join(files::ROOTFS);
+            copy_sparse(&shared.images.path(rootfs), &target)
+                .map_err(errors::file("copy the rootfs to", &target))?;
+        }
+        return Ok(());
+    }
+    let rootfs = create.images.rootfs.as_ref().ok_or_else(|| {
+        HostError::permanent(format!("instance {} has no rootfs", create.instance))
+    })?;
+    link(shared, rootfs, &dir.join(files::ROOTFS))?;
+    let initrd = initramfs::for_modules(&shared.images, create.images.modules.as_ref())?;
+    hard_link(&initrd, &dir.join(files::INITRD))?;
+    blank::make(&shared.images, create.spec.disk_mib, &dir.join(files::SCRATCH))?;
+    let status = dir.join(files::STATUS);
+    create_file(&status)
+        .and_then(|file| file.set_len(STATUS_DRIVE_BYTES as u64))
+        .map_err(errors::file("make", &status))?;
+    let drive = shared.layout.config_drive(&create.instance);
+    let bytes = encode_config(&config(create)).map_err(|error| {
+        let message = format!("cannot make the config drive of instance {}", create.instance);
+        HostError::permanent(message).because(error)
+    })?;
+    replace(&drive, &bytes).map_err(errors::file("write", &drive))?;
+    let name = dir.join(files::CONFIG);
+    symlink(&drive, &name).map_err(errors::file("make", &name))
+}
+
+fn link(shared: &Shared, digest: &hearth_model::Digest, name: &Path) -> Result<(), HostError> {
+    let image = shared.images.path(digest);
+    if !image.exists() {
+        return Err(HostError::permanent(format!("image {digest} is not in the store any more")));
+    }
+    hard_link(&image, name)
+}
+
+fn hard_link(from: &Path, name: &Path) -> Result<(), HostError> {
+    std::fs::hard_link(from, name).map_err(errors::file("make", name))
+}
+
+fn config(create: &Create) -> Config {
+    let spec = &create.spec;
+    let check = spec.ready.as_ref().map(|ready| match &ready.check {
+        ReadyCheck::Http { port, path } => {
+            hearth_guest::ReadyCheck::Http { port: *port, path: path.clone() }
+        }
+        ReadyCheck::Tcp { port } => hearth_guest::ReadyCheck::Tcp { port: *port },
+        ReadyCheck::Exec(cmd) => hearth_guest::ReadyCheck::Exec(cmd.clone()),
+        ReadyCheck::Notify => hearth_guest::ReadyCheck::Notify,
+    });
+    Config {
+        instance: create.instance.as_str().to_owned(),
+        rootfs: spec.rootfs.as_ref().map_or_else(String::new, ToString::to_string),
+        cmd: spec.cmd.clone(),
+        env: spec.env.clone(),
+        stage: match create.stage {
+            Stage::Init => hearth_guest::Stage::Init,
+            Stage::App => hearth_guest::Stage::App,
+        },
+        ready: check.map(|check| hearth_guest::Ready { check }),
+        stop_timeout_s: spec.stop_timeout_s,
+        identity: match &create.owner {
+            Owner::Job(identity) => Some(control::to_wire(identity, &create.instance)),
+            Owner::Pool => None,
+        },
+    }
+}
+
+/// Every call but the start. The order of the drives is the guest's `vda` to `vdd`.
+async fn configure(client: &Client, create: &Create) -> Result<(), ApiError> {
+    let spec = &create.spec;
+    let machine = MachineConfig {
+        // Firecracker refuses what it can't have, in its own words.
+        vcpu_count: u8::try_from(spec.resources.vcpu).unwrap_or(u8::MAX),
+        mem_size_mib: spec.resources.mem_mib,
+    };
+    client.machine_config(&machine).await?;
+    let init = spec.boot == Boot::Init;
+    client
+        .boot_source(&BootSource {
+            kernel_image_path: files::KERNEL.to_owned(),
+            initrd_path: init.then(|| files::INITRD.to_owned()),
+            boot_args: Some(BOOT_ARGS.to_owned()),
+        })
+        .await?;
+    let drive = |drive_id: &str, path: &str| Drive {
+        drive_id: drive_id.to_owned(),
+        path_on_host: path.to_owned(),
+        is_root_device: false,
+        is_read_only: false,
+    };
+    if init {
+        let read_only = |drive: Drive| Drive { is_read_only: true, ..drive };
+        client.drive(&read_only(drive("rootfs", files::ROOTFS))).await?;
+        client.drive(&drive("scratch", files::SCRATCH)).await?;
+        client.drive(&read_only(drive("config", files::CONFIG))).await?;
+        client.drive(&drive("status", files::STATUS)).await?;
+    } else if spec.rootfs.is_some() {
+        let root = Drive { is_root_device: true, ..drive("rootfs", files::ROOTFS) };
+        client.drive(&root).await?;
+    }
+    let uds_path = names::VSOCK_SOCKET.to_owned();
+    client.vsock(&Vsock { guest_cid: GUEST_CID, uds_path }).await?;
+    client.entropy().await
+}
+
+/// Takes back a creation that failed. What can't be taken back is seen as an exit.
+async fn abandon(shared: &Arc<Shared>, instance: &Arc<Instance>) {
+    if let Some(live) = instance.live() {
+        let killed = live.process.kill();
+        if let Err(error) = &killed {
+            tracing::error!(instance = %instance.id, %error, "cannot kill a process");
+        }
+        if killed.is_ok() {
+            // Reaped here, since nothing supervises it.
+            let _ = live.process.exited().await;
+        }
+    }
+    instance
+        .set_exited(Exit { end: End::NeverStarted, stop_requested: instance.is_stop_requested() });
+    if let Err(error) = Arc::clone(shared).remove(instance.id.clone()).await {
+        tracing::warn!(instance = %instance.id, error = error.sentence(), "cannot clean up");
+    }
+}

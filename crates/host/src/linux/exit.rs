@@ -1,0 +1,67 @@
+//! How an instance ended: from its status drive first, then its console, then its process.
+//! What can't be learned is said to be unknown, never success.
+
+use super::instance::Instance;
+use super::layout::names;
+use hearth_firecracker::{Console, ProcessExit};
+use hearth_guest::{DriveError, Ending, STATUS_DRIVE_BYTES, Status, decode_status};
+use hearth_model::{Boot, End, Exit};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+/// Lines of the console that a panic is shown with.
+const PANIC_LINES: usize = 8;
+
+/// What the guest wrote before its end, where it did.
+pub(super) fn status(directory: &Path) -> io::Result<Option<Status>> {
+    let mut bytes = Vec::new();
+    let drive = File::open(directory.join(names::STATUS))?;
+    drive.take(STATUS_DRIVE_BYTES as u64).read_to_end(&mut bytes)?;
+    match decode_status(&bytes) {
+        Ok(status) => Ok(Some(status)),
+        Err(DriveError::Blank) => Ok(None),
+        Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+    }
+}
+
+/// How it ended. `console` is what is left of it, for instances that were seen to end.
+pub(super) fn classify(
+    instance: &Instance,
+    status: Option<&Status>,
+    console: Option<&Console>,
+    process: ProcessExit,
+) -> Exit {
+    let asked = instance.is_stop_requested();
+    // Before it has read its config a guest doesn't know its name; the drive is its own anyway.
+    let own =
+        |status: &&Status| status.instance.is_empty() || status.instance == instance.id.as_str();
+    if let Some(status) = status.filter(own) {
+        let stop_requested = asked || status.exit.stop_requested;
+        return Exit { end: guest_end(&status.exit), stop_requested };
+    }
+    let panic = console.and_then(Console::panic).zip(console);
+    let end = match (panic, process) {
+        (Some((reason, console)), _) => {
+            End::Panic(format!("{reason}\n{}", console.tail(PANIC_LINES).join("\n")))
+        }
+        (None, ProcessExit::Unknown) => End::Unknown,
+        (None, ProcessExit::Code(0)) => End::Vmm(match instance.boot {
+            Boot::Raw => "the guest shut down or restarted".to_owned(),
+            Boot::Init => "the guest restarted without a word of how its command ended".to_owned(),
+        }),
+        (None, process) => End::Vmm(process.to_string()),
+    };
+    Exit { end, stop_requested: asked }
+}
+
+fn guest_end(exit: &hearth_guest::Exit) -> End {
+    match &exit.ending {
+        Ending::Code(0) => End::Code(0),
+        Ending::Code(_) | Ending::Signal(_) if exit.out_of_memory => End::OutOfMemory,
+        Ending::Code(code) => End::Code(*code),
+        Ending::Signal(signal) => End::Signal(*signal),
+        Ending::NotStarted(detail) => End::NotStarted(detail.clone()),
+        Ending::SetUp(detail) => End::SetUp(detail.clone()),
+    }
+}

@@ -1,0 +1,124 @@
+//! One instance in memory: what is known of it, for all who ask at the same time. It does nothing
+//! by itself.
+
+use super::layout::names;
+use super::manifest::Manifest;
+use hearth_firecracker::{Client, Directory, Process};
+use hearth_guest::Command;
+use hearth_model::{Boot, Exit, InstanceId, InstanceState, Observed, Slot, SpecHash};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use tokio::sync::{mpsc, watch};
+
+/// Commands to a guest that may wait for its control stream; each is repeated by its sender.
+const COMMANDS_MAX: usize = 8;
+
+/// An instance.
+#[derive(Debug)]
+pub(super) struct Instance {
+    pub(super) id: InstanceId,
+    pub(super) slot: Slot,
+    pub(super) hash: SpecHash,
+    pub(super) boot: Boot,
+    pub(super) has_rootfs: bool,
+    pub(super) directory: Arc<Directory>,
+    /// Commands for the guest; the supervisor takes the receiving end.
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) commands_taken: Mutex<Option<mpsc::Receiver<Command>>>,
+    /// The last report's identity, for those who tell one.
+    pub(super) told: watch::Sender<Option<hearth_guest::Identity>>,
+    state: watch::Sender<InstanceState>,
+    live: OnceLock<Live>,
+    alive: AtomicBool,
+    stop_requested: AtomicBool,
+}
+
+/// The process of an instance and its API.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) process: Process,
+    pub(super) client: Client,
+}
+
+impl Instance {
+    pub(super) fn new(id: InstanceId, manifest: &Manifest, directory: Arc<Directory>) -> Instance {
+        let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+        let stop_requested = directory.join(names::STOP_REQUESTED).exists();
+        Instance {
+            id,
+            slot: manifest.slot(),
+            hash: manifest.hash(),
+            boot: manifest.boot(),
+            has_rootfs: manifest.has_rootfs,
+            directory,
+            commands,
+            commands_taken: Mutex::new(Some(receiver)),
+            told: watch::channel(None).0,
+            state: watch::channel(InstanceState::Booting).0,
+            live: OnceLock::new(),
+            alive: AtomicBool::new(false),
+            stop_requested: AtomicBool::new(stop_requested),
+        }
+    }
+
+    pub(super) fn state(&self) -> InstanceState {
+        self.state.borrow().clone()
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<InstanceState> {
+        self.state.subscribe()
+    }
+
+    pub(super) fn observed(&self) -> Observed {
+        Observed { slot: self.slot, hash: self.hash, state: self.state() }
+    }
+
+    pub(super) fn live(&self) -> Option<&Live> {
+        self.live.get()
+    }
+
+    /// Gives it its process; only the first call counts.
+    pub(super) fn set_live(&self, live: Live) {
+        if self.live.set(live).is_ok() {
+            self.alive.store(true, Ordering::Release);
+        }
+    }
+
+    pub(super) fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Acquire)
+    }
+
+    /// The process is gone; the flag is down before anything else is known of the exit.
+    pub(super) fn set_dead(&self) {
+        self.alive.store(false, Ordering::Release);
+    }
+
+    /// Whether this is news. An exit is final.
+    pub(super) fn set_state(&self, new: InstanceState) -> bool {
+        self.state.send_if_modified(|state| {
+            let news = !matches!(state, InstanceState::Exited(_)) && *state != new;
+            if news {
+                *state = new;
+            }
+            news
+        })
+    }
+
+    pub(super) fn set_exited(&self, exit: Exit) -> bool {
+        self.set_dead();
+        self.set_state(InstanceState::Exited(exit))
+    }
+
+    pub(super) fn is_stop_requested(&self) -> bool {
+        self.stop_requested.load(Ordering::Acquire)
+    }
+
+    /// Remembers, over a restart of the daemon too, that the end was asked for.
+    pub(super) fn request_stop(&self) {
+        self.stop_requested.store(true, Ordering::Release);
+        let marker = self.directory.join(names::STOP_REQUESTED);
+        if let Err(error) = std::fs::write(&marker, "") {
+            tracing::warn!(instance = %self.id, %error, "cannot write the marker of a stop");
+        }
+    }
+}

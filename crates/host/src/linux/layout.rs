@@ -1,0 +1,120 @@
+//! Where everything of this host lies: the state directory and the runtime directory. Files are
+//! 0600 and directories 0700; what is replaced is replaced whole, by a rename of a synced file.
+
+use super::errors;
+use crate::HostError;
+use hearth_model::InstanceId;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Names in the directory of an instance, beside those of Firecracker.
+pub(super) mod names {
+    pub(in crate::linux) const MANIFEST: &str = "manifest.json";
+    pub(in crate::linux) const KERNEL: &str = "kernel";
+    pub(in crate::linux) const INITRD: &str = "initrd";
+    pub(in crate::linux) const ROOTFS: &str = "rootfs";
+    pub(in crate::linux) const SCRATCH: &str = "scratch.img";
+    pub(in crate::linux) const CONFIG: &str = "config.img";
+    pub(in crate::linux) const STATUS: &str = "status.img";
+    /// Its presence says that Hearth asked for the end.
+    pub(in crate::linux) const STOP_REQUESTED: &str = "stop-requested";
+}
+
+/// The directories.
+#[derive(Debug)]
+pub(super) struct Layout {
+    state: PathBuf,
+    runtime: PathBuf,
+}
+
+impl Layout {
+    pub(super) fn open(state: &Path, runtime: Option<&Path>) -> Result<Layout, HostError> {
+        let state = std::path::absolute(state).map_err(errors::file("find", state))?;
+        for dir in [&state, &state.join("images"), &state.join("instances"), &state.join("logs")] {
+            make_dir(dir).map_err(errors::file("make", dir))?;
+        }
+        let runtime = match runtime {
+            Some(runtime) => {
+                make_dir(runtime).map_err(errors::file("make", runtime))?;
+                std::path::absolute(runtime).map_err(errors::file("find", runtime))?
+            }
+            None => runtime_dir(&state)?,
+        };
+        Ok(Layout { state, runtime })
+    }
+
+    pub(super) fn images(&self) -> PathBuf {
+        self.state.join("images")
+    }
+
+    pub(super) fn instances(&self) -> PathBuf {
+        self.state.join("instances")
+    }
+
+    pub(super) fn instance(&self, id: &InstanceId) -> PathBuf {
+        self.instances().join(id.as_str())
+    }
+
+    pub(super) fn config_drive(&self, id: &InstanceId) -> PathBuf {
+        self.runtime.join(format!("config-{id}.img"))
+    }
+
+    /// The newer of the two files of an instance's log.
+    pub(super) fn log(&self, id: &InstanceId) -> PathBuf {
+        self.state.join("logs").join(format!("{id}.log"))
+    }
+
+    /// Removes all of an instance but its logs. Succeeds where nothing is there.
+    pub(super) fn remove_instance(&self, id: &InstanceId) -> Result<(), HostError> {
+        let config = self.config_drive(id);
+        absent_is_fine(std::fs::remove_file(&config)).map_err(errors::file("remove", &config))?;
+        let dir = self.instance(id);
+        absent_is_fine(std::fs::remove_dir_all(&dir)).map_err(errors::file("remove", &dir))
+    }
+}
+
+/// Makes a directory and those above it, mode 0700; one that is there stays as it is.
+pub(super) fn make_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Opens a new or emptied file of mode 0600.
+pub(super) fn create_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+/// Replaces a file whole, durably: whoever reads it sees the old or the new one.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let mut file = create_file(Path::new(&new))?;
+    file.write_all(bytes)?;
+    file.sync_data()?;
+    std::fs::rename(&new, path)?;
+    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+}
+
+pub(super) fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// The first of the usual places that can be written.
+fn runtime_dir(state: &Path) -> Result<PathBuf, HostError> {
+    let user = std::env::var_os("XDG_RUNTIME_DIR").map(|dir| Path::new(&dir).join("hearth"));
+    let candidates = [Some(PathBuf::from("/run/hearth")), user];
+    let usable = |dir: &PathBuf| {
+        make_dir(dir).is_ok() && rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok()
+    };
+    if let Some(dir) = candidates.into_iter().flatten().find(usable) {
+        return Ok(dir);
+    }
+    let dir = state.join("run");
+    make_dir(&dir).map_err(errors::file("make", &dir))?;
+    Ok(dir)
+}

@@ -1,0 +1,399 @@
+//! The store of images: `images/<digest>`, each a copy that never changes, made the first time
+//! that a spec names it. Instances hold hard links to it, so a user may replace an image at any
+//! time. It never follows a link out of the images directory.
+
+use super::images::Kind;
+use super::layout::{Layout, absent_is_fine, create_file, replace};
+use super::{errors, lock};
+use crate::HostError;
+use hearth_model::{Digest, ImageName, Images, Spec};
+use rustix::fs::{Mode, OFlags, ResolveFlags, SeekFrom};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes that are read at once.
+const CHUNK_BYTES: usize = 1024 * 1024;
+/// Zeroes of this length and alignment become a hole.
+const BLOCK_BYTES: usize = 4096;
+/// A file that changed less than this long ago may change again within the same time stamp.
+const SETTLED_S: i64 = 2;
+/// Files whose digests are remembered.
+const REMEMBERED_MAX: usize = 1024;
+
+/// The store, and the directory that it copies from.
+#[derive(Debug)]
+pub(super) struct ImageStore {
+    dir: PathBuf,
+    source: PathBuf,
+    digests: Mutex<HashMap<Stamp, Digest>>,
+    temporary: AtomicU64,
+}
+
+/// What says that a file is still the one that was digested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    stamp: Stamp,
+    digest: String,
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Stamp {
+        Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        let now = jiff::Timestamp::now().as_second();
+        now.saturating_sub(self.changed.0.max(self.modified.0)) > SETTLED_S
+    }
+}
+
+impl ImageStore {
+    pub(super) fn open(layout: &Layout, source: PathBuf) -> Result<ImageStore, HostError> {
+        let dir = layout.images();
+        let source = std::path::absolute(&source).map_err(errors::file("find", &source))?;
+        for entry in std::fs::read_dir(&dir).map_err(errors::file("read", &dir))?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with("new-") {
+                absent_is_fine(std::fs::remove_file(entry.path()))
+                    .map_err(errors::file("remove", &entry.path()))?;
+            }
+        }
+        let digests = remembered(&dir.join("digests.json"));
+        let temporary = AtomicU64::new(0);
+        Ok(ImageStore { dir, source, digests: Mutex::new(digests), temporary })
+    }
+
+    /// Where an image of the store lies.
+    pub(super) fn path(&self, digest: &Digest) -> PathBuf {
+        self.dir.join(digest.to_string())
+    }
+
+    /// Where something that is made here, and not by a user, lies.
+    pub(super) fn made(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// A name for a file in the making, unique in this process; renamed or removed by the caller.
+    pub(super) fn temporary(&self) -> PathBuf {
+        let count = self.temporary.fetch_add(1, Ordering::Relaxed);
+        self.dir.join(format!("new-{count}"))
+    }
+
+    /// Checks and copies what a spec names, and says the digests.
+    pub(super) fn resolve(&self, spec: &Spec) -> Result<Images, HostError> {
+        let kernel = self.image(Kind::Kernel, &spec.kernel)?;
+        let modules = format!("{}.modules", spec.kernel);
+        let modules = match ImageName::parse(&modules) {
+            Ok(name) if self.exists(&name) => Some(self.image(Kind::Modules, &name)?),
+            _ => None,
+        };
+        let rootfs = spec.rootfs.as_ref().map(|name| self.image(Kind::rootfs(spec.boot), name));
+        Ok(Images { kernel, modules, rootfs: rootfs.transpose()? })
+    }
+
+    fn exists(&self, name: &ImageName) -> bool {
+        self.source.join(name.as_str()).symlink_metadata().is_ok()
+    }
+
+    fn image(&self, kind: Kind, name: &ImageName) -> Result<Digest, HostError> {
+        let unreadable = || format!("cannot read {} {name}", kind.noun());
+        let file = self.open_image(kind, name)?;
+        let metadata =
+            file.metadata().map_err(|error| HostError::transient(unreadable()).because(error))?;
+        if !metadata.is_file() {
+            let found = if metadata.is_dir() { "a directory" } else { "no regular file" };
+            return Err(unfit(kind, name, &format!("it is {found}; put an image in its place")));
+        }
+        let stamp = Stamp::of(&metadata);
+        let known = lock(&self.digests).get(&stamp).copied();
+        if let Some(digest) = known.filter(|digest| self.path(digest).exists()) {
+            return Ok(digest);
+        }
+        let fault = kind
+            .fault(&file, metadata.len())
+            .map_err(|error| HostError::transient(unreadable()).because(error))?;
+        if let Some(fault) = fault {
+            return Err(unfit(kind, name, &fault));
+        }
+        let digest = self
+            .take(&file, &stamp)
+            .map_err(|error| {
+                let message = format!("cannot copy {} {name} into the store", kind.noun());
+                HostError::transient(message).because(error)
+            })?
+            .ok_or_else(|| {
+                let message = format!("{} {name} is being changed just now", kind.noun());
+                HostError::transient(message)
+            })?;
+        if stamp.is_settled() {
+            self.remember(stamp, digest);
+        }
+        Ok(digest)
+    }
+
+    fn open_image(&self, kind: Kind, name: &ImageName) -> Result<File, HostError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let source = rustix::fs::open(&self.source, flags, Mode::empty()).map_err(|errno| {
+            let message = format!("cannot open the images directory {}", self.source.display());
+            HostError::permanent(message).because(io::Error::from(errno))
+        })?;
+        // A FIFO would wait for its writer without NONBLOCK.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let resolve =
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let opened = rustix::fs::openat2(&source, name.as_str(), flags, Mode::empty(), resolve);
+        opened.map(File::from).map_err(|errno| match errno {
+            rustix::io::Errno::NOENT => {
+                let dir = self.source.display();
+                unfit(kind, name, &format!("there is no such file in {dir}; put it there"))
+            }
+            rustix::io::Errno::LOOP | rustix::io::Errno::XDEV => {
+                let mend = "it is a symbolic link; put the file itself in its place";
+                unfit(kind, name, mend)
+            }
+            errno => HostError::permanent(format!("cannot open {} {name}", kind.noun()))
+                .because(io::Error::from(errno)),
+        })
+    }
+
+    /// Copies the file into the store. `None` where it changed meanwhile.
+    fn take(&self, source: &File, stamp: &Stamp) -> io::Result<Option<Digest>> {
+        let temporary = self.temporary();
+        let taken = (|| {
+            let target = create_file(&temporary)?;
+            let digest = copy_digesting(source, &target, stamp.bytes)?;
+            if Stamp::of(&source.metadata()?) != *stamp {
+                return Ok(None);
+            }
+            target.sync_all()?;
+            std::fs::rename(&temporary, self.path(&digest))?;
+            Ok(Some(digest))
+        })();
+        // After the rename there is nothing by that name any more.
+        let _ = std::fs::remove_file(&temporary);
+        taken
+    }
+
+    fn remember(&self, stamp: Stamp, digest: Digest) {
+        let mut digests = lock(&self.digests);
+        if digests.len() >= REMEMBERED_MAX {
+            digests.clear();
+        }
+        digests.insert(stamp, digest);
+        let all: Vec<_> = digests
+            .iter()
+            .map(|(stamp, digest)| Remembered { stamp: *stamp, digest: digest.to_string() })
+            .collect();
+        let written = serde_json::to_vec(&all)
+            .map_err(io::Error::from)
+            .and_then(|bytes| replace(&self.dir.join("digests.json"), &bytes));
+        if let Err(error) = written {
+            // It costs a later start some time, and nothing else.
+            tracing::warn!(%error, "cannot write the digests of images");
+        }
+    }
+}
+
+fn unfit(kind: Kind, name: &ImageName, fault: &str) -> HostError {
+    HostError::permanent(format!("cannot use {} {name}: {fault}", kind.noun()))
+}
+
+fn remembered(path: &Path) -> HashMap<Stamp, Digest> {
+    let bytes = std::fs::read(path).unwrap_or_default();
+    let all: Vec<Remembered> = serde_json::from_slice(&bytes).unwrap_or_default();
+    let pair = |one: Remembered| Some((one.stamp, Digest::parse(&one.digest)?));
+    all.into_iter().filter_map(pair).collect()
+}
+
+/// Copies a file sparsely without digesting it: shares its blocks where the file system can.
+pub(super) fn copy_sparse(source: &Path, target: &Path) -> io::Result<()> {
+    let source = File::open(source)?;
+    let target = create_file(target)?;
+    if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
+        return Ok(());
+    }
+    let len = source.metadata()?.len();
+    target.set_len(len)?;
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut at = 0;
+    while let Some((start, end)) = next_data(&source, at, len) {
+        copy_range(&source, &target, start, end, &mut chunk, |_| ())?;
+        at = end;
+    }
+    Ok(())
+}
+
+fn copy_digesting(source: &File, target: &File, len: u64) -> io::Result<Digest> {
+    let mut hasher = blake3::Hasher::new();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let zeroes = vec![0; CHUNK_BYTES];
+    target.set_len(len)?;
+    let mut at = 0;
+    while at < len {
+        let (start, end) = next_data(source, at, len).unwrap_or((len, len));
+        let mut hole = start - at;
+        while hole > 0 {
+            let part = hole.min(CHUNK_BYTES as u64);
+            hasher.update(&zeroes[..usize::try_from(part).unwrap_or(CHUNK_BYTES)]);
+            hole -= part;
+        }
+        copy_range(source, target, start, end, &mut chunk, |bytes| {
+            hasher.update(bytes);
+        })?;
+        at = end;
+    }
+    Ok(Digest(*hasher.finalize().as_bytes()))
+}
+
+/// The next range that may hold data at or after `at`. `None` where only a hole is left. A file
+/// system that knows no holes has one range.
+fn next_data(file: &File, at: u64, len: u64) -> Option<(u64, u64)> {
+    if at >= len {
+        return None;
+    }
+    match rustix::fs::seek(file, SeekFrom::Data(at)) {
+        Err(rustix::io::Errno::NXIO) => None,
+        Err(_) => Some((at, len)),
+        Ok(start) => {
+            let end = rustix::fs::seek(file, SeekFrom::Hole(start)).unwrap_or(len);
+            (start < len).then_some((start, end.clamp(start + 1, len)))
+        }
+    }
+}
+
+/// Copies a range and leaves holes where it is zero.
+fn copy_range(
+    source: &File,
+    target: &File,
+    start: u64,
+    end: u64,
+    chunk: &mut [u8],
+    mut see: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    let mut at = start;
+    while at < end {
+        let want = usize::try_from(end - at).unwrap_or(usize::MAX).min(chunk.len());
+        let count = source.read_at(&mut chunk[..want], at)?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        see(&chunk[..count]);
+        let mut block_at = at;
+        for block in chunk[..count].chunks(BLOCK_BYTES) {
+            if block.iter().any(|&byte| byte != 0) {
+                target.write_all_at(block, block_at)?;
+            }
+            block_at += block.len() as u64;
+        }
+        at += count as u64;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, ImageStore) {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = dir.path().join("run");
+        let layout = Layout::open(&dir.path().join("state"), Some(&runtime)).unwrap();
+        let source = dir.path().join("images");
+        std::fs::create_dir(&source).unwrap();
+        let store = ImageStore::open(&layout, source).unwrap();
+        (dir, store)
+    }
+
+    fn name(text: &str) -> ImageName {
+        ImageName::parse(text).unwrap()
+    }
+
+    #[test]
+    fn an_image_is_copied_by_its_digest_with_its_holes() {
+        let (_dir, store) = store();
+        let path = store.source.join("disk");
+        let file = File::create(&path).unwrap();
+        file.set_len(64 * 1024 * 1024).unwrap();
+        file.write_all_at(b"middle", 3_000_001).unwrap();
+        let digest = store.image(Kind::Disk, &name("disk")).unwrap();
+        let original = std::fs::read(&path).unwrap();
+        assert_eq!(digest.0, *blake3::hash(&original).as_bytes());
+        let copy = store.path(&digest);
+        assert!(std::fs::read(&copy).unwrap() == original);
+        assert!(copy.metadata().unwrap().blocks() * 512 < 4 * 1024 * 1024);
+        let again = store.made("again");
+        copy_sparse(&copy, &again).unwrap();
+        assert!(std::fs::read(&again).unwrap() == original);
+        assert!(again.metadata().unwrap().blocks() * 512 < 4 * 1024 * 1024);
+    }
+
+    #[test]
+    fn an_image_that_is_replaced_gets_another_digest_and_the_old_copy_stays() {
+        let (_dir, store) = store();
+        let path = store.source.join("disk");
+        std::fs::write(&path, "one").unwrap();
+        let first = store.image(Kind::Disk, &name("disk")).unwrap();
+        std::fs::write(&path, "two").unwrap();
+        let second = store.image(Kind::Disk, &name("disk")).unwrap();
+        assert_ne!(first, second);
+        assert_eq!(std::fs::read(store.path(&first)).unwrap(), b"one");
+    }
+
+    #[test]
+    fn a_digest_is_remembered_over_a_restart() {
+        let (dir, store) = store();
+        let path = store.source.join("disk");
+        std::fs::write(&path, "one").unwrap();
+        let digest = store.image(Kind::Disk, &name("disk")).unwrap();
+        let stamp = Stamp::of(&path.metadata().unwrap());
+        store.remember(stamp, digest);
+        let layout = Layout::open(&dir.path().join("state"), Some(dir.path())).unwrap();
+        let again = ImageStore::open(&layout, store.source.clone()).unwrap();
+        assert_eq!(lock(&again.digests).get(&stamp), Some(&digest));
+    }
+
+    #[test]
+    fn what_is_no_file_beneath_the_directory_is_refused_with_the_mend() {
+        let (dir, store) = store();
+        std::fs::write(dir.path().join("secret"), "x").unwrap();
+        std::os::unix::fs::symlink("../secret", store.source.join("link")).unwrap();
+        std::fs::create_dir(store.source.join("dir")).unwrap();
+        std::fs::write(store.source.join("empty"), "").unwrap();
+        let fifo = store.source.join("fifo");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, Mode::RUSR | Mode::WUSR).unwrap();
+        let refused = |image| {
+            let error = store.image(Kind::Disk, &name(image)).unwrap_err();
+            assert!(!error.is_transient());
+            error.sentence().replace(&store.source.display().to_string(), "IMAGES")
+        };
+        assert_eq!(
+            refused("absent"),
+            "cannot use rootfs absent: there is no such file in IMAGES; put it there"
+        );
+        assert!(refused("link").contains("symbolic link"));
+        assert!(refused("dir").contains("it is a directory"));
+        assert!(refused("fifo").contains("no regular file"));
+        assert!(refused("empty").contains("empty"));
+        assert_eq!(std::fs::read_dir(&store.dir).unwrap().count(), 0);
+    }
+}

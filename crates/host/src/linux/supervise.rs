@@ -1,0 +1,192 @@
+//! The task of one live instance: from its start to the knowledge of its end. It never ends a
+//! microVM, except where the task itself fails.
+
+use super::instance::{Instance, Live};
+use super::output::{Output, follow};
+use super::{Shared, control, exit, lock};
+use hearth_firecracker::{Console, names};
+use hearth_guest::Stream;
+use hearth_model::{Boot, End, Exit, InstanceState, Phase};
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// How long, after the process is gone, what it had sent may take to be read.
+const LAST_OUTPUT_DEADLINE: Duration = Duration::from_secs(2);
+/// Pause after a FIFO failed to be read, and between two reads of a guest's console flood.
+const DRAIN_PAUSE: Duration = Duration::from_millis(20);
+
+/// The reading ends of an instance's FIFOs.
+#[derive(Debug)]
+pub(super) struct Fifos {
+    pub(super) console: Console,
+    pub(super) log: Console,
+}
+
+impl Fifos {
+    /// Those of an instance that was spawned by another daemon.
+    pub(super) fn open(instance: &Instance) -> io::Result<Fifos> {
+        let console = Console::open(&instance.directory.join(names::CONSOLE_FIFO))?;
+        let log = Console::open(&instance.directory.join(names::LOG_FIFO))?;
+        Ok(Fifos { console, log })
+    }
+}
+
+/// Starts the task.
+pub(super) fn start(shared: &Arc<Shared>, instance: Arc<Instance>, fifos: Fifos) {
+    let (host, path) = (Arc::clone(shared), shared.layout.log(&instance.id));
+    shared.spawn(async move {
+        let guard = Guard { shared: Arc::clone(&host), instance: Arc::clone(&instance) };
+        match Output::open(&path) {
+            Ok(output) => supervise(&host, &instance, fifos, Some(Mutex::new(output))).await,
+            Err(error) => {
+                tracing::error!(instance = %instance.id, %error, "cannot write the log");
+                supervise(&host, &instance, fifos, None).await;
+            }
+        }
+        drop(guard);
+    });
+}
+
+/// A panic of the task fails its instance, not the daemon.
+struct Guard {
+    shared: Arc<Shared>,
+    instance: Arc<Instance>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        if let Some(live) = self.instance.live() {
+            let _ = live.process.kill();
+        }
+        let end = End::Vmm("the task that supervised it failed".to_owned());
+        self.instance.set_exited(Exit { end, stop_requested: self.instance.is_stop_requested() });
+        self.shared.bump();
+    }
+}
+
+async fn supervise(
+    shared: &Arc<Shared>,
+    instance: &Arc<Instance>,
+    mut fifos: Fifos,
+    output: Option<Mutex<Output>>,
+) {
+    let Some(live) = instance.live() else { return };
+    let raw = instance.boot == Boot::Raw;
+    if raw {
+        let up = InstanceState::Up {
+            phase: Phase::Running,
+            ready: true,
+            told: None,
+            ready_detail: None,
+        };
+        instance.set_state(up);
+        shared.bump();
+    }
+    let followed = async {
+        match &output {
+            Some(output) if !raw => {
+                follow(shared, instance, output, || !instance.is_alive()).await;
+            }
+            _ => std::future::pending().await,
+        }
+    };
+    let mut followed = std::pin::pin!(followed);
+    let to_log = output.as_ref().filter(|_| raw);
+    let ended = {
+        let controlled = async {
+            if !raw {
+                control::keep(shared, instance).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let drained = drain(&mut fifos, to_log);
+        // Only the exit ends this; the others are dropped, but for the output that goes on below.
+        tokio::select! {
+            biased;
+            ended = ended(live) => ended,
+            () = controlled => return,
+            () = drained => return,
+            () = &mut followed => return,
+        }
+    };
+    instance.set_dead();
+    if !raw && output.is_some() {
+        let _ = tokio::time::timeout(LAST_OUTPUT_DEADLINE * shared.factor(), followed).await;
+    }
+    fifos.console.drain_now();
+    fifos.log.drain_now();
+    finish(shared, instance, Some(&fifos), output.as_ref(), ended);
+}
+
+/// Learns how an instance whose process is gone has ended, and completes its log.
+pub(super) fn finish(
+    shared: &Arc<Shared>,
+    instance: &Instance,
+    fifos: Option<&Fifos>,
+    output: Option<&Mutex<Output>>,
+    ended: hearth_firecracker::ProcessExit,
+) {
+    let status = exit::status(instance.directory.path()).unwrap_or_else(|error| {
+        tracing::warn!(instance = %instance.id, %error, "cannot read the status drive");
+        None
+    });
+    if let Some(output) = output {
+        let mut output = lock(output);
+        let path = shared.layout.log(&instance.id);
+        let completed = match &status {
+            Some(status) => output.complete(&path, &status.tail),
+            None => output.flush(),
+        };
+        if let Err(error) = completed {
+            tracing::warn!(instance = %instance.id, %error, "cannot complete the log");
+        }
+    }
+    let console = fifos.map(|fifos| &fifos.console);
+    let exit = exit::classify(instance, status.as_ref(), console, ended);
+    let said = fifos.map(|fifos| fifos.log.tail(3)).unwrap_or_default();
+    tracing::info!(instance = %instance.id, end = %exit.end, process = %ended, ?said, "ended");
+    if instance.set_exited(exit) {
+        shared.bump();
+    }
+}
+
+/// Waits for the end. A wait that fails says nothing of the process, so it is tried again.
+async fn ended(live: &Live) -> hearth_firecracker::ProcessExit {
+    loop {
+        match live.process.exited().await {
+            Ok(ended) => return ended,
+            Err(error) => tracing::warn!(%error, "cannot wait for a process"),
+        }
+        tokio::time::sleep(DRAIN_PAUSE).await;
+    }
+}
+
+/// Keeps both FIFOs from filling up; a raw guest's console is its output.
+async fn drain(fifos: &mut Fifos, to_log: Option<&Mutex<Output>>) {
+    let Fifos { console, log } = fifos;
+    let console = async {
+        loop {
+            let taken = console.drain().await.unwrap_or(0);
+            if let Some(output) = to_log {
+                let mut output = lock(output);
+                let offset = output.offset();
+                if let Err(error) = output.take(Stream::Stdout, offset, &console.recent(taken)) {
+                    tracing::warn!(%error, "cannot write the log");
+                }
+            }
+            tokio::time::sleep(DRAIN_PAUSE).await;
+        }
+    };
+    let log = async {
+        loop {
+            let _ = log.drain().await;
+            tokio::time::sleep(DRAIN_PAUSE).await;
+        }
+    };
+    // Neither ends.
+    let ((), ()) = tokio::join!(console, log);
+}

@@ -1,0 +1,225 @@
+//! The real host with bare-metal guests. Needs `/dev/kvm`; see `support::variable`.
+
+#[allow(dead_code, unreachable_pub, missing_docs)]
+mod contract;
+mod support;
+
+mod native {
+    use crate::contract::Subject;
+    use crate::support::{Lab, job, raw};
+    use hearth_host::Host;
+    use hearth_model::{Action, End, InstanceState, Owner, Phase, Stage};
+    use std::path::PathBuf;
+
+    const LOAD_ADDRESS: u64 = 0x100_0000;
+
+    /// A directory with guests: `speaker` says `OK` once and halts, `flooder` never stops saying
+    /// `x`, `rebooter` resets the machine.
+    fn images() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut speaker = vec![0x66, 0xba, 0xf8, 0x03];
+        for byte in *b"OK\n" {
+            speaker.extend([0xb0, byte, 0xee]);
+        }
+        speaker.extend([0xf4, 0xeb, 0xfd]);
+        let flooder = vec![0x66, 0xba, 0xf8, 0x03, 0xb0, b'x', 0xee, 0xeb, 0xfd];
+        // The keyboard controller's command 0xfe pulses the reset line.
+        let rebooter = vec![0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfd];
+        for (name, code) in [("speaker", speaker), ("flooder", flooder), ("rebooter", rebooter)] {
+            std::fs::write(dir.path().join(name), elf(&code)).expect("written");
+        }
+        let path = dir.path().to_owned();
+        (dir, path)
+    }
+
+    /// A 64-bit ELF executable with one segment.
+    fn elf(code: &[u8]) -> Vec<u8> {
+        let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+        let mut put = |bytes: &[u8]| elf.extend_from_slice(bytes);
+        put(&2_u16.to_le_bytes());
+        put(&62_u16.to_le_bytes());
+        put(&1_u32.to_le_bytes());
+        for number in [LOAD_ADDRESS, 64, 0] {
+            put(&u64::to_le_bytes(number));
+        }
+        put(&0_u32.to_le_bytes());
+        for number in [64_u16, 56, 1, 0, 0, 0] {
+            put(&number.to_le_bytes());
+        }
+        put(&1_u32.to_le_bytes());
+        put(&5_u32.to_le_bytes());
+        let size = code.len() as u64;
+        for number in [120, LOAD_ADDRESS, LOAD_ADDRESS, size, size, 16] {
+            put(&u64::to_le_bytes(number));
+        }
+        put(code);
+        elf
+    }
+
+    fn is_up(state: &InstanceState) -> bool {
+        matches!(state, InstanceState::Up { phase: Phase::Running, ready: true, .. })
+    }
+
+    fn pid(lab: &Lab, id: &hearth_model::InstanceId) -> i32 {
+        let pid = std::fs::read_to_string(lab.instance_dir(id).join("pid")).expect("a pid file");
+        pid.trim().parse().expect("a pid")
+    }
+
+    fn is_there(pid: i32) -> bool {
+        std::path::Path::new("/proc").join(pid.to_string()).exists()
+    }
+
+    fn kill(pid: i32) {
+        let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+    }
+
+    #[tokio::test]
+    async fn the_real_host_keeps_the_contract_with_bare_guests() {
+        let (_images, path) = images();
+        let lab = Lab::new(path).await;
+        let patience = std::time::Duration::from_secs(30);
+        let subject = Subject { host: &lab.host, service: raw("speaker"), job: None, patience };
+        subject.check().await;
+    }
+
+    #[tokio::test]
+    async fn a_bare_guest_runs_speaks_is_stopped_and_leaves_nothing() {
+        let (_images, path) = images();
+        let lab = Lab::new(path).await;
+        let id = lab.create("a1", raw("speaker"), Stage::App, Owner::Pool).await;
+        lab.wait(&id, is_up).await;
+        assert!(lab.host.alive(&id));
+        lab.says(&id, "OK").await;
+        let tell = Action::Tell { instance: id.clone(), identity: job("web", 1), go: true };
+        lab.host.apply(tell).await.expect("a raw guest needs no telling");
+        let refused = lab.host.apply(Action::Remove { instance: id.clone() }).await;
+        assert!(refused.expect_err("it runs").is_transient());
+        let pid = pid(&lab, &id);
+        lab.stop(&id, 10).await;
+        assert!(!lab.host.alive(&id) && !is_there(pid));
+        let exit = lab.exit(&id).await;
+        assert!(exit.stop_requested && matches!(exit.end, End::Vmm(_)), "{exit:?}");
+        lab.stop(&id, 10).await;
+        lab.remove(&id).await;
+        lab.remove(&id).await;
+        assert!(!lab.instance_dir(&id).exists());
+        assert_eq!(lab.state_of(&id).await, None);
+        assert_eq!(lab.texts(&id).await, ["OK"]);
+        lab.host.apply(Action::DropLogs { instance: id.clone() }).await.expect("dropped");
+        assert!(lab.texts(&id).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_second_creation_by_the_same_name_changes_nothing() {
+        let (_images, path) = images();
+        let lab = Lab::new(path).await;
+        let id = lab.create("a1", raw("speaker"), Stage::App, Owner::Pool).await;
+        let first = pid(&lab, &id);
+        lab.create("a1", raw("speaker"), Stage::App, Owner::Pool).await;
+        assert_eq!(pid(&lab, &id), first);
+        lab.stop(&id, 0).await;
+    }
+
+    #[tokio::test]
+    async fn a_restart_adopts_what_runs_and_learns_what_ended() {
+        let (_images, path) = images();
+        let mut lab = Lab::new(path).await;
+        let stays = lab.create("stays", raw("speaker"), Stage::App, Owner::Pool).await;
+        let dies = lab.create("dies", raw("speaker"), Stage::App, Owner::Pool).await;
+        let (kept, killed) = (pid(&lab, &stays), pid(&lab, &dies));
+        lab.host.close().await;
+        kill(killed);
+        lab.restart().await;
+        lab.wait(&stays, is_up).await;
+        assert_eq!(pid(&lab, &stays), kept);
+        lab.exit(&dies).await;
+        assert!(!lab.host.alive(&dies) && lab.host.alive(&stays));
+        lab.stop(&stays, 0).await;
+        assert!(!is_there(kept));
+        for id in [&stays, &dies] {
+            lab.remove(id).await;
+        }
+        lab.restart().await;
+        assert!(lab.host.observe().await.expect("a look").instances.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_killed_firecracker_is_seen_at_once() {
+        let (_images, path) = images();
+        let lab = Lab::new(path).await;
+        let id = lab.create("a1", raw("flooder"), Stage::App, Owner::Pool).await;
+        lab.wait(&id, is_up).await;
+        kill(pid(&lab, &id));
+        let exit = lab.exit(&id).await;
+        assert!(!exit.stop_requested);
+        assert_eq!(exit.end, End::Vmm("Firecracker ended by signal 9 (killed)".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_resets_ends_its_instance() {
+        let (_images, path) = images();
+        let lab = Lab::new(path).await;
+        let id = lab.create("a1", raw("rebooter"), Stage::App, Owner::Pool).await;
+        let exit = lab.exit(&id).await;
+        assert_eq!(exit.end, End::Vmm("the guest shut down or restarted".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_failed_creation_leaves_nothing() {
+        let (_images, path) = images();
+        let lab = Lab::new(path).await;
+        let mut spec = raw("speaker");
+        spec.resources.mem_mib = 0;
+        let create = lab.creation("a1", spec, Stage::App, Owner::Pool).await;
+        let id = create.instance.clone();
+        let error = lab.host.apply(Action::Create(Box::new(create))).await.expect_err("refused");
+        assert!(!error.is_transient(), "{}", error.sentence());
+        assert!(!lab.instance_dir(&id).exists());
+        assert_eq!(lab.state_of(&id).await, None);
+        let mut gone = lab.creation("a1", raw("speaker"), Stage::App, Owner::Pool).await;
+        gone.images.kernel = hearth_model::Digest([0; 32]);
+        let error = lab.host.apply(Action::Create(Box::new(gone))).await.expect_err("refused");
+        assert!(error.sentence().contains("not in the store"), "{}", error.sentence());
+        assert_eq!(lab.state_of(&id).await, None);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_identified_is_reported_and_left_alone() {
+        let (_images, path) = images();
+        let mut lab = Lab::new(path).await;
+        let id = lab.create("a1", raw("speaker"), Stage::App, Owner::Pool).await;
+        let pid = pid(&lab, &id);
+        let manifest = lab.instance_dir(&id).join("manifest.json");
+        let text = std::fs::read_to_string(&manifest).expect("a manifest");
+        lab.host.close().await;
+        std::fs::write(&manifest, "{").expect("written");
+        lab.restart().await;
+        let seen = lab.host.observe().await.expect("a look");
+        assert!(seen.instances.is_empty());
+        assert!(seen.unidentified[0].contains("cannot read its manifest"), "{seen:?}");
+        assert!(is_there(pid) && manifest.exists());
+        std::fs::write(&manifest, text).expect("written");
+        lab.restart().await;
+        lab.stop(&id, 0).await;
+    }
+
+    #[tokio::test]
+    async fn a_process_that_was_never_started_is_ended_at_the_next_start() {
+        let (_images, path) = images();
+        let mut lab = Lab::new(path).await;
+        let id = lab.create("a1", raw("speaker"), Stage::App, Owner::Pool).await;
+        let pid = pid(&lab, &id);
+        let manifest = lab.instance_dir(&id).join("manifest.json");
+        lab.host.close().await;
+        // As if the daemon had ended between the spawn and the manifest that names the process.
+        let text = std::fs::read_to_string(&manifest).expect("a manifest");
+        let mut fields: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        fields["process"] = serde_json::Value::Null;
+        fields["started"] = false.into();
+        std::fs::write(&manifest, fields.to_string()).expect("written");
+        lab.restart().await;
+        assert_eq!(lab.exit(&id).await.end, End::NeverStarted);
+        assert!(!is_there(pid));
+    }
+}
