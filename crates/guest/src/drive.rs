@@ -1,7 +1,7 @@
 //! The two drives: a header of magic, length and BLAKE3 digest, then JSON.
 //!
 //! Layout: magic (8 bytes), payload length (u32 little-endian), digest of the payload (32 bytes),
-//! payload, zeroes up to a multiple of 512 (config) or to 4 KiB (status).
+//! payload, zeroes up to a multiple of 512 and at least 8 KiB (config) or to 4 KiB (status).
 
 use crate::wire::{Config, Status};
 use serde::{Serialize, de::DeserializeOwned};
@@ -15,6 +15,9 @@ const CONFIG_MAGIC: &[u8; 8] = b"HRTHCFG1";
 const STATUS_MAGIC: &[u8; 8] = b"HRTHSTA1";
 const HEADER_BYTES: usize = 8 + 4 + 32;
 const SECTOR_BYTES: usize = 512;
+/// Smallest config drive, in bytes: guests' kernels look for partition tables in the first 16
+/// sectors and complain on the console, slowly, about a drive that has fewer.
+const CONFIG_DRIVE_BYTES_MIN: usize = 16 * SECTOR_BYTES;
 
 /// Why a drive could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +47,8 @@ pub enum DriveError {
 /// [`DriveError::TooLarge`] over [`CONFIG_DRIVE_BYTES_MAX`].
 pub fn encode_config(config: &Config) -> Result<Vec<u8>, DriveError> {
     let mut bytes = encode(CONFIG_MAGIC, config, CONFIG_DRIVE_BYTES_MAX)?;
-    bytes.resize(bytes.len().next_multiple_of(SECTOR_BYTES), 0);
+    let len = bytes.len().next_multiple_of(SECTOR_BYTES).max(CONFIG_DRIVE_BYTES_MIN);
+    bytes.resize(len, 0);
     Ok(bytes)
 }
 
@@ -114,4 +118,116 @@ fn decode<T: DeserializeOwned>(magic: &[u8; 8], bytes: &[u8]) -> Result<T, Drive
         return Err(DriveError::Damaged);
     }
     serde_json::from_slice(payload).map_err(DriveError::Content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Ending, Exit, Identity, Ready, ReadyCheck, Stage};
+    use proptest::prelude::*;
+
+    fn config() -> impl Strategy<Value = Config> {
+        let check = prop_oneof![
+            (any::<u16>(), ".{0,20}").prop_map(|(port, path)| ReadyCheck::Http { port, path }),
+            any::<u16>().prop_map(|port| ReadyCheck::Tcp { port }),
+            prop::collection::vec(".{0,10}", 0..4).prop_map(ReadyCheck::Exec),
+            Just(ReadyCheck::Notify),
+        ];
+        let identity = (".{0,10}", ".{0,10}", any::<u64>(), ".{0,10}").prop_map(
+            |(job_id, tenant, generation, vm_id)| Identity { job_id, tenant, generation, vm_id },
+        );
+        (
+            (".{0,10}", ".{0,20}", prop::collection::vec(".{0,20}", 0..5), any::<u32>()),
+            prop::collection::btree_map("[A-Z_]{1,10}", ".{0,40}", 0..6),
+            prop_oneof![Just(Stage::Init), Just(Stage::App)],
+            prop::option::of(check.prop_map(|check| Ready { check })),
+            prop::option::of(identity),
+        )
+            .prop_map(
+                |((instance, rootfs, cmd, stop_timeout_s), env, stage, ready, identity)| Config {
+                    instance,
+                    rootfs,
+                    cmd,
+                    env,
+                    stage,
+                    ready,
+                    stop_timeout_s,
+                    identity,
+                },
+            )
+    }
+
+    fn status(ending: Ending, tail: String) -> Status {
+        let exit = Exit { ending, stop_requested: false, out_of_memory: false };
+        Status { instance: "abc".to_owned(), exit, uptime_ms: 1500, tail }
+    }
+
+    #[test]
+    fn a_blank_drive_is_told_from_a_damaged_one() {
+        assert!(matches!(decode_status(&[0; STATUS_DRIVE_BYTES]), Err(DriveError::Blank)));
+        assert!(matches!(decode_config(&[]), Err(DriveError::Blank)));
+        assert!(matches!(decode_status(&[1; STATUS_DRIVE_BYTES]), Err(DriveError::Damaged)));
+    }
+
+    #[test]
+    fn a_config_drive_is_not_taken_for_a_status_drive() {
+        let page = encode_status(&status(Ending::Code(0), String::new())).expect("fits");
+        assert!(matches!(decode_config(&page), Err(DriveError::Damaged)));
+    }
+
+    #[test]
+    fn a_payload_of_another_version_is_named_as_such() {
+        let page = encode(STATUS_MAGIC, &"a string", STATUS_DRIVE_BYTES).expect("fits");
+        assert!(matches!(decode_status(&page), Err(DriveError::Content(_))));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_its_size() {
+        let text = "x".repeat(STATUS_DRIVE_BYTES);
+        let refused = encode_status(&status(Ending::SetUp(text), "tail".to_owned()));
+        let Err(DriveError::TooLarge { bytes, limit }) = refused else { panic!("accepted") };
+        assert!(bytes > limit && limit == STATUS_DRIVE_BYTES);
+    }
+
+    #[test]
+    fn a_tail_keeps_its_end_and_nearly_fills_the_drive() {
+        let tail = (0..2000).map(|n| format!("line {n}\n")).collect::<String>();
+        let page = encode_status(&status(Ending::Code(0), tail.clone())).expect("fits");
+        let kept = decode_status(&page).expect("whole").tail;
+        assert!(tail.ends_with(&kept) && kept.len() > STATUS_DRIVE_BYTES / 2, "{}", kept.len());
+    }
+
+    proptest! {
+        #[test]
+        fn a_config_is_read_back_from_whole_sectors(config in config()) {
+            let drive = encode_config(&config).expect("fits");
+            prop_assert_eq!(drive.len() % SECTOR_BYTES, 0);
+            prop_assert!(drive.len() >= CONFIG_DRIVE_BYTES_MIN);
+            prop_assert_eq!(decode_config(&drive).expect("whole"), config);
+        }
+
+        #[test]
+        fn any_tail_fits_and_stays_a_suffix(tail in "(\\PC|\x01|\n){0,3000}") {
+            let page = encode_status(&status(Ending::Signal(9), tail.clone())).expect("fits");
+            prop_assert_eq!(page.len(), STATUS_DRIVE_BYTES);
+            prop_assert!(tail.ends_with(&decode_status(&page).expect("whole").tail));
+        }
+
+        #[test]
+        fn one_flipped_bit_is_noticed(config in config(), at in any::<prop::sample::Index>()) {
+            let mut drive = encode_config(&config).expect("fits");
+            let used = HEADER_BYTES + serde_json::to_vec(&config).expect("JSON").len();
+            let bit = at.index(used * 8);
+            drive[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(matches!(decode_config(&drive), Err(DriveError::Damaged)));
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode_config(&bytes);
+            let mut bytes = bytes;
+            bytes.splice(0..0, *STATUS_MAGIC);
+            let _ = decode_status(&bytes);
+        }
+    }
 }

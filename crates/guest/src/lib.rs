@@ -32,7 +32,10 @@ pub use wire::{
 pub const CONTROL_PORT: u32 = 1;
 /// vsock port of the log stream: one [`LogCursor`] line in, frames out.
 pub const LOG_PORT: u32 = 2;
-/// vsock port that forwards to a TCP port of the guest's loopback.
+/// vsock port that forwards to a TCP port of the guest's loopback: `PORT\n` in, `OK\n` or
+/// `ERR text\n` out, then bytes both ways. The host must keep its side open until the guest ends
+/// the connection: Firecracker takes a half-close of its Unix socket for the end of both
+/// directions, and what the app was still answering is lost.
 pub const FORWARD_PORT: u32 = 3;
 /// The context id of every guest. It is the same in each: the host tells guests apart by socket.
 pub const GUEST_CID: u32 = 3;
@@ -42,6 +45,7 @@ pub const CONTROL_LINE_BYTES_MAX: usize = 64 * 1024;
 pub const LOG_RING_BYTES: usize = 256 * 1024;
 /// Where a guest finds its identity; replaced atomically at a claim.
 pub const IDENTITY_PATH: &str = "/run/hearth/identity.json";
-/// The socket to which a guest's app writes `ready\n` when its spec says `ready: {notify: true}`.
+/// The Unix stream socket to which a guest's app writes `ready\n` (or `READY=1\n`) when its spec
+/// says `ready: {notify: true}`.
 /// Its path is in the environment of the app as `HEARTH_NOTIFY`.
 pub const NOTIFY_PATH: &str = "/run/hearth/notify.sock";

@@ -2,7 +2,9 @@
 //!
 //! The offset counts the bytes of both streams together since the guest's boot. A reader names
 //! the offset it wants next; where the ring no longer holds it, the first frame's offset is
-//! higher, and the difference is what was lost.
+//! higher, and the difference is what was lost. An offset that the ring has never reached moves
+//! back to its end. After the command's end a reader gets what is left, then the end of the
+//! stream; the guest waits for that up to a second before it reboots.
 
 use serde::{Deserialize, Serialize};
 
@@ -69,5 +71,40 @@ impl LogFrameHeader {
             stream,
             len,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_cursor_is_one_short_line() {
+        let line = serde_json::to_string(&LogCursor { from: 7 }).expect("JSON");
+        assert_eq!(line, r#"{"from":7}"#);
+    }
+
+    #[test]
+    fn a_header_that_is_none_is_refused() {
+        let header = LogFrameHeader { offset: 1, stream: Stream::Stderr, len: 5 };
+        let mut unknown = header.encode();
+        unknown[8] = 3;
+        assert_eq!(LogFrameHeader::decode(&unknown), None);
+        let long = LogFrameHeader { len: LOG_PAYLOAD_BYTES_MAX as u32 + 1, ..header };
+        assert_eq!(LogFrameHeader::decode(&long.encode()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_header_is_read_back(
+            offset in any::<u64>(),
+            err in any::<bool>(),
+            len in 0..=LOG_PAYLOAD_BYTES_MAX as u32,
+        ) {
+            let stream = if err { Stream::Stderr } else { Stream::Stdout };
+            let header = LogFrameHeader { offset, stream, len };
+            prop_assert_eq!(LogFrameHeader::decode(&header.encode()), Some(header));
+        }
     }
 }

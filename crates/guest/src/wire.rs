@@ -47,7 +47,9 @@ pub struct Identity {
     pub vm_id: String,
 }
 
-/// When the command counts as ready.
+/// When the command counts as ready. A check that has passed is not made again: readiness is
+/// about the start. Checks begin 50 ms apart and slow down to one a second; one of http or tcp
+/// may take 1 s, one of exec 5 s.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ready {
     /// What is checked, inside the guest, on its loopback.
@@ -58,7 +60,7 @@ pub struct Ready {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReadyCheck {
-    /// GET answers 2xx or 3xx.
+    /// GET answers 2xx or 3xx. Redirects are not followed.
     Http {
         /// TCP port on the guest's loopback.
         port: u16,
@@ -76,12 +78,15 @@ pub enum ReadyCheck {
     Notify,
 }
 
-/// Host to guest, one JSON line each. Every command is idempotent.
+/// Host to guest, one JSON line each. Every command is idempotent, and each is answered by a
+/// [`Report`], even where it changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "do")]
 pub enum Command {
     /// Replaces the identity file, then starts the command if it was held and `go` is true. A
-    /// guest ignores a generation lower than the one it has. Sets the wall clock as well.
+    /// guest ignores a generation lower than the one it has, and another job than its own: the
+    /// report then shows the identity it kept. Sets the wall clock as well, where it is off by
+    /// more than half a second.
     Identity {
         /// Whose it is now.
         identity: Identity,
@@ -90,7 +95,9 @@ pub enum Command {
         /// The host's wall clock, nanoseconds since 1970 UTC.
         clock_ns: u64,
     },
-    /// Stop signal, then SIGKILL after `timeout_s`, sync, status drive, reboot.
+    /// SIGTERM to the command's process group, SIGKILL after `timeout_s`, status drive, sync,
+    /// reboot. A command that is still held ends at once, as [`Ending::Signal`] 15. A second stop
+    /// may only bring SIGKILL nearer. Ctrl-Alt-Del is a stop with the config's `stop_timeout_s`.
     Stop {
         /// Seconds from the stop signal to SIGKILL.
         timeout_s: u32,
@@ -131,7 +138,8 @@ pub enum Phase {
 /// What the status drive holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// The instance of the config drive, so that a stale drive is recognised.
+    /// The instance of the config drive, so that a stale drive is recognised. Empty where the
+    /// config drive could not be read.
     pub instance: String,
     /// How the command ended.
     pub exit: Exit,
@@ -166,4 +174,55 @@ pub enum Ending {
     NotStarted(String),
     /// The init could not prepare the guest (a drive, a mount); the text says what.
     SetUp(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check<T>(value: &T, json: &str)
+    where
+        T: Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+    {
+        assert_eq!(serde_json::to_string(value).expect("JSON"), json);
+        assert_eq!(&serde_json::from_str::<T>(json).expect(json), value);
+    }
+
+    #[test]
+    fn commands_and_reports_keep_their_form() {
+        let identity = Identity {
+            job_id: "web-1".to_owned(),
+            tenant: "prod".to_owned(),
+            generation: 3,
+            vm_id: "vm-abc".to_owned(),
+        };
+        check(
+            &Command::Identity { identity: identity.clone(), go: true, clock_ns: 5 },
+            r#"{"do":"identity","identity":{"job_id":"web-1","tenant":"prod","generation":3,"vm_id":"vm-abc"},"go":true,"clock_ns":5}"#,
+        );
+        check(&Command::Stop { timeout_s: 10 }, r#"{"do":"stop","timeout_s":10}"#);
+        let report = Report {
+            instance: "abc".to_owned(),
+            phase: Phase::Held,
+            ready: false,
+            identity: None,
+            ready_detail: None,
+        };
+        check(&report, r#"{"instance":"abc","phase":"held","ready":false,"identity":null}"#);
+    }
+
+    #[test]
+    fn endings_keep_their_form() {
+        check(&Ending::Code(7), r#"{"code":7}"#);
+        check(&Ending::Signal(9), r#"{"signal":9}"#);
+        check(&Ending::NotStarted("x".to_owned()), r#"{"not_started":"x"}"#);
+        check(&Ending::SetUp("x".to_owned()), r#"{"set_up":"x"}"#);
+    }
+
+    #[test]
+    fn a_line_with_fields_of_a_later_version_is_read() {
+        let line = r#"{"do":"stop","timeout_s":1,"why":"later"}"#;
+        let command = serde_json::from_str::<Command>(line).expect("read");
+        assert_eq!(command, Command::Stop { timeout_s: 1 });
+    }
 }
