@@ -116,7 +116,8 @@ impl Engine {
     /// engine stands where the database does.
     ///
     /// # Panics
-    /// Where the planner breaks an invariant of its plan. No microVM depends on this process.
+    /// Where the planner breaks an invariant of its plan, and where the database can't be read after
+    /// a commit that failed: memory would be ahead of the disk. No microVM depends on this process.
     pub fn step(
         &mut self,
         now: &Now,
@@ -307,25 +308,27 @@ impl Engine {
             .collect();
         self.actions.retain(|id, _| !planned.contains(id));
         self.dirty = Dirty::default();
-        if let Ok(loaded) = self.store.load() {
-            let before = std::mem::take(&mut self.instances);
-            self.jobs = loaded.jobs;
-            self.notes = loaded.notes;
-            self.tombstones = loaded.tombstones;
-            self.entries = loaded.entries;
-            self.started.clear();
-            for (id, (mut instance, started)) in loaded.instances {
-                if started {
-                    self.started.insert(id.clone());
-                }
-                instance.busy = self.actions.values().any(|action| *action.instance() == id);
-                if instance.state.is_none() {
-                    instance.state = before.get(&id).and_then(|known| known.state.clone());
-                }
-                self.instances.insert(id, instance);
+        let loaded = match self.store.load() {
+            Ok(loaded) => loaded,
+            Err(error) => panic!("cannot read the database after a failed write: {error}"),
+        };
+        let before = std::mem::take(&mut self.instances);
+        self.jobs = loaded.jobs;
+        self.notes = loaded.notes;
+        self.tombstones = loaded.tombstones;
+        self.entries = loaded.entries;
+        self.started.clear();
+        for (id, (mut instance, started)) in loaded.instances {
+            if started {
+                self.started.insert(id.clone());
             }
-            self.resolving.clear();
+            instance.busy = self.actions.values().any(|action| *action.instance() == id);
+            if instance.state.is_none() {
+                instance.state = before.get(&id).and_then(|known| known.state.clone());
+            }
+            self.instances.insert(id, instance);
         }
+        self.resolving.clear();
         let mut effects: Vec<Effect> = turn
             .replies
             .into_iter()

@@ -332,3 +332,52 @@ async fn a_pool_whose_instances_die_backs_off_and_says_why() {
     assert!((4..=7).contains(&deaths), "{deaths} deaths in 30 s");
     assert_eq!(world.status("web").await.0, Status::Running, "the job itself is unharmed");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_fails_refuses_the_request_does_nothing_and_forgets_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hearth.db");
+    let mut world = World::with(SimConfig::default(), Store::open(&path).unwrap());
+    world.post("web", None, &spec("service", &[])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    let before = world.get("web").await;
+    let seen = world.host.observe().await.unwrap();
+
+    let other = rusqlite::Connection::open(&path).unwrap();
+    let trigger = "CREATE TRIGGER full BEFORE INSERT ON events
+                   BEGIN SELECT RAISE(ABORT, 'the disk is on fire'); END";
+    other.execute_batch(trigger).unwrap();
+    let refused = world.post("api", None, &spec("service", &[])).await.unwrap_err();
+    assert!(matches!(&refused, Refusal::Store { detail, .. } if detail.contains("on fire")));
+    let refused = world.ask(Request::Delete { job: id("web") }).await.unwrap_err();
+    assert!(matches!(refused, Refusal::Store { .. }));
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.host.observe().await.unwrap(), seen, "nothing was done");
+    let api = world.ask(Request::Get { job: id("api") }).await;
+    assert_eq!(api, Err(Refusal::NotFound(id("api"))));
+
+    other.execute_batch("DROP TRIGGER full").unwrap();
+    world.post("api", None, &spec("service", &[])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.status("api").await.0, Status::Running);
+    assert_eq!(world.get("web").await, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_reboot_of_the_host_services_come_back_and_jobs_are_not_run_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hearth.db");
+    let slow = SimConfig { work: Duration::from_secs(3600), ..SimConfig::default() };
+    let mut world = World::with(slow, Store::open(&path).unwrap());
+    world.post("web", None, &spec("service", &[])).await.unwrap();
+    world.post("job", None, &spec("job", &[])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.status("job").await.0, Status::Running);
+    drop(world);
+    // A new host in memory has nothing of what was: as after a reboot that emptied it.
+    let mut world = World::with(SimConfig::default(), Store::open(&path).unwrap());
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.status("web").await.0, Status::Running);
+    let (status, reason) = world.status("job").await;
+    assert_eq!((status, reason.as_deref()), (Status::Failed, Some("exit unknown")));
+}

@@ -262,7 +262,7 @@ impl<'a> Planner<'a> {
         };
         if *told != Some(job.run) {
             if let Some(at) = claimed_at.filter(|_| instance.spec.boot == hearth_model::Boot::Init)
-                && self.overdue(at, limits.claim * limits.time_factor)
+                && self.overdue(at, limits.claim)
             {
                 self.stop(instance, "the guest did not take its identity in time");
                 return;
