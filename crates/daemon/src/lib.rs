@@ -1,1 +1,126 @@
-//! `hearth serve`.
+//! `hearth serve`: the threads, timers, files and sockets around the engine.
+//!
+//! ```text
+//!   http ----\                 .-- replies --> http
+//!   desired --+--> intake --> core (one thread, owns the engine, commits)
+//!   observer-/        ^        '-- actions --> executor --> Host
+//!                     '------------------ done ---'
+//! ```
+//!
+//! It decides nothing about jobs: that is the engine's. It never prints: what a person should see
+//! is returned or logged. Ending it leaves every microVM running.
+
+mod boot;
+mod clock;
+mod convert;
+mod core;
+mod desired;
+mod executor;
+mod http;
+pub mod limits;
+mod listen;
+mod observer;
+mod state_dir;
+mod stop;
+
+pub use boot::{Daemon, start};
+pub use desired::{DEFAULT_DESIRED, DesiredPath};
+pub use listen::{Listen, ListenError};
+pub use state_dir::{StateDirError, default_state_dir};
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What a daemon is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where it listens.
+    pub listen: Listen,
+    /// Where its state lives. Made where it is absent.
+    pub state_dir: PathBuf,
+    /// The images directory; `images` in the state directory where `None`.
+    pub images: Option<PathBuf>,
+    /// The desired-state file.
+    pub desired: DesiredPath,
+    /// Whether a file may delete most of its jobs at once.
+    pub deletions: MassDeletion,
+    /// What runs the microVMs.
+    pub host: HostChoice,
+    /// How far the host's processors and memory are handed out.
+    pub overcommit: Overcommit,
+}
+
+/// What a desired-state file may delete by leaving jobs out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MassDeletion {
+    /// Up to half of its jobs; more is held and shown.
+    Held,
+    /// As many as it leaves out.
+    Allowed,
+}
+
+/// What runs the microVMs.
+#[derive(Clone, Debug)]
+pub enum HostChoice {
+    /// Real Firecracker on this machine.
+    Linux {
+        /// The binary; the one in `PATH` where `None`.
+        firecracker: Option<PathBuf>,
+    },
+    /// Nothing real: microVMs in memory, for trying the API out and for tests.
+    Sim {
+        /// How long a microVM takes to boot.
+        boot: Duration,
+    },
+}
+
+/// How far the host's processors and memory are handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overcommit {
+    /// Virtual CPUs for each processor of the host.
+    pub vcpus_per_cpu: u32,
+    /// MiB of memory that are never handed out.
+    pub memory_reserve_mib: u64,
+}
+
+impl Default for Overcommit {
+    fn default() -> Overcommit {
+        Overcommit {
+            vcpus_per_cpu: limits::VCPUS_PER_CPU,
+            memory_reserve_mib: limits::MEMORY_RESERVE_MIB,
+        }
+    }
+}
+
+/// Why a daemon could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The state directory could not be used.
+    #[error(transparent)]
+    StateDir(#[from] StateDirError),
+    /// The address could not be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The database could not be used.
+    #[error("cannot start from the state in {state_dir}")]
+    Store {
+        /// Which state.
+        state_dir: PathBuf,
+        /// Why.
+        source: Box<hearth_engine::StoreError>,
+    },
+    /// The host cannot run microVMs.
+    #[error("cannot use this machine as a host")]
+    Host {
+        /// Why, and what to do.
+        source: hearth_host::HostError,
+    },
+    /// The operating system refused something that it never should.
+    #[error("cannot {operation}")]
+    System {
+        /// What was being done.
+        operation: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+}

@@ -1,0 +1,190 @@
+//! Puts the parts together, in an order that never leaves half a daemon: lock, socket, host,
+//! database, then the tasks. And takes them apart again, microVMs excepted.
+
+use crate::core::{self, Intake};
+use crate::desired::{self, DesiredState};
+use crate::http::{self, App, Guard, Tunnels};
+use crate::listen::Listener;
+use crate::state_dir::StateDir;
+use crate::stop::Stop;
+use crate::{Config, DaemonError, HostChoice, Listen, Overcommit, executor, limits, observer};
+use hearth_engine::{Engine, Store};
+use hearth_host::linux::{LinuxConfig, LinuxHost};
+use hearth_host::sim::{SimConfig, SimHost};
+use hearth_host::{Host, HostFacts};
+use hearth_planner::{Capacity, Limits};
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// A daemon that serves.
+#[derive(Debug)]
+pub struct Daemon {
+    listen: Listen,
+    facts: HostFacts,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+    core_end: oneshot::Receiver<()>,
+    state_dir: StateDir,
+}
+
+/// Starts a daemon. When this returns it accepts requests.
+///
+/// # Errors
+/// Every [`DaemonError`]. Nothing is left running.
+pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
+    let state_dir = StateDir::open(&config.state_dir)?;
+    let listener = Listener::bind(&config.listen).await?;
+    let listen = listener.address(&config.listen);
+    let host = open_host(&config, &state_dir).await?;
+    let facts = host.facts();
+    let engine = open_engine(&state_dir, &facts, config.overcommit)?;
+
+    let (stop, stopping) = Stop::channel();
+    let (seen_sender, seen) = watch::channel(false);
+    let (desired_sender, desired) = watch::channel(DesiredState::default());
+    let (work, inbox) = mpsc::unbounded_channel();
+    let (intake, core_end) = core::spawn(engine, host.clone(), work)
+        .map_err(|source| DaemonError::System { operation: "start a thread", source })?;
+    let app = App {
+        intake: intake.clone(),
+        host: host.clone(),
+        guard: Guard::new(&listen),
+        seen,
+        desired,
+        stop: stopping.clone(),
+        tunnels: Tunnels::default(),
+    };
+
+    state_dir.publish(&listen.to_string())?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(executor::run(host.clone(), intake.clone(), inbox, stopping.clone()));
+    tasks.spawn(observer::run(host.clone(), intake.clone(), seen_sender, stopping.clone()));
+    tasks.spawn(http::serve(listener, http::router(Arc::new(app)), stopping.clone()));
+    tasks.spawn(watch_file(&config, host, intake, desired_sender, stopping));
+    Ok(Daemon { listen, facts, stop, tasks, core_end, state_dir })
+}
+
+impl Daemon {
+    /// Where it listens, as `HEARTH_URL` takes it.
+    #[must_use]
+    pub fn address(&self) -> &Listen {
+        &self.listen
+    }
+
+    /// What runs the microVMs.
+    #[must_use]
+    pub fn host_facts(&self) -> &HostFacts {
+        &self.facts
+    }
+
+    /// Serves until SIGINT or SIGTERM, then ends within 10 s. MicroVMs stay.
+    ///
+    /// # Errors
+    /// Where the signals cannot be listened to.
+    pub async fn run(mut self) -> Result<(), DaemonError> {
+        let failed = |source| DaemonError::System { operation: "listen to signals", source };
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        tokio::select! {
+            // Both arms are cancel safe.
+            biased;
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::info!("ending; microVMs keep running, the next daemon takes them over");
+        self.stop.send_replace(true);
+        // Each task has a bound of its own for this.
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(cause = %error, "a task of the daemon panicked");
+            }
+        }
+        // With the tasks went every way to the engine, so its thread ends after the last commit.
+        if timeout(limits::DRAIN_CORE, &mut self.core_end).await.is_err() {
+            tracing::warn!("the database is slow; the last commit may be missing");
+        }
+        tracing::info!(state_dir = %self.state_dir.path().display(), "ended");
+        Ok(())
+    }
+}
+
+fn watch_file(
+    config: &Config,
+    host: Arc<dyn Host>,
+    intake: Intake,
+    state: watch::Sender<DesiredState>,
+    stop: Stop,
+) -> impl Future<Output = ()> + use<> {
+    desired::run(config.desired.clone(), config.deletions, host, intake, state, stop)
+}
+
+async fn open_host(config: &Config, state_dir: &StateDir) -> Result<Arc<dyn Host>, DaemonError> {
+    match &config.host {
+        HostChoice::Sim { boot } => {
+            Ok(Arc::new(SimHost::new(SimConfig { boot: *boot, ..SimConfig::default() })))
+        }
+        HostChoice::Linux { firecracker } => {
+            let config = LinuxConfig {
+                state_dir: state_dir.path().to_owned(),
+                images_dir: match &config.images {
+                    Some(images) => images.clone(),
+                    None => state_dir.path().join("images"),
+                },
+                runtime_dir: None,
+                firecracker: firecracker.clone().unwrap_or_else(|| "firecracker".into()),
+                time_factor: None,
+            };
+            let opened = LinuxHost::open(config).await;
+            Ok(Arc::new(opened.map_err(|source| DaemonError::Host { source })?))
+        }
+    }
+}
+
+fn open_engine(
+    state_dir: &StateDir,
+    facts: &HostFacts,
+    overcommit: Overcommit,
+) -> Result<Engine, DaemonError> {
+    let failed = |error| DaemonError::Store {
+        state_dir: state_dir.path().to_owned(),
+        source: Box::new(error),
+    };
+    let time_factor = facts.time_factor.max(1);
+    let limits = Limits::default();
+    let config = hearth_engine::Config {
+        capacity: Capacity {
+            vcpus: u64::from(facts.cpus) * u64::from(overcommit.vcpus_per_cpu),
+            memory_mib: facts.memory_mib.saturating_sub(overcommit.memory_reserve_mib),
+            overhead_mib: facts.overhead_mib,
+        },
+        limits: Limits {
+            boot: limits.boot * time_factor,
+            claim: limits.claim * time_factor,
+            time_factor,
+            ..limits
+        },
+        boot_id: boot_id()?,
+        seed: seed(),
+    };
+    Engine::open(Store::open(&state_dir.path().join("hearth.db")).map_err(failed)?, config)
+        .map_err(failed)
+}
+
+fn boot_id() -> Result<String, DaemonError> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(|source| {
+        DaemonError::System { operation: "read /proc/sys/kernel/random/boot_id", source }
+    })?;
+    Ok(text.trim().to_owned())
+}
+
+/// A number that no other start of a daemon has: the standard library's hasher is seeded by the
+/// operating system.
+fn seed() -> u64 {
+    let mut hasher = std::hash::RandomState::new().build_hasher();
+    hasher.write_u32(std::process::id());
+    hasher.finish()
+}

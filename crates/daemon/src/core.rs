@@ -1,0 +1,164 @@
+//! The thread that owns the engine. It takes all inputs that wait, makes one step of them, and so
+//! one commit, and hands the effects out. Nothing else touches the engine or its database.
+
+use crate::{clock, limits};
+use hearth_engine::{ActionId, Effect, Engine, Event, Input, Refusal, Reply, Request, RequestId};
+use hearth_host::Host;
+use hearth_model::{Action, Generation, JobId, Spec};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// What the engine wants carried out.
+#[derive(Debug)]
+pub(crate) enum Work {
+    Apply(ActionId, Action),
+    Resolve(JobId, Generation, Arc<Spec>),
+    WakeIn(Duration),
+}
+
+/// The way to the engine.
+#[derive(Clone, Debug)]
+pub(crate) struct Intake {
+    queue: mpsc::Sender<Message>,
+}
+
+/// Why the engine did not answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AskError {
+    #[error("too many requests wait for the database; try again")]
+    Busy,
+    #[error("the database did not answer in time; what was asked may still happen: look again")]
+    Slow,
+    #[error("the daemon is ending; try again once it is back")]
+    Ending,
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+type Answer = Result<Reply, Refusal>;
+
+#[derive(Debug)]
+enum Message {
+    Ask(Request, oneshot::Sender<Answer>),
+    Input(Input),
+}
+
+impl Intake {
+    /// Asks the engine, and waits until what follows is on disk.
+    pub(crate) async fn ask(&self, request: Request) -> Result<Reply, AskError> {
+        let (sender, answer) = oneshot::channel();
+        self.queue.try_send(Message::Ask(request, sender)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => AskError::Busy,
+            mpsc::error::TrySendError::Closed(_) => AskError::Ending,
+        })?;
+        match tokio::time::timeout(limits::REPLY_DEADLINE, answer).await {
+            Ok(Ok(reply)) => Ok(reply?),
+            Ok(Err(_)) => Err(AskError::Ending),
+            Err(_) => Err(AskError::Slow),
+        }
+    }
+
+    /// Tells the engine something. Waits while the queue is full; lost once the daemon ends, when
+    /// the next one looks for itself.
+    pub(crate) async fn tell(&self, input: Input) {
+        let _ = self.queue.send(Message::Input(input)).await;
+    }
+
+    /// Wakes the engine. A full queue wakes it anyway.
+    pub(crate) fn tick(&self) {
+        let _ = self.queue.try_send(Message::Input(Input::Tick));
+    }
+}
+
+/// Starts the thread. It ends once every [`Intake`] is gone; then the receiver resolves.
+///
+/// The work has no bound of its own: the engine has one action an instance under way at most, and
+/// one look-up a job.
+pub(crate) fn spawn(
+    engine: Engine,
+    host: Arc<dyn Host>,
+    work: mpsc::UnboundedSender<Work>,
+) -> std::io::Result<(Intake, oneshot::Receiver<()>)> {
+    let (queue, inbox) = mpsc::channel(limits::INTAKE_MAX);
+    let (ended, end) = oneshot::channel();
+    std::thread::Builder::new().name("hearth-core".to_owned()).spawn(move || {
+        let core = Core { engine, host, work, waiting: BTreeMap::new(), next_request: 0 };
+        if catch_unwind(AssertUnwindSafe(|| core.run(inbox))).is_err() {
+            // The panic's own message is on stderr already. State in memory may be half changed;
+            // the database holds only whole steps, and the microVMs do not need this process.
+            tracing::error!(
+                "the engine panicked; the daemon aborts, microVMs go on, start it again"
+            );
+            std::process::abort();
+        }
+        let _ = ended.send(());
+    })?;
+    Ok((Intake { queue }, end))
+}
+
+struct Core {
+    engine: Engine,
+    host: Arc<dyn Host>,
+    work: mpsc::UnboundedSender<Work>,
+    waiting: BTreeMap<RequestId, oneshot::Sender<Answer>>,
+    next_request: u64,
+}
+
+impl Core {
+    fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
+        let mut batch = Vec::with_capacity(limits::BATCH_MAX);
+        while inbox.blocking_recv_many(&mut batch, limits::BATCH_MAX) > 0 {
+            let inputs = batch.drain(..).map(|message| self.input(message)).collect();
+            let host = &self.host;
+            let effects = self.engine.step(&clock::now(), inputs, &|id| host.alive(id));
+            for effect in effects {
+                self.hand_out(effect);
+            }
+        }
+    }
+
+    fn input(&mut self, message: Message) -> Input {
+        match message {
+            Message::Input(input) => input,
+            Message::Ask(request, answer) => {
+                self.next_request += 1;
+                let id = RequestId(self.next_request);
+                self.waiting.insert(id, answer);
+                Input::Request(id, request)
+            }
+        }
+    }
+
+    fn hand_out(&mut self, effect: Effect) {
+        let work = match effect {
+            Effect::Reply(id, reply) => {
+                if let Some(answer) = self.waiting.remove(&id) {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(reply);
+                }
+                return;
+            }
+            Effect::Log(event) => return log(&event),
+            Effect::Apply(id, action) => Work::Apply(id, action),
+            Effect::Resolve(job, run, spec) => Work::Resolve(job, run, spec),
+            Effect::WakeIn(duration) => Work::WakeIn(duration),
+        };
+        // Nobody carries it out once the daemon ends; the next one plans it again.
+        let _ = self.work.send(work);
+    }
+}
+
+fn log(event: &Event) {
+    let job = event.job.as_ref().map(tracing::field::display);
+    let instance = event.instance.as_ref().map(tracing::field::display);
+    let generation = event.generation.map(|generation| generation.0);
+    let (kind, message) = (&*event.kind, &*event.message);
+    if kind == "error" {
+        tracing::warn!(job, instance, generation, kind, "{message}");
+    } else {
+        tracing::info!(job, instance, generation, kind, "{message}");
+    }
+}

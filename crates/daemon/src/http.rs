@@ -1,0 +1,72 @@
+//! The HTTP API. Handlers turn requests into questions to the engine and answers into JSON; they
+//! decide nothing. Every error is a problem detail, those of the framework included.
+
+mod guard;
+mod jobs;
+mod logs;
+mod ports;
+mod problem;
+mod read;
+mod server;
+mod state;
+
+pub(crate) use guard::Guard;
+pub(crate) use server::serve;
+
+use crate::core::Intake;
+use crate::desired::DesiredState;
+use crate::stop::Stop;
+use axum::Router;
+use axum::extract::Request;
+use axum::routing::{get, post};
+use hearth_host::Host;
+use problem::Refused;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// What handlers need.
+pub(crate) struct App {
+    pub(crate) intake: Intake,
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) guard: Guard,
+    /// Whether the host was ever seen.
+    pub(crate) seen: watch::Receiver<bool>,
+    pub(crate) desired: watch::Receiver<DesiredState>,
+    /// True once the daemon ends: followers of logs go.
+    pub(crate) stop: Stop,
+    pub(crate) tunnels: ports::Tunnels,
+}
+
+pub(crate) use ports::Tunnels;
+
+/// Every route.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/vms", get(jobs::list).post(jobs::create))
+        .route("/vms/{job_id}", get(jobs::show).delete(jobs::delete))
+        .route("/vms/{job_id}/stop", post(jobs::stop))
+        .route("/vms/{job_id}/start", post(jobs::start))
+        .route("/vms/{job_id}/logs", get(logs::logs))
+        .route("/vms/{job_id}/events", get(state::events_of_job))
+        .route("/vms/{job_id}/ports/{port}", get(ports::connect))
+        .route("/events", get(state::events))
+        .route("/stats", get(state::stats))
+        .route("/healthz", get(state::healthz))
+        .route("/readyz", get(state::readyz))
+        .fallback(no_such_page)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(axum::middleware::from_fn_with_state(app.clone(), guard::check))
+        .with_state(app)
+}
+
+async fn no_such_page(request: Request) -> Refused {
+    let path = request.uri().path();
+    Refused::new(404, "no-such-page", "No such page", format!("there is no page {path}"))
+        .help("the pages are /vms, /events, /stats, /healthz and /readyz")
+}
+
+async fn no_such_method(request: Request) -> Refused {
+    let (method, path) = (request.method(), request.uri().path());
+    let detail = format!("{method} does nothing on {path}");
+    Refused::new(405, "no-such-method", "Method not allowed", detail)
+}

@@ -1,0 +1,120 @@
+//! No web page reaches the API: a request must name this daemon as its host, which a rebound name
+//! does not, and a browser's request from another origin says so.
+
+use super::App;
+use super::problem::Refused;
+use crate::Listen;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use std::sync::Arc;
+
+/// The hosts by which this daemon may be called.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    /// The address as bound, where it is one.
+    bound: Option<String>,
+}
+
+impl Guard {
+    pub(crate) fn new(listen: &Listen) -> Guard {
+        let bound = match listen {
+            Listen::Tcp(address) => Some(address.ip()),
+            Listen::Unix(_) => None,
+        };
+        Guard {
+            bound: bound.map(|ip| if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() }),
+        }
+    }
+
+    /// Why a request with these headers is refused, where it is.
+    fn refusal(&self, uri: &Uri, headers: &HeaderMap) -> Option<Refused> {
+        let named = match headers.get(header::HOST).map(|host| host.to_str()) {
+            Some(Ok(host)) => host,
+            Some(Err(_)) | None => "",
+        };
+        let foreign = |host: &str| {
+            let detail = format!("the request is for {host:?}, which is not this daemon");
+            Refused::new(403, "foreign-host", "Not this host", detail)
+                .help("call it by localhost, 127.0.0.1 or [::1]")
+        };
+        if headers.get_all(header::HOST).iter().count() > 1 || !self.is_own(named) {
+            return Some(foreign(named));
+        }
+        if let Some(authority) = uri.authority()
+            && !self.is_own(authority.as_str())
+        {
+            return Some(foreign(authority.as_str()));
+        }
+        let origin = headers.get(header::ORIGIN)?;
+        let own = origin.to_str().ok().and_then(|origin| origin.strip_prefix("http://"));
+        if own.is_some_and(|own| own.eq_ignore_ascii_case(named)) {
+            return None;
+        }
+        let detail = format!("the request comes from a page of {origin:?}");
+        let help = "only pages of this daemon may use it";
+        Some(Refused::new(403, "foreign-origin", "Another origin", detail).help(help))
+    }
+
+    fn is_own(&self, authority: &str) -> bool {
+        let host = match authority.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+            _ => authority,
+        };
+        let own = ["localhost", "127.0.0.1", "[::1]"];
+        own.iter().any(|own| own.eq_ignore_ascii_case(host)) || self.bound.as_deref() == Some(host)
+    }
+}
+
+/// Refuses what a web page sent, before anything is read of it.
+pub(super) async fn check(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = match app.guard.refusal(request.uri(), request.headers()) {
+        Some(refused) => refused.into_response(),
+        None => next.run(request).await,
+    };
+    tracing::debug!(%method, path, status = response.status().as_u16(), "request");
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Guard;
+    use crate::Listen;
+    use axum::http::{HeaderMap, HeaderValue, Uri, header};
+
+    fn check(host: &str, origin: Option<&'static str>) -> bool {
+        let guard = Guard::new(&"127.0.0.2:8088".parse::<Listen>().expect("an address"));
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, HeaderValue::from_str(host).expect("a header"));
+        if let Some(origin) = origin {
+            headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
+        }
+        guard.refusal(&Uri::from_static("/vms"), &headers).is_none()
+    }
+
+    #[test]
+    fn the_daemon_answers_to_its_own_names_on_any_port() {
+        for host in ["localhost", "LocalHost:1", "127.0.0.1:8088", "[::1]", "[::1]:9", "127.0.0.2"]
+        {
+            assert!(check(host, None), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_rebound_name_is_refused() {
+        for host in ["evil.example", "evil.example:8088", "", "127.0.0.3", "localhost.evil.example"]
+        {
+            assert!(!check(host, None), "{host}");
+        }
+    }
+
+    #[test]
+    fn only_the_daemons_own_origin_may_use_it() {
+        assert!(check("localhost:8088", Some("http://localhost:8088")));
+        assert!(!check("localhost:8088", Some("http://localhost:3000")));
+        assert!(!check("localhost:8088", Some("https://evil.example")));
+        assert!(!check("localhost:8088", Some("null")));
+    }
+}

@@ -1,0 +1,190 @@
+//! A job's output: that of its instances one after the other, as text or as JSON lines, whole, its
+//! end, or followed until the job has ended.
+
+use super::problem::Refused;
+use super::read::{JobPath, Params};
+use super::{App, jobs};
+use crate::{convert, limits};
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream;
+use hearth_api::{LogLine, NDJSON};
+use hearth_engine::JobView;
+use hearth_host::{LogPage, LogQuery};
+use hearth_model::{InstanceId, JobId};
+use serde::Deserialize;
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::sync::Arc;
+use tokio::time::{Instant, sleep};
+
+/// Which part of a log.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogParams {
+    /// Whether to go on with new lines until the job has ended.
+    #[serde(default)]
+    follow: bool,
+    /// Only this many of the last lines.
+    tail: Option<usize>,
+}
+
+/// How lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Text,
+    JsonLines,
+}
+
+/// `GET /vms/{job_id}/logs`: text, or JSON lines for `Accept: application/x-ndjson`.
+pub(super) async fn logs(
+    State(app): State<Arc<App>>,
+    JobPath(job): JobPath,
+    Params(params): Params<LogParams>,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let view = jobs::view(&app, &job).await?;
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let (format, media) = match accept {
+        Some(accept) if accept.contains(NDJSON) => (Format::JsonLines, NDJSON),
+        _ => (Format::Text, "text/plain; charset=utf-8"),
+    };
+    let mut reader = Reader { app, format, cursors: BTreeMap::new() };
+    let first = reader.all(&view, params.tail).await?;
+    let body = if params.follow {
+        let ended = convert::status(view.status).is_final();
+        Body::from_stream(follow(reader, job, first, view, ended))
+    } else {
+        Body::from(first)
+    };
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(media))], body).into_response())
+}
+
+struct Reader {
+    app: Arc<App>,
+    format: Format,
+    /// How far each instance's log was read.
+    cursors: BTreeMap<InstanceId, u64>,
+}
+
+impl Reader {
+    /// The log so far, or its last lines, from the newest instance backwards.
+    async fn all(&mut self, view: &JobView, tail: Option<usize>) -> Result<Bytes, Refused> {
+        let mut left = tail.map(|lines| lines.min(limits::TAIL_MAX));
+        let mut parts: VecDeque<Vec<u8>> = VecDeque::new();
+        for instance in view.instances.iter().rev() {
+            let page = self.page(instance, LogQuery { after: 0, tail: left }).await?;
+            if let Some(left) = &mut left {
+                *left = left.saturating_sub(page.lines.len());
+            }
+            parts.push_front(self.write(instance, &page));
+            self.cursors.insert(instance.clone(), page.next);
+        }
+        Ok(Vec::from(parts).concat().into())
+    }
+
+    /// What is new since the last reading.
+    async fn new_lines(&mut self, view: &JobView) -> Result<Bytes, Refused> {
+        let mut text = Vec::new();
+        for instance in &view.instances {
+            let after = self.cursors.get(instance).copied().unwrap_or(0);
+            let page = self.page(instance, LogQuery { after, tail: None }).await?;
+            text.extend(self.write(instance, &page));
+            self.cursors.insert(instance.clone(), page.next);
+        }
+        Ok(text.into())
+    }
+
+    async fn page(&self, instance: &InstanceId, query: LogQuery) -> Result<LogPage, Refused> {
+        self.app.host.logs(instance, query).await.map_err(|error| {
+            Refused::new(503, "log", "Log unavailable", error.sentence()).help("try again")
+        })
+    }
+
+    fn write(&self, instance: &InstanceId, page: &LogPage) -> Vec<u8> {
+        let mut text = Vec::new();
+        for line in &page.lines {
+            let shown = cut(&line.text);
+            match self.format {
+                Format::Text => text.extend_from_slice(shown.as_bytes()),
+                Format::JsonLines => {
+                    let line = LogLine {
+                        at: line.at.clone(),
+                        vm_id: instance.vm_id(),
+                        stream: line.stream.to_owned(),
+                        text: shown.to_owned(),
+                    };
+                    text.extend(serde_json::to_vec(&line).unwrap_or_default());
+                }
+            }
+            text.push(b'\n');
+        }
+        text
+    }
+}
+
+fn cut(line: &str) -> &str {
+    let mut end = line.len().min(limits::LOG_LINE_BYTES_MAX);
+    while !line.is_char_boundary(end) {
+        end -= 1;
+    }
+    &line[..end]
+}
+
+/// Where a follower stands.
+struct Follower {
+    reader: Reader,
+    job: JobId,
+    view: JobView,
+    asked: Instant,
+    /// Sent before anything else.
+    first: Option<Bytes>,
+    /// The job had ended before the last reading: there is nothing more to come.
+    ended: bool,
+}
+
+fn follow(
+    reader: Reader,
+    job: JobId,
+    first: Bytes,
+    view: JobView,
+    ended: bool,
+) -> impl stream::Stream<Item = Result<Bytes, Infallible>> {
+    let asked = Instant::now();
+    let follower = Follower { reader, job, view, asked, first: Some(first), ended };
+    stream::unfold(follower, |mut follower| async move {
+        follower.next().await.map(|bytes| (Ok(bytes), follower))
+    })
+}
+
+impl Follower {
+    /// The next lines; `None` once the job has ended and all was sent, or the daemon ends.
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(first) = self.first.take().filter(|first| !first.is_empty()) {
+            return Some(first);
+        }
+        let mut stop = self.reader.app.stop.clone();
+        while !self.ended {
+            tokio::select! {
+                // Both arms are cancel safe.
+                biased;
+                () = stop.asked() => return None,
+                () = sleep(limits::FOLLOW_EVERY) => {}
+            }
+            // The question comes before the reading, so that what an ended job wrote last is read.
+            if self.asked.elapsed() >= limits::FOLLOW_ASK_EVERY {
+                self.asked = Instant::now();
+                self.view = jobs::view(&self.reader.app, &self.job).await.ok()?;
+                self.ended = convert::status(self.view.status).is_final();
+            }
+            let text = self.reader.new_lines(&self.view).await.ok()?;
+            if !text.is_empty() {
+                return Some(text);
+            }
+        }
+        None
+    }
+}

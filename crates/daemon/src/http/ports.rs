@@ -1,0 +1,90 @@
+//! A port of a guest: the connection is upgraded and carries raw bytes from then on.
+
+use super::problem::Refused;
+use super::read::{JobPath, PortPath};
+use super::{App, jobs};
+use crate::limits;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hearth_host::Duplex;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// The tunnels that are open; they end with the daemon.
+#[derive(Debug, Default)]
+pub(crate) struct Tunnels(Mutex<JoinSet<()>>);
+
+/// No room for another tunnel.
+#[derive(Debug)]
+struct Full;
+
+impl Tunnels {
+    fn open(&self, tunnel: impl Future<Output = ()> + Send + 'static) -> Result<(), Full> {
+        let mut tunnels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while tunnels.try_join_next().is_some() {}
+        if tunnels.len() >= limits::TUNNELS_MAX {
+            return Err(Full);
+        }
+        tunnels.spawn(tunnel);
+        Ok(())
+    }
+}
+
+/// `GET /vms/{job_id}/ports/{port}` with `Connection: Upgrade` and `Upgrade: tcp`: 101, and then a
+/// TCP connection to that port of the guest's loopback.
+pub(super) async fn connect(
+    State(app): State<Arc<App>>,
+    JobPath(job): JobPath,
+    PortPath(port): PortPath,
+    mut request: Request,
+) -> Result<Response, Refused> {
+    let view = jobs::view(&app, &job).await?;
+    let on_upgrade = request.extensions_mut().remove::<OnUpgrade>();
+    let Some(on_upgrade) = on_upgrade.filter(|_| asks_for_tcp(request.headers())) else {
+        let detail = "this page carries raw bytes and needs an upgraded connection";
+        return Err(Refused::new(426, "upgrade-required", "Upgrade required", detail)
+            .help("use hearth port-forward, or send Connection: Upgrade and Upgrade: tcp"));
+    };
+    let Some(instance) = view.instance else {
+        let detail = format!("job {job} has no microVM: it is {}", view.status.as_str());
+        return Err(Refused::new(409, "no-vm", "No microVM", detail));
+    };
+    let deadline = limits::CONNECT_DEADLINE * app.host.facts().time_factor.max(1);
+    let unreachable = |detail| Refused::new(502, "unreachable", "Guest unreachable", detail);
+    let guest = match timeout(deadline, app.host.connect(&instance, port)).await {
+        Ok(Ok(guest)) => guest,
+        Ok(Err(error)) => return Err(unreachable(error.sentence())),
+        Err(_) => {
+            return Err(unreachable(format!(
+                "port {port} of job {job} did not answer within {} s",
+                deadline.as_secs()
+            )));
+        }
+    };
+    app.tunnels.open(carry(on_upgrade, guest)).map_err(|Full| {
+        let detail = format!("{} ports are forwarded already", limits::TUNNELS_MAX);
+        Refused::new(503, "unavailable", "Unavailable", detail)
+    })?;
+    let mut response = (StatusCode::SWITCHING_PROTOCOLS, Body::empty()).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("tcp"));
+    Ok(response)
+}
+
+fn asks_for_tcp(headers: &HeaderMap) -> bool {
+    let upgrade = headers.get(header::UPGRADE).and_then(|value| value.to_str().ok());
+    upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case("tcp"))
+}
+
+/// Bytes both ways until both sides are done. A side that breaks ends the other; there is no
+/// deadline, since a quiet connection may be meant.
+async fn carry(on_upgrade: OnUpgrade, mut guest: Box<dyn Duplex>) {
+    let Ok(upgraded) = on_upgrade.await else { return };
+    let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(upgraded), &mut guest).await;
+}

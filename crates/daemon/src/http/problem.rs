@@ -1,0 +1,59 @@
+//! Problem details as answers.
+
+use crate::convert;
+use crate::core::AskError;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hearth_api::{PROBLEM_JSON, Problem};
+
+/// An answer that says why not.
+#[derive(Debug)]
+pub(crate) struct Refused(Box<Problem>);
+
+impl Refused {
+    pub(crate) fn new(status: u16, slug: &str, title: &str, detail: impl Into<String>) -> Refused {
+        Refused(Box::new(convert::problem(status, slug, title, detail)))
+    }
+
+    /// With what to do about it.
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Refused {
+        self.0.help = Some(help.into());
+        self
+    }
+
+    /// The engine answered another question, which is a bug.
+    pub(crate) fn confused() -> Refused {
+        Refused::new(500, "bug", "A bug in Hearth", "the engine answered another question")
+    }
+}
+
+impl From<Box<Problem>> for Refused {
+    fn from(problem: Box<Problem>) -> Refused {
+        Refused(problem)
+    }
+}
+
+impl From<AskError> for Refused {
+    fn from(error: AskError) -> Refused {
+        if let AskError::Refused(hearth_engine::Refusal::Store { .. }) = &error {
+            tracing::error!(cause = %error, "a request was refused");
+        }
+        Refused(Box::new(convert::refused(&error)))
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let Refused(problem) = self;
+        let status =
+            StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

@@ -1,0 +1,115 @@
+//! Reads requests: bodies within a bound and a time, names from paths, parameters from queries.
+
+use super::problem::Refused;
+use crate::limits;
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Query, RawPathParams};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use bytes::Bytes;
+use hearth_model::JobId;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+
+/// The body as JSON.
+pub(super) async fn json(headers: &HeaderMap, body: Body) -> Result<serde_json::Value, Refused> {
+    let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media = media.map(|media| media.split(';').next().unwrap_or_default().trim());
+    if !media.is_some_and(|media| media.eq_ignore_ascii_case("application/json")) {
+        let detail = format!("the body's type is {}, not JSON", media.unwrap_or("not said"));
+        return Err(Refused::new(415, "not-json", "Unsupported media type", detail)
+            .help("send Content-Type: application/json"));
+    }
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    if announced.and_then(|bytes| bytes.parse::<usize>().ok()) > Some(limits::BODY_BYTES_MAX) {
+        return Err(too_large());
+    }
+    let bytes = whole(body).await?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        Refused::new(400, "not-json", "Not JSON", format!("the body is not JSON: {error}"))
+            .help("nothing was changed")
+    })
+}
+
+async fn whole(body: Body) -> Result<Bytes, Refused> {
+    let collected = Limited::new(body, limits::BODY_BYTES_MAX).collect();
+    match tokio::time::timeout(limits::BODY_DEADLINE, collected).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) => {
+            let detail = format!("the body broke off: {error}");
+            Err(Refused::new(400, "broken-body", "Broken body", detail))
+        }
+        Err(_) => {
+            let seconds = limits::BODY_DEADLINE.as_secs();
+            let detail = format!("the body did not come within {seconds} s");
+            Err(Refused::new(408, "slow-body", "Request timeout", detail))
+        }
+    }
+}
+
+fn too_large() -> Refused {
+    let detail = format!("the body has more than {} bytes", limits::BODY_BYTES_MAX);
+    Refused::new(413, "large-body", "Body too large", detail)
+        .help("move large configuration into the root filesystem")
+}
+
+/// The job that a path names.
+#[derive(Debug)]
+pub(super) struct JobPath(pub(super) JobId);
+
+impl<S: Send + Sync> FromRequestParts<S> for JobPath {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<JobPath, Refused> {
+        let text = param(parts, state, "job_id").await?;
+        // No job has such a name, so there is none.
+        let none = |detail| Refused::new(404, "not-found", "No such job", detail);
+        JobId::parse(&text).map(JobPath).map_err(|error| none(format!("there is no job: {error}")))
+    }
+}
+
+/// The port that a path names.
+#[derive(Debug)]
+pub(super) struct PortPath(pub(super) u16);
+
+impl<S: Send + Sync> FromRequestParts<S> for PortPath {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<PortPath, Refused> {
+        let text = param(parts, state, "port").await?;
+        text.parse().ok().filter(|port| *port != 0).map(PortPath).ok_or_else(|| {
+            let detail = format!("{text:?} is not a port; ports are numbers from 1 to 65535");
+            Refused::new(404, "no-such-page", "No such page", detail)
+        })
+    }
+}
+
+async fn param<S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+    name: &str,
+) -> Result<String, Refused> {
+    let malformed = || Refused::new(404, "not-found", "No such job", "the path is not UTF-8");
+    let params = RawPathParams::from_request_parts(parts, state).await.map_err(|_| malformed())?;
+    let found = params.iter().find(|(key, _)| *key == name);
+    found.map(|(_, value)| value.to_owned()).ok_or_else(malformed)
+}
+
+/// The parameters of a query; unknown ones are errors.
+#[derive(Debug)]
+pub(super) struct Params<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Params<T>, Refused> {
+        match Query::<T>::from_request_parts(parts, state).await {
+            Ok(Query(params)) => Ok(Params(params)),
+            Err(error) => {
+                let detail = format!("the query is wrong: {}", error.body_text());
+                Err(Refused::new(400, "bad-query", "Bad query", detail))
+            }
+        }
+    }
+}

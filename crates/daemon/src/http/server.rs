@@ -1,0 +1,76 @@
+//! Accepts connections, a bounded number at once, and serves HTTP/1.1 on each.
+
+use crate::limits;
+use crate::listen::Listener;
+use crate::stop::Stop;
+use axum::Router;
+use hearth_host::Duplex;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+/// How long accepting pauses after it failed, for instance for lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until `stop` turns true, and then what is open for a little while.
+pub(crate) async fn serve(listener: Listener, router: Router, mut stop: Stop) {
+    let slots = Arc::new(Semaphore::new(limits::CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        let next = async {
+            let slot = slots.clone().acquire_owned().await;
+            (slot, listener.accept().await)
+        };
+        tokio::select! {
+            // Every arm is cancel safe.
+            biased;
+            () = stop.asked() => break,
+            Some(_) = connections.join_next() => {}
+            (slot, accepted) = next => match accepted {
+                Ok(stream) => {
+                    let (router, stop) = (router.clone(), stop.clone());
+                    connections.spawn(async move {
+                        converse(stream, router, stop).await;
+                        drop(slot);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(cause = %error, "cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if timeout(limits::DRAIN_HTTP, ended).await.is_err() {
+        tracing::info!(connections = connections.len(), "requests were cut off");
+    }
+}
+
+async fn converse(stream: Box<dyn Duplex>, router: Router, mut stop: Stop) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::HEAD_DEADLINE)
+        .max_buf_size(limits::HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let outcome = tokio::select! {
+        // The connection goes on below where the daemon ends first.
+        biased;
+        outcome = connection.as_mut() => outcome,
+        () = stop.asked() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(cause = %error, "a connection broke");
+    }
+}

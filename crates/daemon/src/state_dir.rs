@@ -1,0 +1,111 @@
+//! The state directory, and the lock that makes its daemon the only one.
+
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Why a state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateDirError {
+    /// It cannot be made or opened.
+    #[error("cannot {operation} {path}")]
+    Io {
+        /// What was being done.
+        operation: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another daemon has it.
+    #[error(
+        "cannot use {path}: another hearth daemon{holder} uses it; end that one, or give this one \
+         its own --state-dir"
+    )]
+    Taken {
+        /// Which directory.
+        path: PathBuf,
+        /// Its process, as a part of the sentence.
+        holder: String,
+    },
+}
+
+/// A state directory that is this daemon's for as long as the value lives.
+#[derive(Debug)]
+pub(crate) struct StateDir {
+    path: PathBuf,
+    /// Held by flock, which ends with the process however it ends.
+    _lock: File,
+}
+
+/// `/var/lib/hearth` as root, else `hearth` in `$XDG_STATE_HOME` or in `~/.local/state`.
+#[must_use]
+pub fn default_state_dir() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/hearth");
+    }
+    let from = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    from("XDG_STATE_HOME")
+        .or_else(|| from("HOME").map(|home| home.join(".local/state")))
+        .unwrap_or_else(|| PathBuf::from("."))
+        .join("hearth")
+}
+
+impl StateDir {
+    /// Makes the directory where it is absent, closes it to others, and takes its lock.
+    pub(crate) fn open(path: &Path) -> Result<StateDir, StateDirError> {
+        let path = std::path::absolute(path).map_err(failed("find the directory", path))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .map_err(failed("make the directory", &path))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700))
+            .map_err(failed("close to others the directory", &path))?;
+        let lock_path = path.join("hearth.lock");
+        let lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(failed("open the lock", &lock_path))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(StateDirError::Taken { holder: holder(&lock_path), path });
+            }
+            Err(errno) => return Err(failed("lock", &lock_path)(errno.into())),
+        }
+        fs::write(&lock_path, format!("{}\n", std::process::id()))
+            .map_err(failed("write the lock", &lock_path))?;
+        Ok(StateDir { path, _lock: lock })
+    }
+
+    /// Where it is; absolute.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Leaves the address where clients find it.
+    pub(crate) fn publish(&self, address: &str) -> Result<(), StateDirError> {
+        let path = self.path.join("listen");
+        fs::write(&path, format!("{address}\n")).map_err(failed("write", &path))
+    }
+}
+
+fn holder(lock: &Path) -> String {
+    let text = fs::read_to_string(lock).unwrap_or_default();
+    match text.trim().parse::<u32>() {
+        Ok(pid) => format!(" (process {pid})"),
+        Err(_) => String::new(),
+    }
+}
+
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateDirError {
+    let path = path.to_owned();
+    move |source| StateDirError::Io { operation, path, source }
+}

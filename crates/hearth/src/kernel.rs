@@ -1,0 +1,23 @@
+//! `hearth kernel`.
+
+use crate::args::{ImportArgs, KernelCommand};
+use crate::output::Output;
+use hearth_daemon::default_state_dir;
+use hearth_kernel::Source;
+
+/// Carries out a command about kernels.
+///
+/// # Errors
+/// Where the kernel cannot be imported; the images directory is as it was.
+pub(crate) fn run(command: KernelCommand, output: &Output) -> anyhow::Result<u8> {
+    let KernelCommand::Import(ImportArgs { from_deb, vmlinuz, modules, images, name }) = command;
+    let source = match (from_deb, vmlinuz, modules) {
+        (Some(deb), _, _) => Source::Deb(deb),
+        (None, Some(vmlinuz), Some(modules)) => Source::Image { vmlinuz, modules },
+        _ => Source::Debian,
+    };
+    let images = images.unwrap_or_else(|| default_state_dir().join("images"));
+    let imported = hearth_kernel::import(&source, &images, &name)?;
+    output.imported(&imported);
+    Ok(0)
+}

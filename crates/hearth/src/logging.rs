@@ -1,0 +1,25 @@
+//! The daemon's log: on stderr, as text or as JSON lines.
+
+use crate::args::LogFormat;
+use anyhow::Context;
+use std::io::{self, IsTerminal};
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging.
+///
+/// # Errors
+/// Where the filter makes no sense.
+pub(crate) fn start(format: LogFormat, filter: &str) -> anyhow::Result<()> {
+    let filter: EnvFilter =
+        filter.parse().with_context(|| format!("cannot read the log filter {filter:?}"))?;
+    let logger = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_target(false);
+    match format {
+        LogFormat::Text => logger.init(),
+        LogFormat::Json => logger.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
