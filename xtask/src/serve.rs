@@ -31,12 +31,32 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(120);
 /// A microVM gets 10 s to stop, and the lab is slow.
 const REMOVE_DEADLINE: Duration = Duration::from_secs(120);
 
+/// What to try next. The job in it is the second one of the pool that `web-api` keeps warm.
+const GREETING: &str = r#"
+Hearth serves config/desired_vms.exs on http://127.0.0.1:8088. In another terminal:
+
+  build/hearth ps
+  build/hearth stats
+  build/hearth get image-resizer
+  build/hearth logs kafka-consumer
+  build/hearth port-forward web-api 4000:4000      # then: curl http://localhost:4000/
+
+  curl http://localhost:8088/stats
+  curl -X POST http://localhost:8088/vms -H 'Content-Type: application/json' -d '{
+    "job_id": "web-app-2", "tenant": "production", "spec": {
+      "rootfs": "rootfs-web.ext4", "kernel": "vmlinux", "cmd": ["/app/bin/server"],
+      "env": {"MIX_ENV": "prod", "DATABASE_URL": "postgresql://localhost/myapp"},
+      "resources": {"vcpu": 2, "mem_mb": 512}, "lifecycle": "service"}}'
+
+Ctrl-C ends the daemon and leaves the microVMs; `make run` finds them again; `make down` ends all.
+"#;
+
 /// Serves the demo until a signal, and returns the daemon's exit status.
 pub(crate) fn run(places: &Places, extra: &[String]) -> Result<i32> {
     let ready = setup::ensure(places)?;
     let hearth = build(places)?;
     if answers() {
-        bail!("something answers on 127.0.0.1:{PORT} already: is Hearth running?");
+        bail!("a daemon answers on 127.0.0.1:{PORT} already: end it first");
     }
     if kvm::usable().is_ok() {
         run_here(places, &ready, &hearth, extra)
@@ -158,8 +178,10 @@ fn remove_here(places: &Places, state: &Path) -> Result<()> {
     if !answers() {
         let mut daemon = program::command(&hearth);
         daemon.args(["serve", "--host", "linux", "--listen", &format!("127.0.0.1:{PORT}")]);
-        // No file: what runs is all that matters.
-        daemon.args(["--desired", "/dev/null", "--state-dir"]).arg(state);
+        // What runs is to end, so nothing is desired.
+        let nothing = places.build.join("nothing.exs");
+        fs::write(&nothing, "[]\n").context("cannot write an empty desired-state file")?;
+        daemon.arg("--desired").arg(nothing).arg("--state-dir").arg(state);
         daemon.arg("--images").arg(places.build.join("images"));
         daemon.arg("--firecracker").arg(crate::firecracker::ensure(places)?);
         daemon.stdin(std::process::Stdio::null()).process_group(0);
@@ -168,7 +190,7 @@ fn remove_here(places: &Places, state: &Path) -> Result<()> {
         fs::write(record_of(places), record).context("cannot record the daemon")?;
         await_answer(&AtomicBool::new(false));
     }
-    program::run(program::command(&hearth).args(["rm", "--all"]))?;
+    program::run(program::command(&hearth).args(["rm", "--all", "--wait"]))?;
     let instances = state.join("instances");
     let deadline = Instant::now() + REMOVE_DEADLINE;
     while fs::read_dir(&instances).is_ok_and(|mut left| left.next().is_some()) {
@@ -201,22 +223,7 @@ fn greet_when_up(ended: &AtomicBool) {
     if !await_answer(ended) {
         return;
     }
-    say(format_args!(
-        "\n\
-Hearth serves config/desired_vms.exs on http://127.0.0.1:{PORT}. In another terminal:\n\
-\n\
-  curl http://localhost:{PORT}/stats\n\
-  curl -X POST http://localhost:{PORT}/vms -H 'Content-Type: application/json' \\\n\
-    -d '{{\"job_id\": \"web-app-2\", \"tenant\": \"production\", \"spec\": {{\"rootfs\": \"rootfs-web.ext4\",\n\
-         \"kernel\": \"vmlinux\", \"cmd\": [\"/app/bin/server\"], \"resources\": {{\"vcpu\": 1, \"mem_mb\": 128}},\n\
-         \"lifecycle\": \"service\"}}}}'\n\
-  build/hearth ps\n\
-  build/hearth get image-resizer\n\
-  build/hearth logs kafka-consumer\n\
-  build/hearth port-forward web-api 4000:4000    # then: curl http://localhost:4000/\n\
-\n\
-Ctrl-C ends the daemon and leaves the microVMs; `make run` finds them again; `make down` ends all.\n"
-    ));
+    say(GREETING);
 }
 
 fn await_answer(ended: &AtomicBool) -> bool {

@@ -128,7 +128,8 @@ impl Session {
         words.extend(self.variables.iter().map(|(name, value)| format!("{name}={value}")));
         words.push("--".to_owned());
         words.extend(self.command.iter().cloned());
-        words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+        // No shell stays in between: a terminal's Ctrl-C would end it, and the status with it.
+        format!("exec {}", words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "))
     }
 }
 
