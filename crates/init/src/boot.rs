@@ -4,6 +4,7 @@
 use hearth_guest::{CONFIG_DRIVE_BYTES_MAX, Config, DriveError, decode_config};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_move};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::Read;
@@ -22,6 +23,10 @@ const STATUS: &str = "/dev/vdd";
 /// How long the drives may take to appear once the modules are loaded. Emulated machines need
 /// the better part of a second.
 const DRIVES_LIMIT: Duration = Duration::from_secs(10);
+/// Open files that a process may have: the kernel's 1024 would end a server at as many clients.
+const OPEN_FILES: u64 = 65_536;
+/// How far a process may raise that.
+const OPEN_FILES_MAX: u64 = 524_288;
 /// Pause between two looks for a drive.
 const DRIVES_PAUSE: Duration = Duration::from_millis(2);
 
@@ -156,6 +161,10 @@ pub(crate) fn furnish(run_dir: &Path) -> Result<(), BootError> {
     }
     if let Err(error) = raise_loopback() {
         say(format_args!("cannot bring up the loopback: {error}"));
+    }
+    let limit = Rlimit { current: Some(OPEN_FILES), maximum: Some(OPEN_FILES_MAX) };
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        say(format_args!("cannot raise the limit of open files: {error}"));
     }
     Ok(())
 }

@@ -43,9 +43,8 @@ fn read_commands(conn: &Conn, events: &SyncSender<Event>) {
             return;
         }
         let Ok(command) = serde_json::from_slice::<Command>(&line) else { return };
-        if events.send(Event::Command(command)).is_err() {
-            return;
-        }
+        // After the command's end nobody takes commands, but the last report is still to come.
+        let _ = events.send(Event::Command(command));
     }
 }
 
@@ -130,6 +129,19 @@ mod tests {
         assert!(host.reader.read_line(&mut String::new()).unwrap_or(0) == 0);
         host.serving.join().expect("served");
         assert!(host.events.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_command_that_comes_after_the_end_does_not_cost_the_last_report() {
+        let mut host = connect();
+        assert!(host.report().is_some());
+        drop(std::mem::replace(&mut host.events, sync_channel(1).1));
+        host.stream.write_all(b"{\"do\":\"stop\",\"timeout_s\":3}\n").expect("write");
+        // A second line is read only after the first was dealt with.
+        host.stream.write_all(b"{\"do\":\"stop\",\"timeout_s\":3}\n").expect("write");
+        host.board.update(|report| report.phase = Phase::Ended);
+        assert_eq!(host.report().expect("last").phase, Phase::Ended);
+        host.serving.join().expect("served");
     }
 
     #[test]
