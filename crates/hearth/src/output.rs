@@ -180,7 +180,8 @@ impl Output {
             return json_line(stats);
         }
         let summary = stats.summary;
-        line(&format!("{} jobs, {} warm\n", summary.total_jobs, summary.total_warm));
+        let noun = if summary.total_jobs == 1 { "job" } else { "jobs" };
+        line(&format!("{} {noun}, {} warm\n", summary.total_jobs, summary.total_warm));
         self.jobs(&stats.jobs);
         if !stats.warm_pool.is_empty() {
             line("");

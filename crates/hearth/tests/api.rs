@@ -1,0 +1,628 @@
+//! The HTTP API of a real daemon over a simulated host.
+
+mod support;
+
+use expect_test::{Expect, expect};
+use serde_json::Value;
+use support::{Answer, Home, body};
+
+fn check(answer: &Answer, expected: Expect) {
+    expected.assert_eq(&answer.shown());
+}
+
+const WARM: &str = r#","warm_pool":{"min":2,"max":5}"#;
+
+#[test]
+fn a_post_without_a_warm_instance_is_accepted_and_runs() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    let answer = daemon.post("/vms", &body("web", "service", ""));
+    assert_eq!(answer.header("location"), Some("/vms/web"));
+    check(
+        &answer,
+        expect![[r#"
+            202 application/json
+            {
+              "job_id": "web",
+              "vm_id": null,
+              "tenant": "web",
+              "status": "pending",
+              "reason": "about to start",
+              "since": "2026-01-01T00:00:00.000Z",
+              "generation": 1,
+              "exit_code": null,
+              "spec": {
+                "rootfs": "r.ext4",
+                "kernel": "vmlinux",
+                "cmd": [
+                  "/app"
+                ],
+                "resources": {
+                  "vcpu": 1,
+                  "mem_mb": 128
+                },
+                "lifecycle": "service"
+              }
+            }
+        "#]],
+    );
+    check(
+        &Answer { body: daemon.until_job("web", "running").to_string(), ..daemon.get("/vms/web") },
+        expect![[r#"
+            200 application/json
+            {
+              "job_id": "web",
+              "vm_id": "vm-xxxxxxxxxx",
+              "tenant": "web",
+              "status": "running",
+              "reason": null,
+              "since": "2026-01-01T00:00:00.000Z",
+              "generation": 1,
+              "exit_code": null,
+              "spec": {
+                "rootfs": "r.ext4",
+                "kernel": "vmlinux",
+                "cmd": [
+                  "/app"
+                ],
+                "resources": {
+                  "vcpu": 1,
+                  "mem_mb": 128
+                },
+                "lifecycle": "service"
+              }
+            }
+        "#]],
+    );
+}
+
+#[test]
+fn a_job_without_a_name_gets_one() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    let nameless = body("x", "service", "").replace(r#""job_id":"x","#, "");
+    let job = daemon.post("/vms", &nameless).json();
+    let id = job["job_id"].as_str().expect("an id");
+    assert!(id.starts_with("job-"), "{id}");
+    assert_eq!(job["tenant"], id);
+}
+
+#[test]
+fn vm_id_is_another_name_for_job_id() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    let aliased = body("x", "service", "").replace("job_id", "vm_id");
+    assert_eq!(daemon.post("/vms", &aliased).json()["job_id"], "x");
+}
+
+#[test]
+fn a_warm_instance_is_claimed_within_the_request() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    assert_eq!(daemon.post("/vms", &body("one", "service", WARM)).status, 202);
+    daemon.until_warm(2);
+    let answer = daemon.post("/vms", &body("two", "service", WARM));
+    assert_eq!(answer.status, 201);
+    assert!(answer.json()["vm_id"].as_str().is_some_and(|vm| vm.starts_with("vm-")));
+    daemon.until_job("two", "running");
+    daemon.until_warm(2);
+}
+
+#[test]
+fn a_post_replaces_the_spec_and_says_how_much_there_is_to_do() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    daemon.post("/vms", &body("web", "service", ""));
+    let first = daemon.until_job("web", "running");
+    let same = daemon.post("/vms", &body("web", "service", ""));
+    assert_eq!((same.status, &same.json()["vm_id"]), (200, &first["vm_id"]));
+    let policy = daemon.post("/vms", &body("web", "service", r#","stop_timeout_s":3"#));
+    assert_eq!(policy.json()["vm_id"], first["vm_id"], "a policy replaces no instance");
+    let other = daemon.post("/vms", &body("web", "service", r#","env":{"A":"b"}"#));
+    assert_eq!((other.status, other.json()["spec"].get("stop_timeout_s")), (202, None));
+    let before = &first["vm_id"];
+    daemon.until("the new instance serves", || {
+        let job = daemon.get("/vms/web").json();
+        job["status"] == "running" && &job["vm_id"] != before
+    });
+}
+
+#[test]
+fn a_job_ends_with_its_exit_code_and_runs_again_when_it_is_posted_again() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    daemon.post("/vms", &body("once", "job", ""));
+    let ended = daemon.until_job("once", "completed");
+    assert_eq!((&ended["exit_code"], &ended["generation"]), (&Value::from(0), &Value::from(1)));
+    let again = daemon.post("/vms", &body("once", "job", ""));
+    assert_eq!((again.status, &again.json()["generation"]), (202, &Value::from(2)));
+    daemon.until_job("once", "completed");
+}
+
+#[test]
+fn every_bad_field_is_named_at_once_and_nothing_changes() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    let bad = r#"{"job_id":"a","vm_id":"b","tenants":1,"rootfs":"x","spec":{"rootfs":"/x",
+        "cmd":[],"resources":{"vcpu":99},"lifecycle":"sevice","envv":{}}}"#;
+    check(
+        &daemon.post("/vms", bad),
+        expect![[r#"
+            422 application/problem+json
+            {
+              "type": "urn:hearth:problem:invalid-body",
+              "title": "Invalid body",
+              "status": 422,
+              "detail": "the body has 10 problems; nothing was changed",
+              "errors": [
+                {
+                  "pointer": "/tenants",
+                  "detail": "unknown field `tenants`",
+                  "help": "did you mean `tenant`?"
+                },
+                {
+                  "pointer": "/rootfs",
+                  "detail": "unknown field `rootfs`",
+                  "help": "`rootfs` belongs into `spec`"
+                },
+                {
+                  "pointer": "/vm_id",
+                  "detail": "`vm_id` is another name for `job_id`, which is \"a\" here",
+                  "help": "leave it out"
+                },
+                {
+                  "pointer": "/spec/envv",
+                  "detail": "unknown field `envv`",
+                  "help": "did you mean `env`?"
+                },
+                {
+                  "pointer": "/spec/rootfs",
+                  "detail": "\"/x\" is a path; images are named by their file name in the images directory"
+                },
+                {
+                  "pointer": "/spec/cmd",
+                  "detail": "has 0 elements; 1 to 256 are allowed"
+                },
+                {
+                  "pointer": "/spec/kernel",
+                  "detail": "missing field `kernel`"
+                },
+                {
+                  "pointer": "/spec/resources/vcpu",
+                  "detail": "99 is out of range: 1 to 32"
+                },
+                {
+                  "pointer": "/spec/resources/mem_mb",
+                  "detail": "missing field `mem_mb`"
+                },
+                {
+                  "pointer": "/spec/lifecycle",
+                  "detail": "\"sevice\" is not one of service, daemon, job",
+                  "help": "did you mean \"service\"?"
+                }
+              ]
+            }
+        "#]],
+    );
+    check(
+        &daemon.post("/vms", "[]"),
+        expect![[r#"
+            422 application/problem+json
+            {
+              "type": "urn:hearth:problem:invalid-body",
+              "title": "Invalid body",
+              "status": 422,
+              "detail": "the body has a problem; nothing was changed",
+              "errors": [
+                {
+                  "pointer": "",
+                  "detail": "expected an object, found a list"
+                }
+              ]
+            }
+        "#]],
+    );
+    check(
+        &daemon.get("/vms"),
+        expect![[r#"
+            200 application/json
+            {
+              "items": [],
+              "next": null
+            }
+        "#]],
+    );
+}
+
+#[test]
+fn what_is_not_json_is_refused() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    check(
+        &daemon.post("/vms", "{"),
+        expect![[r#"
+            400 application/problem+json
+            {
+              "type": "urn:hearth:problem:not-json",
+              "title": "Not JSON",
+              "status": 400,
+              "detail": "the body is not JSON: EOF while parsing an object at line 1 column 1",
+              "help": "nothing was changed"
+            }
+        "#]],
+    );
+    check(
+        &daemon.request("POST", "/vms", &["Content-Type: text/plain"], "{}"),
+        expect![[r#"
+            415 application/problem+json
+            {
+              "type": "urn:hearth:problem:not-json",
+              "title": "Unsupported media type",
+              "status": 415,
+              "detail": "the body's type is text/plain, not JSON",
+              "help": "send Content-Type: application/json"
+            }
+        "#]],
+    );
+}
+
+#[test]
+fn a_body_over_the_bound_is_refused() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    check(
+        &daemon.post("/vms", &" ".repeat(64 * 1024 + 1)),
+        expect![[r#"
+            413 application/problem+json
+            {
+              "type": "urn:hearth:problem:large-body",
+              "title": "Body too large",
+              "status": 413,
+              "detail": "the body has more than 65536 bytes",
+              "help": "move large configuration into the root filesystem"
+            }
+        "#]],
+    );
+}
+
+#[test]
+fn what_is_not_there_is_a_problem_with_its_name() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    check(
+        &daemon.get("/vms/nope"),
+        expect![[r#"
+            404 application/problem+json
+            {
+              "type": "urn:hearth:problem:not-found",
+              "title": "No such job",
+              "status": 404,
+              "detail": "there is no job nope"
+            }
+        "#]],
+    );
+    check(
+        &daemon.get("/vms/%2e%2e%2fetc"),
+        expect![[r#"
+            404 application/problem+json
+            {
+              "type": "urn:hearth:problem:not-found",
+              "title": "No such job",
+              "status": 404,
+              "detail": "there is no job: a job id must begin with a letter or a digit"
+            }
+        "#]],
+    );
+    check(
+        &daemon.get("/nope"),
+        expect![[r#"
+            404 application/problem+json
+            {
+              "type": "urn:hearth:problem:no-such-page",
+              "title": "No such page",
+              "status": 404,
+              "detail": "there is no page /nope",
+              "help": "the pages are /vms, /events, /stats, /healthz and /readyz"
+            }
+        "#]],
+    );
+    let answer = daemon.request("PUT", "/vms", &[], "");
+    assert_eq!(answer.header("allow"), Some("GET,HEAD,POST"));
+    check(
+        &answer,
+        expect![[r#"
+            405 application/problem+json
+            {
+              "type": "urn:hearth:problem:no-such-method",
+              "title": "Method not allowed",
+              "status": 405,
+              "detail": "PUT does nothing on /vms"
+            }
+        "#]],
+    );
+    check(
+        &daemon.get("/vms?limitt=1"),
+        expect![[r#"
+            400 application/problem+json
+            {
+              "type": "urn:hearth:problem:bad-query",
+              "title": "Bad query",
+              "status": 400,
+              "detail": "the query is wrong: Failed to deserialize query string: limitt: unknown field `limitt`, expected `limit` or `after`"
+            }
+        "#]],
+    );
+}
+
+#[test]
+fn another_tenants_job_is_a_conflict() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    let of = |tenant: &str| {
+        body("web", "service", "").replacen('{', &format!(r#"{{"tenant":"{tenant}","#), 1)
+    };
+    assert_eq!(daemon.post("/vms", &of("acme")).json()["tenant"], "acme");
+    assert_eq!(daemon.post("/vms", &body("web", "service", "")).json()["tenant"], "acme");
+    check(
+        &daemon.post("/vms", &of("other")),
+        expect![[r#"
+            409 application/problem+json
+            {
+              "type": "urn:hearth:problem:other-tenant",
+              "title": "Job of another tenant",
+              "status": 409,
+              "detail": "job web belongs to another tenant; use another job_id"
+            }
+        "#]],
+    );
+}
+
+#[test]
+fn a_deleted_job_is_gone_and_stays_known() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    daemon.post("/vms", &body("web", "service", ""));
+    daemon.until_job("web", "running");
+    let answer = daemon.delete("/vms/web");
+    assert!(matches!(answer.status, 202 | 204), "{answer:?}");
+    daemon.until("it is gone", || daemon.get("/vms/web").status == 404);
+    assert_eq!(daemon.delete("/vms/web").status, 204);
+    assert_eq!(daemon.delete("/vms/never").status, 404);
+}
+
+#[test]
+fn a_job_can_be_stopped_and_started_again() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    daemon.post("/vms", &body("web", "service", ""));
+    daemon.until_job("web", "running");
+    assert!(matches!(daemon.post("/vms/web/stop", "").status, 200 | 202));
+    assert_eq!(daemon.until_job("web", "stopped")["vm_id"], Value::Null);
+    assert_eq!(daemon.post("/vms/web/start", "").status, 202);
+    daemon.until_job("web", "running");
+}
+
+#[test]
+fn stats_have_the_documented_shape() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    daemon.post("/vms", &body("web", "service", r#","warm_pool":{"min":1}"#));
+    daemon.until_job("web", "running");
+    daemon.until_warm(1);
+    check(
+        &daemon.get("/stats"),
+        expect![[r#"
+            200 application/json
+            {
+              "summary": {
+                "total_jobs": 1,
+                "total_warm": 1
+              },
+              "jobs": [
+                {
+                  "job_id": "web",
+                  "vm_id": "vm-xxxxxxxxxx",
+                  "tenant": "web",
+                  "status": "running",
+                  "reason": null,
+                  "since": "2026-01-01T00:00:00.000Z",
+                  "generation": 1,
+                  "exit_code": null,
+                  "spec": {
+                    "rootfs": "r.ext4",
+                    "kernel": "vmlinux",
+                    "cmd": [
+                      "/app"
+                    ],
+                    "resources": {
+                      "vcpu": 1,
+                      "mem_mb": 128
+                    },
+                    "lifecycle": "service",
+                    "warm_pool": {
+                      "min": 1,
+                      "max": 1
+                    }
+                  }
+                }
+              ],
+              "warm_pool": [
+                {
+                  "spec_hash": "86A80B8C30045837",
+                  "vm_id": "warm-xxxxxxxxxx",
+                  "status": "warm",
+                  "reason": null,
+                  "spec": {
+                    "rootfs": "r.ext4",
+                    "kernel": "vmlinux",
+                    "cmd": [
+                      "/app"
+                    ],
+                    "resources": {
+                      "vcpu": 1,
+                      "mem_mb": 128
+                    },
+                    "lifecycle": "service",
+                    "warm_pool": {
+                      "min": 1,
+                      "max": 1
+                    }
+                  }
+                }
+              ],
+              "unidentified": []
+            }
+        "#]],
+    );
+}
+
+#[test]
+fn logs_are_text_or_json_lines() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    daemon.post("/vms", &body("once", "job", ""));
+    daemon.until_job("once", "completed");
+    check(
+        &daemon.get("/vms/once/logs"),
+        expect![[r#"
+            200 text/plain; charset=utf-8
+            simulated: /app
+
+        "#]],
+    );
+    check(
+        &daemon.get("/vms/once/logs?tail=0"),
+        expect![[r#"
+            200 text/plain; charset=utf-8
+
+        "#]],
+    );
+    let accept = ["Accept: application/x-ndjson"];
+    check(
+        &daemon.request("GET", "/vms/once/logs", &accept, ""),
+        expect![[r#"
+            200 application/x-ndjson
+            {
+              "at": "1970-01-01T00:00:00Z",
+              "vm_id": "vm-xxxxxxxxxx",
+              "stream": "stdout",
+              "text": "simulated: /app"
+            }
+        "#]],
+    );
+    assert_eq!(daemon.get("/vms/nope/logs").status, 404);
+}
+
+#[test]
+fn a_jobs_events_outlive_it() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    daemon.post("/vms", &body("web", "service", ""));
+    daemon.until_job("web", "running");
+    daemon.delete("/vms/web");
+    daemon.until("it is gone", || daemon.get("/vms/web").status == 404);
+    let events = daemon.get("/vms/web/events").json();
+    let items = events["items"].as_array().expect("a list");
+    assert_eq!(items[0]["kind"], "accepted");
+    assert_eq!(items.last().expect("an event")["kind"], "deleted");
+    assert_eq!(daemon.get("/events?limit=1").json()["items"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn a_list_comes_in_pages() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    for job in ["a", "b", "c"] {
+        daemon.post("/vms", &body(job, "service", ""));
+    }
+    let page = daemon.get("/vms?limit=2").json();
+    assert_eq!((page["items"].as_array().map(Vec::len), &page["next"]), (Some(2), &"b".into()));
+    let rest = daemon.get("/vms?limit=2&after=b").json();
+    assert_eq!((&rest["items"][0]["job_id"], &rest["next"]), (&"c".into(), &Value::Null));
+}
+
+#[test]
+fn no_web_page_reaches_the_api() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    check(
+        &daemon.request("GET", "/vms", &["Host: evil.example"], ""),
+        expect![[r#"
+            403 application/problem+json
+            {
+              "type": "urn:hearth:problem:foreign-host",
+              "title": "Not this host",
+              "status": 403,
+              "detail": "the request is for \"evil.example\", which is not this daemon",
+              "help": "call it by localhost, 127.0.0.1 or [::1]"
+            }
+        "#]],
+    );
+    check(
+        &daemon.request("GET", "/vms", &["Origin: http://evil.example"], ""),
+        expect![[r#"
+            403 application/problem+json
+            {
+              "type": "urn:hearth:problem:foreign-origin",
+              "title": "Another origin",
+              "status": 403,
+              "detail": "the request comes from a page of \"http://evil.example\"",
+              "help": "only pages of this daemon may use it"
+            }
+        "#]],
+    );
+    assert_eq!(daemon.request("GET", "/vms", &["Host: localhost:1"], "").status, 200);
+}
+
+#[test]
+fn a_port_needs_an_upgrade_and_a_microvm() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    daemon.post("/vms", &body("once", "job", ""));
+    daemon.until_job("once", "completed");
+    assert_eq!(daemon.get("/vms/once/ports/80").status, 426);
+    let upgrade = ["Upgrade: tcp", "Connection: Upgrade"];
+    check(
+        &daemon.request("GET", "/vms/once/ports/80", &upgrade, ""),
+        expect![[r#"
+            409 application/problem+json
+            {
+              "type": "urn:hearth:problem:no-vm",
+              "title": "No microVM",
+              "status": 409,
+              "detail": "job once has no microVM: it is completed"
+            }
+        "#]],
+    );
+    assert_eq!(daemon.get("/vms/once/ports/0").status, 404);
+}
+
+#[test]
+fn health_and_readiness_are_told() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    check(
+        &daemon.get("/healthz"),
+        expect![[r#"
+            200 application/json
+            {
+              "status": "ok",
+              "version": "0.1.0"
+            }
+        "#]],
+    );
+    check(
+        &daemon.get("/readyz"),
+        expect![[r#"
+            200 application/json
+            {
+              "status": "ready",
+              "host": "simulated host",
+              "warnings": [
+                "this host is simulated: no microVM really runs"
+              ],
+              "desired_file": null
+            }
+        "#]],
+    );
+}

@@ -1,0 +1,254 @@
+//! A real `hearth serve --host sim` process, and a plain HTTP client for it.
+#![allow(dead_code, reason = "each test binary uses a part of this")]
+
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Longest wait for anything: a busy machine is slow, a broken test should still end.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A directory for a daemon's state and its files, which outlives the daemon.
+pub(crate) struct Home {
+    directory: TempDir,
+}
+
+/// A running daemon; killed when it is dropped.
+pub(crate) struct Daemon {
+    child: Child,
+    pub(crate) url: String,
+    /// What it says on stdout.
+    stdout: BufReader<std::process::ChildStdout>,
+}
+
+/// An HTTP answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Home {
+    pub(crate) fn new() -> Home {
+        Home { directory: TempDir::new().expect("a temporary directory") }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, text).expect("a file can be written");
+        path
+    }
+
+    /// `hearth` with this home as its directory and none of the tester's settings.
+    pub(crate) fn hearth<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("HEARTH_") || text.starts_with("FC_EX_CP_") {
+                command.env_remove(name);
+            }
+        }
+        command.args(args).current_dir(self.directory.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// The command of a daemon with this home's state.
+    pub(crate) fn serve(&self, more: &[&str]) -> Command {
+        let state = self.path("state");
+        let mut command = self.hearth(["serve", "--host", "sim", "--listen", "127.0.0.1:0"]);
+        command.arg("--state-dir").arg(state).args(["--sim-boot-ms", "20"]).args(more);
+        command
+    }
+
+    pub(crate) fn start(&self, more: &[&str]) -> Daemon {
+        Daemon::spawn(self.serve(more))
+    }
+}
+
+impl Daemon {
+    pub(crate) fn spawn(mut command: Command) -> Daemon {
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("the daemon starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("the daemon says where it listens");
+        let url = line
+            .strip_prefix("hearth: listening on ")
+            .and_then(|rest| rest.split(' ').next())
+            .unwrap_or_else(|| panic!("the daemon said {line:?}"))
+            .to_owned();
+        let daemon = Daemon { child, url, stdout };
+        daemon.until("the daemon is ready", || daemon.get("/readyz").status == 200);
+        daemon
+    }
+
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it can be reaped");
+    }
+
+    /// SIGTERM, and what it said until it ended.
+    pub(crate) fn terminate(mut self) -> (std::process::ExitStatus, String) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        let mut said = String::new();
+        self.stdout.read_to_string(&mut said).expect("stdout can be read");
+        (self.child.wait().expect("it can be reaped"), said)
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.request("GET", path, &[], "")
+    }
+
+    pub(crate) fn delete(&self, path: &str) -> Answer {
+        self.request("DELETE", path, &[], "")
+    }
+
+    pub(crate) fn post(&self, path: &str, body: &str) -> Answer {
+        self.request("POST", path, &["Content-Type: application/json"], body)
+    }
+
+    /// One request on a connection of its own. Headers given replace the usual ones.
+    pub(crate) fn request(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
+        let authority = self.url.strip_prefix("http://").expect("an HTTP address");
+        let mut stream = TcpStream::connect(authority).expect("the daemon accepts");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+        let mut request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
+        if !headers.iter().any(|header| header.starts_with("Host:")) {
+            request += &format!("Host: {authority}\r\n");
+        }
+        for header in headers {
+            request += &format!("{header}\r\n");
+        }
+        request += &format!("Content-Length: {}\r\n\r\n{body}", body.len());
+        // The daemon may refuse and close before it has read a large body.
+        let _ = stream.write_all(request.as_bytes());
+        let mut text = Vec::new();
+        let _ = stream.read_to_end(&mut text);
+        let text = String::from_utf8(text).expect("an answer in UTF-8");
+        let (head, body) = text.split_once("\r\n\r\n").expect("an HTTP answer");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        Answer { status: status.expect("a status"), head: head.to_owned(), body: body.to_owned() }
+    }
+
+    /// Waits until a job stands so.
+    pub(crate) fn until_job(&self, job: &str, status: &str) -> Value {
+        let mut last = Value::Null;
+        self.until(&format!("{job} is {status}"), || {
+            last = self.get(&format!("/vms/{job}")).json();
+            last["status"] == status
+        });
+        last
+    }
+
+    /// Waits until the pools hold so many warm instances.
+    pub(crate) fn until_warm(&self, count: u64) {
+        self.until(&format!("{count} instances are warm"), || {
+            self.get("/stats").json()["summary"]["total_warm"] == count
+        });
+    }
+
+    pub(crate) fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let begin = Instant::now();
+        while !holds() {
+            assert!(begin.elapsed() < DEADLINE, "it never came to be that {what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {}", self.body))
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(": ")?;
+            key.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+
+    /// Status, media type and pretty body, with what differs from run to run made equal.
+    pub(crate) fn shown(&self) -> String {
+        let media = self.header("content-type").unwrap_or("no body");
+        let body = match serde_json::from_str::<Value>(&self.body) {
+            Ok(json) => serde_json::to_string_pretty(&json).expect("JSON"),
+            Err(_) => self.body.clone(),
+        };
+        settled(&format!("{} {media}\n{body}\n", self.status))
+    }
+}
+
+/// A finished command's exit code and output, with what differs from run to run made equal.
+pub(crate) fn shown(output: &Output) -> String {
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let code = output.status.code().map_or("none".to_owned(), |code| code.to_string());
+    settled(&format!("exit code: {code}\n--- stdout\n{stdout}--- stderr\n{stderr}"))
+}
+
+/// Makes instance ids, made-up job ids and times equal, in their length.
+fn settled(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let id = ["vm-", "warm-", "job-"].iter().find_map(|prefix| {
+            let id = rest.strip_prefix(prefix)?.get(..10)?;
+            let plain = id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+            (plain && id.bytes().any(|b| b.is_ascii_digit())).then_some(*prefix)
+        });
+        if let Some(prefix) = id {
+            out += prefix;
+            out += "xxxxxxxxxx";
+            rest = &rest[prefix.len() + 10..];
+        } else if is_time(rest) {
+            out += "2026-01-01T00:00:00.000Z";
+            rest = &rest[24..];
+        } else {
+            out.push(c);
+            rest = &rest[c.len_utf8()..];
+        }
+    }
+    out
+}
+
+fn is_time(text: &str) -> bool {
+    const SHAPE: &[u8] = b"0000-00-00T00:00:00.000Z";
+    text.as_bytes().get(..SHAPE.len()).is_some_and(|time| {
+        time.iter().zip(SHAPE).all(|(byte, shape)| match shape {
+            b'0' => byte.is_ascii_digit(),
+            shape => byte == shape,
+        })
+    })
+}
+
+/// A POST of this lifecycle.
+pub(crate) fn body(job: &str, lifecycle: &str, more: &str) -> String {
+    format!(
+        r#"{{"job_id":"{job}","spec":{{"rootfs":"r.ext4","kernel":"vmlinux","cmd":["/app"],
+        "resources":{{"vcpu":1,"mem_mb":128}},"lifecycle":"{lifecycle}"{more}}}}}"#
+    )
+}
+
+/// The example of the desired-state file's documentation.
+pub(crate) fn example() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/desired_vms.exs")
+}
