@@ -1,7 +1,7 @@
 //! The initramfs: Hearth's init, then the modules of the kernel. One for each pair, in the store.
 
 use super::errors;
-use super::layout::replace;
+use super::layout::replace_by;
 use super::store::ImageStore;
 use crate::HostError;
 use hearth_kernel::cpio;
@@ -33,6 +33,7 @@ pub(super) fn for_modules(
         let modules = std::fs::read(&modules).map_err(errors::file("read", &modules))?;
         bytes.extend_from_slice(&modules);
     }
-    replace(&path, &bytes).map_err(errors::file("write", &path))?;
+    // Several instances may be made at once, each finding it absent.
+    replace_by(&store.temporary(), &path, &bytes).map_err(errors::file("write", &path))?;
     Ok(path)
 }

@@ -86,15 +86,21 @@ pub(super) fn create_file(path: &Path) -> io::Result<File> {
     options.read(true).write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
-/// Replaces a file whole, durably: whoever reads it sees the old or the new one.
+/// Replaces a file whole, durably: whoever reads it sees the old or the new one. Each call at one
+/// time on a path needs a `new` of its own beside it.
+pub(super) fn replace_by(new: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = create_file(new)?;
+    file.write_all(bytes)?;
+    file.sync_data()?;
+    std::fs::rename(new, path)?;
+    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+}
+
+/// [`replace_by`] a file of the same name with `.new` behind it: for paths with one writer.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
-    let mut file = create_file(Path::new(&new))?;
-    file.write_all(bytes)?;
-    file.sync_data()?;
-    std::fs::rename(&new, path)?;
-    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    replace_by(Path::new(&new), path, bytes)
 }
 
 pub(super) fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {

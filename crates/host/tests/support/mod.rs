@@ -98,9 +98,11 @@ impl Lab {
             if let Some(state) = state.as_ref().filter(|state| until(state)) {
                 return state.clone();
             }
+            let ended = matches!(state, Some(InstanceState::Exited(_)));
+            assert!(!ended, "ended: {state:?}; it says {:?}", self.texts(id).await);
             let left = end.saturating_duration_since(Instant::now());
             let waited = tokio::time::timeout(left, changes.changed()).await;
-            assert!(waited.is_ok(), "still {state:?}");
+            assert!(waited.is_ok(), "still {state:?}; it says {:?}", self.texts(id).await);
         }
     }
 

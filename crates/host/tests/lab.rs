@@ -1,0 +1,194 @@
+//! The real host with Linux guests, where KVM can boot them. The images are those of
+//! `cargo xtask images`.
+
+#[allow(dead_code, unreachable_pub, missing_docs)]
+mod contract;
+mod support;
+
+mod lab {
+    use crate::contract::Subject;
+    use crate::support::{Lab, image, job, raw, variable};
+    use hearth_host::Host;
+    use hearth_model::{
+        Action, Boot, End, Exit, Generation, InstanceState, Owner, Phase, Ready, ReadyCheck, Spec,
+        Stage,
+    };
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    async fn lab() -> Lab {
+        Lab::new(variable("HEARTH_TEST_IMAGES")).await
+    }
+
+    /// A script in a Linux guest.
+    fn script(text: &str) -> Spec {
+        Spec {
+            boot: Boot::Init,
+            rootfs: Some(image("rootfs-test.ext4")),
+            cmd: ["/bin/sh", "-c", text].map(str::to_owned).to_vec(),
+            ..raw("vmlinux")
+        }
+    }
+
+    fn is_running(state: &InstanceState) -> bool {
+        matches!(state, InstanceState::Up { phase: Phase::Running, .. })
+    }
+
+    fn is_ready(state: &InstanceState) -> bool {
+        matches!(state, InstanceState::Up { phase: Phase::Running, ready: true, .. })
+    }
+
+    #[tokio::test]
+    async fn the_real_host_keeps_the_contract_with_linux_guests() {
+        let lab = lab().await;
+        let patience = Duration::from_secs(60) * lab.host.facts().time_factor;
+        let service = script("while true; do sleep 1; done");
+        let job = Some(script("echo hello"));
+        Subject { host: &lab.host, service, job, patience }.check().await;
+    }
+
+    #[tokio::test]
+    async fn an_exit_code_is_seen_with_all_output_in_order_and_its_environment() {
+        let lab = lab().await;
+        let mut spec = script("echo $GREETING; echo oops >&2; echo two; printf three; exit 7");
+        spec.env.insert("GREETING".to_owned(), "hello world".to_owned());
+        let id = lab.create("exits", spec, Stage::App, Owner::Job(job("web", 1))).await;
+        assert_eq!(lab.exit(&id).await, Exit { end: End::Code(7), stop_requested: false });
+        let mut texts = lab.texts(&id).await;
+        texts.sort();
+        assert_eq!(texts, ["hello world", "oops", "three", "two"]);
+        lab.remove(&id).await;
+    }
+
+    #[tokio::test]
+    async fn a_command_that_is_not_there_is_named() {
+        let lab = lab().await;
+        let mut spec = script("");
+        spec.cmd = vec!["/app/bin/server".to_owned()];
+        let id = lab.create("nocmd", spec, Stage::App, Owner::Pool).await;
+        let end = End::NotStarted("/app/bin/server: not found in rootfs-test.ext4".to_owned());
+        assert_eq!(lab.exit(&id).await.end, end);
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_the_guests_kernel_is_told_with_its_last_lines() {
+        let lab = lab().await;
+        let id =
+            lab.create("panics", script("echo c > /proc/sysrq-trigger"), Stage::App, Owner::Pool);
+        let id = id.await;
+        let exit = lab.exit(&id).await;
+        let End::Panic(lines) = &exit.end else { panic!("{exit:?}") };
+        assert!(lines.starts_with("sysrq triggered crash\n"), "{lines}");
+    }
+
+    #[tokio::test]
+    async fn a_guest_is_ready_when_its_check_passes_and_is_reached_through_it() {
+        let lab = lab().await;
+        let mut spec = script("sleep 5; exec /app/bin/server");
+        spec.rootfs = Some(image("rootfs-web.ext4"));
+        let check = ReadyCheck::Http { port: 4000, path: "/health".to_owned() };
+        spec.ready = Some(Ready { check, timeout_s: 60 });
+        let id = lab.create("ready", spec, Stage::App, Owner::Pool).await;
+        let first = lab.wait(&id, is_running).await;
+        assert!(!is_ready(&first), "{first:?}");
+        lab.wait(&id, is_ready).await;
+        let mut stream = lab.host.connect(&id, 4000).await.expect("connected");
+        let request = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).await.expect("written");
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.expect("answered");
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        let refused = lab.host.connect(&id, 4001).await.err().expect("nothing listens there");
+        assert!(refused.sentence().contains("port 4001"), "{}", refused.sentence());
+        lab.stop(&id, 1).await;
+    }
+
+    #[tokio::test]
+    async fn a_claimed_guest_shows_its_identity_and_runs_once_told() {
+        let lab = lab().await;
+        let spec = script("cat /run/hearth/identity.json; sleep 1000");
+        let id = lab.create("claimed", spec, Stage::Init, Owner::Pool).await;
+        let held = |state: &InstanceState| {
+            matches!(state, InstanceState::Up { phase: Phase::Held, told: None, .. })
+        };
+        lab.wait(&id, held).await;
+        let tell = Action::Tell { instance: id.clone(), identity: job("web-9", 4), go: true };
+        lab.host.apply(tell).await.expect("told");
+        lab.says(&id, "\"job_id\": \"web-9\"").await;
+        let told = |state: &InstanceState| {
+            matches!(state, InstanceState::Up { phase: Phase::Running, told, .. }
+                if *told == Some(Generation(4)))
+        };
+        lab.wait(&id, told).await;
+        let other = Action::Tell { instance: id.clone(), identity: job("other", 5), go: true };
+        let refused = lab.host.apply(other).await.expect_err("it serves another");
+        assert!(!refused.is_transient());
+        lab.stop(&id, 0).await;
+    }
+
+    #[tokio::test]
+    async fn a_restart_of_the_daemon_misses_neither_output_nor_exit() {
+        let mut lab = lab().await;
+        let spec =
+            script("n=0; while [ ! -e /tmp/end ]; do n=$((n+1)); echo line $n; sleep 1; done");
+        let runs = lab.create("runs", spec, Stage::App, Owner::Job(job("web", 3))).await;
+        let spec = script("echo first; sleep 4; echo last; exit 9");
+        let ends = lab.create("ends", spec, Stage::App, Owner::Job(job("job", 1))).await;
+        lab.says(&runs, "line 2").await;
+        lab.says(&ends, "first").await;
+        lab.host.close().await;
+        let pid = std::fs::read_to_string(lab.instance_dir(&ends).join("pid")).expect("a pid");
+        let zombie = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+            stat.map_or(true, |stat| stat.contains(") Z "))
+        };
+        let end = std::time::Instant::now() + Duration::from_secs(300);
+        while !zombie() {
+            assert!(std::time::Instant::now() < end, "it does not end");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        lab.restart().await;
+        assert_eq!(lab.exit(&ends).await, Exit { end: End::Code(9), stop_requested: false });
+        assert_eq!(lab.texts(&ends).await, ["first", "last"]);
+        let told = |state: &InstanceState| {
+            matches!(state, InstanceState::Up { phase: Phase::Running, told, .. }
+                if *told == Some(Generation(3)))
+        };
+        lab.wait(&runs, told).await;
+        let seen = lab.texts(&runs).await.len();
+        lab.says(&runs, &format!("line {}", seen + 3)).await;
+        let texts = lab.texts(&runs).await;
+        let expected: Vec<_> = (1..=texts.len()).map(|n| format!("line {n}")).collect();
+        assert_eq!(texts, expected);
+        lab.stop(&runs, 1).await;
+    }
+
+    #[tokio::test]
+    async fn a_stop_gives_the_command_its_time_and_no_more() {
+        let lab = lab().await;
+        let spec = script("trap 'echo bye; exit 3' TERM; while true; do sleep 0.1; done");
+        let polite = lab.create("polite", spec, Stage::App, Owner::Pool).await;
+        let spec = script("trap '' TERM; echo deaf; while true; do sleep 0.1; done");
+        let deaf = lab.create("deaf", spec, Stage::App, Owner::Pool).await;
+        lab.wait(&polite, is_running).await;
+        lab.says(&deaf, "deaf").await;
+        // The trap is set a moment after the shell was started.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::join!(lab.stop(&polite, 20), lab.stop(&deaf, 1));
+        assert_eq!(lab.exit(&polite).await, Exit { end: End::Code(3), stop_requested: true });
+        assert!(lab.texts(&polite).await.contains(&"bye".to_owned()));
+        assert_eq!(lab.exit(&deaf).await, Exit { end: End::Signal(9), stop_requested: true });
+    }
+
+    #[tokio::test]
+    async fn a_raw_linux_guest_boots_its_own_root() {
+        let lab = lab().await;
+        // A kernel of a distribution has its disk drivers as modules, so it finds no root.
+        let spec = Spec { rootfs: Some(image("rootfs-test.ext4")), ..raw("vmlinux") };
+        let id = lab.create("rawlinux", spec, Stage::App, Owner::Pool).await;
+        let exit = lab.exit(&id).await;
+        let End::Panic(lines) = &exit.end else { panic!("{exit:?}") };
+        assert!(lines.contains("Unable to mount root fs"), "{lines}");
+        lab.says(&id, "Kernel panic").await;
+    }
+}
