@@ -45,6 +45,12 @@ impl Engine {
         if instance.exit().is_some() || instance.state.as_ref() == Some(&state) {
             return;
         }
+        // While a creation is under way its own result says why nothing was started.
+        if instance.busy
+            && matches!(&state, InstanceState::Exited(exit) if exit.end == End::NeverStarted)
+        {
+            return;
+        }
         if let InstanceState::Exited(exit) = &state {
             let exit = exit.clone();
             self.ended(now, id, &exit);
