@@ -286,6 +286,7 @@ mod tests {
         let reaper = shared_reaper();
         let script = "sed -n 's/^Sig[BI][lg][kn]:\t//p' /proc/self/status; \
             cut -d' ' -f6 /proc/self/stat";
+        block_a_signal();
         let mut child = shell(script);
         let mut output = String::new();
         child.stdout.take().expect("piped").read_to_string(&mut output).expect("read");
@@ -295,5 +296,17 @@ mod tests {
         assert_eq!(mask(lines[1]) >> (libc::SIGPIPE - 1) & 1, 0);
         assert_eq!(lines[2], child.pid.as_raw_nonzero().to_string());
         reaper.wait(child.pid, None);
+    }
+
+    /// Blocks SIGUSR2 in this thread, as the init blocks SIGINT.
+    #[allow(unsafe_code)]
+    fn block_a_signal() {
+        // SAFETY: the set is ours alone, and a set of zeroes is valid to be filled.
+        unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&mut set);
+            libc::sigaddset(&mut set, libc::SIGUSR2);
+            libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+        }
     }
 }
