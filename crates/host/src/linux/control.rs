@@ -4,7 +4,7 @@
 use super::instance::Instance;
 use super::{Shared, lock};
 use crate::HostError;
-use hearth_firecracker::{names, vsock};
+use hearth_firecracker::{escaped, names, vsock};
 use hearth_guest::{CONTROL_LINE_BYTES_MAX, CONTROL_PORT, Command, Report};
 use hearth_model::{Generation, Identity, InstanceId, InstanceState, Phase};
 use std::sync::Arc;
@@ -21,6 +21,9 @@ pub(super) const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 const TELL_DEADLINE: Duration = Duration::from_secs(5);
 /// After this long without an acknowledgement it is told again.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
+
+/// Characters of a failing check's words that are kept.
+const READY_DETAIL_CHARS_MAX: usize = 1024;
 
 /// Tells a guest whose it is, until it acknowledges.
 pub(super) async fn tell(
@@ -140,7 +143,10 @@ fn take_report(shared: &Shared, instance: &Instance, report: Report) {
         hearth_guest::Phase::Running => Phase::Running,
         hearth_guest::Phase::Stopping | hearth_guest::Phase::Ended => Phase::Stopping,
     };
-    let ready_detail = report.ready_detail;
+    // The guest's words end up in terminals.
+    let ready_detail = report
+        .ready_detail
+        .map(|detail| escaped(&detail.chars().take(READY_DETAIL_CHARS_MAX).collect::<String>()));
     let news =
         instance.set_state(InstanceState::Up { phase, ready: report.ready, told, ready_detail });
     instance.told.send_replace(report.identity);

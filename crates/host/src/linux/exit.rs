@@ -3,7 +3,7 @@
 
 use super::instance::Instance;
 use super::layout::names;
-use hearth_firecracker::{Console, ProcessExit};
+use hearth_firecracker::{Console, ProcessExit, escaped};
 use hearth_guest::{DriveError, Ending, STATUS_DRIVE_BYTES, Status, decode_status};
 use hearth_model::{Boot, End, Exit};
 use std::fs::File;
@@ -61,7 +61,7 @@ fn guest_end(exit: &hearth_guest::Exit) -> End {
         Ending::Code(_) | Ending::Signal(_) if exit.out_of_memory => End::OutOfMemory,
         Ending::Code(code) => End::Code(*code),
         Ending::Signal(signal) => End::Signal(*signal),
-        Ending::NotStarted(detail) => End::NotStarted(detail.clone()),
-        Ending::SetUp(detail) => End::SetUp(detail.clone()),
+        Ending::NotStarted(detail) => End::NotStarted(escaped(detail)),
+        Ending::SetUp(detail) => End::SetUp(escaped(detail)),
     }
 }

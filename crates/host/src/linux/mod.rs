@@ -86,6 +86,7 @@ impl LinuxHost {
     /// A [`HostError`] where Firecracker is unusable or the state directory can't be read. A
     /// single instance that can't be read is reported by [`Host::observe`] instead.
     pub async fn open(config: LinuxConfig) -> Result<LinuxHost, HostError> {
+        raise_file_limit();
         let probed = tokio::task::spawn_blocking({
             let config = config.clone();
             move || probe::probe(&config)
@@ -241,6 +242,17 @@ impl Host for LinuxHost {
 
     fn facts(&self) -> HostFacts {
         self.shared.facts.clone()
+    }
+}
+
+/// An instance takes some six descriptors, and the usual soft limit is 1,024: it goes to the hard
+/// limit, which is there for those who ask.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
     }
 }
 
