@@ -18,3 +18,6 @@ pub use wire::{
 
 /// Where the daemon listens and the command line asks, unless told otherwise.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:8088";
+
+/// The API as an OpenAPI 3.1 document; a test holds the daemon to it.
+pub const OPENAPI: &str = include_str!("../openapi.json");

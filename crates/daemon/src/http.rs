@@ -53,6 +53,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/stats", get(state::stats))
         .route("/healthz", get(state::healthz))
         .route("/readyz", get(state::readyz))
+        .route("/openapi.json", get(state::openapi))
         .fallback(no_such_page)
         .method_not_allowed_fallback(no_such_method)
         .layer(axum::middleware::from_fn_with_state(app.clone(), guard::check))
@@ -62,7 +63,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 async fn no_such_page(request: Request) -> Refused {
     let path = request.uri().path();
     Refused::new(404, "no-such-page", "No such page", format!("there is no page {path}"))
-        .help("the pages are /vms, /events, /stats, /healthz and /readyz")
+        .help("the pages are /vms, /events, /stats, /healthz, /readyz and /openapi.json")
 }
 
 async fn no_such_method(request: Request) -> Refused {

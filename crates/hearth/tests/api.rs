@@ -204,6 +204,13 @@ fn every_bad_field_is_named_at_once_and_nothing_changes() {
             }
         "#]],
     );
+    assert_eq!(daemon.get("/vms").json()["items"], serde_json::json!([]));
+}
+
+#[test]
+fn a_body_that_is_no_object_is_refused() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
     check(
         &daemon.post("/vms", "[]"),
         expect![[r#"
@@ -322,7 +329,7 @@ fn what_is_not_there_is_a_problem_with_its_name() {
               "title": "No such page",
               "status": 404,
               "detail": "there is no page /nope",
-              "help": "the pages are /vms, /events, /stats, /healthz and /readyz"
+              "help": "the pages are /vms, /events, /stats, /healthz, /readyz and /openapi.json"
             }
         "#]],
     );
@@ -625,4 +632,77 @@ fn health_and_readiness_are_told() {
             }
         "#]],
     );
+}
+
+/// What a schema of the document requires, and what it knows.
+fn schema(document: &Value, name: &str) -> (Vec<String>, Vec<String>) {
+    let schema = &document["components"]["schemas"][name];
+    let required = schema["required"].as_array().cloned().unwrap_or_default();
+    let known = schema["properties"].as_object().cloned().unwrap_or_default();
+    let text = |value: &Value| value.as_str().expect("a name").to_owned();
+    (required.iter().map(text).collect(), known.keys().cloned().collect())
+}
+
+fn check_fields(document: &Value, name: &str, value: &Value) {
+    let (required, known) = schema(document, name);
+    let fields: Vec<&String> = value.as_object().expect("an object").keys().collect();
+    for field in required {
+        assert!(fields.contains(&&field), "{name} lacks {field}: {value}");
+    }
+    for field in fields {
+        assert!(known.contains(field), "{name} does not document {field}");
+    }
+}
+
+#[test]
+fn the_daemon_answers_as_its_document_says() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    let document = daemon.get("/openapi.json").json();
+    let paths = document["paths"].as_object().expect("paths");
+    assert_eq!(paths.len(), 12);
+    for (path, operations) in paths {
+        // The path before may have stopped or deleted it.
+        daemon.post("/vms", &body("web", "service", ""));
+        daemon.until_job("web", "running");
+        for (method, operation) in operations.as_object().expect("operations") {
+            if method == "parameters" {
+                continue;
+            }
+            for job in ["nope", "web"] {
+                let path = path.replace("{job_id}", job).replace("{port}", "80");
+                let answer = daemon.request(&method.to_uppercase(), &path, &[], "");
+                let known = &operation["responses"][answer.status.to_string()];
+                assert!(known.is_object(), "{method} {path}: {answer:?}");
+                assert!(!answer.body.contains("no-such-page"), "{method} {path}");
+            }
+        }
+    }
+}
+
+#[test]
+fn objects_have_the_fields_of_their_document() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    let document = daemon.get("/openapi.json").json();
+    daemon.post("/vms", &body("web", "service", r#","warm_pool":{"min":1}"#));
+    let job = daemon.until_job("web", "running");
+    daemon.until_warm(1);
+    check_fields(&document, "Job", &job);
+    check_fields(&document, "Spec", &job["spec"]);
+    check_fields(&document, "JobPage", &daemon.get("/vms").json());
+    let stats = daemon.get("/stats").json();
+    check_fields(&document, "Stats", &stats);
+    check_fields(&document, "WarmVm", &stats["warm_pool"][0]);
+    let events = daemon.get("/events").json();
+    check_fields(&document, "EventPage", &events);
+    check_fields(&document, "Event", &events["items"][0]);
+    check_fields(&document, "Health", &daemon.get("/healthz").json());
+    check_fields(&document, "Readiness", &daemon.get("/readyz").json());
+    check_fields(&document, "Problem", &daemon.post("/vms", "{}").json());
+    let accept = ["Accept: application/x-ndjson"];
+    let line = daemon.request("GET", "/vms/web/logs", &accept, "");
+    check_fields(&document, "LogLine", &line.json());
+    let spec = |fields: &Value| fields.as_object().map(|fields| fields.len());
+    assert_eq!(spec(&document["components"]["schemas"]["Spec"]["properties"]), Some(13));
 }

@@ -70,7 +70,7 @@ fn a_job_is_run_waited_for_and_removed() {
 }
 
 #[test]
-fn a_service_is_shown_stopped_and_started() {
+fn a_service_is_shown_in_short_and_in_full() {
     let home = Home::new();
     let daemon = home.start(&[]);
     daemon.post("/vms", &body("web", "service", ""));
@@ -122,6 +122,14 @@ fn a_service_is_shown_stopped_and_started() {
             --- stderr
         "#]],
     );
+}
+
+#[test]
+fn a_service_is_stopped_started_and_removed() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    daemon.post("/vms", &body("web", "service", ""));
+    daemon.until_job("web", "running");
     check(
         &home,
         &daemon,
@@ -236,6 +244,12 @@ fn errors_name_the_cause_and_the_mend() {
             hearth: cannot pass NOT_SET_HERE on: it is not set here; write NOT_SET_HERE=VALUE
         "#]],
     );
+}
+
+#[test]
+fn wrong_addresses_are_told_with_right_ones() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
     check(
         &home,
         &daemon,

@@ -6,6 +6,8 @@ use super::read::{JobPath, Params};
 use crate::{convert, limits};
 use axum::Json;
 use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
 use hearth_api::{Event, Health, Page, Readiness, Stats};
 use hearth_engine::{Reply, Request};
 use hearth_model::JobId;
@@ -64,6 +66,11 @@ async fn newest(
 pub(super) async fn healthz() -> Json<Health> {
     let version = env!("CARGO_PKG_VERSION").to_owned();
     Json(Health { status: "ok".to_owned(), version })
+}
+
+/// `GET /openapi.json`: this API, for programs.
+pub(super) async fn openapi() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], hearth_api::OPENAPI)
 }
 
 /// `GET /readyz`: the host was seen, the desired-state file was looked at, the database answers.

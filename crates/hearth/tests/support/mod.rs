@@ -213,7 +213,7 @@ fn settled(text: &str) -> String {
         let id = ["vm-", "warm-", "job-"].iter().find_map(|prefix| {
             let id = rest.strip_prefix(prefix)?.get(..10)?;
             let plain = id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-            (plain && id.bytes().any(|b| b.is_ascii_digit())).then_some(*prefix)
+            plain.then_some(*prefix)
         });
         if let Some(prefix) = id {
             out += prefix;
