@@ -35,14 +35,14 @@ pub(super) struct ImageStore {
     temporary: AtomicU64,
 }
 
-/// What says that a file is still the one that was digested.
+/// What says that a file is still the one that was digested. Not the time of its last change of
+/// status: a new hard link changes that, and not the content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Stamp {
     device: u64,
     inode: u64,
     bytes: u64,
     modified: (i64, i64),
-    changed: (i64, i64),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -58,13 +58,12 @@ impl Stamp {
             inode: metadata.ino(),
             bytes: metadata.size(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
     }
 
     fn is_settled(&self) -> bool {
         let now = jiff::Timestamp::now().as_second();
-        now.saturating_sub(self.changed.0.max(self.modified.0)) > SETTLED_S
+        now.saturating_sub(self.modified.0) > SETTLED_S
     }
 }
 
