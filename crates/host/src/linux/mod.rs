@@ -7,7 +7,7 @@
 //!                 └──────────────process gone─────────────^
 //! ```
 //!
-//! One task supervises each instance for as long as its process lives ([`supervise`]): it waits on
+//! One task supervises each instance for as long as its process lives (`supervise`): it waits on
 //! the pidfd, reads the guest's reports and output, and drains Firecracker's FIFOs.
 
 mod adopt;
