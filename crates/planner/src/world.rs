@@ -36,8 +36,9 @@ pub struct PoolHealth {
 /// How long things may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// From a creation to the guest's first report. Booting Debian's kernel takes 5 s emulated on
-    /// a quiet machine and 15 s on a busy one, less than 1 s on hardware.
+    /// From a creation to the guest's first report. Booting Debian's kernel takes less than 1 s on
+    /// hardware; emulated, where this is stretched tenfold, 5 s on a quiet machine and up to 50 s
+    /// on a busy one.
     pub boot: Duration,
     /// From a claim to the guest's acknowledgement; then another instance takes its place.
     pub claim: Duration,
@@ -50,7 +51,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            boot: Duration::from_secs(30),
+            boot: Duration::from_secs(12),
             claim: Duration::from_secs(5),
             time_factor: 1,
             boots_max: 8,
