@@ -8,8 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Longer than a guest takes to boot on an emulated CPU of a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(150);
+/// Longer than two boots on an emulated CPU of a busy machine: where a guest hangs in its boot, as
+/// some do there, another takes its place after 120 s.
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 pub struct Daemon {
     child: Option<Child>,
