@@ -29,6 +29,18 @@ const LAB: &str = "test(/(^|::)lab::/) - package(xtask)";
 const LAB_TEST_SECONDS_MAX: &str = "600";
 const LAB_STATE: &str = "/var/lib/hearth/tests";
 
+/// What ssh exits with where its connection breaks.
+const SSH_FAILED: i32 = 255;
+
+/// How a test in the lab ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Passed,
+    Failed,
+    /// The lab went away under it.
+    LabLost,
+}
+
 #[derive(Debug)]
 pub(super) struct Tests<'a> {
     places: &'a Places,
@@ -112,7 +124,16 @@ impl<'a> Tests<'a> {
         let mut count = Count::default();
         for suite in &suites {
             for test in suite.matching() {
-                if self.passes_in_lab(&lab, suite, test)? {
+                let mut ended = self.run_in_lab(&lab, suite, test)?;
+                if ended == Ended::LabLost {
+                    // An emulated machine that emulates another hangs now and then; that says
+                    // nothing of the test. Once is forgiven, and said.
+                    say("        the lab hung: it starts anew, and the test with it");
+                    lab.down()?;
+                    lab.up()?;
+                    ended = self.run_in_lab(&lab, suite, test)?;
+                }
+                if ended == Ended::Passed {
                     count.passed += 1;
                 } else {
                     count.failed += 1;
@@ -123,7 +144,7 @@ impl<'a> Tests<'a> {
     }
 
     /// One process a test, as nextest does it.
-    fn passes_in_lab(&self, lab: &Lab, suite: &Suite, test: &str) -> Result<bool> {
+    fn run_in_lab(&self, lab: &Lab, suite: &Suite, test: &str) -> Result<Ended> {
         let started = Instant::now();
         let output = tempfile::NamedTempFile::new().context("cannot create a file for output")?;
         let binary = suite.binary_path.display().to_string();
@@ -142,14 +163,18 @@ impl<'a> Tests<'a> {
         let text = String::from_utf8_lossy(&text);
         // A binary that knows no such test ends well too.
         let ran = text.lines().filter_map(libtest_result).any(|count| count.passed == 1);
-        let passed = status == 0 && ran;
-        let word = if passed { "PASS" } else { "FAIL" };
+        let ended = match status {
+            0 if ran => Ended::Passed,
+            SSH_FAILED => Ended::LabLost,
+            _ => Ended::Failed,
+        };
+        let word = if ended == Ended::Passed { "PASS" } else { "FAIL" };
         let took = started.elapsed().as_secs_f32();
         say(format_args!("        {word} [{took:>8.3}s] {} {test} (in the lab)", suite.binary_id));
-        if !passed {
+        if ended != Ended::Passed {
             say(format_args!("--- its output (status {status}):\n{text}---"));
         }
-        Ok(passed)
+        Ok(ended)
     }
 
     fn run_here(&self, filter: &str) -> Result<Outcome> {
