@@ -16,7 +16,7 @@ use crate::places::Places;
 use crate::program;
 use crate::terminal::say;
 
-/// Changes whenever [`stage`] or [`format`] do.
+/// Changes whenever [`stage`] or [`make_image`] do.
 const RECIPE: &str = "1";
 /// What the largest of them needs, and half as much again.
 const SIZE: &str = "8M";
@@ -57,7 +57,7 @@ pub(crate) fn ensure(places: &Places) -> Result<Vec<(&'static str, PathBuf)>> {
             let stage_dir = tempfile::tempdir_in(&dir).context("cannot create a directory")?;
             let program = program.as_ref().map(|(name, bytes)| (*name, bytes.as_slice()));
             stage(&stage_dir.path().join("root"), &busybox, program)?;
-            format(&stage_dir.path().join("root"), &image)?;
+            make_image(&stage_dir.path().join("root"), &image)?;
         }
         images.push((name, image));
     }
@@ -88,7 +88,7 @@ fn stage(root: &Path, busybox: &[u8], program: Option<(&str, &[u8])>) -> Result<
     Ok(())
 }
 
-fn format(root: &Path, image: &Path) -> Result<()> {
+fn make_image(root: &Path, image: &Path) -> Result<()> {
     let new = root.with_extension("ext4");
     let mut mke2fs = program::command("mke2fs");
     mke2fs

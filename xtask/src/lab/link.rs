@@ -168,18 +168,9 @@ impl Link {
         let errors = log.try_clone().context("cannot share the log of ssh")?;
         // It stays behind, so it must hold none of our streams.
         let mut master = self.ssh();
-        master.args([
-            "-M",
-            "-N",
-            "-f",
-            "-o",
-            "ControlPersist=yes",
-            "-o",
-            "ConnectTimeout=30",
-            "lab",
-        ]);
+        master.args(["-M", "-N", "-f", "-o", "ControlPersist=yes"]);
         master.stdin(Stdio::null()).stdout(log).stderr(errors).process_group(0);
-        if !master.status().context("cannot run ssh")?.success() {
+        if !master.arg("lab").status().context("cannot run ssh")?.success() {
             let said = fs::read_to_string(&log_path).unwrap_or_default();
             bail!("cannot connect to the lab: {}", program::last_lines(&said, 2));
         }
@@ -255,7 +246,7 @@ impl Link {
     pub(super) fn power_off(&self) {
         let script = "sync; echo u >/proc/sysrq-trigger; sync; /run/lab/busybox poweroff -f";
         let mut ssh = self.ssh();
-        ssh.args(["-T", "-o", "ConnectTimeout=5", "lab", script]);
+        ssh.args(["-T", "lab", script]);
         let _ = program::succeeds(&mut ssh);
     }
 
@@ -285,6 +276,9 @@ impl Link {
                 "-o",
                 "ExitOnForwardFailure=yes",
             ])
+            // A lab that says nothing for two minutes hangs: its commands end then, with an error.
+            .args(["-o", "ConnectTimeout=30"])
+            .args(["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=8"])
             .args(["-o", &option("UserKnownHostsFile", self.dir.join("known_hosts"))])
             .args(["-o", &option("IdentityFile", self.dir.join("user_key"))])
             .args(["-o", &option("ControlPath", self.control_path())]);

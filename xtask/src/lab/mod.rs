@@ -70,6 +70,8 @@ impl Lab {
         say("lab: starting a machine emulated by QEMU, with real KVM and Firecracker in it; \
              everything in it is several times slower than on hardware");
         let started = Instant::now();
+        // What the one before said last, should somebody ask why it is gone.
+        let _ = fs::rename(self.console(), self.dir.join("console.old.log"));
         let keys = link::Keys::make(&self.dir)?;
         initramfs::write(&kernel, &keys, &self.dir.join("initrd"))?;
         self.make_disk()?;
