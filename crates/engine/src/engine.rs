@@ -36,6 +36,8 @@ pub struct Engine {
     pub(crate) started: BTreeSet<InstanceId>,
     /// When the last action on an instance was over: older looks say nothing of its absence.
     pub(crate) settled: BTreeMap<InstanceId, Mono>,
+    /// Instances on which an action failed, with when the next may be tried. Busy until then.
+    pub(crate) resting: BTreeMap<InstanceId, Mono>,
     pub(crate) tombstones: BTreeMap<JobId, Generation>,
     pub(crate) entries: BTreeMap<(PathBuf, JobId), AppliedEntry>,
     pub(crate) pools: BTreeMap<PoolKey, PoolHealth>,
@@ -88,6 +90,7 @@ impl Engine {
             instances: BTreeMap::new(),
             started: BTreeSet::new(),
             settled: BTreeMap::new(),
+            resting: BTreeMap::new(),
             tombstones: loaded.tombstones,
             entries: loaded.entries,
             pools: BTreeMap::new(),
@@ -139,7 +142,9 @@ impl Engine {
                 Input::Tick => {}
             }
         }
+        self.rested(now.mono);
         let wake_at = self.reconcile(now, &mut turn);
+        let wake_at = wake_at.into_iter().chain(self.resting.values().copied()).min();
         self.note_statuses(now);
         match self.commit() {
             Ok(events) => {
@@ -153,6 +158,16 @@ impl Engine {
                 effects
             }
             Err(error) => self.retreat(&error, turn),
+        }
+    }
+
+    /// Lets actions be tried again whose last failure lies far enough back.
+    fn rested(&mut self, now: Mono) {
+        let due = self.resting.extract_if(.., |_, at| *at <= now);
+        for (id, _) in due {
+            if let Some(instance) = self.instances.get_mut(&id) {
+                instance.busy = false;
+            }
         }
     }
 
@@ -322,7 +337,8 @@ impl Engine {
             if started {
                 self.started.insert(id.clone());
             }
-            instance.busy = self.actions.values().any(|action| *action.instance() == id);
+            instance.busy = self.resting.contains_key(&id)
+                || self.actions.values().any(|action| *action.instance() == id);
             if instance.state.is_none() {
                 instance.state = before.get(&id).and_then(|known| known.state.clone());
             }

@@ -9,9 +9,14 @@ use hearth_model::{
 };
 use hearth_planner::{Step, Target, backoff};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// How many ended instances of a job are remembered, for their logs.
 pub(crate) const PAST_INSTANCES_MAX: usize = 5;
+
+/// From the failure of an action on an instance to the next try: what is broken is not mended by
+/// asking all the time, and each failure is an event.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Carries out steps in their order. Returns whether the next plan has more to do at once.
@@ -236,6 +241,12 @@ impl Engine {
             }
             return;
         };
+        if !matches!(action, Action::Create(_))
+            && let Some(known) = self.instances.get_mut(&instance)
+        {
+            known.busy = true;
+            self.resting.insert(instance.clone(), now.mono.after(RETRY_AFTER));
+        }
         let sentence = error.sentence();
         let known = self.instances.get(&instance).map(|known| known.assignment.clone());
         let (job, run) = known.as_ref().map_or((None, None), serves);

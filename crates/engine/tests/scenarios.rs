@@ -381,3 +381,32 @@ async fn after_a_reboot_of_the_host_services_come_back_and_jobs_are_not_run_agai
     let (status, reason) = world.status("job").await;
     assert_eq!((status, reason.as_deref()), (Status::Failed, Some("exit unknown")));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_action_that_fails_is_tried_again_after_a_rest_and_not_all_the_time() {
+    let mut world = World::new();
+    world.post("web", None, &spec("service", &[])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    world.host.refuse("remove", 3);
+    world.ask(Request::Delete { job: id("web") }).await.unwrap();
+    world.run_for(Duration::from_millis(2500)).await;
+    assert_eq!(world.host.observe().await.unwrap().instances.len(), 1);
+    world.run_for(Duration::from_millis(1500)).await;
+    assert!(world.host.observe().await.unwrap().instances.is_empty());
+    let events = world.ask(Request::Events { job: Some(id("web")), limit: 100 }).await;
+    let Ok(Reply::Events(events)) = events else { panic!("{events:?}") };
+    assert_eq!(events.iter().filter(|event| event.kind == "error").count(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_creation_that_fails_backs_off_with_its_reason() {
+    let mut world = World::new();
+    world.host.refuse("create", 4);
+    world.post("web", None, &spec("service", &[])).await.unwrap();
+    world.run_for(Duration::from_secs(4)).await;
+    let (status, reason) = world.status("web").await;
+    assert_eq!(status, Status::Pending);
+    assert!(reason.unwrap().starts_with("the simulated host refuses to create; 4 failures"));
+    world.run_for(Duration::from_secs(8)).await;
+    assert_eq!(world.status("web").await.0, Status::Running);
+}

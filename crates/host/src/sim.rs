@@ -53,7 +53,7 @@ struct State {
     vms: BTreeMap<InstanceId, Vm>,
     logs: BTreeMap<InstanceId, Vec<String>>,
     missing: BTreeSet<ImageName>,
-    refusals: u32,
+    refusals: BTreeMap<&'static str, u32>,
     unready: bool,
     blind: bool,
 }
@@ -88,9 +88,9 @@ impl SimHost {
         };
     }
 
-    /// The next so many creations fail.
-    pub fn refuse_creations(&self, count: u32) {
-        self.shared.state().refusals = count;
+    /// The next so many actions of this [name](Action::name) fail.
+    pub fn refuse(&self, action: &'static str, count: u32) {
+        self.shared.state().refusals.insert(action, count);
     }
 
     /// From now on no readiness check passes.
@@ -138,10 +138,6 @@ impl Shared {
         let mut state = self.state();
         if state.vms.contains_key(&create.instance) {
             return Ok(());
-        }
-        if state.refusals > 0 {
-            state.refusals -= 1;
-            return Err(HostError::transient("the simulated host refuses to create"));
         }
         let id = create.instance.clone();
         let spec = create.spec.clone();
@@ -251,6 +247,12 @@ impl Host for SimHost {
     }
 
     fn apply(&self, action: Action) -> BoxFuture<'_, Result<(), HostError>> {
+        let name = action.name();
+        if let Some(left) = self.shared.state().refusals.get_mut(name).filter(|left| **left > 0) {
+            *left -= 1;
+            let refused = HostError::transient(format!("the simulated host refuses to {name}"));
+            return Box::pin(std::future::ready(Err(refused)));
+        }
         let done = match action {
             Action::Create(create) => self.shared.create(*create),
             Action::Tell { instance, identity, go } => {
