@@ -6,11 +6,13 @@ use expect_test::{Expect, expect};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::Stdio;
-use support::{Daemon, Home, body, shown};
+use support::{Daemon, Home, body, finished, shown};
 
 /// Runs a command against a daemon and compares what it did.
 fn check(home: &Home, daemon: &Daemon, args: &[&str], expected: Expect) {
-    let output = home.hearth(args).env("HEARTH_URL", &daemon.url).output().expect("it ran");
+    let mut command = home.hearth(args);
+    command.env("HEARTH_URL", &daemon.url);
+    let output = finished(command);
     expected.assert_eq(&shown(&output).replace(&daemon.url, "URL"));
 }
 

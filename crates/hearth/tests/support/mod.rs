@@ -197,6 +197,21 @@ impl Answer {
     }
 }
 
+/// Runs a command that should end by itself; one that does not is killed and fails the test.
+pub(crate) fn finished(mut command: Command) -> Output {
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts");
+    let begin = Instant::now();
+    while child.try_wait().expect("it can be waited for").is_none() {
+        if begin.elapsed() > DEADLINE {
+            child.kill().expect("it can be killed");
+            panic!("it did not end: {}", shown(&child.wait_with_output().expect("its output")));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.wait_with_output().expect("its output")
+}
+
 /// A finished command's exit code and output, with what differs from run to run made equal.
 pub(crate) fn shown(output: &Output) -> String {
     let stdout = String::from_utf8_lossy(&output.stdout);
