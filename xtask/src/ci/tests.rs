@@ -120,18 +120,28 @@ impl<'a> Tests<'a> {
             return Ok(Outcome::Tested(Count::default()));
         }
         let lab = Lab::of(self.places)?;
+        let was_up = lab.machine()?.is_some();
+        let count = self.run_all_in_lab(&lab, &suites);
+        // Left as it was found: an idle lab still holds its memory.
+        if !was_up {
+            lab.down()?;
+        }
+        count.map(Outcome::Tested)
+    }
+
+    fn run_all_in_lab(&self, lab: &Lab, suites: &[Suite]) -> Result<Count> {
         lab.up()?;
         let mut count = Count::default();
-        for suite in &suites {
+        for suite in suites {
             for test in suite.matching() {
-                let mut ended = self.run_in_lab(&lab, suite, test)?;
+                let mut ended = self.run_in_lab(lab, suite, test)?;
                 if ended == Ended::LabLost {
                     // An emulated machine that emulates another hangs now and then; that says
                     // nothing of the test. Once is forgiven, and said.
                     say("        the lab hung: it starts anew, and the test with it");
                     lab.down()?;
                     lab.up()?;
-                    ended = self.run_in_lab(&lab, suite, test)?;
+                    ended = self.run_in_lab(lab, suite, test)?;
                 }
                 if ended == Ended::Passed {
                     count.passed += 1;
@@ -140,7 +150,7 @@ impl<'a> Tests<'a> {
                 }
             }
         }
-        Ok(Outcome::Tested(count))
+        Ok(count)
     }
 
     /// One process a test, as nextest does it.
