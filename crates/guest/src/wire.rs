@@ -28,7 +28,7 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
-    /// The init is up; the command waits for [`Command::Go`].
+    /// The init is up; the command waits for a [`Command::Identity`] with `go`.
     Init,
     /// The command is started at once.
     App,

@@ -84,10 +84,13 @@ impl Daemon {
     pub async fn until(&self, job: &str, what: &str, is: impl Fn(&Job) -> bool) -> Job {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let seen = self.client.job(job).await.unwrap();
-            if is(&seen) {
-                return seen;
-            }
+            let seen = match self.client.job(job).await {
+                Ok(seen) if is(&seen) => return seen,
+                Ok(seen) => Some(seen),
+                // A file is loaded behind the first answers of its daemon.
+                Err(error) if error.problem().is_some_and(|problem| problem.status == 404) => None,
+                Err(error) => panic!("{job}: {error:?}"),
+            };
             assert!(Instant::now() < deadline, "{job} is not {what} in time: {seen:?}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
