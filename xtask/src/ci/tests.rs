@@ -27,6 +27,8 @@ const NATIVE: &str = "test(/(^|::)native::/) - package(xtask)";
 const LAB: &str = "test(/(^|::)lab::/) - package(xtask)";
 /// A test in the lab that takes longer than this hangs.
 const LAB_TEST_SECONDS_MAX: &str = "600";
+/// How often a test is begun again since the lab was lost under it.
+const LAB_RESTARTS_MAX: usize = 2;
 const LAB_STATE: &str = "/var/lib/hearth/tests";
 
 /// What ssh exits with where its connection breaks.
@@ -135,10 +137,13 @@ impl<'a> Tests<'a> {
         for suite in suites {
             for test in suite.matching() {
                 let mut ended = self.run_in_lab(lab, suite, test)?;
-                if ended == Ended::LabLost {
-                    // An emulated machine that emulates another hangs now and then; that says
-                    // nothing of the test. Once is forgiven, and said.
-                    say("        the lab hung: it starts anew, and the test with it");
+                for _ in 0..LAB_RESTARTS_MAX {
+                    if ended != Ended::LabLost {
+                        break;
+                    }
+                    // An emulated machine that emulates another hangs or panics now and then; that
+                    // says nothing of the test. It is said each time, and bounded.
+                    say("        the lab is lost: it starts anew, and the test with it");
                     lab.down()?;
                     lab.up()?;
                     ended = self.run_in_lab(lab, suite, test)?;
