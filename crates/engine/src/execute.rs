@@ -247,13 +247,14 @@ impl Engine {
             known.busy = true;
             self.resting.insert(instance.clone(), now.mono.after(RETRY_AFTER));
         }
-        let sentence = error.sentence();
+        let (sentence, transient) = (error.sentence(), error.is_transient());
         let known = self.instances.get(&instance).map(|known| known.assignment.clone());
         let (job, run) = known.as_ref().map_or((None, None), serves);
         let message = format!("cannot {}: {sentence}", action.name());
         self.event(now, job.as_ref(), Some(&instance), run, "error", message);
         if let Action::Create(_) = action {
-            let exit = Exit { end: End::Vmm(sentence), stop_requested: false };
+            let end = if transient { End::NotCreated(sentence) } else { End::Vmm(sentence) };
+            let exit = Exit { end, stop_requested: false };
             self.see(now, &instance, InstanceState::Exited(exit));
         }
     }

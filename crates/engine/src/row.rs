@@ -103,6 +103,7 @@ enum EndRow {
     SetUp(String),
     Panic(String),
     Vmm(String),
+    NotCreated(String),
     NeverStarted,
     Unknown,
 }
@@ -269,6 +270,7 @@ impl ExitRow {
             End::SetUp(detail) => EndRow::SetUp(detail.clone()),
             End::Panic(lines) => EndRow::Panic(lines.clone()),
             End::Vmm(detail) => EndRow::Vmm(detail.clone()),
+            End::NotCreated(detail) => EndRow::NotCreated(detail.clone()),
             End::NeverStarted => EndRow::NeverStarted,
             End::Unknown => EndRow::Unknown,
         };
@@ -284,6 +286,7 @@ impl ExitRow {
             EndRow::SetUp(detail) => End::SetUp(detail),
             EndRow::Panic(lines) => End::Panic(lines),
             EndRow::Vmm(detail) => End::Vmm(detail),
+            EndRow::NotCreated(detail) => End::NotCreated(detail),
             EndRow::NeverStarted => End::NeverStarted,
             EndRow::Unknown => End::Unknown,
         };

@@ -410,3 +410,12 @@ async fn a_creation_that_fails_backs_off_with_its_reason() {
     world.run_for(Duration::from_secs(8)).await;
     assert_eq!(world.status("web").await.0, Status::Running);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_could_not_be_created_has_not_failed_and_runs_later() {
+    let mut world = World::new();
+    world.host.refuse("create", 2);
+    world.post("job", None, &spec("job", &[])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.status("job").await.0, Status::Completed);
+}

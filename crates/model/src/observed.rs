@@ -82,6 +82,8 @@ pub enum End {
     Panic(String),
     /// Firecracker failed or was killed; a sentence.
     Vmm(String),
+    /// The host could not make the microVM this time; a sentence. Nothing ran.
+    NotCreated(String),
     /// The microVM was never started, for instance since the daemon died before it could be.
     NeverStarted,
     /// Nothing could be learned.
@@ -94,7 +96,10 @@ impl fmt::Display for End {
             End::Code(code) => write!(f, "exit code {code}"),
             End::Signal(signal) => write!(f, "killed by signal {signal}"),
             End::OutOfMemory => f.write_str("out of memory in the guest"),
-            End::NotStarted(detail) | End::SetUp(detail) | End::Vmm(detail) => f.write_str(detail),
+            End::NotStarted(detail)
+            | End::SetUp(detail)
+            | End::Vmm(detail)
+            | End::NotCreated(detail) => f.write_str(detail),
             End::Panic(lines) => write!(f, "guest kernel panicked: {lines}"),
             End::NeverStarted => f.write_str("never started"),
             End::Unknown => f.write_str("exit unknown"),

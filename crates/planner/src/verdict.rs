@@ -35,6 +35,10 @@ pub fn verdict(job: &Job, instance: &Instance, exit: &Exit, now: Mono) -> Verdic
         let reason = "the microVM was never started".to_owned();
         return Verdict::Again { failures: job.failures, not_before: now, reason };
     }
+    if let End::NotCreated(reason) = &exit.end {
+        // Nothing ran, so that a `job` has not failed by it.
+        return again(job.failures + 1, now, reason.clone());
+    }
     let asked = instance.stopping.is_some();
     match job.spec.lifecycle {
         Lifecycle::Job => {
