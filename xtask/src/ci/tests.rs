@@ -28,7 +28,7 @@ const LAB: &str = "test(/(^|::)lab::/) - package(xtask)";
 /// A test in the lab that takes longer than this hangs.
 const LAB_TEST_SECONDS_MAX: &str = "600";
 /// How often a test is begun again since the lab was lost under it.
-const LAB_RESTARTS_MAX: usize = 2;
+const LAB_RESTARTS_MAX: usize = 4;
 const LAB_STATE: &str = "/var/lib/hearth/tests";
 
 /// What ssh exits with where its connection breaks.
