@@ -171,8 +171,8 @@ impl Engine {
         }
     }
 
-    /// Plans until nothing changes that needs no host, at most a few rounds: a claim makes room for
-    /// a refill, a forgotten job for nothing.
+    /// Plans once and carries the plan out. Returns when to plan again: at once after a step that
+    /// needed no host, such as a claim, since the next plan has more to do.
     fn reconcile(&mut self, now: &Now, turn: &mut Turn) -> Option<Mono> {
         if !self.observed {
             return None;

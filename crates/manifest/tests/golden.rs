@@ -85,7 +85,7 @@ const SPEC: &str = r#"%{rootfs: "r.ext4", kernel: "vmlinux", cmd: ["/run"], reso
 #[test]
 fn the_multi_vm_example_declares_its_three_jobs() {
     check(
-        include_str!("data/multi_vm.exs"),
+        include_str!("../../../config/desired_vms.exs"),
         expect![[r#"
         web-api production line 3: {rootfs: "rootfs-web.ext4", kernel: "vmlinux", cmd: ["/app/bin/server"], env: {DATABASE_URL: "postgresql://localhost/myapp", MIX_ENV: "prod"}, resources: {vcpu: 2, mem_mb: 512}, lifecycle: "service", warm_pool: {min: 2, max: 5}}
         kafka-consumer analytics line 18: {rootfs: "rootfs-worker.ext4", kernel: "vmlinux", cmd: ["/app/bin/consumer"], env: {KAFKA_BROKERS: "broker1:9092"}, resources: {vcpu: 1, mem_mb: 256}, lifecycle: "daemon", warm_pool: {min: 1, max: 3}}

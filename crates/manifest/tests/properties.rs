@@ -4,7 +4,7 @@ use hearth_manifest::{Entry, Kind, Node, Span, parse, parse_tree};
 use proptest::prelude::*;
 use std::fmt::Write;
 
-const EXAMPLE: &str = include_str!("data/multi_vm.exs");
+const EXAMPLE: &str = include_str!("../../../config/desired_vms.exs");
 
 fn node(kind: Kind) -> Node {
     Node::new(Span::at(0), kind)

@@ -7,10 +7,10 @@
 //!                 └──create──────────┘        any end ──▶ remove ──▶ back-off ──▶ no instance
 //! ```
 
+use crate::capacity::Need;
 use crate::pool;
 use crate::status::is_current;
 use crate::world::{Plan, Scope, Step, Target, Waiting, World};
-use crate::{capacity::Need, verdict::Verdict};
 use hearth_model::{
     Assignment, Instance, InstanceId, InstanceState, Job, JobId, Lifecycle, Mono, Phase,
     Resolution, Wanted,
@@ -326,13 +326,5 @@ impl<'a> Planner<'a> {
                 self.stop(instance, "a job needs its room");
             }
         }
-    }
-}
-
-impl Verdict {
-    /// Whether the instance failed its job.
-    #[must_use]
-    pub fn is_failure(&self) -> bool {
-        !matches!(self, Verdict::Nothing | Verdict::Over(hearth_model::Outcome::Completed))
     }
 }
