@@ -3,9 +3,12 @@
 //! It never retries: whoever calls knows whether asking twice is harmless.
 
 use crate::endpoint::Endpoint;
+use crate::log::{FollowedLog, LogQuery, LogStream};
 use crate::problem::Problem;
-use crate::wire::{CreateVm, Deleted, Event, Health, Job, LogLine, NDJSON, Page, Readiness, Stats};
-use bytes::{Buf, Bytes, BytesMut};
+use crate::wire::{
+    CreateVm, Deleted, Event, Health, Job, JobStatus, NDJSON, Page, Readiness, Stats,
+};
+use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
@@ -23,8 +26,8 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 /// Largest answer that is read whole: `/stats` of 10,000 jobs fits.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Longest line of a log stream; the daemon cuts at less.
-const LINE_BYTES_MAX: usize = 1024 * 1024;
+/// Jobs on one page: the most that the daemon gives.
+const PAGE_ITEMS: usize = 1000;
 
 /// Asks one daemon.
 #[derive(Clone, Debug)]
@@ -86,6 +89,25 @@ impl ClientError {
             _ => None,
         }
     }
+
+    /// The status of the daemon's refusal, where it refused.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        self.problem().map(|problem| problem.status)
+    }
+
+    /// Whether asking again may help: the daemon is away, broke off, or can't serve just now. A
+    /// change that was asked for may have happened; see [`Client::create`] for how to repeat it.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            ClientError::Connect { .. }
+            | ClientError::Broken { .. }
+            | ClientError::Deadline { .. } => true,
+            ClientError::Refused { source, .. } => source.status == 503,
+            ClientError::Foreign { .. } => false,
+        }
+    }
 }
 
 impl Client {
@@ -109,20 +131,19 @@ impl Client {
         Ok((status.as_u16(), job))
     }
 
-    /// `GET /vms`, all pages.
+    /// `GET /vms`, all pages of the jobs that the filter lets through.
     ///
     /// # Errors
     /// Every [`ClientError`].
-    pub async fn jobs(&self) -> Result<Vec<Job>, ClientError> {
+    pub async fn jobs(&self, filter: &JobFilter) -> Result<Vec<Job>, ClientError> {
         let mut jobs = Vec::new();
-        let mut path = "/vms".to_owned();
+        let filter = filter.written();
+        let mut path = format!("/vms?limit={PAGE_ITEMS}{filter}");
         loop {
             let page: Page<Job> = self.get("list the jobs", &path).await?;
             jobs.extend(page.items);
-            match page.next {
-                Some(cursor) => path = format!("/vms?after={}", escape(&cursor)),
-                None => return Ok(jobs),
-            }
+            let Some(cursor) = page.next else { return Ok(jobs) };
+            path = format!("/vms?limit={PAGE_ITEMS}{filter}&after={}", escape(&cursor));
         }
     }
 
@@ -167,6 +188,17 @@ impl Client {
         self.ask(format!("start job {job}"), Method::POST, &path, Vec::new()).await.map(|(_, j)| j)
     }
 
+    /// `POST /vms/{job_id}/restart`: a new generation of the same spec.
+    ///
+    /// # Errors
+    /// Every [`ClientError`].
+    pub async fn restart(&self, job: &str) -> Result<Job, ClientError> {
+        let path = path_of(job, "/restart");
+        self.ask(format!("restart job {job}"), Method::POST, &path, Vec::new())
+            .await
+            .map(|(_, j)| j)
+    }
+
     /// `GET /stats`.
     ///
     /// # Errors
@@ -204,42 +236,41 @@ impl Client {
         self.get("ask whether the daemon is ready", "/readyz").await
     }
 
-    /// `GET /vms/{job_id}/logs`, whole or its last `tail` lines.
+    /// `GET /vms/{job_id}/logs`: the part that `query` asks for.
     ///
     /// # Errors
     /// Every [`ClientError`].
-    pub async fn logs(&self, job: &str, tail: Option<usize>) -> Result<LogStream, ClientError> {
-        self.log_stream(job, "follow=false", tail).await
+    pub async fn logs(&self, job: &str, query: &LogQuery) -> Result<LogStream, ClientError> {
+        self.log_lines(job, query, "follow=false").await
     }
 
-    /// The same, and then every new line until the job has ended.
+    /// The same, and then every new line until the job has ended, over restarts of the daemon.
     ///
     /// # Errors
     /// Every [`ClientError`].
     pub async fn follow_logs(
         &self,
         job: &str,
-        tail: Option<usize>,
-    ) -> Result<LogStream, ClientError> {
-        self.log_stream(job, "follow=true", tail).await
+        query: &LogQuery,
+    ) -> Result<FollowedLog, ClientError> {
+        FollowedLog::open(self.clone(), job, query).await
     }
 
-    async fn log_stream(
+    pub(crate) async fn log_lines(
         &self,
         job: &str,
+        query: &LogQuery,
         follow: &str,
-        tail: Option<usize>,
     ) -> Result<LogStream, ClientError> {
         let operation = format!("read the log of job {job}");
-        let tail = tail.map(|lines| format!("&tail={lines}")).unwrap_or_default();
-        let path = path_of(job, &format!("/logs?{follow}{tail}"));
+        let path = path_of(job, &format!("/logs?{follow}{}", query.written()));
         let mut request = self.request(Method::GET, &path, Vec::new());
         request.headers_mut().insert(ACCEPT, hyper::header::HeaderValue::from_static(NDJSON));
         let response = self.send(&operation, request).await?;
         if !response.status().is_success() {
             return Err(refusal(operation, response).await);
         }
-        Ok(LogStream { operation, body: response.into_body(), buffer: BytesMut::new() })
+        Ok(LogStream::new(operation, response.into_body()))
     }
 
     /// `GET /vms/{job_id}/ports/{port}`, upgraded: a stream to a TCP port of the guest's loopback.
@@ -338,49 +369,6 @@ impl Client {
 /// A stream to a port of a guest.
 pub type Tunnel = TokioIo<hyper::upgrade::Upgraded>;
 
-/// The lines of a log as they come.
-#[derive(Debug)]
-pub struct LogStream {
-    operation: String,
-    body: Incoming,
-    buffer: BytesMut,
-}
-
-impl LogStream {
-    /// The next line; `None` at the end. Cancel safe.
-    ///
-    /// # Errors
-    /// Where the connection breaks or the line is not one of Hearth's.
-    pub async fn next(&mut self) -> Result<Option<LogLine>, ClientError> {
-        loop {
-            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
-                let line = self.buffer.split_to(end);
-                self.buffer.advance(1);
-                return serde_json::from_slice(&line).map(Some).map_err(|e| self.foreign(e));
-            }
-            if self.buffer.len() > LINE_BYTES_MAX {
-                return Err(self.foreign("a line has no end"));
-            }
-            match self.body.frame().await {
-                None => return Ok(None),
-                Some(Ok(frame)) => {
-                    if let Some(bytes) = frame.data_ref() {
-                        self.buffer.extend_from_slice(bytes);
-                    }
-                }
-                Some(Err(error)) => {
-                    let operation = self.operation.clone();
-                    return Err(ClientError::Broken { operation, source: error.into() });
-                }
-            }
-        }
-    }
-
-    fn foreign(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClientError {
-        ClientError::Foreign { operation: self.operation.clone(), source: source.into() }
-    }
-}
-
 async fn exchange<S>(
     operation: &str,
     stream: S,
@@ -444,6 +432,33 @@ async fn whole(operation: &str, response: Response<Incoming>) -> Result<Bytes, C
 
 fn path_of(job: &str, rest: &str) -> String {
     format!("/vms/{}{rest}", escape(job))
+}
+
+/// Which jobs a list shows; all where nothing is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobFilter {
+    /// Only jobs that stand so.
+    pub statuses: Vec<JobStatus>,
+    /// Only jobs of this tenant.
+    pub tenant: Option<String>,
+    /// Only jobs of this lifecycle.
+    pub lifecycle: Option<String>,
+}
+
+impl JobFilter {
+    /// As further parameters of a query.
+    fn written(&self) -> String {
+        let words: Vec<&str> = self.statuses.iter().map(|status| status.as_str()).collect();
+        let status = Some(words.join(",")).filter(|words| !words.is_empty());
+        parameter("status", status.as_deref())
+            + &parameter("tenant", self.tenant.as_deref())
+            + &parameter("lifecycle", self.lifecycle.as_deref())
+    }
+}
+
+/// A further parameter of a query, where there is one.
+pub(crate) fn parameter(name: &str, value: Option<&str>) -> String {
+    value.map(|value| format!("&{name}={}", escape(value))).unwrap_or_default()
 }
 
 /// Percent-encodes all but the unreserved characters of RFC 3986.

@@ -5,11 +5,13 @@
 
 mod client;
 mod endpoint;
+mod log;
 mod problem;
 mod wire;
 
-pub use client::{Client, ClientError, LogStream, Tunnel};
+pub use client::{Client, ClientError, JobFilter, Tunnel};
 pub use endpoint::{Endpoint, EndpointError};
+pub use log::{FollowedLog, LogQuery, LogStream};
 pub use problem::{FieldProblem, PROBLEM_JSON, Problem};
 pub use wire::{
     CreateVm, Deleted, Event, Health, Job, JobStatus, LogLine, NDJSON, Page, Readiness, Stats,

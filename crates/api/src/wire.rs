@@ -159,6 +159,8 @@ pub struct LogLine {
     pub stream: String,
     /// The line without its end.
     pub text: String,
+    /// Its place in the microVM's log; a reader goes on behind it with `after=VM_ID:CURSOR`.
+    pub cursor: u64,
 }
 
 /// Something that happened.

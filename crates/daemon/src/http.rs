@@ -46,6 +46,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/vms/{job_id}", get(jobs::show).delete(jobs::delete))
         .route("/vms/{job_id}/stop", post(jobs::stop))
         .route("/vms/{job_id}/start", post(jobs::start))
+        .route("/vms/{job_id}/restart", post(jobs::restart))
         .route("/vms/{job_id}/logs", get(logs::logs))
         .route("/vms/{job_id}/events", get(state::events_of_job))
         .route("/vms/{job_id}/ports/{port}", get(ports::connect))

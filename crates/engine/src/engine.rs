@@ -350,7 +350,7 @@ impl Engine {
             .into_iter()
             .map(|(id, reply)| match reply {
                 // What only reads is as true as before.
-                Ok(Reply::Job(_) | Reply::Jobs(_) | Reply::Stats(_) | Reply::Events(_)) => {
+                Ok(Reply::Job(_) | Reply::Jobs { .. } | Reply::Stats(_) | Reply::Events(_)) => {
                     Effect::Reply(id, reply)
                 }
                 _ => Effect::Reply(id, Err(refusal.clone())),

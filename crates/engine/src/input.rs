@@ -2,7 +2,8 @@
 
 use hearth_host::HostError;
 use hearth_model::{
-    Action, Generation, InstanceId, JobId, Mono, Observation, Resolution, Spec, SpecHash, Tenant,
+    Action, Generation, InstanceId, JobId, Lifecycle, Mono, Observation, Resolution, Spec,
+    SpecHash, Tenant,
 };
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -81,13 +82,15 @@ pub enum Request {
         /// Which.
         job: JobId,
     },
+    /// Run a job anew, as a new generation of the same spec.
+    Restart(Restart),
     /// One job.
     Get {
         /// Which.
         job: JobId,
     },
-    /// All jobs, by id.
-    List,
+    /// A page of the jobs, by id.
+    List(List),
     /// Everything that `/stats` shows.
     Stats,
     /// The events of one job, or all, newest last.
@@ -112,6 +115,33 @@ pub struct Upsert {
     pub spec: Arc<Spec>,
     /// The digests of its images, looked up by the caller just before.
     pub resolution: Resolution,
+}
+
+/// A job that is to run anew.
+#[derive(Clone, Debug)]
+pub struct Restart {
+    /// Which.
+    pub job: JobId,
+    /// Its spec as the caller saw it.
+    pub spec: Arc<Spec>,
+    /// The digests of that spec's images, looked up by the caller just before. Not used where the
+    /// job has another spec by now: that came with its own.
+    pub resolution: Resolution,
+}
+
+/// Which jobs, and how many of them.
+#[derive(Clone, Debug, Default)]
+pub struct List {
+    /// Only jobs behind this one, which need not be there any more.
+    pub after: Option<JobId>,
+    /// At most this many.
+    pub limit: usize,
+    /// Only jobs that stand so; any where empty.
+    pub statuses: Vec<hearth_planner::Status>,
+    /// Only jobs of this tenant.
+    pub tenant: Option<Tenant>,
+    /// Only jobs of this lifecycle.
+    pub lifecycle: Option<Lifecycle>,
 }
 
 /// A desired-state file that parsed.
@@ -161,8 +191,13 @@ pub enum Reply {
     },
     /// One job.
     Job(JobView),
-    /// Jobs by id.
-    Jobs(Vec<JobView>),
+    /// A page of jobs, by id.
+    Jobs {
+        /// The jobs.
+        jobs: Vec<JobView>,
+        /// Whether there are more behind them.
+        more: bool,
+    },
     /// Everything.
     Stats(StatsView),
     /// Events, oldest first.

@@ -21,6 +21,6 @@ mod view;
 pub use engine::{Config, Engine};
 pub use input::{
     Accepted, ActionId, Deletions, Effect, Event, FileEntry, FileLoad, FileReport, Input, JobView,
-    Now, Refusal, Reply, Request, RequestId, StatsView, Upsert, WarmView,
+    List, Now, Refusal, Reply, Request, RequestId, Restart, StatsView, Upsert, WarmView,
 };
 pub use store::{Store, StoreError};

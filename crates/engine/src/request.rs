@@ -1,7 +1,7 @@
 //! Requests. Each is checked whole before it changes anything.
 
 use crate::engine::{Engine, Turn};
-use crate::input::{Accepted, JobView, Now, Refusal, Reply, Request, Upsert};
+use crate::input::{Accepted, JobView, Now, Refusal, Reply, Request, Restart, Upsert};
 use crate::row::JobNotes;
 use hearth_model::{Generation, InstanceId, Job, JobId, Ready, Resolution, Spec, Tenant, Wanted};
 use hearth_planner::{Scope, Status, Step, plan};
@@ -36,8 +36,14 @@ impl Engine {
                 self.claim_now(now, &job, alive);
                 Ok(Reply::Job(self.shown(now, &job)?))
             }
+            Request::Restart(restart) => {
+                let job = restart.job.clone();
+                self.restart(now, restart)?;
+                self.claim_now(now, &job, alive);
+                Ok(Reply::Job(self.shown(now, &job)?))
+            }
             Request::Get { job } => Ok(Reply::Job(self.shown(now, &job)?)),
-            Request::List => Ok(Reply::Jobs(self.views(now))),
+            Request::List(list) => Ok(self.page(now, &list)),
             Request::Stats => Ok(Reply::Stats(self.stats(now))),
             Request::Events { job, limit } => {
                 if let Some(job) = &job
@@ -208,6 +214,22 @@ impl Engine {
             _ => "stop accepted",
         };
         self.event(now, Some(id), None, Some(generation), "accepted", message);
+        Ok(())
+    }
+
+    /// Wants a new instance for a job, whatever it does now.
+    fn restart(&mut self, now: &Now, restart: Restart) -> Result<(), Refusal> {
+        let Restart { job: id, spec, resolution } = restart;
+        let job = self.jobs.get_mut(&id).filter(|job| job.wanted != Wanted::Deleted);
+        let Some(job) = job else { return Err(Refusal::NotFound(id)) };
+        job.generation = job.generation.next();
+        if job.spec == spec {
+            job.resolution = resolution;
+        }
+        renew(job);
+        let generation = job.generation;
+        self.touch_job(&id);
+        self.event(now, Some(&id), None, Some(generation), "accepted", "restart accepted");
         Ok(())
     }
 }

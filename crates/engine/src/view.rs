@@ -1,9 +1,10 @@
 //! What is shown of the state.
 
 use crate::engine::Engine;
-use crate::input::{JobView, Now, StatsView, WarmView};
+use crate::input::{JobView, List, Now, Reply, StatsView, WarmView};
 use hearth_model::{Assignment, Instance, InstanceId, InstanceState, Job};
 use hearth_planner::{World, status};
+use std::ops::Bound;
 
 impl Engine {
     pub(crate) fn view(&self, world: &World<'_>, job: &Job, now: &Now) -> JobView {
@@ -37,6 +38,23 @@ impl Engine {
     pub(crate) fn views(&self, now: &Now) -> Vec<JobView> {
         let world = self.world(now.mono);
         self.jobs.values().map(|job| self.view(&world, job, now)).collect()
+    }
+
+    /// A page of the jobs that `list` asks for. Cursors are ids, so that a page is where it was
+    /// whatever was made or deleted before it.
+    pub(crate) fn page(&self, now: &Now, list: &List) -> Reply {
+        let world = self.world(now.mono);
+        let behind = list.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut found = self
+            .jobs
+            .range((behind, Bound::Unbounded))
+            .map(|(_, job)| job)
+            .filter(|job| list.tenant.as_ref().is_none_or(|tenant| *tenant == job.tenant))
+            .filter(|job| list.lifecycle.is_none_or(|is| is == job.spec.lifecycle))
+            .map(|job| self.view(&world, job, now))
+            .filter(|view| list.statuses.is_empty() || list.statuses.contains(&view.status));
+        let jobs = found.by_ref().take(list.limit).collect();
+        Reply::Jobs { jobs, more: found.next().is_some() }
     }
 
     pub(crate) fn stats(&self, now: &Now) -> StatsView {

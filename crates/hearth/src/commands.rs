@@ -4,7 +4,7 @@ use crate::args::{Command, RunArgs};
 use crate::output::Output;
 use crate::{follow, forward};
 use anyhow::bail;
-use hearth_api::{Client, CreateVm};
+use hearth_api::{Client, CreateVm, JobFilter, LogQuery};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(200);
 pub(crate) async fn run(command: Command, client: &Client, output: &Output) -> anyhow::Result<u8> {
     match command {
         Command::Run(args) => return run_job(args, client, output).await,
-        Command::Ps => output.jobs(&client.jobs().await?),
+        Command::Ps => output.jobs(&client.jobs(&JobFilter::default()).await?),
         Command::Get { job } => {
             let shown = client.job(&job).await?;
             let events = client.events(Some(&job), 10).await?;
@@ -26,15 +26,20 @@ pub(crate) async fn run(command: Command, client: &Client, output: &Output) -> a
         }
         Command::Stats => output.stats(&client.stats().await?),
         Command::Logs { job, follow, tail } => {
-            let lines = match follow {
-                true => client.follow_logs(&job, tail).await?,
-                false => client.logs(&job, tail).await?,
-            };
-            follow::show(lines, output).await?;
+            let query = LogQuery { tail, ..LogQuery::default() };
+            match follow {
+                true => follow::follow(client.follow_logs(&job, &query).await?, output).await?,
+                false => follow::show(client.logs(&job, &query).await?, output).await?,
+            }
         }
         Command::Rm { jobs, all, wait } => {
             let jobs = match all {
-                true => client.jobs().await?.into_iter().map(|job| job.job_id).collect(),
+                true => client
+                    .jobs(&JobFilter::default())
+                    .await?
+                    .into_iter()
+                    .map(|job| job.job_id)
+                    .collect(),
                 false => jobs,
             };
             return remove(&jobs, wait, client, output).await;

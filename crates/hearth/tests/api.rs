@@ -355,7 +355,7 @@ fn what_is_not_there_is_a_problem_with_its_name() {
               "type": "urn:hearth:problem:bad-query",
               "title": "Bad query",
               "status": 400,
-              "detail": "the query is wrong: Failed to deserialize query string: limitt: unknown field `limitt`, expected `limit` or `after`"
+              "detail": "the query is wrong: limitt: unknown field `limitt`, expected one of `limit`, `after`, `status`, `tenant`, `lifecycle`"
             }
         "#]],
     );
@@ -407,6 +407,58 @@ fn a_job_can_be_stopped_and_started_again() {
     assert_eq!(daemon.until_job("web", "stopped")["vm_id"], Value::Null);
     assert_eq!(daemon.post("/vms/web/start", "").status, 202);
     daemon.until_job("web", "running");
+}
+
+#[test]
+fn a_restart_replaces_the_microvm_as_a_new_generation() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    daemon.post("/vms", &body("web", "service", ""));
+    let before = daemon.until_job("web", "running");
+    let answer = daemon.post("/vms/web/restart", "");
+    assert_eq!((answer.status, &answer.json()["generation"]), (202, &Value::from(2)));
+    assert_eq!(answer.header("location"), Some("/vms/web"));
+    daemon.until("the new instance serves", || {
+        let job = daemon.get("/vms/web").json();
+        job["status"] == "running" && job["vm_id"] != before["vm_id"]
+    });
+    assert_eq!(daemon.post("/vms/nope/restart", "").status, 404);
+}
+
+#[test]
+fn a_list_is_filtered_and_comes_in_pages() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    for job in ["a", "b", "c"] {
+        daemon.post("/vms", &body(job, "job", ""));
+        daemon.until_job(job, "completed");
+    }
+    daemon.post("/vms", &body("d", "service", ""));
+    daemon.until_job("d", "running");
+    let ids = |query: &str| {
+        let page = daemon.get(&format!("/vms?{query}")).json();
+        let items = page["items"].as_array().expect("items").clone();
+        let ids: Vec<_> = items.iter().map(|job| job["job_id"].as_str().expect("an id")).collect();
+        (ids.join(" "), page["next"].as_str().map(str::to_owned))
+    };
+    assert_eq!(ids("status=completed,failed&limit=2"), ("a b".to_owned(), Some("b".to_owned())));
+    assert_eq!(ids("status=completed,failed&limit=2&after=b"), ("c".to_owned(), None));
+    assert_eq!(ids("lifecycle=service"), ("d".to_owned(), None));
+    assert_eq!(ids("tenant=a"), ("a".to_owned(), None));
+    assert_eq!(ids("tenant=nobody"), (String::new(), None));
+    for (query, detail) in [
+        ("status=up", "status: \"up\" is not one of pending, starting, running"),
+        ("lifecycle=pod", "lifecycle: \"pod\" is not one of service, daemon, job"),
+        ("tenant=.", "tenant: a tenant must begin with a letter or a digit"),
+        ("after=%2F", "after: a job id must begin with a letter or a digit"),
+        ("limit=0", "limit: 0 is out of range: 1 to 1000"),
+        ("limit=1001", "limit: 1001 is out of range: 1 to 1000"),
+    ] {
+        let answer = daemon.get(&format!("/vms?{query}"));
+        assert_eq!(answer.status, 400, "{query}");
+        let said = answer.json()["detail"].as_str().expect("a detail").to_owned();
+        assert!(said.starts_with(&format!("the query is wrong: {detail}")), "{said}");
+    }
 }
 
 #[test]
@@ -513,11 +565,50 @@ fn logs_are_text_or_json_lines() {
               "at": "1970-01-01T00:00:00Z",
               "vm_id": "vm-xxxxxxxxxx",
               "stream": "stdout",
-              "text": "simulated: /app"
+              "text": "simulated: /app",
+              "cursor": 1
             }
         "#]],
     );
     assert_eq!(daemon.get("/vms/nope/logs").status, 404);
+}
+
+#[test]
+fn a_log_is_read_from_a_time_or_a_place_on() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    daemon.post("/vms", &body("once", "job", ""));
+    let first = daemon.until_job("once", "completed");
+    let vm_id = |job: &str| {
+        let accept = ["Accept: application/x-ndjson"];
+        let log = daemon.request("GET", &format!("/vms/{job}/logs?tail=1"), &accept, "");
+        log.json()["vm_id"].as_str().expect("an id").to_owned()
+    };
+    let old = vm_id("once");
+    daemon.post("/vms/once/restart", "");
+    daemon.until("it ran again", || {
+        let job = daemon.get("/vms/once").json();
+        job["status"] == "completed" && job["generation"] != first["generation"]
+    });
+    let new = vm_id("once");
+    let lines = |query: &str| {
+        daemon.get(&format!("/vms/once/logs?{query}")).body.matches("simulated").count()
+    };
+    assert_eq!(lines(""), 2);
+    assert_eq!(lines(&format!("after={old}:1")), 1);
+    assert_eq!(lines(&format!("after={old}:0")), 2);
+    assert_eq!(lines(&format!("after={new}:0")), 1, "what is older counts as read");
+    assert_eq!(lines(&format!("after={old}:1,{new}:1")), 0);
+    assert_eq!(lines(&format!("after={new}:1&follow=true")), 0);
+    assert_eq!(lines("after=vm-0000000000:7"), 2, "a forgotten place");
+    // A simulated guest writes at the epoch.
+    assert_eq!(lines("since=1970-01-01T00:00:00Z"), 2);
+    assert_eq!(lines("since=1970-01-01T00:00:01Z"), 0);
+    assert_eq!(lines("since=2h"), 0);
+    assert_eq!(lines("since=1000000h"), 2);
+    for query in ["since=yesterday", "since=-1h", "after=vm-x", "after=1", "tail=-1", "follow=1"] {
+        assert_eq!(daemon.get(&format!("/vms/once/logs?{query}")).status, 400, "{query}");
+    }
 }
 
 #[test]
@@ -660,7 +751,7 @@ fn the_daemon_answers_as_its_document_says() {
     let daemon = home.start(&[]);
     let document = daemon.get("/openapi.json").json();
     let paths = document["paths"].as_object().expect("paths");
-    assert_eq!(paths.len(), 12);
+    assert_eq!(paths.len(), 13);
     for (path, operations) in paths {
         // The path before may have stopped or deleted it.
         daemon.post("/vms", &body("web", "service", ""));

@@ -119,6 +119,8 @@ pub struct LogLine {
     pub stream: &'static str,
     /// The line without its end, control characters as the app wrote them.
     pub text: String,
+    /// The cursor behind this line.
+    pub cursor: u64,
 }
 
 /// Why a host could not do something.

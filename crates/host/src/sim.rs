@@ -293,12 +293,14 @@ impl Host for SimHost {
         let next = all.len() as u64;
         let from = usize::try_from(query.after).unwrap_or(usize::MAX).min(all.len());
         let from = query.tail.map_or(from, |tail| from.max(all.len().saturating_sub(tail)));
-        let lines = all[from..]
-            .iter()
-            .map(|text| LogLine {
+        let lines = (1..)
+            .zip(all)
+            .skip(from)
+            .map(|(cursor, text)| LogLine {
                 at: "1970-01-01T00:00:00Z".to_owned(),
                 stream: "stdout",
                 text: text.clone(),
+                cursor,
             })
             .collect();
         Box::pin(std::future::ready(Ok(LogPage { lines, next })))

@@ -26,6 +26,17 @@ pub enum Status {
 }
 
 impl Status {
+    /// Every status.
+    pub const ALL: &'static [Status] = &[
+        Status::Pending,
+        Status::Starting,
+        Status::Running,
+        Status::Stopping,
+        Status::Stopped,
+        Status::Completed,
+        Status::Failed,
+    ];
+
     /// The word on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {

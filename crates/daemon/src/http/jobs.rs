@@ -10,8 +10,9 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hearth_api::{Deleted, Job, JobStatus, Page};
-use hearth_engine::{Accepted, JobView, Reply, Request, Upsert};
-use hearth_model::JobId;
+use hearth_engine::{Accepted, JobView, List, Reply, Request, Restart, Upsert};
+use hearth_model::{IdError, JobId, Lifecycle, Tenant};
+use hearth_planner::Status;
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -38,7 +39,7 @@ pub(super) async fn create(
     }
 }
 
-/// Which part of the list.
+/// Which jobs of the list.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListParams {
@@ -46,21 +47,44 @@ pub(super) struct ListParams {
     limit: Option<usize>,
     /// Only jobs behind this one: the `next` of the page before.
     after: Option<String>,
+    /// Only jobs that stand so: one status, or several with commas between.
+    status: Option<String>,
+    /// Only jobs of this tenant.
+    tenant: Option<String>,
+    /// Only jobs of this lifecycle.
+    lifecycle: Option<String>,
 }
+
+impl ListParams {
+    fn read(self) -> Result<List, Refused> {
+        let name = |parameter, error: IdError| read::bad_query(parameter, &error.detail);
+        let after = self.after.as_deref().map(JobId::parse).transpose();
+        let tenant = self.tenant.as_deref().map(Tenant::parse).transpose();
+        let lifecycle = |word: &str| read::one_of("lifecycle", word, LIFECYCLES, Lifecycle::as_str);
+        let status = |word| read::one_of("status", word, Status::ALL, Status::as_str);
+        let statuses = self.status.iter().flat_map(|words| words.split(',')).map(status);
+        Ok(List {
+            after: after.map_err(|error| name("after", error))?,
+            limit: read::count("limit", self.limit, limits::PAGE_ITEMS, limits::PAGE_ITEMS)?,
+            statuses: statuses.collect::<Result<_, _>>()?,
+            tenant: tenant.map_err(|error| name("tenant", error))?,
+            lifecycle: self.lifecycle.as_deref().map(lifecycle).transpose()?,
+        })
+    }
+}
+
+const LIFECYCLES: &[Lifecycle] = &[Lifecycle::Service, Lifecycle::Daemon, Lifecycle::Job];
 
 /// `GET /vms`: jobs by id, in pages.
 pub(super) async fn list(
     State(app): State<Arc<App>>,
-    Params(ListParams { limit, after }): Params<ListParams>,
+    Params(params): Params<ListParams>,
 ) -> Result<Json<Page<Job>>, Refused> {
-    let limit = limit.unwrap_or(limits::PAGE_ITEMS).clamp(1, limits::PAGE_ITEMS);
-    let Reply::Jobs(views) = app.intake.ask(Request::List).await? else {
+    let Reply::Jobs { jobs, more } = app.intake.ask(Request::List(params.read()?)).await? else {
         return Err(Refused::confused());
     };
-    let behind = |view: &&JobView| after.as_deref().is_none_or(|after| view.job.as_str() > after);
-    let mut rest = views.iter().filter(behind);
-    let items: Vec<Job> = rest.by_ref().take(limit).map(convert::job).collect();
-    let next = rest.next().and(items.last()).map(|last| last.job_id.clone());
+    let items: Vec<Job> = jobs.iter().map(convert::job).collect();
+    let next = items.last().filter(|_| more).map(|last| last.job_id.clone());
     Ok(Json(Page { items, next }))
 }
 
@@ -105,6 +129,21 @@ pub(super) async fn start(
     JobPath(job): JobPath,
 ) -> Result<Response, Refused> {
     change(&app, Request::Start { job }).await
+}
+
+/// `POST /vms/{job_id}/restart`: 202, a new generation of the same spec is on its way.
+pub(super) async fn restart(
+    State(app): State<Arc<App>>,
+    JobPath(job): JobPath,
+) -> Result<Response, Refused> {
+    let spec = view(&app, &job).await?.spec;
+    let resolution = executor::resolve(&*app.host, &spec).await;
+    let restart = Request::Restart(Restart { job, spec, resolution });
+    let Reply::Job(view) = app.intake.ask(restart).await? else {
+        return Err(Refused::confused());
+    };
+    let location = [(header::LOCATION, location(&view.job))];
+    Ok((StatusCode::ACCEPTED, location, shown(&view)).into_response())
 }
 
 async fn change(app: &App, request: Request) -> Result<Response, Refused> {

@@ -2,7 +2,7 @@
 //! end, or followed until the job has ended.
 
 use super::problem::Refused;
-use super::read::{JobPath, Params};
+use super::read::{self, JobPath, Params};
 use super::{App, jobs};
 use crate::{convert, limits};
 use axum::body::Body;
@@ -15,6 +15,7 @@ use hearth_api::{LogLine, NDJSON};
 use hearth_engine::JobView;
 use hearth_host::{LogPage, LogQuery};
 use hearth_model::{InstanceId, JobId};
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -30,6 +31,10 @@ pub(super) struct LogParams {
     follow: bool,
     /// Only this many of the last lines.
     tail: Option<usize>,
+    /// Only lines that came since this time, or since this long ago.
+    since: Option<String>,
+    /// Only lines behind these places: `vm-…:CURSOR`, with commas between.
+    after: Option<String>,
 }
 
 /// How lines are written.
@@ -46,6 +51,7 @@ pub(super) async fn logs(
     Params(params): Params<LogParams>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
+    let part = Part::read(&params)?;
     let view = jobs::view(&app, &job).await?;
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let (format, media) = match accept {
@@ -53,7 +59,7 @@ pub(super) async fn logs(
         _ => (Format::Text, "text/plain; charset=utf-8"),
     };
     let mut reader = Reader { app, format, cursors: BTreeMap::new() };
-    let first = reader.all(&view, params.tail).await?;
+    let first = reader.first(&view, &part).await?;
     let body = if params.follow {
         let ended = convert::status(view.status).is_final();
         Body::from_stream(follow(reader, job, first, view, ended))
@@ -61,6 +67,58 @@ pub(super) async fn logs(
         Body::from(first)
     };
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(media))], body).into_response())
+}
+
+/// The part of a log that is read first.
+#[derive(Debug)]
+struct Part {
+    tail: Option<usize>,
+    since: Option<Timestamp>,
+    after: BTreeMap<InstanceId, u64>,
+}
+
+impl Part {
+    fn read(params: &LogParams) -> Result<Part, Refused> {
+        let since = params.since.as_deref().map(since).transpose()?;
+        let places = params.after.iter().flat_map(|places| places.split(','));
+        let after = places.map(place).collect::<Result<_, _>>()?;
+        Ok(Part { tail: params.tail.map(|tail| tail.min(limits::TAIL_MAX)), since, after })
+    }
+
+    /// Where each instance's log is read from. What is older than the first place that was given
+    /// was read before.
+    fn begin(&self, instances: &[InstanceId]) -> BTreeMap<InstanceId, u64> {
+        let first = instances.iter().position(|id| self.after.contains_key(id)).unwrap_or(0);
+        let place = |id: &InstanceId| self.after.get(id).copied().unwrap_or(0);
+        instances[first..].iter().map(|id| (id.clone(), place(id))).collect()
+    }
+
+    fn has(&self, line: &hearth_host::LogLine) -> bool {
+        let came = || line.at.parse::<Timestamp>().ok();
+        self.since.is_none_or(|since| came().is_none_or(|came| came >= since))
+    }
+}
+
+/// A time, or how long ago it was.
+fn since(text: &str) -> Result<Timestamp, Refused> {
+    let ago = || {
+        let ago = text.parse::<SignedDuration>().ok().filter(|ago| !ago.is_negative())?;
+        Timestamp::now().checked_sub(ago).ok()
+    };
+    text.parse::<Timestamp>().ok().or_else(ago).ok_or_else(|| {
+        let help = "write a time such as 2026-11-24T09:30:00Z, or how long ago, such as 90s or 1h";
+        read::bad_query("since", &format!("{text:?} is no time")).help(help)
+    })
+}
+
+/// A place in an instance's log, as lines name it.
+fn place(text: &str) -> Result<(InstanceId, u64), Refused> {
+    let parts = text.strip_prefix("vm-").and_then(|rest| rest.split_once(':'));
+    let place = parts.and_then(|(id, at)| Some((InstanceId::parse(id).ok()?, at.parse().ok()?)));
+    place.ok_or_else(|| {
+        read::bad_query("after", &format!("{text:?} is no place in a log"))
+            .help("write vm_id and cursor of a line, as vm-…:123")
+    })
 }
 
 struct Reader {
@@ -71,12 +129,19 @@ struct Reader {
 }
 
 impl Reader {
-    /// The log so far, or its last lines, from the newest instance backwards.
-    async fn all(&mut self, view: &JobView, tail: Option<usize>) -> Result<Bytes, Refused> {
-        let mut left = tail.map(|lines| lines.min(limits::TAIL_MAX));
+    /// A part of the log so far, from the newest instance backwards.
+    async fn first(&mut self, view: &JobView, part: &Part) -> Result<Bytes, Refused> {
+        let mut left = part.tail;
         let mut parts: VecDeque<Vec<u8>> = VecDeque::new();
+        let begin = part.begin(&view.instances);
         for instance in view.instances.iter().rev() {
-            let page = self.page(instance, LogQuery { after: 0, tail: left }).await?;
+            let Some(after) = begin.get(instance).copied() else {
+                // Whatever is in it was read before.
+                self.cursors.insert(instance.clone(), u64::MAX);
+                continue;
+            };
+            let mut page = self.page(instance, LogQuery { after, tail: left }).await?;
+            page.lines.retain(|line| part.has(line));
             if let Some(left) = &mut left {
                 *left = left.saturating_sub(page.lines.len());
             }
@@ -116,6 +181,7 @@ impl Reader {
                         vm_id: instance.vm_id(),
                         stream: line.stream.to_owned(),
                         text: shown.to_owned(),
+                        cursor: line.cursor,
                     };
                     text.extend(serde_json::to_vec(&line).unwrap_or_default());
                 }

@@ -107,9 +107,47 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
         match Query::<T>::from_request_parts(parts, state).await {
             Ok(Query(params)) => Ok(Params(params)),
             Err(error) => {
-                let detail = format!("the query is wrong: {}", error.body_text());
-                Err(Refused::new(400, "bad-query", "Bad query", detail))
+                let detail = error.body_text();
+                let detail = detail.trim_start_matches("Failed to deserialize query string: ");
+                Err(Refused::new(
+                    400,
+                    "bad-query",
+                    "Bad query",
+                    format!("the query is wrong: {detail}"),
+                ))
             }
         }
     }
+}
+
+/// A parameter of the query that makes no sense.
+pub(super) fn bad_query(parameter: &str, detail: &str) -> Refused {
+    let detail = format!("the query is wrong: {parameter}: {detail}");
+    Refused::new(400, "bad-query", "Bad query", detail)
+}
+
+/// How many of something, from 1 to `most`.
+pub(super) fn count(
+    parameter: &str,
+    asked: Option<usize>,
+    default: usize,
+    most: usize,
+) -> Result<usize, Refused> {
+    match asked.unwrap_or(default) {
+        count if (1..=most).contains(&count) => Ok(count),
+        count => Err(bad_query(parameter, &format!("{count} is out of range: 1 to {most}"))),
+    }
+}
+
+/// The one of `all` that goes by this word.
+pub(super) fn one_of<T: Copy>(
+    parameter: &str,
+    word: &str,
+    all: &[T],
+    name: impl Fn(T) -> &'static str,
+) -> Result<T, Refused> {
+    all.iter().copied().find(|one| name(*one) == word).ok_or_else(|| {
+        let known: Vec<&str> = all.iter().map(|one| name(*one)).collect();
+        bad_query(parameter, &format!("{word:?} is not one of {}", known.join(", ")))
+    })
 }

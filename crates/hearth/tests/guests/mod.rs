@@ -1,6 +1,6 @@
 //! A real daemon over real Firecracker, as a process that a test can kill.
 
-use hearth_api::{Client, CreateVm, Endpoint, Job, JobStatus, Stats};
+use hearth_api::{Client, CreateVm, Endpoint, Job, JobFilter, JobStatus, LogQuery, Stats};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -123,7 +123,7 @@ impl Daemon {
     }
 
     pub async fn output(&self, job: &str) -> String {
-        let mut stream = self.client.logs(job, None).await.unwrap();
+        let mut stream = self.client.logs(job, &LogQuery::default()).await.unwrap();
         let mut text = String::new();
         while let Some(line) = stream.next().await.unwrap() {
             text.push_str(&line.text);
@@ -158,7 +158,7 @@ impl Daemon {
 
     /// Deletes all jobs and sees that nothing is left of them.
     pub async fn clean(&self) {
-        for job in self.client.jobs().await.unwrap() {
+        for job in self.client.jobs(&JobFilter::default()).await.unwrap() {
             self.client.delete(&job.job_id).await.unwrap();
         }
         let deadline = Instant::now() + PATIENCE;

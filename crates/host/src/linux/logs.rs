@@ -175,7 +175,7 @@ impl Parsed {
             let stream = Source::parse(parts.next()?)?.name();
             let offset = parts.next()?.parse().ok()?;
             let text = parts.next()?.to_owned();
-            Some((cursor, LogLine { at, stream, text }, offset))
+            Some((cursor, LogLine { at, stream, text, cursor }, offset))
         })
     }
 

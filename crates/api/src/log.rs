@@ -1,0 +1,165 @@
+//! Lines of a job's log: once, or followed until the job has ended, over restarts of the daemon.
+
+use crate::client::{Client, ClientError, parameter};
+use crate::wire::LogLine;
+use bytes::{Buf, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// Longest line of a log stream; the daemon cuts at less.
+const LINE_BYTES_MAX: usize = 1024 * 1024;
+/// How long a daemon may be away before a follower gives it up: an upgrade takes seconds.
+const AWAY_MAX: Duration = Duration::from_secs(60);
+/// How often a daemon that is away is asked for.
+const AWAY_LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Which part of a log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogQuery {
+    /// Only this many of the last lines.
+    pub tail: Option<usize>,
+    /// Only lines that came since: an RFC 3339 time, or how long ago, such as `10m`.
+    pub since: Option<String>,
+    /// Only lines behind these, by microVM: the [`cursor`](LogLine::cursor) of the last one that
+    /// was read of each. What is older than the oldest of these microVMs counts as read.
+    pub after: BTreeMap<String, u64>,
+}
+
+impl LogQuery {
+    /// As further parameters of a query.
+    pub(crate) fn written(&self) -> String {
+        let tail = self.tail.map(|lines| lines.to_string());
+        let places: Vec<String> =
+            self.after.iter().map(|(vm_id, cursor)| format!("{vm_id}:{cursor}")).collect();
+        let after = Some(places.join(",")).filter(|places| !places.is_empty());
+        parameter("tail", tail.as_deref())
+            + &parameter("since", self.since.as_deref())
+            + &parameter("after", after.as_deref())
+    }
+}
+
+/// The lines of a log as they come.
+#[derive(Debug)]
+pub struct LogStream {
+    operation: String,
+    body: Incoming,
+    buffer: BytesMut,
+}
+
+impl LogStream {
+    pub(crate) fn new(operation: String, body: Incoming) -> LogStream {
+        LogStream { operation, body, buffer: BytesMut::new() }
+    }
+
+    /// The next line; `None` at the end. Cancel safe.
+    ///
+    /// # Errors
+    /// Where the connection breaks or the line is not one of Hearth's.
+    pub async fn next(&mut self) -> Result<Option<LogLine>, ClientError> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line = self.buffer.split_to(end);
+                self.buffer.advance(1);
+                return serde_json::from_slice(&line).map(Some).map_err(|e| self.foreign(e));
+            }
+            if self.buffer.len() > LINE_BYTES_MAX {
+                return Err(self.foreign("a line has no end"));
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Ok(frame)) => {
+                    if let Some(bytes) = frame.data_ref() {
+                        self.buffer.extend_from_slice(bytes);
+                    }
+                }
+                Some(Err(error)) => {
+                    let operation = self.operation.clone();
+                    return Err(ClientError::Broken { operation, source: error.into() });
+                }
+            }
+        }
+    }
+
+    fn foreign(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClientError {
+        ClientError::Foreign { operation: self.operation.clone(), source: source.into() }
+    }
+}
+
+/// The lines of a log as they come, until the job has ended.
+///
+/// Where the daemon goes away the job does not: the reader waits for the next daemon, a minute at
+/// most, and goes on behind the last line that it has, so that none is lost or seen twice.
+#[derive(Debug)]
+pub struct FollowedLog {
+    client: Client,
+    job: String,
+    query: LogQuery,
+    stream: LogStream,
+    /// The job had ended before the stream was opened: its end is the log's.
+    ended: bool,
+}
+
+impl FollowedLog {
+    pub(crate) async fn open(
+        client: Client,
+        job: &str,
+        query: &LogQuery,
+    ) -> Result<FollowedLog, ClientError> {
+        let stream = client.log_lines(job, query, "follow=true").await?;
+        let (job, query) = (job.to_owned(), query.clone());
+        Ok(FollowedLog { client, job, query, stream, ended: false })
+    }
+
+    /// The next line; `None` once the job has ended or is gone. Not cancel safe while a daemon is
+    /// away; no line is lost by it.
+    ///
+    /// # Errors
+    /// Where the daemon stays away, or refuses.
+    pub async fn next(&mut self) -> Result<Option<LogLine>, ClientError> {
+        loop {
+            match self.stream.next().await {
+                Ok(Some(line)) => {
+                    self.query.after.insert(line.vm_id.clone(), line.cursor);
+                    return Ok(Some(line));
+                }
+                Ok(None) if self.ended => return Ok(None),
+                Ok(None) | Err(ClientError::Broken { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            if !self.reopen().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Goes on behind the last line, with the daemon that is there now or will be. Returns whether
+    /// there still is such a job.
+    async fn reopen(&mut self) -> Result<bool, ClientError> {
+        let begin = Instant::now();
+        if !self.query.after.is_empty() {
+            // What these chose is read already.
+            self.query.tail = None;
+            self.query.since = None;
+        }
+        loop {
+            match self.try_reopen().await {
+                Ok(()) => return Ok(true),
+                Err(error) if error.status() == Some(404) => return Ok(false),
+                Err(error) if !error.may_pass() || begin.elapsed() >= AWAY_MAX => {
+                    return Err(error);
+                }
+                Err(_) => sleep(AWAY_LOOK_EVERY).await,
+            }
+        }
+    }
+
+    async fn try_reopen(&mut self) -> Result<(), ClientError> {
+        let ended = self.client.job(&self.job).await?.status.is_final();
+        self.stream = self.client.log_lines(&self.job, &self.query, "follow=true").await?;
+        self.ended = ended;
+        Ok(())
+    }
+}
