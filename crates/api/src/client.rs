@@ -1,6 +1,7 @@
 //! The typed client: one fresh connection a request, since a daemon is never far away.
 //!
-//! It never retries: whoever calls knows whether asking twice is harmless.
+//! A change is sent with an `Idempotency-Key`, so that it can be and is repeated where the daemon
+//! broke off or could not serve: it happens once. Nothing else is repeated.
 
 use crate::endpoint::Endpoint;
 use crate::log::{FollowedLog, LogQuery, LogStream};
@@ -11,7 +12,7 @@ use crate::wire::{
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
+use hyper::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, IF_MATCH, UPGRADE};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
@@ -19,6 +20,8 @@ use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
 /// Longest wait for a connection: the daemon is on this machine.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -26,6 +29,10 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 /// Largest answer that is read whole: `/stats` of 10,000 jobs fits.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long a change is repeated that got no answer: a restart of the daemon takes less.
+const REPEAT_MAX: Duration = Duration::from_secs(30);
+/// The time between two tries.
+const REPEAT_EVERY: Duration = Duration::from_millis(500);
 /// Jobs on one page: the most that the daemon gives.
 const PAGE_ITEMS: usize = 1000;
 
@@ -33,6 +40,8 @@ const PAGE_ITEMS: usize = 1000;
 #[derive(Clone, Debug)]
 pub struct Client {
     endpoint: Endpoint,
+    /// Changes are for this generation only.
+    generation: Option<u64>,
 }
 
 /// Why there is no answer.
@@ -114,10 +123,20 @@ impl Client {
     /// A client of the daemon at `endpoint`. Connects to nothing yet.
     #[must_use]
     pub fn new(endpoint: Endpoint) -> Client {
-        Client { endpoint }
+        Client { endpoint, generation: None }
+    }
+
+    /// The same client for changes to a job at this generation: at another one they are refused
+    /// with 412, and the refusal says which it is.
+    #[must_use]
+    pub fn at_generation(&self, generation: u64) -> Client {
+        Client { generation: Some(generation), ..self.clone() }
     }
 
     /// `POST /vms`. The status says how it was accepted: 200, 201 or 202.
+    ///
+    /// Repeated where the daemon broke off or could not serve just now, for half a minute at most;
+    /// the job is made once.
     ///
     /// # Errors
     /// Every [`ClientError`].
@@ -127,8 +146,7 @@ impl Client {
             None => "create a job".to_owned(),
         };
         let bytes = serde_json::to_vec(body).unwrap_or_default();
-        let (status, job) = self.ask(operation, Method::POST, "/vms", bytes).await?;
-        Ok((status.as_u16(), job))
+        self.change(&operation, "/vms", bytes).await
     }
 
     /// `GET /vms`, all pages of the jobs that the filter lets through.
@@ -176,7 +194,7 @@ impl Client {
     /// Every [`ClientError`].
     pub async fn stop(&self, job: &str) -> Result<Job, ClientError> {
         let path = path_of(job, "/stop");
-        self.ask(format!("stop job {job}"), Method::POST, &path, Vec::new()).await.map(|(_, j)| j)
+        self.change(&format!("stop job {job}"), &path, Vec::new()).await.map(|(_, job)| job)
     }
 
     /// `POST /vms/{job_id}/start`.
@@ -185,7 +203,7 @@ impl Client {
     /// Every [`ClientError`].
     pub async fn start(&self, job: &str) -> Result<Job, ClientError> {
         let path = path_of(job, "/start");
-        self.ask(format!("start job {job}"), Method::POST, &path, Vec::new()).await.map(|(_, j)| j)
+        self.change(&format!("start job {job}"), &path, Vec::new()).await.map(|(_, job)| job)
     }
 
     /// `POST /vms/{job_id}/restart`: a new generation of the same spec.
@@ -194,9 +212,7 @@ impl Client {
     /// Every [`ClientError`].
     pub async fn restart(&self, job: &str) -> Result<Job, ClientError> {
         let path = path_of(job, "/restart");
-        self.ask(format!("restart job {job}"), Method::POST, &path, Vec::new())
-            .await
-            .map(|(_, j)| j)
+        self.change(&format!("restart job {job}"), &path, Vec::new()).await.map(|(_, job)| job)
     }
 
     /// `GET /stats`.
@@ -294,6 +310,37 @@ impl Client {
         }
     }
 
+    /// A change to a job under a key of its own, repeated until it is answered.
+    async fn change(
+        &self,
+        operation: &str,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<(u16, Job), ClientError> {
+        let mut request = self.request(Method::POST, path, body);
+        if let Ok(key) = Uuid::new_v4().to_string().parse() {
+            request.headers_mut().insert("idempotency-key", key);
+        }
+        let begin = Instant::now();
+        let mut reached = false;
+        loop {
+            let answered = match self.send(operation, request.clone()).await {
+                Ok(response) => read(operation, response).await,
+                Err(error) => Err(error),
+            };
+            let error = match answered {
+                Ok((status, job)) => return Ok((status.as_u16(), job)),
+                Err(error) => error,
+            };
+            // A daemon that never was there is not waited for.
+            reached |= !matches!(error, ClientError::Connect { .. });
+            if !reached || !error.may_pass() || begin.elapsed() >= REPEAT_MAX {
+                return Err(error);
+            }
+            sleep(REPEAT_EVERY).await;
+        }
+    }
+
     async fn get<T: DeserializeOwned>(
         &self,
         operation: &str,
@@ -314,7 +361,7 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str, body: Vec<u8>) -> Request<Full<Bytes>> {
-        let has_body = !body.is_empty();
+        let (has_body, changes) = (!body.is_empty(), method != Method::GET);
         let mut request = Request::new(Full::new(Bytes::from(body)));
         *request.method_mut() = method;
         // Every path is made of constants and of names that were escaped.
@@ -322,6 +369,9 @@ impl Client {
         let headers = request.headers_mut();
         if let Ok(host) = self.endpoint.authority().parse() {
             headers.insert(HOST, host);
+        }
+        if let Some(generation) = self.generation.filter(|_| changes) {
+            headers.insert(IF_MATCH, hyper::header::HeaderValue::from(generation));
         }
         if has_body {
             let json = hyper::header::HeaderValue::from_static("application/json");

@@ -99,6 +99,7 @@ fn unfit(errors: Vec<FieldProblem>) -> Box<Problem> {
             _ => format!("the body has {count} {noun}; nothing was changed"),
         },
         help: None,
+        generation: None,
         errors,
     })
 }
@@ -111,6 +112,7 @@ pub(crate) fn problem(status: u16, slug: &str, title: &str, detail: impl Into<St
         status,
         detail: detail.into(),
         help: None,
+        generation: None,
         errors: Vec::new(),
     }
 }
@@ -120,6 +122,16 @@ pub(crate) fn refused(error: &AskError) -> Problem {
     let detail = error.to_string();
     match error {
         AskError::Refused(Refusal::NotFound(_)) => problem(404, "not-found", "No such job", detail),
+        AskError::Refused(Refusal::GoneSince(_)) => {
+            problem(404, "gone-since", "Deleted since", detail)
+        }
+        AskError::Refused(Refusal::KeyOfAnother { .. }) => {
+            problem(422, "key-reused", "Key of another request", detail)
+        }
+        AskError::Refused(Refusal::OtherGeneration { current, .. }) => Problem {
+            generation: current.map(|generation| generation.0),
+            ..problem(412, "other-generation", "Other generation", detail)
+        },
         AskError::Refused(Refusal::OtherTenant(_)) => {
             problem(409, "other-tenant", "Job of another tenant", detail)
         }

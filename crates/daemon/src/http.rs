@@ -2,6 +2,7 @@
 //! decide nothing. Every error is a problem detail, those of the framework included.
 
 mod guard;
+mod guarding;
 mod jobs;
 mod logs;
 mod ports;

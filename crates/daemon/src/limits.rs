@@ -15,6 +15,9 @@ pub const CONNECTIONS_MAX: usize = 1024;
 /// Forwarded ports at once: each holds a socket to a guest and two buffers.
 pub const TUNNELS_MAX: usize = 512;
 
+/// Longest `Idempotency-Key`, in bytes: a UUID has 36.
+pub const KEY_BYTES_MAX: usize = 255;
+
 /// Inputs that wait for the engine. A request beyond that is refused with 503.
 pub const INTAKE_MAX: usize = 4096;
 /// Inputs of one step, which share one commit. At 128 commits a batch the disk is no bottleneck.

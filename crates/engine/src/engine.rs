@@ -1,9 +1,10 @@
 //! The engine's state and its step.
 
+use crate::guard;
 use crate::input::{ActionId, Effect, Event, Input, JobView, Now, Refusal, Reply, RequestId};
 use crate::random::Random;
 use crate::row::{InstanceRow, JobNotes, JobRow};
-use crate::store::{AppliedEntry, Changes, Loaded, Store, StoreError};
+use crate::store::{AppliedEntry, Changes, Loaded, Store, StoreError, Used};
 use hearth_model::{Action, Generation, Instance, InstanceId, Job, JobId, Mono, PoolKey};
 use hearth_planner::{Capacity, Limits, PoolHealth, Scope, Waiting, World, check, plan, status};
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,6 +60,7 @@ struct Dirty {
     instances: BTreeSet<InstanceId>,
     tombstones: BTreeSet<JobId>,
     entries: BTreeSet<(PathBuf, JobId)>,
+    keys: BTreeMap<String, Used>,
     events: Vec<Event>,
     boot_id: bool,
 }
@@ -243,6 +245,15 @@ impl Engine {
         self.dirty.entries.insert(key);
     }
 
+    pub(crate) fn use_key(&mut self, key: String, used: Used) {
+        self.dirty.keys.insert(key, used);
+    }
+
+    /// What a key was used for by an earlier request of this step.
+    pub(crate) fn used_in_step(&self, key: &str) -> Option<&Used> {
+        self.dirty.keys.get(key)
+    }
+
     pub(crate) fn event(
         &mut self,
         now: &Now,
@@ -297,6 +308,7 @@ impl Engine {
                 .iter()
                 .map(|key| (key.clone(), self.entries.get(key).cloned()))
                 .collect(),
+            keys: dirty.keys.iter().map(|(key, used)| (key.clone(), used.clone())).collect(),
             events: dirty.events.clone(),
             boot_id: dirty.boot_id.then(|| self.config.boot_id.clone()),
         };
@@ -308,11 +320,7 @@ impl Engine {
     /// Back to what the database holds, after a commit that failed. Actions that were under way
     /// before this step stay known, so that nothing is done to their instances meanwhile.
     fn retreat(&mut self, error: &StoreError, turn: Turn) -> Vec<Effect> {
-        let detail = match std::error::Error::source(error) {
-            Some(source) => source.to_string(),
-            None => error.to_string(),
-        };
-        let refusal = Refusal::Store { detail, disk_full: error.is_disk_full() };
+        let refusal = guard::store(error);
         let planned: BTreeSet<ActionId> = turn
             .effects
             .iter()

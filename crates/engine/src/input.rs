@@ -65,6 +65,8 @@ pub enum Effect {
 /// What can be asked.
 #[derive(Clone, Debug)]
 pub enum Request {
+    /// A change, unless it was made already or the job has moved on.
+    Guarded(Box<Guarded>),
     /// Make a job, or replace its spec.
     Upsert(Upsert),
     /// Delete a job.
@@ -115,6 +117,33 @@ pub struct Upsert {
     pub spec: Arc<Spec>,
     /// The digests of its images, looked up by the caller just before.
     pub resolution: Resolution,
+}
+
+/// A change with what it hangs on.
+#[derive(Clone, Debug)]
+pub struct Guarded {
+    /// What it hangs on.
+    pub guard: Guard,
+    /// The change: an upsert, delete, stop, start or restart.
+    pub request: Request,
+}
+
+/// What a change hangs on.
+#[derive(Clone, Debug, Default)]
+pub struct Guard {
+    /// Made once only.
+    pub repeat: Option<Repeat>,
+    /// Made only to a job that is there, at one of these generations, or at any where empty.
+    pub generations: Option<Vec<u64>>,
+}
+
+/// Tells a repeat of a request from another request.
+#[derive(Clone, Debug)]
+pub struct Repeat {
+    /// The key that the caller made up for it.
+    pub key: String,
+    /// Of all that the request says.
+    pub digest: String,
 }
 
 /// A job that is to run anew.
@@ -182,8 +211,10 @@ pub struct FileEntry {
 /// An answer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
-    /// An upsert was accepted.
-    Upserted(Accepted, JobView),
+    /// An upsert, stop, start or restart was accepted.
+    Changed(Accepted, JobView),
+    /// It was accepted before under the same key: how it was then, and the job as it is now.
+    Repeated(Accepted, JobView),
     /// A delete was accepted; `gone` where nothing is left to stop.
     Deleted {
         /// Whether it is gone already.
@@ -206,15 +237,15 @@ pub enum Reply {
     Applied(FileReport),
 }
 
-/// How an upsert was accepted.
+/// How a change was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepted {
-    /// A warm instance was claimed for it: 201.
+    /// A warm instance was claimed for an upsert: 201.
     Claimed,
-    /// It will be provisioned: 202.
+    /// It will be so: 202.
     Pending,
-    /// Nothing changed and it runs: 200.
-    Unchanged,
+    /// It is so already: 200.
+    Done,
 }
 
 /// What a load of a file did.
@@ -241,6 +272,28 @@ pub enum Refusal {
     /// The job is another tenant's: 409.
     #[error("job {0} belongs to another tenant; use another job_id")]
     OtherTenant(JobId),
+    /// The job is at another generation than the change hangs on, or not there: 412.
+    #[error("{}", other_generation(.job, .current.as_ref()))]
+    OtherGeneration {
+        /// Which job.
+        job: JobId,
+        /// Its generation.
+        current: Option<Generation>,
+    },
+    /// The key was another request's: 422.
+    #[error(
+        "the key {key:?} was used for another request, which concerned job {job}; \
+         nothing was changed, use another key"
+    )]
+    KeyOfAnother {
+        /// The key.
+        key: String,
+        /// The job of that request.
+        job: JobId,
+    },
+    /// The request was carried out before, and its job has been deleted since: 404.
+    #[error("job {0}, which this request was accepted for, was deleted since")]
+    GoneSince(JobId),
     /// The database could not be written: 503, or 507 where the disk is full.
     #[error("cannot write the database: {detail}; nothing was changed, try again")]
     Store {
@@ -249,6 +302,16 @@ pub enum Refusal {
         /// Whether the disk is full.
         disk_full: bool,
     },
+}
+
+fn other_generation(job: &JobId, current: Option<&Generation>) -> String {
+    match current {
+        Some(current) => format!(
+            "job {job} is at generation {current}, which is not the one that the change is for; \
+             nothing was changed, look at the job again"
+        ),
+        None => format!("there is no job {job}, and so not the generation that the change is for"),
+    }
 }
 
 /// A job as it is shown.

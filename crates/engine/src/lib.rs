@@ -10,6 +10,7 @@ mod absorb;
 mod engine;
 mod execute;
 mod file;
+mod guard;
 mod input;
 pub mod json;
 mod random;
@@ -20,7 +21,8 @@ mod view;
 
 pub use engine::{Config, Engine};
 pub use input::{
-    Accepted, ActionId, Deletions, Effect, Event, FileEntry, FileLoad, FileReport, Input, JobView,
-    List, Now, Refusal, Reply, Request, RequestId, Restart, StatsView, Upsert, WarmView,
+    Accepted, ActionId, Deletions, Effect, Event, FileEntry, FileLoad, FileReport, Guard, Guarded,
+    Input, JobView, List, Now, Refusal, Repeat, Reply, Request, RequestId, Restart, StatsView,
+    Upsert, WarmView,
 };
 pub use store::{Store, StoreError};

@@ -1,6 +1,7 @@
 //! Requests. Each is checked whole before it changes anything.
 
 use crate::engine::{Engine, Turn};
+use crate::guard;
 use crate::input::{Accepted, JobView, Now, Refusal, Reply, Request, Restart, Upsert};
 use crate::row::JobNotes;
 use hearth_model::{Generation, InstanceId, Job, JobId, Ready, Resolution, Spec, Tenant, Wanted};
@@ -15,32 +16,33 @@ impl Engine {
         turn: &mut Turn,
     ) -> Result<Reply, Refusal> {
         match request {
+            Request::Guarded(guarded) => self.guarded(now, *guarded, alive, turn),
             Request::Upsert(upsert) => {
                 let (changed, id) = self.upsert(now, upsert)?;
                 let claimed = changed && self.claim_now(now, &id, alive);
                 let view = self.shown(now, &id)?;
                 let accepted = match view.status {
                     _ if claimed => Accepted::Claimed,
-                    Status::Running if !changed => Accepted::Unchanged,
+                    Status::Running if !changed => Accepted::Done,
                     _ => Accepted::Pending,
                 };
-                Ok(Reply::Upserted(accepted, view))
+                Ok(Reply::Changed(accepted, view))
             }
             Request::Delete { job } => self.delete(now, &job, turn),
             Request::Stop { job } => {
                 self.want(now, &job, Wanted::Stopped)?;
-                Ok(Reply::Job(self.shown(now, &job)?))
+                self.wanted(now, &job)
             }
             Request::Start { job } => {
                 self.want(now, &job, Wanted::Running)?;
                 self.claim_now(now, &job, alive);
-                Ok(Reply::Job(self.shown(now, &job)?))
+                self.wanted(now, &job)
             }
             Request::Restart(restart) => {
                 let job = restart.job.clone();
                 self.restart(now, restart)?;
                 self.claim_now(now, &job, alive);
-                Ok(Reply::Job(self.shown(now, &job)?))
+                Ok(Reply::Changed(Accepted::Pending, self.shown(now, &job)?))
             }
             Request::Get { job } => Ok(Reply::Job(self.shown(now, &job)?)),
             Request::List(list) => Ok(self.page(now, &list)),
@@ -53,12 +55,21 @@ impl Engine {
                     return Err(Refusal::NotFound(job.clone()));
                 }
                 let events = self.store.events(job.as_ref(), limit);
-                events
-                    .map(Reply::Events)
-                    .map_err(|error| Refusal::Store { detail: error.to_string(), disk_full: false })
+                events.map(Reply::Events).map_err(|error| guard::store(&error))
             }
             Request::ApplyFile(load) => Ok(Reply::Applied(self.apply_file(now, load, turn))),
         }
+    }
+
+    /// How far a stop or a start has come within its request.
+    fn wanted(&self, now: &Now, id: &JobId) -> Result<Reply, Refusal> {
+        let view = self.shown(now, id)?;
+        let settled = match view.status {
+            Status::Running | Status::Stopped | Status::Completed | Status::Failed => true,
+            Status::Pending | Status::Starting | Status::Stopping => false,
+        };
+        let accepted = if settled { Accepted::Done } else { Accepted::Pending };
+        Ok(Reply::Changed(accepted, view))
     }
 
     fn shown(&self, now: &Now, id: &JobId) -> Result<JobView, Refusal> {

@@ -1,9 +1,10 @@
 //! The database: one SQLite file, one writer, one commit a step. `synchronous=FULL`, so that a
 //! commit that returned survives a loss of power.
 
-use crate::input::Event;
+use crate::guard::KEY_LIVES;
+use crate::input::{Accepted, Event};
 use crate::row::{InstanceRow, JobNotes, JobRow};
-use hearth_model::{Generation, Instance, InstanceId, Job, JobId};
+use hearth_model::{Generation, Instance, InstanceId, Job, JobId, Mono};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use rusqlite_migration::{M, Migrations};
 use std::collections::BTreeMap;
@@ -28,6 +29,19 @@ CREATE TABLE events (
 CREATE INDEX events_by_job ON events (job_id, id);
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 ";
+
+/// What came with the second version of the schema: requests by the key that their callers gave
+/// them. `since_ms` is of the host's monotonic clock; `id` gives their order.
+const IDEMPOTENCY: &str = "
+CREATE TABLE idempotency_keys (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, digest TEXT NOT NULL, job_id TEXT NOT NULL,
+    accepted TEXT NOT NULL, since_ms INTEGER NOT NULL) STRICT;
+CREATE INDEX idempotency_keys_by_age ON idempotency_keys (since_ms);
+";
+
+/// How many keys are kept; beyond that the oldest go first. With 24 h each this is more than one a
+/// second, and at most some 50 MB on disk. None is held in memory.
+const KEYS_MAX: i64 = 100_000;
 
 /// Why the database could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +105,16 @@ pub(crate) struct AppliedEntry {
     pub(crate) generation: Generation,
 }
 
-/// Everything that the database holds, but for the events.
+/// What a key was used for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Used {
+    pub(crate) digest: String,
+    pub(crate) job: JobId,
+    pub(crate) accepted: Accepted,
+    pub(crate) at: Mono,
+}
+
+/// Everything that the database holds, but for the events and keys.
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
     pub(crate) jobs: BTreeMap<JobId, Job>,
@@ -111,6 +134,7 @@ pub(crate) struct Changes {
     pub(crate) instances: Vec<(InstanceId, Option<InstanceRow>)>,
     pub(crate) tombstones: Vec<(JobId, Generation)>,
     pub(crate) entries: Vec<((PathBuf, JobId), Option<AppliedEntry>)>,
+    pub(crate) keys: Vec<(String, Used)>,
     pub(crate) events: Vec<Event>,
     pub(crate) boot_id: Option<String>,
 }
@@ -121,6 +145,7 @@ impl Changes {
             && self.instances.is_empty()
             && self.tombstones.is_empty()
             && self.entries.is_empty()
+            && self.keys.is_empty()
             && self.events.is_empty()
             && self.boot_id.is_none()
     }
@@ -150,13 +175,13 @@ impl Store {
         let open = |source| StoreError::Open { path: path.to_owned(), source };
         connection.pragma_update(None, "journal_mode", "WAL").map_err(open)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(open)?;
-        Migrations::new(vec![M::up(SCHEMA)])
+        Migrations::new(vec![M::up(SCHEMA), M::up(IDEMPOTENCY)])
             .to_latest(&mut connection)
             .map_err(|source| StoreError::Migrate { path: path.to_owned(), source })?;
         Ok(Store { connection })
     }
 
-    /// Everything but the events.
+    /// Everything but the events and keys.
     ///
     /// # Errors
     /// [`StoreError::Read`], or [`StoreError::Row`] for a row that holds nonsense.
@@ -245,6 +270,31 @@ impl Store {
         transaction.commit().map_err(StoreError::Write)
     }
 
+    /// What a key was used for, however long ago.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`], or [`StoreError::Row`] for a row that holds nonsense.
+    pub(crate) fn used(&self, key: &str) -> Result<Option<Used>, StoreError> {
+        let mut statement = self
+            .connection
+            .prepare_cached(
+                "SELECT digest, job_id, accepted, since_ms FROM idempotency_keys WHERE key = ?1",
+            )
+            .map_err(StoreError::Read)?;
+        let row = statement
+            .query_row([key], |row| {
+                let texts = (row.get::<_, String>(1)?, row.get::<_, String>(2)?);
+                Ok((row.get::<_, String>(0)?, texts, row.get::<_, u64>(3)?))
+            })
+            .optional()
+            .map_err(StoreError::Read)?;
+        let Some((digest, (job, accepted), since_ms)) = row else { return Ok(None) };
+        let bad = |detail: String| StoreError::Row { what: format!("the key {key:?}"), detail };
+        let job = JobId::parse(&job).map_err(|error| bad(error.detail))?;
+        let accepted = Accepted::parse(&accepted).ok_or_else(|| bad(accepted.clone()))?;
+        Ok(Some(Used { digest, job, accepted, at: Mono::from_millis(since_ms) }))
+    }
+
     /// The newest events, of one job or of all, oldest first.
     ///
     /// # Errors
@@ -305,6 +355,12 @@ fn write(transaction: &Transaction<'_>, changes: &Changes) -> rusqlite::Result<(
                 .execute(params![path, id.as_str()])?,
         };
     }
+    if let Some(boot_id) = &changes.boot_id {
+        transaction.execute("INSERT OR REPLACE INTO facts VALUES ('boot_id', ?1)", [boot_id])?;
+        // The clock began anew: a key lives too long rather than too short.
+        transaction.execute("UPDATE idempotency_keys SET since_ms = 0", [])?;
+    }
+    write_keys(transaction, &changes.keys)?;
     for event in &changes.events {
         transaction
             .prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
@@ -323,9 +379,34 @@ fn write(transaction: &Transaction<'_>, changes: &Changes) -> rusqlite::Result<(
             .prepare_cached("DELETE FROM events WHERE id <= ?1")?
             .execute([last.id.saturating_sub(EVENTS_MAX)])?;
     }
-    if let Some(boot_id) = &changes.boot_id {
-        transaction.execute("INSERT OR REPLACE INTO facts VALUES ('boot_id', ?1)", [boot_id])?;
+    Ok(())
+}
+
+/// Records keys, and drops those that are too old or too many.
+fn write_keys(transaction: &Transaction<'_>, keys: &[(String, Used)]) -> rusqlite::Result<()> {
+    let Some((_, newest)) = keys.last() else { return Ok(()) };
+    for (key, used) in keys {
+        transaction
+            .prepare_cached(
+                "INSERT OR REPLACE INTO idempotency_keys (key, digest, job_id, accepted, since_ms)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![
+                key,
+                used.digest,
+                used.job.as_str(),
+                used.accepted.as_str(),
+                used.at.as_millis()
+            ])?;
     }
+    let first = transaction.last_insert_rowid() - KEYS_MAX;
+    let lives = u64::try_from(KEY_LIVES.as_millis()).unwrap_or(u64::MAX);
+    if let Some(oldest) = newest.at.as_millis().checked_sub(lives) {
+        transaction
+            .prepare_cached("DELETE FROM idempotency_keys WHERE since_ms <= ?1")?
+            .execute([oldest])?;
+    }
+    transaction.prepare_cached("DELETE FROM idempotency_keys WHERE id <= ?1")?.execute([first])?;
     Ok(())
 }
 
@@ -348,4 +429,75 @@ fn put(
 
 fn body<T: serde::Serialize>(row: &T) -> String {
     serde_json::to_string(row).expect("rows hold only what JSON can say")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn used(at_ms: u64) -> Used {
+        Used {
+            digest: "d".to_owned(),
+            job: JobId::parse("web").unwrap(),
+            accepted: Accepted::Pending,
+            at: Mono::from_millis(at_ms),
+        }
+    }
+
+    fn commit(store: &mut Store, key: &str, at_ms: u64) {
+        let keys = vec![(key.to_owned(), used(at_ms))];
+        store.commit(&Changes { keys, ..Changes::default() }).unwrap();
+    }
+
+    #[test]
+    fn a_database_of_the_first_version_opens_with_all_that_it_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hearth.db");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(SCHEMA).unwrap();
+        old.execute("INSERT INTO tombstones VALUES ('web', 3)", []).unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        drop(old);
+        let mut store = Store::open(&path).unwrap();
+        assert_eq!(store.load().unwrap().tombstones.len(), 1);
+        commit(&mut store, "k", 5);
+        drop(store);
+        assert_eq!(Store::open(&path).unwrap().used("k").unwrap(), Some(used(5)));
+    }
+
+    #[test]
+    fn a_database_of_a_later_version_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hearth.db");
+        drop(Store::open(&path).unwrap());
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", 1_000).unwrap();
+        let error = Store::open(&path).unwrap_err().to_string();
+        assert!(error.contains("may be of a newer Hearth"), "{error}");
+    }
+
+    #[test]
+    fn keys_go_when_they_are_too_old_or_too_many() {
+        let mut store = Store::in_memory().unwrap();
+        let day = u64::try_from(KEY_LIVES.as_millis()).unwrap();
+        commit(&mut store, "old", 10);
+        commit(&mut store, "young", day);
+        assert!(store.used("old").unwrap().is_some());
+        commit(&mut store, "younger", 10 + day);
+        assert_eq!(store.used("old").unwrap(), None);
+        assert!(store.used("young").unwrap().is_some());
+        let last = format!("UPDATE idempotency_keys SET id = {KEYS_MAX} + 1 WHERE key = 'younger'");
+        store.connection.execute(&last, []).unwrap();
+        commit(&mut store, "youngest", 11 + day);
+        assert_eq!(store.used("young").unwrap(), None, "it is too far behind");
+        assert!(store.used("younger").unwrap().is_some());
+    }
+
+    #[test]
+    fn a_key_lives_too_long_rather_than_too_short_over_a_reboot_of_the_host() {
+        let mut store = Store::in_memory().unwrap();
+        commit(&mut store, "k", 1_000_000);
+        let boot_id = Some("another".to_owned());
+        store.commit(&Changes { boot_id, ..Changes::default() }).unwrap();
+        assert_eq!(store.used("k").unwrap(), Some(used(0)));
+    }
 }

@@ -3,11 +3,14 @@
 #[allow(dead_code, unreachable_pub, missing_docs)]
 mod world;
 
-use hearth_engine::{List, Refusal, Reply, Request, Restart};
+use hearth_engine::{
+    Accepted, Guard, Guarded, List, Refusal, Repeat, Reply, Request, Restart, Store, Upsert,
+};
 use hearth_host::Host;
 use hearth_host::sim::Presence;
 use hearth_model::{JobId, Lifecycle, Tenant};
 use hearth_planner::Status;
+use std::sync::Arc;
 use std::time::Duration;
 use world::{World, pool, spec};
 
@@ -29,7 +32,7 @@ async fn a_restarted_service_gets_a_new_instance_beside_the_old_one() {
     world.post("web", None, &spec("service", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
     let before = world.get("web").await;
-    let Ok(Reply::Job(view)) = restart(&mut world, "web").await else { panic!("no job") };
+    let Ok(Reply::Changed(_, view)) = restart(&mut world, "web").await else { panic!("no job") };
     assert_eq!(view.generation, before.generation.next());
     assert_eq!((view.status, &view.instance), (Status::Running, &before.instance));
     world.run_for(A_WHILE).await;
@@ -96,7 +99,7 @@ async fn what_is_deleted_is_not_restarted() {
     world.post("web", None, &spec("service", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
     world.ask(Request::Delete { job: id("web") }).await.unwrap();
-    let spec = std::sync::Arc::new(spec("service", &[]));
+    let spec = Arc::new(spec("service", &[]));
     let resolution = world.resolution(&spec).await;
     let restart = Request::Restart(Restart { job: id("web"), spec, resolution });
     assert_eq!(world.ask(restart).await, Err(Refusal::NotFound(id("web"))));
@@ -106,7 +109,7 @@ async fn what_is_deleted_is_not_restarted() {
 async fn a_running_job_is_cancelled_by_a_stop_and_does_not_run_again() {
     let mut world = World::with(
         hearth_host::sim::SimConfig { work: Duration::from_secs(3600), ..Default::default() },
-        hearth_engine::Store::in_memory().unwrap(),
+        Store::in_memory().unwrap(),
     );
     world.post("once", None, &spec("job", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
@@ -164,4 +167,92 @@ async fn pages_stay_where_they_are_while_jobs_come_and_go() {
     world.run_for(A_WHILE).await;
     let second = List { after: Some(id("d")), limit: 2, ..List::default() };
     assert_eq!(page(&mut world, second).await, (vec!["f".into(), "h".into()], false));
+}
+
+fn keyed(key: &str, digest: &str, request: Request) -> Request {
+    let repeat = Some(Repeat { key: key.into(), digest: digest.into() });
+    Request::Guarded(Box::new(Guarded { guard: Guard { repeat, generations: None }, request }))
+}
+
+fn at(generations: &[u64], request: Request) -> Request {
+    let guard = Guard { repeat: None, generations: Some(generations.to_vec()) };
+    Request::Guarded(Box::new(Guarded { guard, request }))
+}
+
+async fn nameless(world: &World) -> Request {
+    let spec = Arc::new(spec("service", &[pool(1, 2)]));
+    let resolution = world.resolution(&spec).await;
+    Request::Upsert(Upsert { job: None, tenant: None, spec, resolution })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeat_under_the_same_key_makes_no_second_job_and_is_told_apart() {
+    let mut world = World::new();
+    let post = keyed("k", "d", nameless(&world).await);
+    let Ok(Reply::Changed(first, made)) = world.ask(post.clone()).await else { panic!("no job") };
+    assert_eq!(first, Accepted::Pending);
+    world.run_for(A_WHILE).await;
+    match world.ask(post.clone()).await {
+        Ok(Reply::Repeated(accepted, view)) => {
+            assert_eq!((accepted, &view.job), (Accepted::Pending, &made.job), "as it was answered");
+            assert_eq!(view.status, Status::Running, "the job as it is now");
+        }
+        other => panic!("a repeat answered {other:?}"),
+    }
+    let other = keyed("k", "another", nameless(&world).await);
+    let refused = Refusal::KeyOfAnother { key: "k".into(), job: made.job.clone() };
+    assert_eq!(world.ask(other).await, Err(refused));
+    assert_eq!(page(&mut world, List { limit: 9, ..List::default() }).await.0.len(), 1);
+    world.ask(Request::Delete { job: made.job.clone() }).await.unwrap();
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.ask(post).await, Err(Refusal::GoneSince(made.job)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_change_uses_no_key() {
+    let mut world = World::new();
+    let stop = keyed("k", "stop", Request::Stop { job: id("web") });
+    assert_eq!(world.ask(stop.clone()).await, Err(Refusal::NotFound(id("web"))));
+    world.post("web", None, &spec("service", &[])).await.unwrap();
+    assert!(matches!(world.ask(stop).await, Ok(Reply::Changed(..))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_lives_a_day_and_over_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hearth.db");
+    let mut world = World::with(Default::default(), Store::open(&path).unwrap());
+    let post = keyed("k", "d", nameless(&world).await);
+    world.ask(post.clone()).await.unwrap();
+    let mut world = world.restart(Store::open(&path).unwrap());
+    tokio::time::advance(Duration::from_secs(24 * 3600 - 10)).await;
+    assert!(matches!(world.ask(post.clone()).await, Ok(Reply::Repeated(..))));
+    tokio::time::advance(Duration::from_secs(20)).await;
+    assert!(matches!(world.ask(post.clone()).await, Ok(Reply::Changed(..))), "another job");
+    assert!(matches!(world.ask(post).await, Ok(Reply::Repeated(..))), "the key's next life");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_for_another_generation_is_refused_with_the_current_one() {
+    let mut world = World::new();
+    world.post("web", None, &spec("service", &[])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    let stop = Request::Stop { job: id("web") };
+    let refused =
+        Refusal::OtherGeneration { job: id("web"), current: Some(hearth_model::Generation(1)) };
+    assert_eq!(world.ask(at(&[2, 7], stop.clone())).await, Err(refused));
+    assert_eq!(world.status("web").await.0, Status::Running);
+    assert!(matches!(world.ask(at(&[1], stop.clone())).await, Ok(Reply::Changed(..))));
+    assert!(matches!(world.ask(at(&[], stop)).await, Ok(Reply::Changed(..))), "any");
+    let never = Refusal::OtherGeneration { job: id("nope"), current: None };
+    let spec = Arc::new(spec("service", &[]));
+    let resolution = world.resolution(&spec).await;
+    let upsert = Upsert { job: Some(id("nope")), tenant: None, spec, resolution };
+    assert_eq!(world.ask(at(&[], Request::Upsert(upsert))).await, Err(never));
+    let delete = Request::Delete { job: id("web") };
+    assert!(world.ask(at(&[1], delete.clone())).await.is_err(), "the stop made generation 2");
+    world.ask(at(&[2], delete.clone())).await.unwrap();
+    world.run_for(A_WHILE).await;
+    let again = world.ask(at(&[2], delete)).await;
+    assert_eq!(again, Ok(Reply::Deleted { gone: true }), "what was asked for has happened");
 }

@@ -173,9 +173,9 @@ async fn the_same_spec_again_changes_nothing_and_policy_alone_replaces_nothing()
     world.run_for(A_WHILE).await;
     let before = world.get("web").await;
     let (accepted, view) = world.post("web", None, &web).await.unwrap();
-    assert_eq!((accepted, view.generation), (Accepted::Unchanged, before.generation));
+    assert_eq!((accepted, view.generation), (Accepted::Done, before.generation));
     let (accepted, _) = world.post("web", None, &spec("service", &[pool(1, 1)])).await.unwrap();
-    assert_eq!(accepted, Accepted::Unchanged);
+    assert_eq!(accepted, Accepted::Done);
     world.run_for(A_WHILE).await;
     assert_eq!(world.get("web").await.instance, before.instance);
     assert_eq!(world.warm().await, 1);

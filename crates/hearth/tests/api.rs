@@ -462,6 +462,85 @@ fn a_list_is_filtered_and_comes_in_pages() {
 }
 
 #[test]
+fn a_repeat_under_the_same_key_changes_nothing_also_after_a_kill() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    let nameless = body("x", "service", "").replace(r#""job_id":"x","#, "");
+    let post = |daemon: &support::Daemon, key: &str, body: &str| {
+        let headers = ["Content-Type: application/json", &format!("Idempotency-Key: {key}")];
+        daemon.request("POST", "/vms", &headers, body)
+    };
+    let made = post(&daemon, "k", &nameless);
+    assert_eq!((made.status, made.header("idempotency-repeated")), (202, None));
+    let id = made.json()["job_id"].clone();
+    daemon.until_job(id.as_str().expect("an id"), "running");
+    let again = post(&daemon, "k", &nameless);
+    assert_eq!((again.status, again.header("idempotency-repeated")), (202, Some("true")));
+    assert_eq!((&again.json()["job_id"], &again.json()["status"]), (&id, &"running".into()));
+    daemon.kill();
+    let daemon = home.start(&[]);
+    assert_eq!(post(&daemon, "k", &nameless).json()["job_id"], id);
+    assert_eq!(daemon.get("/vms").json()["items"].as_array().map(Vec::len), Some(1));
+    let other = post(&daemon, "k", &body("other", "service", ""));
+    let answer = Answer { body: other.body.replace(id.as_str().expect("an id"), "ID"), ..other };
+    check(
+        &answer,
+        expect![[r#"
+            422 application/problem+json
+            {
+              "type": "urn:hearth:problem:key-reused",
+              "title": "Key of another request",
+              "status": 422,
+              "detail": "the key \"k\" was used for another request, which concerned job ID; nothing was changed, use another key"
+            }
+        "#]],
+    );
+    assert_eq!(post(&daemon, "", &nameless).status, 400);
+    assert_eq!(post(&daemon, &"k".repeat(256), &nameless).status, 400);
+}
+
+#[test]
+fn a_change_can_hang_on_the_generation_of_its_job() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    let made = daemon.post("/vms", &body("web", "service", ""));
+    assert_eq!(made.header("etag"), Some("\"1\""));
+    daemon.until_job("web", "running");
+    assert_eq!(daemon.get("/vms/web").header("etag"), Some("\"1\""));
+    let json = "Content-Type: application/json";
+    let stale = ["If-Match: \"7\"", json];
+    let replace = body("web", "service", r#","env":{"A":"b"}"#);
+    check(
+        &daemon.request("POST", "/vms", &stale, &replace),
+        expect![[r#"
+            412 application/problem+json
+            {
+              "type": "urn:hearth:problem:other-generation",
+              "title": "Other generation",
+              "status": 412,
+              "detail": "job web is at generation 1, which is not the one that the change is for; nothing was changed, look at the job again",
+              "generation": 1
+            }
+        "#]],
+    );
+    for (method, path) in [
+        ("POST", "/vms/web/stop"),
+        ("POST", "/vms/web/start"),
+        ("POST", "/vms/web/restart"),
+        ("DELETE", "/vms/web"),
+    ] {
+        assert_eq!(daemon.request(method, path, &stale, "").status, 412, "{method} {path}");
+        let bad = daemon.request(method, path, &["If-Match: W/\"1\""], "");
+        assert_eq!(bad.status, 400, "{method} {path}");
+    }
+    assert_eq!(daemon.request("POST", "/vms", &["If-Match: 1", json], &replace).status, 202);
+    let nameless = replace.replace(r#""job_id":"web","#, "");
+    assert_eq!(daemon.request("POST", "/vms", &["If-Match: 1", json], &nameless).status, 400);
+    let any = daemon.request("POST", "/vms/web/stop", &["If-Match: *"], "");
+    assert!(matches!(any.status, 200 | 202), "{any:?}");
+}
+
+#[test]
 fn stats_have_the_documented_shape() {
     let home = Home::new();
     let daemon = home.start(&[]);

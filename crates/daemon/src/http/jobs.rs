@@ -1,6 +1,7 @@
 //! Jobs: create or replace, list, show, stop, start, delete.
 
 use super::App;
+use super::guarding::{Guarding, IDEMPOTENCY_REPEATED};
 use super::problem::Refused;
 use super::read::{self, JobPath, Params};
 use crate::{convert, executor, limits};
@@ -19,24 +20,19 @@ use std::sync::Arc;
 /// `POST /vms`: 201 with a warm instance, 202 without, 200 where it runs already.
 pub(super) async fn create(
     State(app): State<Arc<App>>,
+    guarding: Guarding,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refused> {
     let body = read::json(&headers, body).await?;
     let convert::Create { job, tenant, spec } = convert::create(&body)?;
+    if job.is_none() && guarding.names_generation() {
+        let detail = "If-Match names a generation, and the body no job";
+        return Err(Refused::new(400, "bad-header", "Bad header", detail).help("give a job_id"));
+    }
     let resolution = executor::resolve(&*app.host, &spec).await;
     let upsert = Upsert { job, tenant, spec: Arc::new(spec), resolution };
-    match app.intake.ask(Request::Upsert(upsert)).await? {
-        Reply::Upserted(accepted, view) => {
-            let status = match accepted {
-                Accepted::Claimed => StatusCode::CREATED,
-                Accepted::Pending => StatusCode::ACCEPTED,
-                Accepted::Unchanged => StatusCode::OK,
-            };
-            Ok((status, [(header::LOCATION, location(&view.job))], shown(&view)).into_response())
-        }
-        _ => Err(Refused::confused()),
-    }
+    change(&app, guarding.guard(Request::Upsert(upsert), Some(&body))).await
 }
 
 /// Which jobs of the list.
@@ -92,7 +88,7 @@ pub(super) async fn list(
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     JobPath(job): JobPath,
-) -> Result<Json<Job>, Refused> {
+) -> Result<impl IntoResponse, Refused> {
     Ok(shown(&view(&app, &job).await?))
 }
 
@@ -100,9 +96,10 @@ pub(super) async fn show(
 pub(super) async fn delete(
     State(app): State<Arc<App>>,
     JobPath(job): JobPath,
+    guarding: Guarding,
 ) -> Result<Response, Refused> {
-    let Reply::Deleted { gone } = app.intake.ask(Request::Delete { job: job.clone() }).await?
-    else {
+    let delete = guarding.guard(Request::Delete { job: job.clone() }, None);
+    let Reply::Deleted { gone } = app.intake.ask(delete).await? else {
         return Err(Refused::confused());
     };
     // It may be gone by now.
@@ -119,41 +116,47 @@ pub(super) async fn delete(
 pub(super) async fn stop(
     State(app): State<Arc<App>>,
     JobPath(job): JobPath,
+    guarding: Guarding,
 ) -> Result<Response, Refused> {
-    change(&app, Request::Stop { job }).await
+    change(&app, guarding.guard(Request::Stop { job }, None)).await
 }
 
 /// `POST /vms/{job_id}/start`: 200 when it runs, 202 while it starts.
 pub(super) async fn start(
     State(app): State<Arc<App>>,
     JobPath(job): JobPath,
+    guarding: Guarding,
 ) -> Result<Response, Refused> {
-    change(&app, Request::Start { job }).await
+    change(&app, guarding.guard(Request::Start { job }, None)).await
 }
 
 /// `POST /vms/{job_id}/restart`: 202, a new generation of the same spec is on its way.
 pub(super) async fn restart(
     State(app): State<Arc<App>>,
     JobPath(job): JobPath,
+    guarding: Guarding,
 ) -> Result<Response, Refused> {
     let spec = view(&app, &job).await?.spec;
     let resolution = executor::resolve(&*app.host, &spec).await;
     let restart = Request::Restart(Restart { job, spec, resolution });
-    let Reply::Job(view) = app.intake.ask(restart).await? else {
-        return Err(Refused::confused());
-    };
-    let location = [(header::LOCATION, location(&view.job))];
-    Ok((StatusCode::ACCEPTED, location, shown(&view)).into_response())
+    change(&app, guarding.guard(restart, None)).await
 }
 
+/// Asks for a change and answers how it was accepted.
 async fn change(app: &App, request: Request) -> Result<Response, Refused> {
-    let Reply::Job(view) = app.intake.ask(request).await? else {
-        return Err(Refused::confused());
+    let (accepted, view, repeated) = match app.intake.ask(request).await? {
+        Reply::Changed(accepted, view) => (accepted, view, false),
+        Reply::Repeated(accepted, view) => (accepted, view, true),
+        _ => return Err(Refused::confused()),
     };
-    let Json(job) = shown(&view);
-    let settled = job.status.is_final() || job.status == JobStatus::Running;
-    let status = if settled { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, [(header::LOCATION, location(&view.job))], Json(job)).into_response())
+    let status = match accepted {
+        Accepted::Claimed => StatusCode::CREATED,
+        Accepted::Pending => StatusCode::ACCEPTED,
+        Accepted::Done => StatusCode::OK,
+    };
+    let location = [(header::LOCATION, location(&view.job))];
+    let repeated = repeated.then_some([(IDEMPOTENCY_REPEATED, "true")]);
+    Ok((status, location, repeated, shown(&view)).into_response())
 }
 
 /// The engine's view of a job.
@@ -164,8 +167,9 @@ pub(super) async fn view(app: &App, job: &JobId) -> Result<JobView, Refused> {
     }
 }
 
-fn shown(view: &JobView) -> Json<Job> {
-    Json(convert::job(view))
+/// The job, with its generation as its tag for `If-Match`.
+fn shown(view: &JobView) -> impl IntoResponse + use<> {
+    ([(header::ETAG, format!("\"{}\"", view.generation))], Json(convert::job(view)))
 }
 
 fn location(job: &JobId) -> String {

@@ -137,7 +137,7 @@ impl World {
             resolution: self.resolution(spec).await,
         };
         match self.ask(Request::Upsert(upsert)).await? {
-            Reply::Upserted(accepted, view) => Ok((accepted, view)),
+            Reply::Changed(accepted, view) => Ok((accepted, view)),
             other => panic!("an upsert answered {other:?}"),
         }
     }

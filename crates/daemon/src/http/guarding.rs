@@ -1,0 +1,94 @@
+//! What a change hangs on: `Idempotency-Key` and `If-Match`.
+
+use super::problem::Refused;
+use crate::limits;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use hearth_engine::{Guard, Guarded, Repeat, Request};
+
+/// The name of the header that makes a request repeatable.
+pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// The name of the header that tells the answer to a repeat.
+pub(super) const IDEMPOTENCY_REPEATED: &str = "idempotency-repeated";
+
+/// The headers that a change hangs on.
+#[derive(Debug)]
+pub(super) struct Guarding {
+    key: Option<String>,
+    generations: Option<Vec<u64>>,
+    /// Method and path.
+    target: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Guarding {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Guarding, Refused> {
+        Ok(Guarding {
+            key: key(&parts.headers)?,
+            generations: generations(&parts.headers)?,
+            target: format!("{} {}", parts.method, parts.uri.path()),
+        })
+    }
+}
+
+impl Guarding {
+    /// Whether the change is only for a job that is there.
+    pub(super) fn names_generation(&self) -> bool {
+        self.generations.is_some()
+    }
+
+    /// The change, hung on what the headers say. `body` is what the request says beyond its path.
+    pub(super) fn guard(self, request: Request, body: Option<&serde_json::Value>) -> Request {
+        let Guarding { key, generations, target } = self;
+        let digest = |key| {
+            let body = body.map(ToString::to_string).unwrap_or_default();
+            let digest = blake3::hash(format!("{target}\n{body}").as_bytes()).to_string();
+            Repeat { key, digest }
+        };
+        let guard = Guard { repeat: key.map(digest), generations };
+        Request::Guarded(Box::new(Guarded { guard, request }))
+    }
+}
+
+fn key(headers: &HeaderMap) -> Result<Option<String>, Refused> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let key = value.to_str().unwrap_or_default().trim();
+    let bytes = 1..=limits::KEY_BYTES_MAX;
+    if values.next().is_some() || !bytes.contains(&key.len()) {
+        let detail = format!(
+            "Idempotency-Key is not one text of 1 to {} visible ASCII characters",
+            limits::KEY_BYTES_MAX
+        );
+        return Err(Refused::new(400, "bad-header", "Bad header", detail)
+            .help("make up a UUID for each change, and send it again with each repeat"));
+    }
+    Ok(Some(key.to_owned()))
+}
+
+fn generations(headers: &HeaderMap) -> Result<Option<Vec<u64>>, Refused> {
+    let mut generations = Vec::new();
+    let mut any = false;
+    let mut values = headers.get_all(header::IF_MATCH).iter().peekable();
+    if values.peek().is_none() {
+        return Ok(None);
+    }
+    for value in values {
+        for tag in value.to_str().unwrap_or("?").split(',').map(str::trim) {
+            let bare = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).unwrap_or(tag);
+            match bare.parse() {
+                Ok(generation) => generations.push(generation),
+                Err(_) if tag == "*" => any = true,
+                Err(_) => {
+                    let detail = format!("If-Match holds {tag:?}, which is not a generation");
+                    return Err(Refused::new(400, "bad-header", "Bad header", detail)
+                        .help("send the ETag or the generation of the job, as \"3\""));
+                }
+            }
+        }
+    }
+    // Any job that is there will do.
+    Ok(Some(if any { Vec::new() } else { generations }))
+}

@@ -1,0 +1,113 @@
+//! Changes that somebody guards: by a key, so that a repeat changes nothing, or by a generation, so
+//! that nobody else's change is undone unseen.
+
+use crate::engine::{Engine, Turn};
+use crate::input::{Accepted, Guard, Guarded, Now, Refusal, Repeat, Reply, Request};
+use crate::store::{StoreError, Used};
+use hearth_model::{InstanceId, JobId, Mono, Wanted};
+use std::time::Duration;
+
+/// How long a key is known, by the host's monotonic clock; after a reboot of the host it counts anew.
+pub(crate) const KEY_LIVES: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Engine {
+    pub(crate) fn guarded(
+        &mut self,
+        now: &Now,
+        guarded: Guarded,
+        alive: &dyn Fn(&InstanceId) -> bool,
+        turn: &mut Turn,
+    ) -> Result<Reply, Refusal> {
+        let Guarded { guard: Guard { repeat, generations }, request } = guarded;
+        if let Some(repeat) = &repeat
+            && let Some(used) = self.used(now.mono, repeat)?
+        {
+            return self.repeated(now, repeat, used);
+        }
+        if let Some(generations) = &generations {
+            self.check_generation(&request, generations)?;
+        }
+        let reply = self.request(now, request, alive, turn)?;
+        if let (Some(Repeat { key, digest }), Reply::Changed(accepted, view)) = (repeat, &reply) {
+            let (job, accepted) = (view.job.clone(), *accepted);
+            self.use_key(key, Used { digest, job, accepted, at: now.mono });
+        }
+        Ok(reply)
+    }
+
+    /// The request that had this key, where it is known yet.
+    fn used(&self, now: Mono, repeat: &Repeat) -> Result<Option<Used>, Refusal> {
+        let used = match self.used_in_step(&repeat.key) {
+            Some(used) => Some(used.clone()),
+            None => self.store.used(&repeat.key).map_err(|error| store(&error))?,
+        };
+        Ok(used.filter(|used| now.since(used.at) < KEY_LIVES))
+    }
+
+    /// How the request was accepted then, and its job as it is now.
+    fn repeated(&self, now: &Now, repeat: &Repeat, used: Used) -> Result<Reply, Refusal> {
+        if used.digest != repeat.digest {
+            return Err(Refusal::KeyOfAnother { key: repeat.key.clone(), job: used.job });
+        }
+        match self.view_of(now, &used.job) {
+            Some(view) => Ok(Reply::Repeated(used.accepted, view)),
+            None => Err(Refusal::GoneSince(used.job)),
+        }
+    }
+
+    /// Whether the job that a request changes stands at one of these generations, or at any.
+    fn check_generation(&self, request: &Request, generations: &[u64]) -> Result<(), Refusal> {
+        let Some(id) = changed_job(request) else { return Ok(()) };
+        let job = self.jobs.get(id);
+        if let Request::Delete { .. } = request {
+            // What was asked for has happened, or is happening, whoever asked first.
+            let going = job.is_some_and(|job| job.wanted == Wanted::Deleted);
+            if going || (job.is_none() && self.tombstones.contains_key(id)) {
+                return Ok(());
+            }
+        }
+        match job.map(|job| job.generation) {
+            Some(current) if generations.is_empty() || generations.contains(&current.0) => Ok(()),
+            current => Err(Refusal::OtherGeneration { job: id.clone(), current }),
+        }
+    }
+}
+
+fn changed_job(request: &Request) -> Option<&JobId> {
+    match request {
+        Request::Upsert(upsert) => upsert.job.as_ref(),
+        Request::Restart(restart) => Some(&restart.job),
+        Request::Delete { job } | Request::Stop { job } | Request::Start { job } => Some(job),
+        Request::Guarded(_)
+        | Request::Get { .. }
+        | Request::List(_)
+        | Request::Stats
+        | Request::Events { .. }
+        | Request::ApplyFile(_) => None,
+    }
+}
+
+pub(crate) fn store(error: &StoreError) -> Refusal {
+    let detail = match std::error::Error::source(error) {
+        Some(source) => source.to_string(),
+        None => error.to_string(),
+    };
+    Refusal::Store { detail, disk_full: error.is_disk_full() }
+}
+
+impl Accepted {
+    /// The word in the database.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Accepted::Claimed => "claimed",
+            Accepted::Pending => "pending",
+            Accepted::Done => "done",
+        }
+    }
+
+    /// What a word in the database means.
+    pub(crate) fn parse(word: &str) -> Option<Accepted> {
+        let all = [Accepted::Claimed, Accepted::Pending, Accepted::Done];
+        all.into_iter().find(|accepted| accepted.as_str() == word)
+    }
+}
