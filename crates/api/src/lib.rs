@@ -14,8 +14,8 @@ pub use endpoint::{Endpoint, EndpointError};
 pub use log::{FollowedLog, LogQuery, LogStream};
 pub use problem::{FieldProblem, PROBLEM_JSON, Problem};
 pub use wire::{
-    CreateVm, Deleted, Event, Health, Job, JobStatus, LogLine, NDJSON, Page, Readiness, Stats,
-    Summary, WarmVm,
+    CreateVm, Deleted, DesiredFile, DesiredFileStatus, Event, Health, Job, JobStatus, LogLine,
+    NDJSON, Page, Readiness, RefusedEntry, Stats, Summary, WarmVm,
 };
 
 /// Where the daemon listens and the command line asks, unless told otherwise.

@@ -122,6 +122,78 @@ pub struct Stats {
     pub warm_pool: Vec<WarmVm>,
     /// What was found on the host and could not be identified, and so is left alone. Sentences.
     pub unidentified: Vec<String>,
+    /// The desired-state file; null until the daemon has looked at it.
+    pub desired_file: Option<DesiredFile>,
+}
+
+/// How the desired-state file stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredFile {
+    /// Where it is.
+    pub path: String,
+    /// Whether it is in force.
+    pub status: DesiredFileStatus,
+    /// Since when it stands so, RFC 3339 UTC.
+    pub since: String,
+    /// When it was last loaded; null where it never was by this daemon.
+    pub loaded_at: Option<String>,
+    /// Entries of the last load.
+    pub entries: usize,
+    /// Jobs that the last load made or changed.
+    pub applied: usize,
+    /// Jobs that the last load deleted.
+    pub deleted: usize,
+    /// Jobs that the file no longer has and that are kept, since they are too many to delete
+    /// unasked.
+    pub held: Vec<String>,
+    /// Entries that could not be applied.
+    pub refused: Vec<RefusedEntry>,
+    /// What is wrong, with line and column where the text is; a sentence.
+    pub problem: Option<String>,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+/// Whether the desired-state file is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DesiredFileStatus {
+    /// There is none, and nobody named one.
+    Absent,
+    /// It is loaded as it stands.
+    Loaded,
+    /// It can't be read or has problems: the last good state goes on.
+    Failed,
+    /// It is loaded but for deletions, which are too many to be made unasked.
+    Held,
+}
+
+impl DesiredFileStatus {
+    /// The word on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DesiredFileStatus::Absent => "absent",
+            DesiredFileStatus::Loaded => "loaded",
+            DesiredFileStatus::Failed => "failed",
+            DesiredFileStatus::Held => "held",
+        }
+    }
+}
+
+impl fmt::Display for DesiredFileStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// An entry that could not be applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedEntry {
+    /// Its job.
+    pub job_id: String,
+    /// Why; a sentence.
+    pub reason: String,
 }
 
 /// Totals of `/stats`.
@@ -200,6 +272,6 @@ pub struct Readiness {
     pub host: String,
     /// What a user should know of it.
     pub warnings: Vec<String>,
-    /// What is wrong with the desired-state file, whose last good state is served.
+    /// What is wrong with the desired-state file, whose last good state is served, and what to do.
     pub desired_file: Option<String>,
 }

@@ -2,12 +2,13 @@
 //! database, then the tasks. And takes them apart again, microVMs excepted.
 
 use crate::core::{self, Intake};
-use crate::desired::{self, DesiredState};
+use crate::desired;
 use crate::http::{self, App, Guard, Tunnels};
 use crate::listen::Listener;
 use crate::state_dir::StateDir;
 use crate::stop::Stop;
 use crate::{Config, DaemonError, HostChoice, Listen, Overcommit, executor, limits, observer};
+use hearth_api::DesiredFile;
 use hearth_engine::{Engine, Store};
 use hearth_host::linux::{LinuxConfig, LinuxHost};
 use hearth_host::sim::{SimConfig, SimHost};
@@ -45,7 +46,7 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
 
     let (stop, stopping) = Stop::channel();
     let (seen_sender, seen) = watch::channel(false);
-    let (desired_sender, desired) = watch::channel(DesiredState::default());
+    let (desired_sender, desired) = watch::channel(None);
     let (work, inbox) = mpsc::unbounded_channel();
     let (intake, core_end) = core::spawn(engine, host.clone(), work)
         .map_err(|source| DaemonError::System { operation: "start a thread", source })?;
@@ -116,7 +117,7 @@ fn watch_file(
     config: &Config,
     host: Arc<dyn Host>,
     intake: Intake,
-    state: watch::Sender<DesiredState>,
+    state: watch::Sender<Option<DesiredFile>>,
     stop: Stop,
 ) -> impl Future<Output = ()> + use<> {
     desired::run(config.desired.clone(), config.deletions, host, intake, state, stop)

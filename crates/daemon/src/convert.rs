@@ -1,7 +1,9 @@
 //! Between the wire and the model. Every bad field of a body is named at once.
 
 use crate::core::AskError;
-use hearth_api::{Event, FieldProblem, Job, JobStatus, Problem, Stats, Summary, WarmVm};
+use hearth_api::{
+    DesiredFile, Event, FieldProblem, Job, JobStatus, Problem, Stats, Summary, WarmVm,
+};
 use hearth_engine::{JobView, Refusal, StatsView, WarmView, json};
 use hearth_model::{FieldError, JobId, Path, Segment, Spec, Tenant, Value, fields};
 use hearth_planner::Status;
@@ -163,7 +165,7 @@ pub(crate) fn job(view: &JobView) -> Job {
 }
 
 /// Everything as it travels.
-pub(crate) fn stats(view: &StatsView) -> Stats {
+pub(crate) fn stats(view: &StatsView, desired_file: Option<DesiredFile>) -> Stats {
     let warm_pool: Vec<WarmVm> = view.warm_pool.iter().map(warm).collect();
     Stats {
         summary: Summary {
@@ -173,6 +175,7 @@ pub(crate) fn stats(view: &StatsView) -> Stats {
         jobs: view.jobs.iter().map(job).collect(),
         warm_pool,
         unidentified: view.unidentified.clone(),
+        desired_file,
     }
 }
 

@@ -1,19 +1,27 @@
 //! The desired-state file: where it is, when it is read, and what becomes of it. A file that
 //! cannot be read or has problems changes nothing: the last good state goes on.
+//!
+//! ```text
+//!   watch (a hint) --.                      .-- same content: nothing
+//!   poll, each 1 s --+--> look at the stamp +-- problems: failed, the last good state goes on
+//!                                           '-- parsed: apply; deletions after 2 s of quiet
+//! ```
 
 use crate::core::Intake;
 use crate::stop::Stop;
-use crate::{MassDeletion, executor, limits};
-use hearth_engine::{Deletions, FileEntry, FileLoad, FileReport, Reply, Request};
+use crate::{MassDeletion, clock, executor, limits};
+use hearth_api::{DesiredFile, DesiredFileStatus, RefusedEntry};
+use hearth_engine::{Deletions, FileEntry, FileLoad, FileReport, Reply, Request, Trouble};
 use hearth_host::Host;
 use hearth_manifest::Diagnostics;
+use hearth_model::JobId;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Where the file is looked for when nobody names one.
 pub const DEFAULT_DESIRED: &str = "config/desired_vms.exs";
@@ -27,22 +35,31 @@ pub enum DesiredPath {
     Default,
 }
 
-/// What is known of the file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct DesiredState {
-    /// Whether it was looked at.
-    pub(crate) read: bool,
-    /// What is wrong with it; a sentence.
-    pub(crate) trouble: Option<String>,
+/// The name under which what a file declares is remembered: its absolute path without `.` and
+/// `..`. Links are not followed, so that a path stays one source while what it leads to is swapped.
+#[must_use]
+pub fn source_of(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut source = PathBuf::new();
+    for component in absolute.components() {
+        match component {
+            Component::ParentDir => {
+                source.pop();
+            }
+            component => source.push(component),
+        }
+    }
+    source
 }
 
 /// What tells one content of a file from another without reading it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stamp {
+    device: u64,
     inode: u64,
     bytes: u64,
+    modified: (i64, i64),
     changed: (i64, i64),
-    modified: Option<SystemTime>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -55,13 +72,27 @@ enum LoadError {
     Apply { path: PathBuf, cause: String },
 }
 
+impl LoadError {
+    fn help(&self) -> Option<String> {
+        match self {
+            LoadError::Read { path, .. } => {
+                Some(format!("put a file that can be read at {}", path.display()))
+            }
+            LoadError::Problems { path, .. } => {
+                Some(format!("hearth validate {} shows every problem", path.display()))
+            }
+            LoadError::Apply { .. } => None,
+        }
+    }
+}
+
 /// Keeps the desired state as the file has it, until `stop` turns true.
 pub(crate) async fn run(
     desired: DesiredPath,
     deletions: MassDeletion,
     host: Arc<dyn Host>,
     intake: Intake,
-    state: watch::Sender<DesiredState>,
+    state: watch::Sender<Option<DesiredFile>>,
     mut stop: Stop,
 ) {
     let (path, named) = match desired {
@@ -76,7 +107,7 @@ pub(crate) async fn run(
             // Both arms are cancel safe.
             biased;
             () = stop.asked() => return,
-            () = sleep(limits::DESIRED_EVERY) => {}
+            () = sleep(watched.next_look()) => {}
         }
     }
 }
@@ -87,150 +118,266 @@ struct Watched {
     deletions: MassDeletion,
     host: Arc<dyn Host>,
     intake: Intake,
-    state: watch::Sender<DesiredState>,
+    state: watch::Sender<Option<DesiredFile>>,
     last: Option<Look>,
 }
 
 /// What the last look at the file came to.
 struct Look {
+    /// `None` where it could not be seen.
     stamp: Option<Stamp>,
+    /// When this stamp was first seen.
     at: Instant,
-    /// Whether deletions, or the whole load, are still to come.
-    unfinished: bool,
+    /// Whether the file may delete already: it has not changed for a while.
+    quiet: bool,
+    /// What was read under this stamp, and whether there is nothing left to do with it.
+    content: Option<(blake3::Hash, bool)>,
 }
 
 impl Watched {
     async fn look(&mut self) {
+        let first = self.last.is_none();
         let stamp = match stamp(&self.path).await {
-            Ok(stamp) => Some(stamp),
-            Err(source) => {
-                let absent = source.kind() == io::ErrorKind::NotFound && !self.named;
-                if self.last.as_ref().is_none_or(|last| last.stamp.is_some()) {
-                    let path = self.path.clone();
-                    match absent && self.last.is_none() {
-                        true => {
-                            tracing::info!(path = %path.display(), "there is no desired-state file")
-                        }
-                        false => self.report(Some(&LoadError::Read { path, source })),
-                    }
-                }
-                None
-            }
+            Ok(stamp) => stamp,
+            Err(source) => return self.unseen(source).await,
         };
-        let same = self.last.as_ref().is_some_and(|last| last.stamp == stamp);
-        let (at, unfinished) = match &self.last {
-            Some(last) if same => (last.at, last.unfinished),
-            _ => (Instant::now(), stamp.is_some()),
+        let mut look = match self.last.take() {
+            Some(last) if last.stamp.as_ref() == Some(&stamp) => last,
+            before => Look {
+                at: Instant::now(),
+                // A file that nobody has touched since before the start is whole.
+                quiet: first && stamp.is_old(),
+                content: before.and_then(|before| before.content),
+                stamp: Some(stamp.clone()),
+            },
         };
-        self.last = Some(Look { at, unfinished, stamp });
-        if let Some(Look { stamp: Some(stamp), at, unfinished: true }) = &self.last {
-            let quiet = at.elapsed() >= limits::DESIRED_QUIET || old(stamp);
-            if quiet || !same {
-                let settled = self.load(quiet).await;
-                if let Some(last) = &mut self.last {
-                    last.unfinished = !settled;
-                }
-            }
+        let was_quiet = look.quiet;
+        look.quiet |= look.at.elapsed() >= limits::DESIRED_QUIET;
+        // While it is young its stamp may miss a change within one tick of the file system's clock,
+        // so it is read again, once more after its quiet began.
+        if !was_quiet || look.content.is_none_or(|(_, settled)| !settled) {
+            self.read(&stamp, &mut look).await;
         }
-        self.state.send_if_modified(|state| !std::mem::replace(&mut state.read, true));
+        self.last = Some(look);
     }
 
-    /// Reads and applies the file. Returns whether there is nothing left to do before it changes.
-    async fn load(&self, quiet: bool) -> bool {
+    /// Until when nothing is to be done unless something changes.
+    fn next_look(&self) -> std::time::Duration {
+        match &self.last {
+            Some(look) if look.stamp.is_some() && !look.quiet => limits::DESIRED_QUIET
+                .saturating_sub(look.at.elapsed())
+                .clamp(limits::DESIRED_GAP_MIN, limits::DESIRED_EVERY),
+            _ => limits::DESIRED_EVERY,
+        }
+    }
+
+    /// The file can't be seen.
+    async fn unseen(&mut self, source: io::Error) {
+        self.last = Some(Look { stamp: None, at: Instant::now(), quiet: false, content: None });
+        let loaded = self.state.borrow().as_ref().is_some_and(|file| file.loaded_at.is_some());
+        if source.kind() == io::ErrorKind::NotFound && !self.named && !loaded {
+            return self.show(|file| {
+                file.problem = None;
+                file.help = None;
+                DesiredFileStatus::Absent
+            });
+        }
+        let path = self.path.clone();
+        self.failed(&LoadError::Read { path, source }).await;
+    }
+
+    /// Reads the file, and applies it where it says something new or has something left to do.
+    async fn read(&self, stamp: &Stamp, look: &mut Look) {
+        let bytes = match contents(&self.path).await {
+            Ok(bytes) => bytes,
+            Err(source) => {
+                look.content = None;
+                let path = self.path.clone();
+                return self.failed(&LoadError::Read { path, source }).await;
+            }
+        };
+        if self::stamp(&self.path).await.ok().as_ref() != Some(stamp) {
+            // It changed while it was read: what was read may be half of each.
+            look.stamp = None;
+            return;
+        }
+        let hash = blake3::hash(&bytes);
+        let same = look.content.is_some_and(|(known, _)| known == hash);
+        if same && look.content.is_some_and(|(_, settled)| settled) {
+            return;
+        }
+        let settled = self.load(&bytes, look.quiet, same).await;
+        look.content = Some((hash, settled));
+    }
+
+    /// Applies what was read. Returns whether there is nothing left to do before it changes.
+    async fn load(&self, bytes: &[u8], quiet: bool, again: bool) -> bool {
         let deletions = match (quiet, self.deletions) {
             (false, _) => Deletions::Wait,
             (true, MassDeletion::Held) => Deletions::Few,
             (true, MassDeletion::Allowed) => Deletions::All,
         };
-        match self.apply(deletions).await {
-            Ok(report) => {
-                self.tell(&report, deletions);
-                let held = report.held.len();
-                let trouble = (quiet && held > 0).then(|| {
-                    format!(
-                        "{} would delete {held} jobs, more than half of its own; they are kept \
-                         until the daemon runs with --allow-delete",
-                        self.path.display()
-                    )
-                });
-                self.state.send_modify(|state| state.trouble = trouble);
-                quiet || held == 0
+        match self.apply(bytes, deletions).await {
+            Ok((entries, report)) => {
+                self.loaded(entries, &report, deletions, again).await;
+                quiet || report.held.is_empty()
             }
             Err(error) => {
-                let again = matches!(error, LoadError::Apply { .. });
-                self.report(Some(&error));
-                !again
+                self.failed(&error).await;
+                !matches!(error, LoadError::Apply { .. })
             }
         }
     }
 
-    async fn apply(&self, deletions: Deletions) -> Result<FileReport, LoadError> {
+    async fn apply(
+        &self,
+        bytes: &[u8],
+        deletions: Deletions,
+    ) -> Result<(usize, FileReport), LoadError> {
         let path = &self.path;
-        let bytes = tokio::fs::read(path)
-            .await
-            .map_err(|source| LoadError::Read { path: path.clone(), source })?;
         let label = path.display().to_string();
-        let file = hearth_manifest::parse(&label, &bytes).map_err(|diagnostics| {
-            tell_problems(&diagnostics);
+        let file = hearth_manifest::parse(&label, bytes).map_err(|diagnostics| {
             LoadError::Problems { path: path.clone(), problems: summary(&diagnostics) }
         })?;
-        let mut entries = Vec::with_capacity(file.jobs.len());
-        for declared in file.jobs {
-            let resolution = executor::resolve(&*self.host, &declared.spec).await;
-            entries.push(FileEntry {
+        let specs = file.jobs.iter().map(|declared| &declared.spec);
+        let resolutions = executor::resolve_all(&*self.host, specs).await;
+        let entries: Vec<FileEntry> = file
+            .jobs
+            .into_iter()
+            .zip(resolutions)
+            .map(|(declared, resolution)| FileEntry {
                 job: declared.job_id,
                 tenant: declared.tenant,
                 spec: Arc::new(declared.spec),
                 resolution,
-            });
-        }
-        let load = FileLoad { path: path.clone(), entries, deletions };
+            })
+            .collect();
+        let count = entries.len();
+        let load = FileLoad { path: source_of(path), entries, deletions };
         let failed = |cause: String| LoadError::Apply { path: path.clone(), cause };
         match self.intake.ask(Request::ApplyFile(load)).await {
-            Ok(Reply::Applied(report)) => Ok(report),
+            Ok(Reply::Applied(report)) => Ok((count, report)),
             Ok(_) => Err(failed("the engine answered something else".to_owned())),
             Err(error) => Err(failed(error.to_string())),
         }
     }
 
-    fn report(&self, error: Option<&LoadError>) {
-        if let Some(error) = error {
-            tracing::error!(cause = %error, "cannot load the desired-state file");
-        }
-        self.state.send_modify(|state| state.trouble = error.map(ToString::to_string));
-    }
-
-    fn tell(&self, report: &FileReport, deletions: Deletions) {
+    /// Shows a load that was applied, and tells once what of it could not be.
+    async fn loaded(&self, entries: usize, report: &FileReport, deletions: Deletions, again: bool) {
         let path = self.path.display();
-        let count = |jobs: &[hearth_model::JobId]| jobs.len();
-        let FileReport { applied, deleted, held, refused, unchanged } = report;
-        let (applied, deleted) = (count(applied), count(deleted));
+        let (applied, deleted) = (report.applied.len(), report.deleted.len());
+        let unchanged = report.unchanged;
         tracing::info!(%path, applied, deleted, unchanged, "the desired-state file is loaded");
-        for (job, reason) in refused {
-            tracing::warn!(%path, %job, reason, "an entry of the desired-state file is refused");
+        let refused: Vec<RefusedEntry> = report
+            .refused
+            .iter()
+            .map(|(job, reason)| RefusedEntry { job_id: job.to_string(), reason: reason.clone() })
+            .collect();
+        let before = self.state.borrow().clone();
+        for (job, reason) in &report.refused {
+            let told = |refused: &RefusedEntry| {
+                refused.job_id == job.as_str() && refused.reason == *reason
+            };
+            if !before.as_ref().is_some_and(|file| file.refused.iter().any(told)) {
+                let message = format!("an entry of {path} is refused: {reason}");
+                self.record(Some(job.clone()), message).await;
+            }
         }
-        if !held.is_empty() && deletions == Deletions::Few {
-            let jobs: Vec<&str> = held.iter().map(hearth_model::JobId::as_str).collect();
-            tracing::warn!(
-                %path, jobs = jobs.join(", "),
-                "the file would delete more than half of its jobs; they are kept, --allow-delete lets them go"
-            );
+        // What waits for the file's quiet is not held yet.
+        let held: Vec<String> = match deletions {
+            Deletions::Wait => Vec::new(),
+            _ => report.held.iter().map(ToString::to_string).collect(),
+        };
+        let problem = (!held.is_empty()).then(|| {
+            format!("{path} would delete more than half of its jobs; kept are {}", some(&held))
+        });
+        if let Some(problem) = &problem
+            && before.as_ref().is_none_or(|file| file.problem.as_ref() != Some(problem))
+        {
+            self.record(None, problem.clone()).await;
         }
+        let at = clock::now().wall;
+        self.show(move |file| {
+            file.loaded_at = Some(at);
+            file.entries = entries;
+            // A second load of one content, for its deletions, belongs to the first.
+            file.applied = applied + if again { file.applied } else { 0 };
+            file.deleted = deleted + if again { file.deleted } else { 0 };
+            file.help = problem
+                .as_ref()
+                .map(|_| "the daemon deletes them when it runs with --allow-delete".to_owned());
+            let status = match problem {
+                Some(_) => DesiredFileStatus::Held,
+                None => DesiredFileStatus::Loaded,
+            };
+            (file.held, file.refused, file.problem) = (held, refused, problem);
+            status
+        });
+    }
+
+    /// Shows why the file is not in force, and tells it once.
+    async fn failed(&self, error: &LoadError) {
+        let problem = error.to_string();
+        let told = self.state.borrow().as_ref().and_then(|file| file.problem.clone());
+        if told.as_ref() != Some(&problem) {
+            self.record(None, problem.clone()).await;
+        }
+        let help = error.help();
+        self.show(move |file| {
+            (file.problem, file.help) = (Some(problem), help);
+            DesiredFileStatus::Failed
+        });
+    }
+
+    /// Into the events and the log; into the log alone where the engine does not answer.
+    async fn record(&self, job: Option<JobId>, message: String) {
+        let trouble = Trouble { job, message: message.clone() };
+        if let Err(error) = self.intake.ask(Request::Record(trouble)).await {
+            tracing::warn!(cause = %error, "{message}");
+        }
+    }
+
+    /// Changes what is shown of the file. `change` says how it stands from now on.
+    fn show(&self, change: impl FnOnce(&mut DesiredFile) -> DesiredFileStatus) {
+        let now = clock::now().wall;
+        self.state.send_modify(|state| {
+            let mut file = state.take().unwrap_or_else(|| DesiredFile {
+                path: self.path.display().to_string(),
+                status: DesiredFileStatus::Absent,
+                since: now.clone(),
+                loaded_at: None,
+                entries: 0,
+                applied: 0,
+                deleted: 0,
+                held: Vec::new(),
+                refused: Vec::new(),
+                problem: None,
+                help: None,
+            });
+            let before = file.status;
+            file.status = change(&mut file);
+            if file.status != before {
+                file.since = now;
+            }
+            *state = Some(file);
+        });
     }
 }
 
-fn tell_problems(diagnostics: &Diagnostics) {
-    for problem in diagnostics.iter() {
-        let (line, column) = (problem.line, problem.column);
-        let help = problem.help.as_deref();
-        let path = diagnostics.label();
-        tracing::error!(path, line, column, help, "{}", problem.message);
+/// The first of many names, and how many more there are.
+fn some(names: &[String]) -> String {
+    const SHOWN: usize = 10;
+    match names.len().saturating_sub(SHOWN) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names[..SHOWN].join(", ")),
     }
 }
 
+/// How many problems a file has, with the first of them at its place.
 fn summary(diagnostics: &Diagnostics) -> String {
     let first = diagnostics.iter().next().map(|problem| {
-        format!("line {}, column {}: {}", problem.line, problem.column, problem.message)
+        let help = problem.help.as_ref().map(|help| format!("; {help}")).unwrap_or_default();
+        format!("line {}, column {}: {}{help}", problem.line, problem.column, problem.message)
     });
     let first = first.unwrap_or_default();
     match diagnostics.count() {
@@ -239,20 +386,60 @@ fn summary(diagnostics: &Diagnostics) -> String {
     }
 }
 
-fn old(stamp: &Stamp) -> bool {
-    let age = stamp.modified.and_then(|modified| modified.elapsed().ok());
-    age.is_some_and(|age| age >= limits::DESIRED_QUIET)
+/// The whole file, or a little more than is allowed of one that is too large.
+async fn contents(path: &Path) -> io::Result<Vec<u8>> {
+    let read = async {
+        let mut bytes = Vec::new();
+        let limit = hearth_manifest::FILE_BYTES_MAX as u64 + 1;
+        tokio::fs::File::open(path).await?.take(limit).read_to_end(&mut bytes).await?;
+        Ok(bytes)
+    };
+    timeout(limits::DESIRED_DEADLINE, read).await.unwrap_or_else(|_| Err(too_slow()))
 }
 
 async fn stamp(path: &Path) -> io::Result<Stamp> {
-    let metadata = tokio::fs::metadata(path).await?;
-    if metadata.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
+    let metadata = timeout(limits::DESIRED_DEADLINE, tokio::fs::metadata(path))
+        .await
+        .unwrap_or_else(|_| Err(too_slow()))?;
+    if !metadata.is_file() {
+        let found = if metadata.is_dir() { "a directory" } else { "no regular file" };
+        return Err(io::Error::other(format!("it is {found}")));
     }
     Ok(Stamp {
+        device: metadata.dev(),
         inode: metadata.ino(),
         bytes: metadata.len(),
-        changed: (metadata.mtime(), metadata.mtime_nsec()),
-        modified: metadata.modified().ok(),
+        modified: (metadata.mtime(), metadata.mtime_nsec()),
+        changed: (metadata.ctime(), metadata.ctime_nsec()),
     })
+}
+
+fn too_slow() -> io::Error {
+    let seconds = limits::DESIRED_DEADLINE.as_secs();
+    io::Error::new(io::ErrorKind::TimedOut, format!("it did not come within {seconds} s"))
+}
+
+impl Stamp {
+    /// Whether nobody has written it for the time that counts as quiet.
+    fn is_old(&self) -> bool {
+        let age = jiff::Timestamp::now().as_second().saturating_sub(self.changed.0);
+        age > limits::DESIRED_QUIET.as_secs().cast_signed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::source_of;
+    use std::path::Path;
+
+    #[test]
+    fn a_path_is_one_source_however_it_is_written() {
+        assert_eq!(
+            source_of(Path::new("/etc/./hearth/../hearth/vms.exs")),
+            Path::new("/etc/hearth/vms.exs")
+        );
+        assert_eq!(source_of(Path::new("/../vms.exs")), Path::new("/vms.exs"));
+        let here = std::env::current_dir().expect("a directory");
+        assert_eq!(source_of(Path::new("vms.exs")), here.join("vms.exs"));
+    }
 }

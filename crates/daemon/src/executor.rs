@@ -7,7 +7,8 @@ use crate::stop::Stop;
 use futures_util::FutureExt;
 use hearth_engine::Input;
 use hearth_host::{CREATE_DEADLINE, Host, HostError};
-use hearth_model::{Action, Resolution, Spec, hash};
+use hearth_model::{Action, Boot, ImageName, Resolution, Spec, hash};
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,6 +101,31 @@ fn deadline(action: &Action) -> Duration {
         }
         Action::Remove { .. } | Action::DropLogs { .. } => limits::REMOVE_DEADLINE,
     }
+}
+
+/// Looks the images of many specs up, each pair of images once.
+pub(crate) async fn resolve_all<'a>(
+    host: &dyn Host,
+    specs: impl Iterator<Item = &'a Spec>,
+) -> Vec<Resolution> {
+    let mut known: HashMap<(Boot, &ImageName, Option<&ImageName>), Resolution> = HashMap::new();
+    let mut resolutions = Vec::new();
+    for spec in specs {
+        let images = (spec.boot, &spec.kernel, spec.rootfs.as_ref());
+        let resolution = match known.get(&images) {
+            Some(Resolution::Known { images, .. }) => {
+                Resolution::Known { images: *images, hash: hash::spec_hash(spec, images) }
+            }
+            Some(failed) => failed.clone(),
+            None => {
+                let resolution = resolve(host, spec).await;
+                known.insert(images, resolution.clone());
+                resolution
+            }
+        };
+        resolutions.push(resolution);
+    }
+    resolutions
 }
 
 /// Looks the images of a spec up, and hashes the spec with them.

@@ -15,11 +15,11 @@ pub(crate) use guard::Guard;
 pub(crate) use server::serve;
 
 use crate::core::Intake;
-use crate::desired::DesiredState;
 use crate::stop::Stop;
 use axum::Router;
 use axum::extract::Request;
 use axum::routing::{get, post};
+use hearth_api::DesiredFile;
 use hearth_host::Host;
 use problem::Refused;
 use std::sync::Arc;
@@ -32,7 +32,8 @@ pub(crate) struct App {
     pub(crate) guard: Guard,
     /// Whether the host was ever seen.
     pub(crate) seen: watch::Receiver<bool>,
-    pub(crate) desired: watch::Receiver<DesiredState>,
+    /// How the desired-state file stands; `None` until it was looked at.
+    pub(crate) desired: watch::Receiver<Option<DesiredFile>>,
     /// True once the daemon ends: followers of logs go.
     pub(crate) stop: Stop,
     pub(crate) tunnels: ports::Tunnels,

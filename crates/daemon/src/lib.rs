@@ -24,7 +24,7 @@ mod state_dir;
 mod stop;
 
 pub use boot::{Daemon, start};
-pub use desired::{DEFAULT_DESIRED, DesiredPath};
+pub use desired::{DEFAULT_DESIRED, DesiredPath, source_of};
 pub use listen::{Listen, ListenError};
 pub use state_dir::{StateDirError, default_state_dir};
 

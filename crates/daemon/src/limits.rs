@@ -61,8 +61,13 @@ pub const EVENTS_DEFAULT: usize = 100;
 /// Most events of one answer.
 pub const EVENTS_MAX: usize = 1000;
 
-/// How often the desired-state file is looked at.
+/// How often the desired-state file is looked at where nothing hints at a change: where it can't be
+/// watched, such as on a network's file system, a change is seen by then.
 pub const DESIRED_EVERY: Duration = Duration::from_secs(1);
+/// Shortest time between two looks at the desired-state file.
+pub const DESIRED_GAP_MIN: Duration = Duration::from_millis(10);
+/// Longest look at the desired-state file: a network's file system may hang.
+pub const DESIRED_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a file must not have changed before it may delete jobs: an editor or a copy may be
 /// halfway through it.
 pub const DESIRED_QUIET: Duration = Duration::from_secs(2);

@@ -38,7 +38,21 @@ impl Engine {
             }
         }
         self.left_out(now, &load.path, &declared, (load.deletions, before), &mut report, turn);
+        self.tell_load(now, &load.path, &report);
         report
+    }
+
+    /// One event for a load that changed something.
+    fn tell_load(&mut self, now: &Now, path: &std::path::Path, report: &FileReport) {
+        let (applied, deleted) = (report.applied.len(), report.deleted.len());
+        if applied + deleted > 0 {
+            let unchanged = report.unchanged;
+            let message = format!(
+                "{}: {applied} applied, {deleted} deleted, {unchanged} unchanged",
+                path.display()
+            );
+            self.event(now, None, None, None, "loaded", message);
+        }
     }
 
     fn left_out(

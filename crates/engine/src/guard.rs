@@ -83,7 +83,8 @@ fn changed_job(request: &Request) -> Option<&JobId> {
         | Request::List(_)
         | Request::Stats
         | Request::Events { .. }
-        | Request::ApplyFile(_) => None,
+        | Request::ApplyFile(_)
+        | Request::Record(_) => None,
     }
 }
 

@@ -104,6 +104,17 @@ pub enum Request {
     },
     /// A desired-state file that parsed.
     ApplyFile(FileLoad),
+    /// Record something that went wrong outside of the engine, for `/events` and the log.
+    Record(Trouble),
+}
+
+/// Something that went wrong outside of the engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// The job it is about.
+    pub job: Option<JobId>,
+    /// A sentence.
+    pub message: String,
 }
 
 /// A job as somebody wants it.
@@ -235,6 +246,8 @@ pub enum Reply {
     Events(Vec<Event>),
     /// What a file changed.
     Applied(FileReport),
+    /// A trouble is recorded.
+    Recorded,
 }
 
 /// How a change was accepted.

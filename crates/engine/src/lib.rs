@@ -23,6 +23,6 @@ pub use engine::{Config, Engine};
 pub use input::{
     Accepted, ActionId, Deletions, Effect, Event, FileEntry, FileLoad, FileReport, Guard, Guarded,
     Input, JobView, List, Now, Refusal, Repeat, Reply, Request, RequestId, Restart, StatsView,
-    Upsert, WarmView,
+    Trouble, Upsert, WarmView,
 };
 pub use store::{Store, StoreError};

@@ -2,7 +2,7 @@
 
 use crate::engine::{Engine, Turn};
 use crate::guard;
-use crate::input::{Accepted, JobView, Now, Refusal, Reply, Request, Restart, Upsert};
+use crate::input::{Accepted, JobView, Now, Refusal, Reply, Request, Restart, Trouble, Upsert};
 use crate::row::JobNotes;
 use hearth_model::{Generation, InstanceId, Job, JobId, Ready, Resolution, Spec, Tenant, Wanted};
 use hearth_planner::{Scope, Status, Step, plan};
@@ -58,6 +58,10 @@ impl Engine {
                 events.map(Reply::Events).map_err(|error| guard::store(&error))
             }
             Request::ApplyFile(load) => Ok(Reply::Applied(self.apply_file(now, load, turn))),
+            Request::Record(Trouble { job, message }) => {
+                self.event(now, job.as_ref(), None, None, "error", message);
+                Ok(Reply::Recorded)
+            }
         }
     }
 

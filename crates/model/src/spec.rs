@@ -36,7 +36,7 @@ pub struct Spec {
 }
 
 /// How a guest is started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Boot {
     /// With Hearth's init: overlay, config, identity, logs, exit codes.
     Init,

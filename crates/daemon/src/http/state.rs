@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// `GET /stats`.
 pub(super) async fn stats(State(app): State<Arc<App>>) -> Result<Json<Stats>, Refused> {
     match app.intake.ask(Request::Stats).await? {
-        Reply::Stats(view) => Ok(Json(convert::stats(&view))),
+        Reply::Stats(view) => Ok(Json(convert::stats(&view, app.desired.borrow().clone()))),
         _ => Err(Refused::confused()),
     }
 }
@@ -76,7 +76,7 @@ pub(super) async fn openapi() -> impl IntoResponse {
 /// `GET /readyz`: the host was seen, the desired-state file was looked at, the database answers.
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Readiness>, Refused> {
     let desired = app.desired.borrow().clone();
-    let waits_for = match (*app.seen.borrow(), desired.read) {
+    let waits_for = match (*app.seen.borrow(), desired.is_some()) {
         (false, _) => Some("the host was not seen yet"),
         (true, false) => Some("the desired-state file is being loaded"),
         (true, true) => None,
@@ -86,10 +86,14 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Readiness
     }
     app.intake.ask(Request::Events { job: None, limit: 1 }).await?;
     let facts = app.host.facts();
+    let trouble = desired.and_then(|file| match (file.problem, file.help) {
+        (Some(problem), Some(help)) => Some(format!("{problem}; {help}")),
+        (problem, _) => problem,
+    });
     Ok(Json(Readiness {
         status: "ready".to_owned(),
         host: facts.description,
         warnings: facts.warnings,
-        desired_file: desired.trouble,
+        desired_file: trouble,
     }))
 }

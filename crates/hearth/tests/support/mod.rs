@@ -141,6 +141,17 @@ impl Daemon {
         Answer { status: status.expect("a status"), head: head.to_owned(), body: body.to_owned() }
     }
 
+    /// The ids of all jobs, in their order.
+    pub(crate) fn jobs(&self) -> Vec<String> {
+        let items = self.get("/vms").json()["items"].as_array().expect("a list").clone();
+        items.iter().map(|job| job["job_id"].as_str().expect("an id").to_owned()).collect()
+    }
+
+    /// How the desired-state file stands.
+    pub(crate) fn desired_file(&self) -> Value {
+        self.get("/stats").json()["desired_file"].clone()
+    }
+
     /// Waits until a job stands so.
     pub(crate) fn until_job(&self, job: &str, status: &str) -> Value {
         let mut last = Value::Null;

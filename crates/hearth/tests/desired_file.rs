@@ -1,0 +1,335 @@
+//! The desired-state file: when it is loaded, what that changes, and what is told of it.
+
+mod support;
+
+use expect_test::{Expect, expect};
+use serde_json::Value;
+use support::{Daemon, Home, body};
+
+/// A file that declares these jobs.
+fn file(jobs: &[&str]) -> String {
+    let spec = r#"%{rootfs: "r.ext4", kernel: "vmlinux", cmd: ["/app"],
+        resources: %{vcpu: 1, mem_mb: 128}, lifecycle: "service"}"#;
+    let entries: Vec<String> =
+        jobs.iter().map(|job| format!("{{\"{job}\", \"acme\", {spec}}}")).collect();
+    format!("[\n{}\n]\n", entries.join(",\n"))
+}
+
+/// A daemon with `desired.exs` in this home as its file.
+fn start(home: &Home) -> Daemon {
+    home.start(&["--desired", home.path("desired.exs").to_str().expect("UTF-8")])
+}
+
+/// Status, counts, problem and help of the file, without what differs from run to run.
+fn check(home: &Home, daemon: &Daemon, expected: Expect) {
+    let mut file = daemon.desired_file();
+    let fields = file.as_object_mut().expect("an object");
+    for time in ["since", "loaded_at"] {
+        assert!(fields.shift_remove(time).is_some_and(|at| at.is_null() || at.is_string()));
+    }
+    let shown = serde_json::to_string_pretty(&file).expect("JSON");
+    expected.assert_eq(&(plain(home, &shown) + "\n"));
+}
+
+fn plain(home: &Home, text: &str) -> String {
+    text.replace(home.path("").to_str().expect("UTF-8"), "/home/")
+}
+
+fn is(daemon: &Daemon, status: &str) {
+    daemon.until(&format!("the file is {status}"), || daemon.desired_file()["status"] == status);
+}
+
+/// What the events say of files.
+fn told(home: &Home, daemon: &Daemon) -> Vec<String> {
+    let events = daemon.get("/events?limit=1000").json();
+    let items = events["items"].as_array().expect("a list");
+    let of_file = |event: &&Value| event["kind"] == "loaded" || event["kind"] == "error";
+    let message = |event: &Value| plain(home, event["message"].as_str().expect("a sentence"));
+    items.iter().filter(of_file).map(message).collect()
+}
+
+#[test]
+fn the_example_file_is_loaded_from_its_default_place() {
+    let home = Home::new();
+    std::fs::create_dir(home.path("config")).expect("a directory");
+    std::fs::copy(support::example(), home.path("config/desired_vms.exs")).expect("a copy");
+    let daemon = home.start(&[]);
+    assert_eq!(daemon.jobs(), ["image-resizer", "kafka-consumer", "web-api"]);
+    daemon.until_job("image-resizer", "completed");
+    daemon.until_job("web-api", "running");
+    daemon.until_warm(3);
+}
+
+#[test]
+fn a_variable_names_the_file_and_a_flag_is_stronger() {
+    let home = Home::new();
+    let seed = home.write("seed.exs", &file(&["from-seed"]));
+    let own = home.write("own.exs", &file(&["from-own"]));
+    let flag = home.write("flag.exs", &file(&["from-flag"]));
+    let start = |more: &[&str], own_too: bool| {
+        let mut command = home.serve(more);
+        command.env("FC_EX_CP_DESIRED_VMS_CONFIG", &seed);
+        if own_too {
+            command.env("HEARTH_DESIRED", &own);
+        }
+        Daemon::spawn(command)
+    };
+    let daemon = start(&[], false);
+    assert_eq!(daemon.jobs(), ["from-seed"]);
+    daemon.kill();
+    let daemon = start(&[], true);
+    assert!(daemon.jobs().contains(&"from-own".to_owned()));
+    daemon.kill();
+    let daemon = start(&["--desired", flag.to_str().expect("UTF-8")], true);
+    assert!(daemon.jobs().contains(&"from-flag".to_owned()));
+}
+
+#[test]
+fn a_file_with_problems_changes_nothing_and_is_reported() {
+    let home = Home::new();
+    let path = home.write("desired.exs", &file(&["a", "b"]));
+    let desired = ["--desired", path.to_str().expect("UTF-8")];
+    let daemon = home.start(&desired);
+    assert_eq!(daemon.jobs(), ["a", "b"]);
+    daemon.kill();
+    home.write("desired.exs", "[{\"c\", \"acme\", %{rootfs: 1}}]");
+    let daemon = home.start(&desired);
+    assert_eq!(daemon.jobs(), ["a", "b"]);
+    let ready = daemon.get("/readyz").json();
+    let trouble = ready["desired_file"].as_str().expect("a sentence");
+    assert!(trouble.contains("problems") && trouble.contains("last good state"), "{trouble}");
+}
+
+#[test]
+fn a_named_file_that_is_missing_is_reported_and_deletes_nothing() {
+    let home = Home::new();
+    let path = home.write("desired.exs", &file(&["a"]));
+    let desired = ["--desired", path.to_str().expect("UTF-8")];
+    let daemon = home.start(&desired);
+    daemon.kill();
+    std::fs::remove_file(&path).expect("it was there");
+    let daemon = home.start(&desired);
+    assert_eq!(daemon.jobs(), ["a"]);
+    let ready = daemon.get("/readyz").json();
+    assert!(ready["desired_file"].as_str().is_some_and(|text| text.contains("cannot read")));
+}
+
+#[test]
+fn a_changed_file_is_loaded_without_a_restart_and_takes_its_jobs_with_it() {
+    let home = Home::new();
+    let path = home.write("desired.exs", &file(&["a", "b", "c"]));
+    let daemon = home.start(&["--desired", path.to_str().expect("UTF-8")]);
+    home.write("desired.exs", &file(&["a", "b", "d"]));
+    daemon.until("c has made way for d", || daemon.jobs() == ["a", "b", "d"]);
+}
+
+#[test]
+fn a_file_that_loses_most_of_its_jobs_deletes_them_only_when_told() {
+    let home = Home::new();
+    let path = home.write("desired.exs", &file(&["a", "b", "c"]));
+    let desired = ["--desired", path.to_str().expect("UTF-8")];
+    let daemon = home.start(&desired);
+    home.write("desired.exs", &file(&["a"]));
+    daemon.until("the deletion is held", || {
+        let ready = daemon.get("/readyz").json();
+        ready["desired_file"].as_str().is_some_and(|text| text.contains("--allow-delete"))
+    });
+    assert_eq!(daemon.jobs(), ["a", "b", "c"]);
+    daemon.kill();
+    let daemon = home.start(&[desired[0], desired[1], "--allow-delete"]);
+    daemon.until("they are gone", || daemon.jobs() == ["a"]);
+}
+
+#[test]
+fn what_http_changed_stays_changed_while_the_entry_is_the_same() {
+    let home = Home::new();
+    let path = home.write("desired.exs", &file(&["a"]));
+    let desired = ["--desired", path.to_str().expect("UTF-8")];
+    let daemon = home.start(&desired);
+    daemon.post("/vms", &body("a", "service", r#","env":{"A":"b"}"#));
+    daemon.kill();
+    let daemon = home.start(&desired);
+    assert_eq!(daemon.get("/vms/a").json()["spec"]["env"]["A"], Value::from("b"));
+}
+
+#[test]
+fn what_is_wrong_with_the_file_is_in_the_stats_until_it_is_mended() {
+    let home = Home::new();
+    home.write("desired.exs", &file(&["a", "b"]));
+    let daemon = start(&home);
+    check(
+        &home,
+        &daemon,
+        expect![[r#"
+        {
+          "path": "/home/desired.exs",
+          "status": "loaded",
+          "entries": 2,
+          "applied": 2,
+          "deleted": 0,
+          "held": [],
+          "refused": [],
+          "problem": null,
+          "help": null
+        }
+    "#]],
+    );
+    home.write("desired.exs", "[{\"c\", \"acme\", %{rootfs: 1}}]");
+    is(&daemon, "failed");
+    check(
+        &home,
+        &daemon,
+        expect![[r#"
+        {
+          "path": "/home/desired.exs",
+          "status": "failed",
+          "entries": 2,
+          "applied": 2,
+          "deleted": 0,
+          "held": [],
+          "refused": [],
+          "problem": "/home/desired.exs has 5 problems (the first: line 1, column 16: job `c`: missing field `cmd`); nothing of it is applied, the last good state goes on",
+          "help": "hearth validate /home/desired.exs shows every problem"
+        }
+    "#]],
+    );
+    home.write("desired.exs", &file(&["a"]));
+    daemon.until("b is deleted", || daemon.desired_file()["deleted"] == 1);
+    check(
+        &home,
+        &daemon,
+        expect![[r#"
+        {
+          "path": "/home/desired.exs",
+          "status": "loaded",
+          "entries": 1,
+          "applied": 0,
+          "deleted": 1,
+          "held": [],
+          "refused": [],
+          "problem": null,
+          "help": null
+        }
+    "#]],
+    );
+    expect![[r#"
+        [
+            "/home/desired.exs: 2 applied, 0 deleted, 0 unchanged",
+            "/home/desired.exs has 5 problems (the first: line 1, column 16: job `c`: missing field `cmd`); nothing of it is applied, the last good state goes on",
+            "/home/desired.exs: 0 applied, 1 deleted, 1 unchanged",
+        ]
+    "#]].assert_debug_eq(&told(&home, &daemon));
+}
+
+#[test]
+fn deletions_that_are_held_are_in_the_stats_with_what_to_do() {
+    let home = Home::new();
+    home.write("desired.exs", &file(&["a", "b", "c", "d"]));
+    let daemon = start(&home);
+    home.write("desired.exs", &file(&["a"]));
+    is(&daemon, "held");
+    check(
+        &home,
+        &daemon,
+        expect![[r#"
+        {
+          "path": "/home/desired.exs",
+          "status": "held",
+          "entries": 1,
+          "applied": 0,
+          "deleted": 0,
+          "held": [
+            "b",
+            "c",
+            "d"
+          ],
+          "refused": [],
+          "problem": "/home/desired.exs would delete more than half of its jobs; kept are b, c, d",
+          "help": "the daemon deletes them when it runs with --allow-delete"
+        }
+    "#]],
+    );
+    home.write("desired.exs", &file(&["a", "b", "c"]));
+    daemon.until("d is deleted", || daemon.desired_file()["deleted"] == 1);
+    daemon.until("d is gone", || daemon.jobs() == ["a", "b", "c"]);
+    assert_eq!(daemon.desired_file()["status"], "loaded");
+    expect![[r#"
+        [
+            "/home/desired.exs: 4 applied, 0 deleted, 0 unchanged",
+            "/home/desired.exs would delete more than half of its jobs; kept are b, c, d",
+            "/home/desired.exs: 0 applied, 1 deleted, 3 unchanged",
+        ]
+    "#]]
+    .assert_debug_eq(&told(&home, &daemon));
+}
+
+#[test]
+fn a_default_file_may_be_absent_and_come_later() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    check(
+        &home,
+        &daemon,
+        expect![[r#"
+        {
+          "path": "/home/config/desired_vms.exs",
+          "status": "absent",
+          "entries": 0,
+          "applied": 0,
+          "deleted": 0,
+          "held": [],
+          "refused": [],
+          "problem": null,
+          "help": null
+        }
+    "#]],
+    );
+    std::fs::create_dir(home.path("config")).expect("a directory");
+    home.write("config/desired_vms.exs", &file(&["a"]));
+    is(&daemon, "loaded");
+    assert_eq!(daemon.jobs(), ["a"]);
+    std::fs::remove_file(home.path("config/desired_vms.exs")).expect("it was there");
+    is(&daemon, "failed");
+    assert_eq!(daemon.jobs(), ["a"]);
+}
+
+#[test]
+fn an_entry_that_is_refused_is_shown_with_its_reason() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    daemon.post(
+        "/vms",
+        &body("a", "service", r#","env":{}"#).replacen('{', r#"{"tenant":"other","#, 1),
+    );
+    daemon.kill();
+    home.write("desired.exs", &file(&["a", "b"]));
+    let daemon = start(&home);
+    check(
+        &home,
+        &daemon,
+        expect![[r#"
+        {
+          "path": "/home/desired.exs",
+          "status": "loaded",
+          "entries": 2,
+          "applied": 1,
+          "deleted": 0,
+          "held": [],
+          "refused": [
+            {
+              "job_id": "a",
+              "reason": "job a belongs to another tenant; use another job_id"
+            }
+          ],
+          "problem": null,
+          "help": null
+        }
+    "#]],
+    );
+    expect![[r#"
+        [
+            "/home/desired.exs: 1 applied, 0 deleted, 0 unchanged",
+            "an entry of /home/desired.exs is refused: job a belongs to another tenant; use another job_id",
+        ]
+    "#]].assert_debug_eq(&told(&home, &daemon));
+}
