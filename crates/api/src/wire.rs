@@ -51,6 +51,17 @@ pub enum JobStatus {
 }
 
 impl JobStatus {
+    /// All there are, in the order of a job's life.
+    pub const ALL: [JobStatus; 7] = [
+        JobStatus::Pending,
+        JobStatus::Starting,
+        JobStatus::Running,
+        JobStatus::Stopping,
+        JobStatus::Stopped,
+        JobStatus::Completed,
+        JobStatus::Failed,
+    ];
+
     /// The word on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {

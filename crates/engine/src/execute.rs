@@ -5,9 +5,10 @@ use crate::input::{ActionId, Effect, Now};
 use hearth_host::HostError;
 use hearth_model::{
     Action, Assignment, Create, End, Exit, Generation, Identity, Instance, InstanceId,
-    InstanceState, Job, JobId, Lifecycle, Mono, Outcome, Owner, PoolKey, Resolution, Slot,
+    InstanceState, Job, JobId, Mono, Outcome, Owner, PoolKey, Resolution, Slot,
 };
 use hearth_planner::{Step, Target, backoff};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How many ended instances of a job are remembered, for their logs.
@@ -46,15 +47,13 @@ impl Engine {
     }
 
     pub(crate) fn claim(&mut self, now: &Now, instance: &InstanceId, job: &JobId) {
-        let Some(run) = self.fleet.job(job).map(|job| job.run) else { return };
-        let claim = Assignment::Job { job: job.clone(), run, claimed_at: Some(now.mono) };
-        let from = self.fleet.change_instance(instance, |claimed| {
-            claimed.ready_since = None;
-            std::mem::replace(&mut claimed.assignment, claim)
-        });
-        if let Some(Assignment::Pool(key)) = from {
-            self.pools.remove(&key);
+        let run = self.jobs[job].run;
+        let Some(claimed) = self.instances.get_mut(instance) else { return };
+        if let Assignment::Pool(key) = &claimed.assignment {
+            self.pools.remove(key);
         }
+        claimed.assignment = Assignment::Job { job: job.clone(), run, claimed_at: Some(now.mono) };
+        claimed.ready_since = None;
         self.touch_instance(instance);
         let message = format!("{} claimed from the pool", instance.vm_id());
         self.event(now, Some(job), Some(instance), Some(run), "claimed", message);
@@ -62,8 +61,10 @@ impl Engine {
 
     fn create(&mut self, now: &Now, target: Target, turn: &mut Turn) {
         let job = match &target {
-            Target::Job(id) => self.fleet.job(id),
-            Target::Pool(key) => self.fleet.job_of_pool(key),
+            Target::Job(id) => self.jobs.get(id),
+            Target::Pool(key) => {
+                self.jobs.values().find(|job| job.pool_key().as_ref() == Some(key))
+            }
         };
         let Some(job) = job.cloned() else { return };
         let Resolution::Known { images, hash } = job.resolution else { return };
@@ -93,36 +94,41 @@ impl Engine {
         };
         let message = format!("creating {}", instance.display_id());
         let serves = instance.job().cloned();
-        self.fleet.insert_instance(instance);
+        self.instances.insert(id.clone(), instance);
         self.touch_instance(&id);
         self.event(now, serves.as_ref(), Some(&id), Some(job.run), "creating", message);
         let create = Create { instance: id, slot, spec: job.spec, images, hash, stage, owner };
         self.action(turn, Action::Create(Box::new(create)));
     }
 
-    /// A suffix that no instance has whose logs may still be there, and the lowest free slot.
+    /// A suffix that was never used, as far as is known, and the lowest free slot.
     fn fresh(&mut self) -> (InstanceId, Slot) {
         let id = loop {
             let id = self.random.instance();
-            if self.fleet.instance(&id).is_none() && !self.past.contains(&id) {
+            let past = |id: &InstanceId| {
+                self.notes.values().any(|notes| notes.past.iter().any(|past| past == id.as_str()))
+            };
+            if !self.instances.contains_key(&id) && !past(&id) {
                 break id;
             }
         };
-        (id, self.fleet.free_slot())
+        let taken: BTreeSet<Slot> = self.instances.values().map(|instance| instance.slot).collect();
+        let slot = (0..).map(Slot).find(|slot| !taken.contains(slot)).expect("slots are endless");
+        (id, slot)
     }
 
     fn tell(&mut self, instance: &InstanceId, go: bool, turn: &mut Turn) {
-        let job = self.fleet.instance(instance).and_then(Instance::job);
-        let Some(identity) = job.and_then(|job| self.fleet.job(job)).map(identity) else { return };
+        let job = self.instances[instance].job().and_then(|job| self.jobs.get(job));
+        let Some(identity) = job.map(identity) else { return };
         self.action(turn, Action::Tell { instance: instance.clone(), identity, go });
     }
 
     fn stop(&mut self, now: &Now, id: &InstanceId, reason: String, failed: bool, turn: &mut Turn) {
-        let Some(instance) = self.fleet.instance(id) else { return };
+        let Some(instance) = self.instances.get_mut(id) else { return };
         let timeout_s = instance.spec.stop_timeout_s;
         if instance.stopping.is_none() {
+            instance.stopping = Some(reason.clone());
             let assignment = instance.assignment.clone();
-            self.fleet.change_instance(id, |instance| instance.stopping = Some(reason.clone()));
             let (job, run) = serves(&assignment);
             self.touch_instance(id);
             self.event(now, job.as_ref(), Some(id), run, "stopping", format!("stopping: {reason}"));
@@ -138,26 +144,26 @@ impl Engine {
 
     /// An instance of this job was not up or ready in its time.
     fn failed(&mut self, now: Mono, id: &JobId, reason: String) {
-        let over = self.fleet.change_job(id, |job| {
-            job.failures += 1;
-            job.not_before = Some(now.after(backoff(job.failures)));
-            job.last_failure = Some(reason.clone());
-            job.spec.lifecycle == Lifecycle::Job && job.failures > job.spec.retries
-        });
+        let Some(job) = self.jobs.get_mut(id) else { return };
+        job.failures += 1;
+        job.not_before = Some(now.after(backoff(job.failures)));
+        job.last_failure = Some(reason.clone());
+        let over =
+            job.spec.lifecycle == hearth_model::Lifecycle::Job && job.failures > job.spec.retries;
         self.touch_job(id);
-        if over == Some(true) {
+        if over {
             self.over(id, Outcome::Failed(reason));
         }
     }
 
     pub(crate) fn over(&mut self, id: &JobId, outcome: Outcome) {
-        self.fleet.change_job(id, |job| {
+        if let Some(job) = self.jobs.get_mut(id) {
             if let Outcome::Failed(reason) = &outcome {
                 job.last_failure = Some(reason.clone());
             }
             job.outcome = Some(outcome);
-        });
-        self.touch_job(id);
+            self.touch_job(id);
+        }
     }
 
     pub(crate) fn pool_failed(&mut self, now: Mono, key: PoolKey, reason: String) {
@@ -168,8 +174,8 @@ impl Engine {
     }
 
     fn resolve(&mut self, id: &JobId, turn: &mut Turn) {
-        let Some(job) = self.fleet.job(id) else { return };
         if self.resolving.insert(id.clone()) {
+            let job = &self.jobs[id];
             turn.effects.push(Effect::Resolve(id.clone(), job.run, job.spec.clone()));
         }
     }
@@ -183,29 +189,26 @@ impl Engine {
         resolution: Resolution,
     ) {
         self.resolving.remove(id);
-        if self.fleet.job(id).is_none_or(|job| job.run != run) {
-            return;
+        let Some(job) = self.jobs.get_mut(id).filter(|job| job.run == run) else { return };
+        if let Resolution::Failed(_) = &resolution {
+            job.failures += 1;
+            // The first look was the POST's own; from then on the back-off runs.
+            job.not_before = Some(now.mono.after(backoff(job.failures + 1)));
+        } else {
+            job.failures = 0;
+            job.not_before = None;
         }
-        self.fleet.change_job(id, |job| {
-            if let Resolution::Failed(_) = &resolution {
-                job.failures += 1;
-                // The first look was the POST's own; from then on the back-off runs.
-                job.not_before = Some(now.mono.after(backoff(job.failures + 1)));
-            } else {
-                job.failures = 0;
-                job.not_before = None;
-            }
-            job.resolution = resolution;
-        });
+        job.resolution = resolution;
         self.touch_job(id);
     }
 
     /// A job of which nothing is left: its row becomes a tombstone, its logs go.
     pub(crate) fn forget(&mut self, now: &Now, id: &JobId, turn: &mut Turn) {
-        let Some(job) = self.fleet.remove_job(id) else { return };
+        let Some(job) = self.jobs.remove(id) else { return };
         let notes = self.notes.remove(id).unwrap_or_default();
+        self.waiting.remove(id);
         for past in notes.past.iter().filter_map(|past| InstanceId::parse(past).ok()) {
-            self.drop_logs(past, turn);
+            self.action(turn, Action::DropLogs { instance: past });
         }
         self.tombstones.insert(id.clone(), job.generation);
         self.touch_job(id);
@@ -224,7 +227,9 @@ impl Engine {
         let Some(action) = self.actions.remove(&id) else { return };
         let instance = action.instance().clone();
         self.settled.insert(instance.clone(), now.mono);
-        self.fleet.change_instance(&instance, |known| known.busy = false);
+        if let Some(known) = self.instances.get_mut(&instance) {
+            known.busy = false;
+        }
         let Err(error) = result else {
             match action {
                 Action::Create(_) => {
@@ -237,12 +242,13 @@ impl Engine {
             return;
         };
         if !matches!(action, Action::Create(_))
-            && self.fleet.change_instance(&instance, |known| known.busy = true).is_some()
+            && let Some(known) = self.instances.get_mut(&instance)
         {
+            known.busy = true;
             self.resting.insert(instance.clone(), now.mono.after(RETRY_AFTER));
         }
         let (sentence, transient) = (error.sentence(), error.is_transient());
-        let known = self.fleet.instance(&instance).map(|known| known.assignment.clone());
+        let known = self.instances.get(&instance).map(|known| known.assignment.clone());
         let (job, run) = known.as_ref().map_or((None, None), serves);
         let message = format!("cannot {}: {sentence}", action.name());
         self.event(now, job.as_ref(), Some(&instance), run, "error", message);
@@ -255,16 +261,15 @@ impl Engine {
 
     /// What an instance left is gone; its logs stay while its job remembers it.
     fn removed(&mut self, id: &InstanceId, turn: &mut Turn) {
-        let Some(instance) = self.fleet.remove_instance(id) else { return };
+        let Some(instance) = self.instances.remove(id) else { return };
         self.started.remove(id);
         self.settled.remove(id);
         self.touch_instance(id);
         let mut drop = Vec::new();
-        match instance.job().filter(|job| self.fleet.job(job).is_some()).cloned() {
+        match instance.job().filter(|job| self.jobs.contains_key(job)).cloned() {
             Some(job) => {
                 let notes = self.notes.entry(job.clone()).or_default();
                 notes.past.push(id.to_string());
-                self.past.insert(id.clone());
                 while notes.past.len() > PAST_INSTANCES_MAX {
                     drop.push(notes.past.remove(0));
                 }
@@ -273,13 +278,8 @@ impl Engine {
             None => drop.push(id.to_string()),
         }
         for past in drop.iter().filter_map(|past| InstanceId::parse(past).ok()) {
-            self.drop_logs(past, turn);
+            self.action(turn, Action::DropLogs { instance: past });
         }
-    }
-
-    fn drop_logs(&mut self, instance: InstanceId, turn: &mut Turn) {
-        self.past.remove(&instance);
-        self.action(turn, Action::DropLogs { instance });
     }
 }
 

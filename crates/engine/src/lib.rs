@@ -7,7 +7,6 @@
 //! requests that arrive together share one commit.
 
 mod absorb;
-mod agenda;
 mod engine;
 mod execute;
 mod file;

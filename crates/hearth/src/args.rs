@@ -1,27 +1,34 @@
 //! What can be said on the command line.
 
+use crate::run::RunArgs;
+use crate::{exit, span};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use hearth_api::Endpoint;
+use clap_complete::Shell;
+use hearth_api::{Endpoint, JobFilter, JobStatus};
 use hearth_daemon::Listen;
 use std::path::PathBuf;
+use std::time::Duration;
 
-const AFTER_HELP: &str = "\
-Exit codes: 0 done; 1 an error, with its reason on stderr; 2 wrong usage.
-`hearth run --wait` passes the job's own exit code on, and exits with 125 where the job failed
-without one.
-
-Try: hearth serve --host sim, and in another terminal: hearth ps";
+/// The heading of what every command takes.
+const EVERYWHERE: &str = "Options of every command";
 
 /// Keeps Firecracker microVMs running, and keeps spare ones warm.
 #[derive(Debug, Parser)]
-#[command(name = "hearth", version, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(name = "hearth", version, after_help = exit::HELP, max_term_width = 100)]
 pub(crate) struct Args {
     /// The daemon to talk to: http://HOST:PORT or unix:///PATH
-    #[arg(long, global = true, env = "HEARTH_URL", default_value = hearth_api::DEFAULT_URL)]
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "HEARTH_URL", hide_env_values = true,
+          default_value = hearth_api::DEFAULT_URL)]
     pub(crate) url: Endpoint,
     /// How to show things
-    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    #[arg(short, long, global = true, help_heading = EVERYWHERE, value_enum, value_name = "FORMAT",
+          default_value_t = Format::Table)]
     pub(crate) output: Format,
+    /// Whether to use colours; auto: on a terminal, unless NO_COLOR or CLICOLOR=0 is set
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_enum, value_name = "WHEN",
+          default_value_t = Color::Auto)]
+    pub(crate) color: Color,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -33,8 +40,31 @@ pub(crate) enum Format {
     Table,
     /// For people with wide screens
     Wide,
-    /// For programs: the API's JSON
+    /// For programs: the API's JSON, one value a line
     Json,
+    /// The same as YAML, one document a value
+    Yaml,
+}
+
+/// Whether to use colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+impl From<Color> for anstream::ColorChoice {
+    fn from(color: Color) -> anstream::ColorChoice {
+        match color {
+            Color::Auto => anstream::ColorChoice::Auto,
+            Color::Always => anstream::ColorChoice::Always,
+            Color::Never => anstream::ColorChoice::Never,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -47,10 +77,10 @@ pub(crate) enum Command {
         file: PathBuf,
     },
     /// Run one job
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// List the jobs
     #[command(visible_alias = "list")]
-    Ps,
+    Ps(PsArgs),
     /// Show one job
     Get {
         /// Its id
@@ -66,30 +96,52 @@ pub(crate) enum Command {
         #[arg(short, long)]
         follow: bool,
         /// Only this many of the last lines
-        #[arg(long, value_name = "N")]
+        #[arg(short = 'n', long, value_name = "N")]
         tail: Option<usize>,
+        /// Only what came since: a time such as 2026-01-31T12:00:00Z, or how long ago, as in 10m
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
     },
     /// Delete jobs
     Rm {
         /// Their ids
-        #[arg(required_unless_present = "all")]
+        #[arg(required_unless_present = "all", value_name = "JOB")]
         jobs: Vec<String>,
         /// All jobs there are
         #[arg(long, conflicts_with = "jobs")]
         all: bool,
-        /// Wait until they are gone
-        #[arg(long)]
-        wait: bool,
+        #[command(flatten)]
+        wait: WaitArgs,
     },
-    /// End a job's microVM and keep the job
+    /// End the microVMs of jobs and keep the jobs; this is how a running `job` is cancelled
+    ///
+    /// A stopped job is not started again by Hearth, only by `hearth start`. One of the lifecycle
+    /// `job` ends as stopped, whatever its command returns, and is not retried.
     Stop {
-        /// Its id
-        job: String,
+        /// Their ids
+        #[arg(required = true, value_name = "JOB")]
+        jobs: Vec<String>,
+        #[command(flatten)]
+        wait: WaitArgs,
     },
-    /// Start a stopped job, or run a finished one again
+    /// Start stopped jobs, or run finished ones again
     Start {
-        /// Its id
-        job: String,
+        /// Their ids
+        #[arg(required = true, value_name = "JOB")]
+        jobs: Vec<String>,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+    /// Run jobs anew: a new generation of the same spec, with its images looked up again
+    ///
+    /// A service starts beside its old microVM, a daemon or a job after it. What is over or stopped
+    /// runs again.
+    Restart {
+        /// Their ids
+        #[arg(required = true, value_name = "JOB")]
+        jobs: Vec<String>,
+        #[command(flatten)]
+        wait: WaitArgs,
     },
     /// Show what happened, to one job or to all
     Events {
@@ -113,6 +165,82 @@ pub(crate) enum Command {
     },
     /// Show the versions of this program and of the daemon
     Version,
+    /// Print what a shell needs to complete this command line
+    ///
+    /// bash: hearth completions bash > ~/.local/share/bash-completion/completions/hearth;
+    /// zsh: hearth completions zsh > a file _hearth in a directory of $fpath;
+    /// fish: hearth completions fish > ~/.config/fish/completions/hearth.fish
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Write the manual: a page for each command
+    Man {
+        /// The directory that gets them; made where it is absent
+        directory: PathBuf,
+    },
+}
+
+/// Which jobs are listed.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PsArgs {
+    /// Only jobs that stand so; one or several, as in running,failed
+    #[arg(short, long, value_delimiter = ',', value_parser = status())]
+    status: Vec<JobStatus>,
+    /// Only jobs of this tenant
+    #[arg(short, long)]
+    tenant: Option<String>,
+    /// Only jobs of this lifecycle
+    #[arg(short, long, value_enum)]
+    lifecycle: Option<Lifecycle>,
+}
+
+/// Reads a status, and knows all there are.
+fn status() -> impl TypedValueParser<Value = JobStatus> {
+    let words = JobStatus::ALL.map(JobStatus::as_str);
+    PossibleValuesParser::new(words).try_map(|word| {
+        JobStatus::ALL.into_iter().find(|status| status.as_str() == word).ok_or("no such status")
+    })
+}
+
+impl From<PsArgs> for JobFilter {
+    fn from(PsArgs { status, tenant, lifecycle }: PsArgs) -> JobFilter {
+        let lifecycle = lifecycle.map(|lifecycle| lifecycle.as_str().to_owned());
+        JobFilter { statuses: status, tenant, lifecycle }
+    }
+}
+
+/// How long a job lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Lifecycle {
+    /// Kept running; a new version starts beside the old one
+    Service,
+    /// Kept running; the old version stops first
+    Daemon,
+    /// Runs once
+    Job,
+}
+
+impl Lifecycle {
+    /// The word on the wire.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Lifecycle::Service => "service",
+            Lifecycle::Daemon => "daemon",
+            Lifecycle::Job => "job",
+        }
+    }
+}
+
+/// Whether to wait until what was asked for has happened.
+#[derive(Clone, Copy, Debug, ClapArgs)]
+pub(crate) struct WaitArgs {
+    /// Wait until it is done: the jobs run and are ready, have stopped, or are gone
+    #[arg(short, long)]
+    pub(crate) wait: bool,
+    /// With --wait: give up after so long, as in 30s or 5m, and exit with 124 [default: never]
+    #[arg(long, value_name = "TIME", requires = "wait", value_parser = span::span)]
+    pub(crate) timeout: Option<Duration>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -176,43 +304,6 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-#[derive(Debug, ClapArgs)]
-pub(crate) struct RunArgs {
-    /// The job's id [default: one is made up]
-    #[arg(long)]
-    pub(crate) name: Option<String>,
-    /// Its tenant [default: the job's id]
-    #[arg(long)]
-    pub(crate) tenant: Option<String>,
-    /// Root filesystem, a name in the images directory
-    #[arg(long)]
-    pub(crate) rootfs: String,
-    /// Kernel, a name in the images directory
-    #[arg(long, default_value = "vmlinux")]
-    pub(crate) kernel: String,
-    /// Virtual CPUs
-    #[arg(long, default_value_t = 1)]
-    pub(crate) vcpu: u32,
-    /// Memory in MiB
-    #[arg(long, default_value_t = 128, value_name = "MIB")]
-    pub(crate) mem: u32,
-    /// An environment variable: KEY=VALUE, or KEY to pass this shell's on
-    #[arg(short, long, value_name = "KEY=VALUE")]
-    pub(crate) env: Vec<String>,
-    /// service, daemon or job
-    #[arg(long, default_value = "job")]
-    pub(crate) lifecycle: String,
-    /// Show the job's output, wait for its end and exit with its code
-    #[arg(long)]
-    pub(crate) wait: bool,
-    /// Delete the job after its end
-    #[arg(long, requires = "wait")]
-    pub(crate) rm: bool,
-    /// Program and arguments, after --
-    #[arg(last = true, required = true)]
-    pub(crate) cmd: Vec<String>,
-}
-
 #[derive(Debug, Subcommand)]
 pub(crate) enum KernelCommand {
     /// Import a distribution's kernel: the ELF image and the modules that guests need
@@ -258,6 +349,44 @@ impl std::str::FromStr for PortPair {
         match (port(local)?, port(guest)?) {
             (_, 0) => Err("the guest's port can't be 0".to_owned()),
             (local, guest) => Ok(PortPair { local, guest }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Args;
+    use clap::{Command, CommandFactory};
+
+    /// The commands beneath one, as they are written.
+    fn paths(command: &Command, path: &str) -> Vec<String> {
+        let mut found = vec![path.to_owned()];
+        for below in command.get_subcommands() {
+            found.extend(paths(below, &format!("{path} {}", below.get_name())));
+        }
+        found
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_of_every_command_is_in_the_transcript() {
+        let transcript = include_str!("../tests/cmd/help.trycmd");
+        for path in paths(&Args::command(), "hearth") {
+            assert!(transcript.contains(&format!("$ {path} --help\n")), "{path} is missing");
+        }
+    }
+
+    #[test]
+    fn the_readme_has_every_command() {
+        let readme = include_str!("../../../README.md");
+        for path in paths(&Args::command(), "hearth").iter().skip(1) {
+            let name = path.strip_prefix("hearth ").unwrap_or(path);
+            let told = readme.contains(&format!("`{path}")) || readme.contains(&format!("`{name}"));
+            assert!(told, "{path} is missing");
         }
     }
 }

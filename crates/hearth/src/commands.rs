@@ -1,15 +1,12 @@
 //! The commands that ask a daemon. Each is one or two requests and their answer shown.
 
-use crate::args::{Command, RunArgs};
+use crate::args::{Command, WaitArgs};
 use crate::output::Output;
-use crate::{follow, forward};
+use crate::run::run_job;
+use crate::wait::{Goal, Limit, until};
+use crate::{exit, follow, forward};
 use anyhow::bail;
-use hearth_api::{Client, CreateVm, JobFilter, LogQuery};
-use serde_json::{Map, Value, json};
-use std::time::Duration;
-
-/// How often a command that waits looks again.
-pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(200);
+use hearth_api::{Client, ClientError, Job, JobFilter, LogQuery};
 
 /// Carries out a command. Returns the exit code.
 ///
@@ -17,35 +14,37 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Where the daemon cannot be asked or refuses.
 pub(crate) async fn run(command: Command, client: &Client, output: &Output) -> anyhow::Result<u8> {
     match command {
-        Command::Run(args) => return run_job(args, client, output).await,
-        Command::Ps => output.jobs(&client.jobs(&JobFilter::default()).await?),
+        Command::Run(args) => return run_job(*args, client, output).await,
+        Command::Ps(args) => output.jobs(&client.jobs(&args.into()).await?),
         Command::Get { job } => {
             let shown = client.job(&job).await?;
             let events = client.events(Some(&job), 10).await?;
             output.job(&shown, &events);
         }
         Command::Stats => output.stats(&client.stats().await?),
-        Command::Logs { job, follow, tail } => {
-            let query = LogQuery { tail, ..LogQuery::default() };
+        Command::Logs { job, follow, tail, since } => {
+            let query = LogQuery { tail, since, ..LogQuery::default() };
             match follow {
                 true => follow::follow(client.follow_logs(&job, &query).await?, output).await?,
                 false => follow::show(client.logs(&job, &query).await?, output).await?,
             }
         }
         Command::Rm { jobs, all, wait } => {
-            let jobs = match all {
-                true => client
-                    .jobs(&JobFilter::default())
-                    .await?
-                    .into_iter()
-                    .map(|job| job.job_id)
-                    .collect(),
-                false => jobs,
-            };
+            let jobs = if all { all_jobs(client).await? } else { jobs };
             return remove(&jobs, wait, client, output).await;
         }
-        Command::Stop { job } => output.changed(&client.stop(&job).await?),
-        Command::Start { job } => output.changed(&client.start(&job).await?),
+        Command::Stop { jobs, wait } => {
+            let stop = async |job: &str| client.stop(job).await;
+            return change(&jobs, stop, Goal::Ended, wait, client, output).await;
+        }
+        Command::Start { jobs, wait } => {
+            let start = async |job: &str| client.start(job).await;
+            return change(&jobs, start, Goal::Running, wait, client, output).await;
+        }
+        Command::Restart { jobs, wait } => {
+            let restart = async |job: &str| client.restart(job).await;
+            return change(&jobs, restart, Goal::Running, wait, client, output).await;
+        }
         Command::Events { job, limit } => {
             output.events(&client.events(job.as_deref(), limit).await?);
         }
@@ -53,89 +52,96 @@ pub(crate) async fn run(command: Command, client: &Client, output: &Output) -> a
             forward::forward(&job, ports, client, output).await?
         }
         Command::Version => version(client, output).await,
-        Command::Serve(_) | Command::Validate { .. } | Command::Kernel { .. } => {
-            bail!("this command asks no daemon, which is a bug")
-        }
+        Command::Serve(_)
+        | Command::Validate { .. }
+        | Command::Kernel { .. }
+        | Command::Completions { .. }
+        | Command::Man { .. } => bail!("this command asks no daemon, which is a bug"),
     }
-    Ok(0)
+    Ok(exit::DONE)
 }
 
-async fn run_job(args: RunArgs, client: &Client, output: &Output) -> anyhow::Result<u8> {
-    let (wait, rm) = (args.wait, args.rm);
-    let (_, job) = client.create(&request(args)?).await?;
-    if !wait {
-        output.changed(&job);
-        return Ok(0);
-    }
-    let code = follow::to_the_end(&job, client, output).await?;
-    if rm {
-        client.delete(&job.job_id).await?;
-    }
-    Ok(code)
+async fn all_jobs(client: &Client) -> Result<Vec<String>, ClientError> {
+    let jobs = client.jobs(&JobFilter::default()).await?;
+    Ok(jobs.into_iter().map(|job| job.job_id).collect())
 }
 
-fn request(args: RunArgs) -> anyhow::Result<CreateVm> {
-    let mut env = Map::new();
-    for variable in &args.env {
-        let (key, value) = match variable.split_once('=') {
-            Some((key, value)) => (key, value.to_owned()),
-            None => match std::env::var(variable) {
-                Ok(value) => (variable.as_str(), value),
-                Err(_) => {
-                    bail!("cannot pass {variable} on: it is not set here; write {variable}=VALUE")
+/// The exit code of a command about several jobs: it goes on after one that fails, and ends with
+/// the code of the first error.
+struct Tally {
+    code: u8,
+}
+
+impl Tally {
+    fn new() -> Tally {
+        Tally { code: exit::DONE }
+    }
+
+    /// The value; where there is none, the error is shown and counted.
+    fn count<T>(&mut self, outcome: anyhow::Result<T>, output: &Output) -> Option<T> {
+        outcome
+            .inspect_err(|error| {
+                output.error(error);
+                if self.code == exit::DONE {
+                    self.code = exit::code_of(error);
                 }
-            },
-        };
-        env.insert(key.to_owned(), Value::String(value));
+            })
+            .ok()
     }
-    let mut spec = json!({
-        "rootfs": args.rootfs,
-        "kernel": args.kernel,
-        "cmd": args.cmd,
-        "resources": { "vcpu": args.vcpu, "mem_mb": args.mem },
-        "lifecycle": args.lifecycle,
-    });
-    if !env.is_empty() {
-        spec["env"] = Value::Object(env);
-    }
-    Ok(CreateVm { job_id: args.name, tenant: args.tenant, spec })
 }
 
-/// Deletes each; goes on after one that fails, and says so in the exit code.
-async fn remove(
+/// Asks for the same change of each job, all before the first is waited for.
+async fn change(
     jobs: &[String],
-    wait: bool,
+    ask: impl AsyncFn(&str) -> Result<Job, ClientError>,
+    goal: Goal,
+    WaitArgs { wait, timeout }: WaitArgs,
     client: &Client,
     output: &Output,
 ) -> anyhow::Result<u8> {
-    let mut code = 0;
+    let limit = Limit::new(timeout);
+    let mut tally = Tally::new();
+    let mut asked = Vec::new();
+    for job in jobs {
+        if let Some(job) = tally.count(ask(job).await.map_err(Into::into), output) {
+            asked.push(job);
+        }
+    }
+    for job in asked {
+        let shown = match wait {
+            true => until(&job.job_id, goal, limit, client, output).await,
+            false => Ok(Some(job)),
+        };
+        if let Some(Some(job)) = tally.count(shown, output) {
+            output.changed(&job);
+        }
+    }
+    Ok(tally.code)
+}
+
+async fn remove(
+    jobs: &[String],
+    WaitArgs { wait, timeout }: WaitArgs,
+    client: &Client,
+    output: &Output,
+) -> anyhow::Result<u8> {
+    let limit = Limit::new(timeout);
+    let mut tally = Tally::new();
     let mut going = Vec::new();
     for job in jobs {
-        match client.delete(job).await {
-            Ok(None) => output.removed(job),
-            Ok(Some(_)) if wait => going.push(job),
-            Ok(Some(_)) => output.going(job),
-            Err(error) => {
-                output.error(&error.into());
-                code = crate::EXIT_ERROR;
-            }
+        match tally.count(client.delete(job).await.map_err(Into::into), output) {
+            Some(None) => output.removed(job),
+            Some(Some(_)) if wait => going.push(job),
+            Some(Some(_)) => output.going(job),
+            None => {}
         }
     }
     for job in going {
-        while exists(job, client).await? {
-            tokio::time::sleep(LOOK_EVERY).await;
+        if tally.count(until(job, Goal::Gone, limit, client, output).await, output).is_some() {
+            output.removed(job);
         }
-        output.removed(job);
     }
-    Ok(code)
-}
-
-async fn exists(job: &str, client: &Client) -> anyhow::Result<bool> {
-    match client.job(job).await {
-        Ok(_) => Ok(true),
-        Err(error) if error.problem().is_some_and(|problem| problem.status == 404) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
+    Ok(tally.code)
 }
 
 async fn version(client: &Client, output: &Output) {

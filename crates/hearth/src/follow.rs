@@ -1,11 +1,10 @@
 //! Shows a job's output as it comes, and waits for its end.
 
+use crate::exit;
 use crate::output::Output;
-use hearth_api::{Client, FollowedLog, Job, JobStatus, LogQuery, LogStream};
+use crate::wait::Limit;
+use hearth_api::{Client, ClientError, FollowedLog, Job, JobStatus, LogQuery, LogStream};
 
-/// A job failed without an exit code of its own: it could not be started, was killed, or ran out
-/// of time or memory. The code that container tools use for it.
-const EXIT_NO_CODE: u8 = 125;
 /// Shows a part of a log.
 ///
 /// # Errors
@@ -21,7 +20,7 @@ pub(crate) async fn show(mut lines: LogStream, output: &Output) -> anyhow::Resul
 ///
 /// # Errors
 /// Where the daemon stays away.
-pub(crate) async fn follow(mut lines: FollowedLog, output: &Output) -> anyhow::Result<()> {
+pub(crate) async fn follow(mut lines: FollowedLog, output: &Output) -> Result<(), ClientError> {
     while let Some(line) = lines.next().await? {
         output.log_line(&line);
     }
@@ -32,19 +31,39 @@ pub(crate) async fn follow(mut lines: FollowedLog, output: &Output) -> anyhow::R
 /// daemon is restarted meanwhile.
 ///
 /// # Errors
-/// Where the daemon stays away, or the job is deleted.
-pub(crate) async fn to_the_end(job: &Job, client: &Client, output: &Output) -> anyhow::Result<u8> {
-    follow(client.follow_logs(&job.job_id, &LogQuery::default()).await?, output).await?;
-    Ok(code(&client.job(&job.job_id).await?, output))
+/// Where the limit is reached, the daemon stays away, or the job is deleted.
+pub(crate) async fn to_the_end(
+    job: &Job,
+    limit: Limit,
+    client: &Client,
+    output: &Output,
+) -> anyhow::Result<u8> {
+    let id = &job.job_id;
+    let ended = async {
+        follow(client.follow_logs(id, &LogQuery::default()).await?, output).await?;
+        client.job(id).await
+    };
+    let ended = match limit.left() {
+        None => ended.await?,
+        Some(left) => match tokio::time::timeout(left, ended).await {
+            Ok(ended) => ended?,
+            Err(_) => {
+                let message =
+                    format!("job {id} has not ended and goes on; `hearth stop {id}` ends it");
+                return Err(limit.reached(message).into());
+            }
+        },
+    };
+    Ok(code(&ended, output))
 }
 
 fn code(job: &Job, output: &Output) -> u8 {
     match (job.status, job.exit_code) {
-        (JobStatus::Completed, code) => code.unwrap_or(0),
+        (JobStatus::Completed, code) => code.unwrap_or(exit::DONE),
         (JobStatus::Failed, Some(code)) if code != 0 => code,
         _ => {
             output.ended_without_code(job);
-            EXIT_NO_CODE
+            exit::NO_CODE
         }
     }
 }

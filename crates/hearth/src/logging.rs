@@ -2,20 +2,20 @@
 
 use crate::args::LogFormat;
 use anyhow::Context;
-use std::io::{self, IsTerminal};
+use std::io;
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging.
 ///
 /// # Errors
 /// Where the filter makes no sense.
-pub(crate) fn start(format: LogFormat, filter: &str) -> anyhow::Result<()> {
+pub(crate) fn start(format: LogFormat, filter: &str, colour: bool) -> anyhow::Result<()> {
     let filter: EnvFilter =
         filter.parse().with_context(|| format!("cannot read the log filter {filter:?}"))?;
     let logger = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_ansi(colour)
         .with_target(false);
     match format {
         LogFormat::Text => logger.init(),

@@ -1,33 +1,36 @@
 //! The `hearth` binary: `hearth serve`, and the command line that talks to it.
 //!
-//! Commands other than `serve`, `validate` and `kernel` know only the HTTP API.
+//! Commands other than `serve`, `validate`, `kernel`, `completions` and `man` know only the HTTP
+//! API.
 
 mod args;
 mod commands;
+mod exit;
 mod follow;
 mod forward;
 mod kernel;
 mod logging;
 mod output;
+mod pages;
+mod run;
 mod serve;
+mod span;
 mod validate;
+mod wait;
 
 use args::{Args, Command};
 use clap::Parser;
 use output::Output;
 use std::process::ExitCode;
 
-/// Something went wrong; the reason is on stderr.
-const EXIT_ERROR: u8 = 1;
-
 fn main() -> ExitCode {
     let args = Args::parse();
-    let output = Output::new(args.output);
+    let output = Output::new(args.output, args.color.into());
     match run(args, &output) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             output.error(&error);
-            ExitCode::from(EXIT_ERROR)
+            ExitCode::from(exit::code_of(&error))
         }
     }
 }
@@ -37,6 +40,8 @@ fn run(args: Args, output: &Output) -> anyhow::Result<u8> {
         Command::Serve(options) => serve::serve(options, output),
         Command::Validate { file } => validate::validate(&file, output),
         Command::Kernel { command } => kernel::run(command, output),
+        Command::Completions { shell } => Ok(pages::completions(shell, output)),
+        Command::Man { directory } => pages::manual(&directory, output),
         command => {
             let client = hearth_api::Client::new(args.url);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -1,40 +1,93 @@
 //! Everything that the command line prints. No other module prints.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod paint;
+
 use crate::args::Format;
-use comfy_table::{ContentArrangement, Table, presets};
+use anstream::{AutoStream, ColorChoice};
 use hearth_api::{ClientError, Event, Health, Job, LogLine, Problem, Readiness, Stats};
 use hearth_daemon::Listen;
 use hearth_kernel::Imported;
 use hearth_manifest::{Diagnostics, Styling};
+use paint::{Tone, Word, age, painted, plain, shortened};
 use serde::Serialize;
 use serde_json::json;
+use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 
 /// Prints in one format.
 #[derive(Debug)]
 pub(crate) struct Output {
     format: Format,
+    /// Whether stdout takes colours.
+    colour: bool,
+    /// Whether stderr does.
+    error_colour: bool,
+    /// Whether a YAML document was printed, so that the next begins with a line of its own.
+    in_stream: Cell<bool>,
 }
 
 impl Output {
-    pub(crate) fn new(format: Format) -> Output {
-        Output { format }
+    /// Colours go where `choice` says; [`ColorChoice::Auto`] looks at each stream, and at
+    /// `NO_COLOR`, `CLICOLOR`, `CLICOLOR_FORCE` and `TERM`.
+    pub(crate) fn new(format: Format, choice: ColorChoice) -> Output {
+        choice.write_global();
+        Output {
+            format,
+            colour: AutoStream::choice(&io::stdout()) != ColorChoice::Never,
+            error_colour: AutoStream::choice(&io::stderr()) != ColorChoice::Never,
+            in_stream: Cell::new(false),
+        }
+    }
+
+    /// Whether stderr takes colours.
+    pub(crate) fn colours_errors(&self) -> bool {
+        self.error_colour
+    }
+
+    /// Prints a value where programs read; whether it did.
+    fn printed<T: Serialize + ?Sized>(&self, value: &T) -> bool {
+        match self.format {
+            Format::Table | Format::Wide => return false,
+            Format::Json => line(&serde_json::to_string(value).unwrap_or_default()),
+            Format::Yaml => {
+                if self.in_stream.replace(true) {
+                    line("---");
+                }
+                line(serde_saphyr::to_string(&value).unwrap_or_default().trim_end());
+            }
+        }
+        true
+    }
+
+    fn for_programs(&self) -> bool {
+        matches!(self.format, Format::Json | Format::Yaml)
+    }
+
+    fn painted(&self, text: &str, tone: Tone) -> String {
+        painted(text, tone, self.colour)
+    }
+
+    fn rows<const N: usize>(&self, header: [&str; N], rows: impl Iterator<Item = [Word; N]>) {
+        for text in paint::table(header, rows, self.colour) {
+            line(&text);
+        }
     }
 
     /// An error with its causes, and what the daemon said of it.
     pub(crate) fn error(&self, error: &anyhow::Error) {
-        if self.format == Format::Json {
+        if self.for_programs() {
             let problem = error.downcast_ref::<ClientError>().and_then(ClientError::problem);
             let json = match problem {
                 Some(problem) => json!({ "error": format!("{error}"), "problem": problem }),
-                None => json!({ "error": format!("{error:#}") }),
+                None => json!({ "error": format!("{error:#}"), "help": help_for(error) }),
             };
             eprintln!("{json}");
             return;
         }
-        eprint!("hearth: {error}");
+        eprint!("{} {error}", painted("hearth:", Tone::Bad, self.error_colour));
         for cause in error.chain().skip(1) {
             match cause.downcast_ref::<Problem>() {
                 Some(problem) => eprint!(": {}", plain(&problem.to_string())),
@@ -42,16 +95,21 @@ impl Output {
             }
         }
         eprintln!();
-        if let Some(ClientError::Connect { .. }) = error.downcast_ref::<ClientError>() {
-            eprintln!(
-                "is it running? start it with `hearth serve`, or name another by --url or HEARTH_URL"
-            );
+        if let Some(help) = help_for(error) {
+            eprintln!("{help}");
         }
     }
 
     /// Something that is good to know.
     pub(crate) fn note(&self, text: &str) {
         eprintln!("hearth: {text}");
+    }
+
+    /// What is waited for, for somebody who watches.
+    pub(crate) fn waiting(&self, text: &str) {
+        if io::stderr().is_terminal() {
+            self.note(&plain(text));
+        }
     }
 
     pub(crate) fn serving(&self, address: &Listen, host: &str) {
@@ -62,18 +120,31 @@ impl Output {
         line("hearth: ended; microVMs keep running, the next `hearth serve` takes them over");
     }
 
+    /// A shell's script, as it is.
+    pub(crate) fn script(&self, script: &[u8]) {
+        if io::stdout().write_all(script).is_err() {
+            std::process::exit(0);
+        }
+    }
+
+    pub(crate) fn manual(&self, directory: &Path) {
+        if !self.printed(&json!({ "directory": directory })) {
+            line(&format!(
+                "the manual is in {0}; man -l {0}/hearth.1 shows it",
+                directory.display()
+            ));
+        }
+    }
+
     pub(crate) fn valid(&self, label: &str, jobs: usize) {
-        match self.format {
-            Format::Json => json_line(&json!({ "file": label, "jobs": jobs, "problems": [] })),
-            _ => {
-                let noun = if jobs == 1 { "job" } else { "jobs" };
-                line(&format!("{label}: {jobs} {noun}, no problems"));
-            }
+        if !self.printed(&json!({ "file": label, "jobs": jobs, "problems": [] })) {
+            let noun = if jobs == 1 { "job" } else { "jobs" };
+            line(&format!("{label}: {jobs} {noun}, no problems"));
         }
     }
 
     pub(crate) fn invalid(&self, diagnostics: &Diagnostics) {
-        if self.format == Format::Json {
+        if self.for_programs() {
             let problems: Vec<_> = diagnostics
                 .iter()
                 .map(|problem| {
@@ -87,9 +158,10 @@ impl Output {
                 .collect();
             let omitted = diagnostics.omitted();
             let file = diagnostics.label();
-            return json_line(&json!({ "file": file, "problems": problems, "omitted": omitted }));
+            self.printed(&json!({ "file": file, "problems": problems, "omitted": omitted }));
+            return;
         }
-        let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let colour = self.error_colour;
         let styling = if colour { Styling::Ansi } else { Styling::Plain };
         eprintln!("{}", diagnostics.render(styling).trim_end());
         let count = diagnostics.count();
@@ -99,85 +171,88 @@ impl Output {
 
     pub(crate) fn imported(&self, imported: &Imported) {
         let Imported { kernel, modules, version } = imported;
-        match self.format {
-            Format::Json => {
-                json_line(&json!({ "version": version, "kernel": kernel, "modules": modules }));
-            }
-            _ => line(&format!(
+        if !self.printed(&json!({ "version": version, "kernel": kernel, "modules": modules })) {
+            line(&format!(
                 "imported Linux {version} as {} with its modules in {}",
                 kernel.display(),
                 modules.display()
-            )),
+            ));
         }
     }
 
     pub(crate) fn jobs(&self, jobs: &[Job]) {
-        match self.format {
-            Format::Json => json_line(&jobs),
-            Format::Table if jobs.is_empty() => self.note("there are no jobs"),
-            Format::Table => rows(
-                ["JOB", "TENANT", "LIFECYCLE", "STATUS", "VM", "REASON"],
-                jobs.iter().map(|job| {
-                    [
-                        job.job_id.clone(),
-                        job.tenant.clone(),
-                        text_of(job, "lifecycle"),
-                        status(job),
-                        or_dash(job.vm_id.as_deref()),
-                        shortened(job.reason.as_deref().unwrap_or_default()),
-                    ]
-                }),
-            ),
-            Format::Wide => rows(
-                [
-                    "JOB",
-                    "TENANT",
-                    "LIFECYCLE",
-                    "STATUS",
-                    "VM",
-                    "GEN",
-                    "SINCE",
-                    "ROOTFS",
-                    "KERNEL",
-                    "VCPU",
-                    "MEM",
-                    "REASON",
-                ],
-                jobs.iter().map(wide),
-            ),
+        if self.printed(jobs) {
+            return;
         }
+        if jobs.is_empty() {
+            return self.note("there are no jobs");
+        }
+        let now = jiff::Timestamp::now();
+        if self.format == Format::Wide {
+            let header = [
+                "JOB",
+                "TENANT",
+                "LIFECYCLE",
+                "STATUS",
+                "AGE",
+                "VM",
+                "GEN",
+                "SINCE",
+                "ROOTFS",
+                "KERNEL",
+                "VCPU",
+                "MEM",
+                "REASON",
+            ];
+            return self.rows(header, jobs.iter().map(|job| wide(job, now)));
+        }
+        let narrow = |job: &Job| {
+            [
+                job.job_id.as_str().into(),
+                job.tenant.as_str().into(),
+                text_of(job, "lifecycle").into(),
+                Word::toned(status(job), Tone::of_status(job.status)),
+                age(&job.since, now).into(),
+                or_dash(job.vm_id.as_deref()).into(),
+                shortened(job.reason.as_deref().unwrap_or_default()).into(),
+            ]
+        };
+        let header = ["JOB", "TENANT", "LIFECYCLE", "STATUS", "AGE", "VM", "REASON"];
+        self.rows(header, jobs.iter().map(narrow));
     }
 
     pub(crate) fn job(&self, job: &Job, events: &[Event]) {
-        if self.format == Format::Json {
-            return json_line(job);
+        if self.printed(job) {
+            return;
         }
         let spec = serde_json::to_string_pretty(&job.spec).unwrap_or_default();
+        let status = self.painted(&status(job), Tone::of_status(job.status));
         let fields = [
-            ("job", job.job_id.clone()),
-            ("tenant", job.tenant.clone()),
-            ("status", status(job)),
-            ("reason", or_dash(job.reason.as_deref())),
-            ("since", job.since.clone()),
-            ("vm", or_dash(job.vm_id.as_deref())),
+            ("job", plain(&job.job_id)),
+            ("tenant", plain(&job.tenant)),
+            ("status", status),
+            ("reason", plain(&or_dash(job.reason.as_deref()))),
+            ("since", plain(&job.since)),
+            ("vm", plain(&or_dash(job.vm_id.as_deref()))),
             ("generation", job.generation.to_string()),
             ("exit code", job.exit_code.map_or_else(|| "-".to_owned(), |code| code.to_string())),
         ];
         for (name, value) in fields {
-            line(&format!("{name:<11} {}", plain(&value)));
+            line(&format!("{name:<11} {value}"));
         }
         line(&format!("spec        {}", spec.replace('\n', "\n            ")));
         if !events.is_empty() {
             line("events");
             for event in events {
-                line(&format!("  {}  {}", event.at, plain(&event.message)));
+                let message = self.painted(&plain(&event.message), Tone::of_event(&event.kind));
+                line(&format!("  {}  {message}", event.at));
             }
         }
     }
 
     pub(crate) fn stats(&self, stats: &Stats) {
-        if self.format == Format::Json {
-            return json_line(stats);
+        if self.printed(stats) {
+            return;
         }
         let summary = stats.summary;
         let noun = if summary.total_jobs == 1 { "job" } else { "jobs" };
@@ -185,15 +260,20 @@ impl Output {
         self.jobs(&stats.jobs);
         if !stats.warm_pool.is_empty() {
             line("");
-            rows(
+            self.rows(
                 ["SPEC", "VM", "STATUS", "ROOTFS", "REASON"],
                 stats.warm_pool.iter().map(|warm| {
+                    let reason = warm.reason.as_deref().unwrap_or_default();
                     [
-                        warm.spec_hash.clone(),
-                        warm.vm_id.clone(),
-                        warm.status.clone(),
-                        warm.spec["rootfs"].as_str().unwrap_or("-").to_owned(),
-                        shortened(warm.reason.as_deref().unwrap_or_default()),
+                        warm.spec_hash.as_str().into(),
+                        warm.vm_id.as_str().into(),
+                        Word::toned(warm.status.as_str(), Tone::of_warm(&warm.status)),
+                        warm.spec["rootfs"].as_str().unwrap_or("-").into(),
+                        if self.format == Format::Wide {
+                            reason.into()
+                        } else {
+                            shortened(reason).into()
+                        },
                     ]
                 }),
             );
@@ -204,51 +284,57 @@ impl Output {
     }
 
     pub(crate) fn events(&self, events: &[Event]) {
-        match self.format {
-            Format::Json => json_line(&events),
-            _ => rows(
-                ["AT", "JOB", "VM", "KIND", "MESSAGE"],
+        if self.printed(events) {
+            return;
+        }
+        if self.format == Format::Wide {
+            let number = |number: Option<u64>| number.map_or("-".to_owned(), |n| n.to_string());
+            return self.rows(
+                ["ID", "AT", "JOB", "VM", "GEN", "KIND", "MESSAGE"],
                 events.iter().map(|event| {
+                    let [at, job, vm, kind, message] = event_words(event);
                     [
-                        event.at.clone(),
-                        or_dash(event.job_id.as_deref()),
-                        or_dash(event.instance.as_deref()),
-                        event.kind.clone(),
-                        event.message.clone(),
+                        event.id.to_string().into(),
+                        at,
+                        job,
+                        vm,
+                        number(event.generation).into(),
+                        kind,
+                        message,
                     ]
                 }),
-            ),
+            );
         }
+        self.rows(["AT", "JOB", "VM", "KIND", "MESSAGE"], events.iter().map(event_words));
     }
 
     /// A job that was just changed.
     pub(crate) fn changed(&self, job: &Job) {
-        if self.format == Format::Json {
-            return json_line(job);
+        if self.printed(job) {
+            return;
         }
         let reason = job.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        line(&format!("{} {}{}", job.job_id, job.status, plain(&reason)));
+        let status = self.painted(job.status.as_str(), Tone::of_status(job.status));
+        line(&format!("{} {status}{}", job.job_id, plain(&reason)));
     }
 
     pub(crate) fn removed(&self, job: &str) {
-        match self.format {
-            Format::Json => json_line(&json!({ "job_id": job, "gone": true })),
-            _ => line(&format!("{job} deleted")),
+        if !self.printed(&json!({ "job_id": job, "gone": true })) {
+            line(&format!("{job} deleted"));
         }
     }
 
     pub(crate) fn going(&self, job: &str) {
-        match self.format {
-            Format::Json => json_line(&json!({ "job_id": job, "gone": false })),
-            _ => line(&format!("{job} stopping; it is deleted once it has stopped")),
+        if !self.printed(&json!({ "job_id": job, "gone": false })) {
+            line(&format!("{job} stopping; it is deleted once it has stopped"));
         }
     }
 
     /// A line of a job's output: its stderr to stderr. On a terminal control characters are shown
     /// as what they are, since a guest must not drive the user's terminal.
     pub(crate) fn log_line(&self, log: &LogLine) {
-        if self.format == Format::Json {
-            return json_line(log);
+        if self.printed(log) {
+            return;
         }
         if log.stream == "stdout" {
             let text = if io::stdout().is_terminal() { plain(&log.text) } else { log.text.clone() };
@@ -265,20 +351,17 @@ impl Output {
     }
 
     pub(crate) fn forwarding(&self, local: SocketAddr, job: &str, guest: u16) {
-        match self.format {
-            Format::Json => {
-                json_line(
-                    &json!({ "local": local.to_string(), "job_id": job, "guest_port": guest }),
-                );
-            }
-            _ => line(&format!("forwarding {local} to port {guest} of {job}; Ctrl-C ends it")),
+        let printed = self
+            .printed(&json!({ "local": local.to_string(), "job_id": job, "guest_port": guest }));
+        if !printed {
+            line(&format!("forwarding {local} to port {guest} of {job}; Ctrl-C ends it"));
         }
     }
 
     pub(crate) fn version(&self, daemon: Option<&Health>, ready: Option<&Readiness>) {
         let own = env!("CARGO_PKG_VERSION");
-        if self.format == Format::Json {
-            return json_line(&json!({ "hearth": own, "daemon": daemon, "ready": ready }));
+        if self.printed(&json!({ "hearth": own, "daemon": daemon, "ready": ready })) {
+            return;
         }
         line(&format!("hearth {own}"));
         match daemon {
@@ -294,6 +377,16 @@ impl Output {
     }
 }
 
+/// What to do about an error that does not say so itself.
+fn help_for(error: &anyhow::Error) -> Option<&'static str> {
+    match error.downcast_ref::<ClientError>()? {
+        ClientError::Connect { .. } => Some(
+            "is it running? start it with `hearth serve`, or name another by --url or HEARTH_URL",
+        ),
+        _ => None,
+    }
+}
+
 /// A line on stdout. Whoever closes the pipe has seen enough.
 fn line(text: &str) {
     if writeln!(io::stdout(), "{text}").is_err() {
@@ -301,41 +394,34 @@ fn line(text: &str) {
     }
 }
 
-fn json_line<T: Serialize>(value: &T) {
-    line(&serde_json::to_string(value).unwrap_or_default());
-}
-
-fn rows<const N: usize>(header: [&str; N], cells: impl Iterator<Item = [String; N]>) {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(header);
-    for row in cells {
-        table.add_row(row.map(|cell| plain(&cell)));
-    }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    for text in table.lines() {
-        line(text.trim_end());
-    }
-}
-
-fn wide(job: &Job) -> [String; 12] {
+fn wide(job: &Job, now: jiff::Timestamp) -> [Word; 13] {
     let number =
         |value: &serde_json::Value| value.as_u64().map_or("-".to_owned(), |n| n.to_string());
     [
-        job.job_id.clone(),
-        job.tenant.clone(),
-        text_of(job, "lifecycle"),
-        status(job),
-        or_dash(job.vm_id.as_deref()),
-        job.generation.to_string(),
-        job.since.clone(),
-        text_of(job, "rootfs"),
-        text_of(job, "kernel"),
-        number(&job.spec["resources"]["vcpu"]),
-        number(&job.spec["resources"]["mem_mb"]),
-        job.reason.clone().unwrap_or_default(),
+        job.job_id.as_str().into(),
+        job.tenant.as_str().into(),
+        text_of(job, "lifecycle").into(),
+        Word::toned(status(job), Tone::of_status(job.status)),
+        age(&job.since, now).into(),
+        or_dash(job.vm_id.as_deref()).into(),
+        job.generation.to_string().into(),
+        job.since.as_str().into(),
+        text_of(job, "rootfs").into(),
+        text_of(job, "kernel").into(),
+        number(&job.spec["resources"]["vcpu"]).into(),
+        number(&job.spec["resources"]["mem_mb"]).into(),
+        job.reason.as_deref().unwrap_or_default().into(),
+    ]
+}
+
+fn event_words(event: &Event) -> [Word; 5] {
+    let tone = Tone::of_event(&event.kind);
+    [
+        event.at.as_str().into(),
+        or_dash(event.job_id.as_deref()).into(),
+        or_dash(event.instance.as_deref()).into(),
+        Word::toned(event.kind.as_str(), tone),
+        Word::toned(event.message.as_str(), tone),
     ]
 }
 
@@ -352,43 +438,4 @@ fn text_of(job: &Job, field: &str) -> String {
 
 fn or_dash(text: Option<&str>) -> String {
     text.unwrap_or("-").to_owned()
-}
-
-/// The longest reason in a table, in characters; `get` shows all of it.
-const REASON_CHARS_MAX: usize = 60;
-
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(REASON_CHARS_MAX) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
-/// With control characters shown as escapes, tabs and line ends excepted.
-fn plain(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() && c != '\t' && c != '\n' {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{plain, shortened};
-
-    #[test]
-    fn a_guest_cannot_drive_the_terminal() {
-        assert_eq!(plain("\u{1b}[2Jred\r\u{9b}x\tok"), "\\u{1b}[2Jred\\r\\u{9b}x\tok");
-    }
-
-    #[test]
-    fn a_long_reason_is_cut_between_characters() {
-        assert_eq!(shortened("short"), "short");
-        assert_eq!(shortened(&"é".repeat(61)), format!("{}…", "é".repeat(60)));
-    }
 }

@@ -16,7 +16,7 @@ const SEED_DESIRED_ENV: &str = "FC_EX_CP_DESIRED_VMS_CONFIG";
 /// # Errors
 /// Where it cannot start.
 pub(crate) fn serve(args: ServeArgs, output: &Output) -> anyhow::Result<u8> {
-    logging::start(args.log_format, &args.log)?;
+    logging::start(args.log_format, &args.log, output.colours_errors())?;
     let config = config(args);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

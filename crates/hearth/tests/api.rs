@@ -4,7 +4,7 @@ mod support;
 
 use expect_test::{Expect, expect};
 use serde_json::Value;
-use support::{Answer, Home, body};
+use support::{Answer, Home, body, sim};
 
 fn check(answer: &Answer, expected: Expect) {
     expected.assert_eq(&answer.shown());
@@ -14,8 +14,7 @@ const WARM: &str = r#","warm_pool":{"min":2,"max":5}"#;
 
 #[test]
 fn a_post_without_a_warm_instance_is_accepted_and_runs() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     let answer = daemon.post("/vms", &body("web", "service", ""));
     assert_eq!(answer.header("location"), Some("/vms/web"));
     check(
@@ -78,8 +77,7 @@ fn a_post_without_a_warm_instance_is_accepted_and_runs() {
 
 #[test]
 fn a_job_without_a_name_gets_one() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     let nameless = body("x", "service", "").replace(r#""job_id":"x","#, "");
     let job = daemon.post("/vms", &nameless).json();
     let id = job["job_id"].as_str().expect("an id");
@@ -89,16 +87,14 @@ fn a_job_without_a_name_gets_one() {
 
 #[test]
 fn vm_id_is_another_name_for_job_id() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     let aliased = body("x", "service", "").replace("job_id", "vm_id");
     assert_eq!(daemon.post("/vms", &aliased).json()["job_id"], "x");
 }
 
 #[test]
 fn a_warm_instance_is_claimed_within_the_request() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     assert_eq!(daemon.post("/vms", &body("one", "service", WARM)).status, 202);
     daemon.until_warm(2);
     let answer = daemon.post("/vms", &body("two", "service", WARM));
@@ -110,8 +106,7 @@ fn a_warm_instance_is_claimed_within_the_request() {
 
 #[test]
 fn a_post_replaces_the_spec_and_says_how_much_there_is_to_do() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     daemon.post("/vms", &body("web", "service", ""));
     let first = daemon.until_job("web", "running");
     let same = daemon.post("/vms", &body("web", "service", ""));
@@ -129,8 +124,7 @@ fn a_post_replaces_the_spec_and_says_how_much_there_is_to_do() {
 
 #[test]
 fn a_job_ends_with_its_exit_code_and_runs_again_when_it_is_posted_again() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     daemon.post("/vms", &body("once", "job", ""));
     let ended = daemon.until_job("once", "completed");
     assert_eq!((&ended["exit_code"], &ended["generation"]), (&Value::from(0), &Value::from(1)));
@@ -141,8 +135,7 @@ fn a_job_ends_with_its_exit_code_and_runs_again_when_it_is_posted_again() {
 
 #[test]
 fn every_bad_field_is_named_at_once_and_nothing_changes() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     let bad = r#"{"job_id":"a","vm_id":"b","tenants":1,"rootfs":"x","spec":{"rootfs":"/x",
         "cmd":[],"resources":{"vcpu":99},"lifecycle":"sevice","envv":{}}}"#;
     check(
@@ -209,8 +202,7 @@ fn every_bad_field_is_named_at_once_and_nothing_changes() {
 
 #[test]
 fn a_body_that_is_no_object_is_refused() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     check(
         &daemon.post("/vms", "[]"),
         expect![[r#"
@@ -243,8 +235,7 @@ fn a_body_that_is_no_object_is_refused() {
 
 #[test]
 fn what_is_not_json_is_refused() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     check(
         &daemon.post("/vms", "{"),
         expect![[r#"
@@ -275,8 +266,7 @@ fn what_is_not_json_is_refused() {
 
 #[test]
 fn a_body_over_the_bound_is_refused() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     check(
         &daemon.post("/vms", &" ".repeat(64 * 1024 + 1)),
         expect![[r#"
@@ -294,8 +284,7 @@ fn a_body_over_the_bound_is_refused() {
 
 #[test]
 fn what_is_not_there_is_a_problem_with_its_name() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     check(
         &daemon.get("/vms/nope"),
         expect![[r#"
@@ -363,8 +352,7 @@ fn what_is_not_there_is_a_problem_with_its_name() {
 
 #[test]
 fn another_tenants_job_is_a_conflict() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     let of = |tenant: &str| {
         body("web", "service", "").replacen('{', &format!(r#"{{"tenant":"{tenant}","#), 1)
     };
@@ -386,8 +374,7 @@ fn another_tenants_job_is_a_conflict() {
 
 #[test]
 fn a_deleted_job_is_gone_and_stays_known() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     daemon.post("/vms", &body("web", "service", ""));
     daemon.until_job("web", "running");
     let answer = daemon.delete("/vms/web");
@@ -399,8 +386,7 @@ fn a_deleted_job_is_gone_and_stays_known() {
 
 #[test]
 fn a_job_can_be_stopped_and_started_again() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     daemon.post("/vms", &body("web", "service", ""));
     daemon.until_job("web", "running");
     assert!(matches!(daemon.post("/vms/web/stop", "").status, 200 | 202));
@@ -411,8 +397,7 @@ fn a_job_can_be_stopped_and_started_again() {
 
 #[test]
 fn a_restart_replaces_the_microvm_as_a_new_generation() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     daemon.post("/vms", &body("web", "service", ""));
     let before = daemon.until_job("web", "running");
     let answer = daemon.post("/vms/web/restart", "");
@@ -427,8 +412,7 @@ fn a_restart_replaces_the_microvm_as_a_new_generation() {
 
 #[test]
 fn a_list_is_filtered_and_comes_in_pages() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     for job in ["a", "b", "c"] {
         daemon.post("/vms", &body(job, "job", ""));
         daemon.until_job(job, "completed");
@@ -509,8 +493,7 @@ fn a_repeat_under_the_same_key_changes_nothing_also_after_a_kill() {
 
 #[test]
 fn a_change_can_hang_on_the_generation_of_its_job() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     let made = daemon.post("/vms", &body("web", "service", ""));
     assert_eq!(made.header("etag"), Some("\"1\""));
     daemon.until_job("web", "running");
@@ -550,8 +533,7 @@ fn a_change_can_hang_on_the_generation_of_its_job() {
 
 #[test]
 fn stats_have_the_documented_shape() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     daemon.post("/vms", &body("web", "service", r#","warm_pool":{"min":1}"#));
     daemon.until_job("web", "running");
     daemon.until_warm(1);
@@ -624,8 +606,7 @@ fn stats_have_the_documented_shape() {
 
 #[test]
 fn logs_are_text_or_json_lines() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     daemon.post("/vms", &body("once", "job", ""));
     daemon.until_job("once", "completed");
     check(
@@ -662,8 +643,7 @@ fn logs_are_text_or_json_lines() {
 
 #[test]
 fn a_log_is_read_from_a_time_or_a_place_on() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     daemon.post("/vms", &body("once", "job", ""));
     let first = daemon.until_job("once", "completed");
     let vm_id = |job: &str| {
@@ -700,8 +680,7 @@ fn a_log_is_read_from_a_time_or_a_place_on() {
 
 #[test]
 fn a_jobs_events_outlive_it() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     daemon.post("/vms", &body("web", "service", ""));
     daemon.until_job("web", "running");
     daemon.delete("/vms/web");
@@ -715,8 +694,7 @@ fn a_jobs_events_outlive_it() {
 
 #[test]
 fn a_list_comes_in_pages() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     for job in ["a", "b", "c"] {
         daemon.post("/vms", &body(job, "service", ""));
     }
@@ -728,8 +706,7 @@ fn a_list_comes_in_pages() {
 
 #[test]
 fn no_web_page_reaches_the_api() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     check(
         &daemon.request("GET", "/vms", &["Host: evil.example"], ""),
         expect![[r#"
@@ -761,8 +738,7 @@ fn no_web_page_reaches_the_api() {
 
 #[test]
 fn a_port_needs_an_upgrade_and_a_microvm() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     daemon.post("/vms", &body("once", "job", ""));
     daemon.until_job("once", "completed");
     assert_eq!(daemon.get("/vms/once/ports/80").status, 426);
@@ -784,8 +760,7 @@ fn a_port_needs_an_upgrade_and_a_microvm() {
 
 #[test]
 fn health_and_readiness_are_told() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     check(
         &daemon.get("/healthz"),
         expect![[r#"
@@ -834,8 +809,7 @@ fn check_fields(document: &Value, name: &str, value: &Value) {
 
 #[test]
 fn the_daemon_answers_as_its_document_says() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     let document = daemon.get("/openapi.json").json();
     let paths = document["paths"].as_object().expect("paths");
     assert_eq!(paths.len(), 13);
@@ -860,8 +834,7 @@ fn the_daemon_answers_as_its_document_says() {
 
 #[test]
 fn objects_have_the_fields_of_their_document() {
-    let home = Home::new();
-    let daemon = home.start(&[]);
+    let daemon = sim();
     let document = daemon.get("/openapi.json").json();
     daemon.post("/vms", &body("web", "service", r#","warm_pool":{"min":1}"#));
     let job = daemon.until_job("web", "running");

@@ -64,8 +64,6 @@ struct Vm {
     state: InstanceState,
     /// Grows whenever the timers of before are void.
     epoch: u64,
-    /// The host's revision since which it is as it is.
-    revision: u64,
 }
 
 impl SimHost {
@@ -120,14 +118,8 @@ impl Shared {
         self.state.lock().expect("no holder of this lock panics")
     }
 
-    /// A change of an instance is done: it has a new revision, and so has the host.
-    fn bump(&self, instance: &InstanceId) {
-        self.changes.send_modify(|revision| {
-            *revision += 1;
-            if let Some(vm) = self.state().vms.get_mut(instance) {
-                vm.revision = *revision;
-            }
-        });
+    fn bump(&self) {
+        self.changes.send_modify(|count| *count += 1);
     }
 
     fn exit(&self, instance: &InstanceId, end: End, stop_requested: bool) {
@@ -139,7 +131,7 @@ impl Shared {
             vm.epoch += 1;
         }
         drop(state);
-        self.bump(instance);
+        self.bump();
     }
 
     fn create(self: &Arc<Self>, create: Create) -> Result<(), HostError> {
@@ -158,12 +150,9 @@ impl Shared {
             Stage::Init => Phase::Held,
         };
         state.logs.entry(id.clone()).or_default();
-        state.vms.insert(
-            id.clone(),
-            Vm { create, state: InstanceState::Booting, epoch: 0, revision: 0 },
-        );
+        state.vms.insert(id.clone(), Vm { create, state: InstanceState::Booting, epoch: 0 });
         drop(state);
-        self.bump(&id);
+        self.bump();
         let shared = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(shared.config.boot).await;
@@ -196,7 +185,7 @@ impl Shared {
             }
         }
         drop(state);
-        self.bump(id);
+        self.bump();
     }
 
     fn tell(
@@ -219,7 +208,7 @@ impl Shared {
         if held && go {
             self.up(id, epoch, Phase::Running, told, &spec);
         }
-        self.bump(id);
+        self.bump();
         Ok(())
     }
 }
@@ -241,8 +230,7 @@ impl Host for SimHost {
         Box::pin(std::future::ready(images))
     }
 
-    fn observe(&self, since: Option<u64>) -> BoxFuture<'_, Result<Observation, HostError>> {
-        let revision = *self.shared.changes.borrow();
+    fn observe(&self) -> BoxFuture<'_, Result<Observation, HostError>> {
         let state = self.shared.state();
         let observed = if state.blind {
             Err(HostError::transient("the simulated host cannot be looked at"))
@@ -252,15 +240,8 @@ impl Host for SimHost {
                 hash: vm.create.hash,
                 state: vm.state.clone(),
             };
-            let changed =
-                state.vms.iter().filter(|(_, vm)| since.is_none_or(|at| vm.revision > at));
-            let instances = changed.map(|(id, vm)| (id.clone(), observed(vm))).collect();
-            Ok(Observation {
-                whole: since.is_none(),
-                revision,
-                instances,
-                unidentified: Vec::new(),
-            })
+            let instances = state.vms.iter().map(|(id, vm)| (id.clone(), observed(vm))).collect();
+            Ok(Observation { instances, unidentified: Vec::new() })
         };
         Box::pin(std::future::ready(observed))
     }

@@ -5,6 +5,7 @@ use serde_json::Value;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -24,6 +25,35 @@ pub(crate) struct Daemon {
     pub(crate) url: String,
     /// What it says on stdout.
     stdout: BufReader<std::process::ChildStdout>,
+}
+
+/// A running daemon with a home of its own.
+pub(crate) struct Sim {
+    daemon: Daemon,
+    pub(crate) home: Home,
+}
+
+/// Starts a daemon in a home of its own.
+pub(crate) fn sim() -> Sim {
+    let home = Home::new();
+    Sim { daemon: home.start(&[]), home }
+}
+
+impl Deref for Sim {
+    type Target = Daemon;
+
+    fn deref(&self) -> &Daemon {
+        &self.daemon
+    }
+}
+
+impl Sim {
+    /// A command that talks to this daemon.
+    pub(crate) fn hearth(&self, args: &[&str]) -> Command {
+        let mut command = self.home.hearth(args);
+        command.env("HEARTH_URL", &self.daemon.url);
+        command
+    }
 }
 
 /// An HTTP answer.

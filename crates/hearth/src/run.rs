@@ -1,0 +1,355 @@
+//! `hearth run`: a spec in flags.
+
+use crate::args::Lifecycle;
+use crate::output::Output;
+use crate::wait::{Goal, Limit, until};
+use crate::{exit, follow, span};
+use anyhow::{Context, bail};
+use clap::{Args as ClapArgs, ValueEnum};
+use hearth_api::{Client, CreateVm};
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RunArgs {
+    /// The job's id [default: one is made up]
+    #[arg(long, value_name = "JOB")]
+    name: Option<String>,
+    /// Its tenant [default: the job's id]
+    #[arg(long)]
+    tenant: Option<String>,
+    /// Root filesystem, a name in the images directory; not needed with --boot raw
+    #[arg(long, value_name = "IMAGE", required_unless_present = "boot")]
+    rootfs: Option<String>,
+    /// Kernel, a name in the images directory
+    #[arg(long, value_name = "IMAGE", default_value = "vmlinux")]
+    kernel: String,
+    /// Virtual CPUs
+    #[arg(long, visible_alias = "cpus", value_name = "N", default_value_t = 1)]
+    vcpu: u32,
+    /// Memory in MiB
+    #[arg(short, long, visible_alias = "memory", value_name = "MIB", default_value_t = 128)]
+    mem: u32,
+    /// Size of the scratch disk in MiB [default: 1024]
+    #[arg(long, value_name = "MIB")]
+    disk: Option<u32>,
+    /// An environment variable: KEY=VALUE, or KEY to pass this shell's on
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    env: Vec<String>,
+    /// A file of such lines; empty ones and those that begin with # are skipped
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// How long it should live
+    #[arg(long, value_enum, default_value_t = Lifecycle::Job)]
+    lifecycle: Lifecycle,
+    /// What boots
+    #[arg(long, value_enum)]
+    boot: Option<Boot>,
+    #[command(flatten)]
+    ready: ReadyArgs,
+    #[command(flatten)]
+    pool: PoolArgs,
+    /// How often a `job` that failed runs again
+    #[arg(long, value_name = "N")]
+    retries: Option<u32>,
+    /// How long a `job` may take, as in 30s or 5m [default: for ever]
+    #[arg(long, value_name = "TIME", value_parser = span::seconds)]
+    run_timeout: Option<u64>,
+    /// From the stop signal to SIGKILL [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = span::seconds)]
+    stop_timeout: Option<u64>,
+    /// A `job`: show its output, wait for its end and exit with its code; others: wait until it
+    /// runs and is ready
+    #[arg(short, long)]
+    wait: bool,
+    /// Don't wait, which is the default
+    #[arg(short, long, conflicts_with = "wait")]
+    detach: bool,
+    /// With --wait: give up after so long, as in 30s or 5m, and exit with 124; the job goes on
+    #[arg(long, value_name = "TIME", requires = "wait", value_parser = span::span)]
+    timeout: Option<Duration>,
+    /// Delete the `job` after its end
+    #[arg(long, requires = "wait")]
+    rm: bool,
+    /// Program and arguments
+    #[arg(trailing_var_arg = true, value_name = "CMD", required_unless_present = "boot")]
+    cmd: Vec<String>,
+}
+
+/// How the guest tells that it is ready; without any of these, running is ready.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Readiness and warm pool")]
+struct ReadyArgs {
+    /// Ready when this port answers an HTTP request for this path with 2xx or 3xx
+    #[arg(long, value_name = "PORT[/PATH]", group = "ready", value_parser = http_check)]
+    ready_http: Option<HttpCheck>,
+    /// Ready when this TCP port accepts a connection
+    #[arg(long, value_name = "PORT", group = "ready")]
+    ready_tcp: Option<u16>,
+    /// Ready when this command exits with 0; split at blanks
+    #[arg(long, value_name = "CMD", group = "ready")]
+    ready_exec: Option<String>,
+    /// Ready when the command says so, in the way of systemd's sd_notify
+    #[arg(long, group = "ready")]
+    ready_notify: bool,
+    /// How long it may take to be ready [default: 60s]
+    #[arg(long, value_name = "TIME", requires = "ready", value_parser = span::seconds)]
+    ready_timeout: Option<u64>,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Readiness and warm pool")]
+struct PoolArgs {
+    /// How many microVMs like this one to keep warm
+    #[arg(long, value_name = "N")]
+    warm_min: Option<u32>,
+    /// How many of them there may be [default: --warm-min]
+    #[arg(long, value_name = "N", requires = "warm_min")]
+    warm_max: Option<u32>,
+    /// How far they go: app (the command runs) or init (it is held back until the claim)
+    #[arg(long, value_enum, requires = "warm_min")]
+    warm_stage: Option<Stage>,
+}
+
+/// What boots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Boot {
+    /// The kernel with Hearth's init, which runs the command in the root filesystem
+    Init,
+    /// The kernel alone
+    Raw,
+}
+
+/// How far a warm microVM goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Stage {
+    /// The command runs and is ready
+    App,
+    /// The command is held back until the claim
+    Init,
+}
+
+/// A port, and the path that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct HttpCheck {
+    port: u16,
+    path: String,
+}
+
+fn http_check(text: &str) -> Result<HttpCheck, String> {
+    let slash = text.find('/').unwrap_or(text.len());
+    let (port, path) = text.split_at(slash);
+    match port.parse() {
+        Ok(port) => {
+            Ok(HttpCheck { port, path: if path.is_empty() { "/" } else { path }.to_owned() })
+        }
+        Err(_) => Err(format!("{port:?} is not a port; write 4000 or 4000/health")),
+    }
+}
+
+/// Creates the job, and sees to what `--wait` and `--rm` ask for. Returns the exit code.
+///
+/// # Errors
+/// Where the daemon cannot be asked or refuses, or the wait was in vain.
+pub(crate) async fn run_job(args: RunArgs, client: &Client, output: &Output) -> anyhow::Result<u8> {
+    let (wait, rm, is_job) = (args.wait, args.rm, args.lifecycle == Lifecycle::Job);
+    if rm && !is_job {
+        bail!("cannot delete what never ends: --rm goes with --lifecycle job alone");
+    }
+    let limit = Limit::new(args.timeout);
+    let (_, job) = client.create(&request(args)?).await?;
+    if !wait {
+        output.changed(&job);
+        return Ok(exit::DONE);
+    }
+    if !is_job {
+        if let Some(job) = until(&job.job_id, Goal::Running, limit, client, output).await? {
+            output.changed(&job);
+        }
+        return Ok(exit::DONE);
+    }
+    let code = follow::to_the_end(&job, limit, client, output).await?;
+    if rm {
+        client.delete(&job.job_id).await?;
+    }
+    Ok(code)
+}
+
+fn request(args: RunArgs) -> anyhow::Result<CreateVm> {
+    let mut spec = Map::new();
+    let mut set = |field: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            spec.insert(field.to_owned(), value);
+        }
+    };
+    let env = environment(&args.env_file, &args.env)?;
+    set("rootfs", args.rootfs.map(Value::from));
+    set("kernel", Some(args.kernel.into()));
+    set("cmd", Some(args.cmd).filter(|cmd| !cmd.is_empty()).map(Value::from));
+    set("env", Some(env).filter(|env| !env.is_empty()).map(Value::from));
+    set("resources", Some(json!({ "vcpu": args.vcpu, "mem_mb": args.mem })));
+    set("lifecycle", Some(args.lifecycle.as_str().into()));
+    set("boot", args.boot.map(word));
+    set("ready", ready(args.ready));
+    set("warm_pool", warm_pool(&args.pool));
+    set("retries", args.retries.map(Value::from));
+    set("timeout_s", args.run_timeout.map(Value::from));
+    set("stop_timeout_s", args.stop_timeout.map(Value::from));
+    set("disk_mb", args.disk.map(Value::from));
+    Ok(CreateVm { job_id: args.name, tenant: args.tenant, spec: spec.into() })
+}
+
+/// The word of a choice, which is the word on the wire.
+fn word(choice: impl ValueEnum) -> Value {
+    choice.to_possible_value().map_or(Value::Null, |value| value.get_name().into())
+}
+
+fn ready(args: ReadyArgs) -> Option<Value> {
+    let ReadyArgs { ready_http, ready_tcp, ready_exec, ready_notify, ready_timeout } = args;
+    let mut ready = match (ready_http, ready_tcp, ready_exec) {
+        (Some(HttpCheck { port, path }), ..) => json!({ "http": { "port": port, "path": path } }),
+        (_, Some(port), _) => json!({ "tcp": { "port": port } }),
+        (.., Some(cmd)) => json!({ "exec": cmd.split_whitespace().collect::<Vec<_>>() }),
+        _ if ready_notify => json!({ "notify": true }),
+        _ => return None,
+    };
+    if let Some(seconds) = ready_timeout {
+        ready["timeout_s"] = seconds.into();
+    }
+    Some(ready)
+}
+
+fn warm_pool(args: &PoolArgs) -> Option<Value> {
+    let mut pool = json!({ "min": args.warm_min? });
+    if let Some(max) = args.warm_max {
+        pool["max"] = max.into();
+    }
+    if let Some(stage) = args.warm_stage {
+        pool["stage"] = word(stage);
+    }
+    Some(pool)
+}
+
+/// The variables of the files, then those of the flags, which win.
+fn environment(files: &[PathBuf], variables: &[String]) -> anyhow::Result<Map<String, Value>> {
+    let mut env = Map::new();
+    for file in files {
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read the variables in {}", file.display()))?;
+        for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let (key, value) = variable(line)?;
+            env.insert(key, value);
+        }
+    }
+    for text in variables {
+        let (key, value) = variable(text)?;
+        env.insert(key, value);
+    }
+    Ok(env)
+}
+
+fn variable(text: &str) -> anyhow::Result<(String, Value)> {
+    let (key, value) = match text.split_once('=') {
+        Some((key, value)) => (key, value.to_owned()),
+        None => match std::env::var(text) {
+            Ok(value) => (text, value),
+            Err(_) => bail!("cannot pass {text} on: it is not set here; write {text}=VALUE"),
+        },
+    };
+    Ok((key.to_owned(), value.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{RunArgs, request};
+    use clap::Parser;
+    use expect_test::{Expect, expect};
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    fn check(args: &str, expected: Expect) {
+        let line = Line::try_parse_from(format!("run {args}").split(' ')).expect(args);
+        let body = request(line.run).expect("a request");
+        expected.assert_eq(&format!("{:#}", body.spec));
+    }
+
+    #[test]
+    fn every_field_of_a_spec_is_a_flag() {
+        check(
+            "--rootfs r --kernel k --vcpu 2 -m 256 --disk 64 -e A=1 -e B=x=y --lifecycle service \
+             --ready-http 80/health --ready-timeout 5 --warm-min 1 --warm-max 3 --warm-stage init \
+             --retries 0 --run-timeout 1m --stop-timeout 3s --boot init /app -x --wait",
+            expect![[r#"
+                {
+                  "rootfs": "r",
+                  "kernel": "k",
+                  "cmd": [
+                    "/app",
+                    "-x",
+                    "--wait"
+                  ],
+                  "env": {
+                    "A": "1",
+                    "B": "x=y"
+                  },
+                  "resources": {
+                    "vcpu": 2,
+                    "mem_mb": 256
+                  },
+                  "lifecycle": "service",
+                  "boot": "init",
+                  "ready": {
+                    "http": {
+                      "port": 80,
+                      "path": "/health"
+                    },
+                    "timeout_s": 5
+                  },
+                  "warm_pool": {
+                    "min": 1,
+                    "max": 3,
+                    "stage": "init"
+                  },
+                  "retries": 0,
+                  "timeout_s": 60,
+                  "stop_timeout_s": 3,
+                  "disk_mb": 64
+                }"#]],
+        );
+    }
+
+    #[test]
+    fn what_is_not_said_is_left_to_the_daemon() {
+        check(
+            "--boot raw",
+            expect![[r#"
+                {
+                  "kernel": "vmlinux",
+                  "resources": {
+                    "vcpu": 1,
+                    "mem_mb": 128
+                  },
+                  "lifecycle": "job",
+                  "boot": "raw"
+                }"#]],
+        );
+    }
+
+    #[test]
+    fn the_other_ready_checks_have_their_flags() {
+        for (flag, expected) in [
+            ("--ready-tcp=80", r#"{"tcp":{"port":80}}"#),
+            ("--ready-exec=/check", r#"{"exec":["/check"]}"#),
+            ("--ready-notify", r#"{"notify":true}"#),
+            ("--ready-http=80", r#"{"http":{"port":80,"path":"/"}}"#),
+        ] {
+            let line = Line::try_parse_from(["run", "--rootfs", "r", flag, "/app"]).expect(flag);
+            assert_eq!(request(line.run).expect("a request").spec["ready"].to_string(), expected);
+        }
+    }
+}

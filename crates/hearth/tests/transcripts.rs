@@ -1,0 +1,44 @@
+//! What every command prints, word for word: the files in `cmd` against a real daemon over a
+//! simulated host. `TRYCMD=overwrite cargo test -p hearth --test transcripts` writes them anew.
+
+mod support;
+
+use support::{DEADLINE, Sim, body, sim};
+
+/// Plays a transcript. `[..]` in it stands for what differs from run to run.
+fn play(name: &str, sim: &Sim) {
+    let cases = trycmd::TestCases::new();
+    cases
+        .env("HEARTH_URL", &sim.url)
+        .env("COLUMNS", "100")
+        .env("NO_COLOR", "")
+        .env("CLICOLOR_FORCE", "")
+        .timeout(DEADLINE)
+        .case(format!("tests/cmd/{name}.trycmd"));
+    cases.insert_var("[URL]", sim.url.clone()).expect("a variable");
+    cases.run();
+}
+
+#[test]
+fn every_command_explains_itself() {
+    play("help", &sim());
+}
+
+#[test]
+fn jobs_are_run_waited_for_shown_and_removed() {
+    play("jobs", &sim());
+}
+
+#[test]
+fn programs_get_json_and_yaml_and_colours_come_when_asked_for() {
+    let sim = sim();
+    sim.post("/vms", &body("web", "service", r#","warm_pool":{"min":1}"#));
+    sim.until_job("web", "running");
+    sim.until_warm(1);
+    play("formats", &sim);
+}
+
+#[test]
+fn errors_name_the_cause_and_the_mend() {
+    play("errors", &sim());
+}
