@@ -5,18 +5,26 @@
 CACHE := $(or $(HEARTH_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME)/hearth,$(HOME)/.cache/hearth))
 export CARGO_TARGET_DIR ?= $(CACHE)/target/$(shell printf %s '$(CURDIR)' | cksum | cut -d' ' -f1)
 
+# cargo builds the build tool without a word; the first time that takes a while.
+SAY_FIRST = @[ -x "$$CARGO_TARGET_DIR/debug/xtask" ] || \
+	echo "make $@: building the build tool (once, about half a minute)"
+
 .PHONY: help run down test lab-shell
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
 run: ## Serve config/desired_vms.exs on 127.0.0.1:8088; Ctrl-C leaves the microVMs running
+	$(SAY_FIRST)
 	@cargo xtask run
 
 down: ## End the daemon, its microVMs and what it keeps about them
+	$(SAY_FIRST)
 	@cargo xtask down
 
 test: ## Run every check and every test, those with real guests included
+	$(SAY_FIRST)
 	@cargo xtask ci
 
 lab-shell: ## Open a shell where KVM boots Linux
+	$(SAY_FIRST)
 	@cargo xtask lab shell
