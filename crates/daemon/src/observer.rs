@@ -1,5 +1,5 @@
-//! Looks at the host: when it hints at a change, and every second. A look that fails is logged and
-//! skipped, since not seeing is not seeing nothing.
+//! Looks at the host: when it hints at a change, at what has changed; and every second at everything.
+//! A look that fails is logged and skipped, since not seeing is not seeing nothing.
 
 use crate::core::Intake;
 use crate::stop::Stop;
@@ -8,7 +8,7 @@ use hearth_engine::Input;
 use hearth_host::Host;
 use std::sync::Arc;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// Looks until `stop` turns true. `seen` turns true once a look has been handed in.
 pub(crate) async fn run(
@@ -19,19 +19,33 @@ pub(crate) async fn run(
 ) {
     let mut changes = host.changes();
     let mut blind = false;
+    // `None` until the first look, and after one that failed: the next is a whole one.
+    let mut since = None;
+    let mut whole_at = Instant::now();
     loop {
         changes.borrow_and_update();
         let began = clock::mono();
         let deadline = limits::OBSERVE_DEADLINE * host.facts().time_factor.max(1);
-        let trouble = match timeout(deadline, host.observe()).await {
+        since = since.filter(|_| Instant::now() < whole_at);
+        let look = Instant::now();
+        let trouble = match timeout(deadline, host.observe(since)).await {
             Ok(Ok(observation)) => {
+                let whole = observation.whole;
+                since = Some(observation.revision);
                 intake.tell(Input::Observed { began, observation }).await;
-                seen.send_replace(true);
+                if whole {
+                    let rest = look.elapsed() * limits::OBSERVE_REST_FACTOR;
+                    whole_at = Instant::now() + rest.max(limits::OBSERVE_EVERY);
+                    seen.send_replace(true);
+                }
                 None
             }
             Ok(Err(error)) => Some(error.sentence()),
             Err(_) => Some(format!("it took more than {} s", deadline.as_secs())),
         };
+        if trouble.is_some() {
+            (since, whole_at) = (None, Instant::now() + limits::OBSERVE_EVERY);
+        }
         match trouble {
             Some(cause) if !blind => {
                 blind = true;
@@ -48,7 +62,12 @@ pub(crate) async fn run(
         }
         let next = async {
             sleep(limits::OBSERVE_GAP_MIN).await;
-            let _ = timeout(limits::OBSERVE_EVERY, changes.changed()).await;
+            tokio::select! {
+                // Both arms are cancel safe.
+                biased;
+                _ = changes.changed() => {}
+                () = sleep_until(whole_at) => {}
+            }
         };
         tokio::select! {
             // Both arms are cancel safe.

@@ -9,18 +9,20 @@ use hearth_planner::{STREAK_ENDS_AFTER, Verdict, verdict};
 impl Engine {
     /// Takes in a look at the host that began at `began`.
     pub(crate) fn absorb(&mut self, now: &Now, began: Mono, observation: Observation) {
-        self.observed = true;
-        let known: Vec<InstanceId> = self.instances.keys().cloned().collect();
-        for id in known {
-            match observation.instances.get(&id) {
-                Some(observed) => self.see(now, &id, observed.state.clone()),
-                None => self.missing(now, began, &id),
-            }
+        let Observation { instances, whole, unidentified, .. } = observation;
+        if whole {
+            self.observed = true;
+            let known = self.fleet.instances().keys();
+            let missing: Vec<InstanceId> =
+                known.filter(|id| !instances.contains_key(*id)).cloned().collect();
+            missing.iter().for_each(|id| self.missing(now, began, id));
+            self.unidentified = unidentified;
         }
-        self.unidentified = observation.unidentified;
-        for id in observation.instances.keys().filter(|id| !self.instances.contains_key(*id)) {
-            // Its row may have been removed after the look began.
-            if self.settled.get(id).is_none_or(|settled| *settled < began) {
+        for (id, observed) in instances {
+            if self.fleet.instance(&id).is_some() {
+                self.see(now, &id, observed.state);
+            } else if whole && self.settled.get(&id).is_none_or(|settled| *settled < began) {
+                // Otherwise its row was removed after the look began.
                 self.unidentified.push(format!(
                     "instance {id} is on the host and not in the database; it is left alone"
                 ));
@@ -30,7 +32,7 @@ impl Engine {
 
     /// An instance that the host has nothing of.
     fn missing(&mut self, now: &Now, began: Mono, id: &InstanceId) {
-        let instance = &self.instances[id];
+        let Some(instance) = self.fleet.instance(id) else { return };
         let stale = self.settled.get(id).is_some_and(|settled| *settled >= began);
         if instance.busy || stale || instance.exit().is_some() {
             return;
@@ -41,7 +43,7 @@ impl Engine {
 
     /// Records what an instance does. An end is recorded once, with what it means for its job.
     pub(crate) fn see(&mut self, now: &Now, id: &InstanceId, state: InstanceState) {
-        let Some(instance) = self.instances.get_mut(id) else { return };
+        let Some(instance) = self.fleet.instance(id) else { return };
         if instance.exit().is_some() || instance.state.as_ref() == Some(&state) {
             return;
         }
@@ -54,34 +56,33 @@ impl Engine {
         if let InstanceState::Exited(exit) = &state {
             let exit = exit.clone();
             self.ended(now, id, &exit);
-            if let Some(instance) = self.instances.get_mut(id) {
-                instance.state = Some(state);
-            }
+            self.fleet.change_instance(id, |instance| instance.state = Some(state));
             self.touch_instance(id);
             return;
         }
         let runs = matches!(state, InstanceState::Up { phase: Phase::Running, .. });
-        instance.state = Some(state);
-        let mut changed = false;
-        if runs && instance.running_since.is_none() {
-            instance.running_since = Some(now.mono);
-            changed = true;
-        }
-        let serving = match &instance.assignment {
-            Assignment::Job { run, .. } => instance.serves(*run),
-            Assignment::Pool(_) => instance.is_warm(),
-        };
-        if serving && instance.ready_since.is_none() {
-            instance.ready_since = Some(now.mono);
-            changed = true;
-        }
-        if changed {
+        let since_when = self.fleet.change_instance(id, |instance| {
+            instance.state = Some(state);
+            let before = (instance.running_since, instance.ready_since);
+            if runs {
+                instance.running_since.get_or_insert(now.mono);
+            }
+            let serving = match &instance.assignment {
+                Assignment::Job { run, .. } => instance.serves(*run),
+                Assignment::Pool(_) => instance.is_warm(),
+            };
+            if serving {
+                instance.ready_since.get_or_insert(now.mono);
+            }
+            before != (instance.running_since, instance.ready_since)
+        });
+        if since_when == Some(true) {
             self.touch_instance(id);
         }
     }
 
     fn ended(&mut self, now: &Now, id: &InstanceId, exit: &Exit) {
-        let instance = self.instances[id].clone();
+        let Some(instance) = self.fleet.instance(id).cloned() else { return };
         let (job_id, run) = serves(&instance.assignment);
         let message = format!("{} ended: {}", instance.display_id(), exit.end);
         self.event(now, job_id.as_ref(), Some(id), run, "exited", message);
@@ -98,7 +99,7 @@ impl Engine {
                 }
             }
             Assignment::Job { job: of, .. } => {
-                let Some(job) = self.jobs.get(of) else { return };
+                let Some(job) = self.fleet.job(of) else { return };
                 let verdict = verdict(job, &instance, exit, now.mono);
                 if let (End::Code(code), true) = (&exit.end, run == Some(job.run)) {
                     self.notes.entry(of.clone()).or_default().exit_code = Some(*code);
@@ -108,11 +109,11 @@ impl Engine {
                     Verdict::Nothing => {}
                     Verdict::Over(outcome) => self.over(of, outcome),
                     Verdict::Again { failures, not_before, reason } => {
-                        if let Some(job) = self.jobs.get_mut(of) {
+                        self.fleet.change_job(of, |job| {
                             job.failures = failures;
                             job.not_before = Some(not_before);
                             job.last_failure = Some(reason);
-                        }
+                        });
                     }
                 }
             }

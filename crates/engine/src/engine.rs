@@ -1,12 +1,15 @@
 //! The engine's state and its step.
 
+use crate::agenda::Agenda;
 use crate::guard;
 use crate::input::{ActionId, Effect, Event, Input, JobView, Now, Refusal, Reply, RequestId};
 use crate::random::Random;
 use crate::row::{InstanceRow, JobNotes, JobRow};
 use crate::store::{AppliedEntry, Changes, Loaded, Store, StoreError, Used};
-use hearth_model::{Action, Generation, Instance, InstanceId, Job, JobId, Mono, PoolKey};
-use hearth_planner::{Capacity, Limits, PoolHealth, Scope, Waiting, World, check, plan, status};
+use hearth_model::{Action, Generation, InstanceId, JobId, Mono, PoolKey};
+use hearth_planner::{
+    Capacity, Fleet, Limits, PoolHealth, Scope, Subject, World, check, plan, status,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,9 +33,10 @@ pub struct Engine {
     pub(crate) store: Store,
     pub(crate) config: Config,
     pub(crate) random: Random,
-    pub(crate) jobs: BTreeMap<JobId, Job>,
+    pub(crate) fleet: Fleet,
     pub(crate) notes: BTreeMap<JobId, JobNotes>,
-    pub(crate) instances: BTreeMap<InstanceId, Instance>,
+    /// Instances that are gone and whose logs are kept, so that no other gets their name.
+    pub(crate) past: BTreeSet<InstanceId>,
     /// Instances whose creation was seen to be done.
     pub(crate) started: BTreeSet<InstanceId>,
     /// When the last action on an instance was over: older looks say nothing of its absence.
@@ -44,7 +48,8 @@ pub struct Engine {
     pub(crate) pools: BTreeMap<PoolKey, PoolHealth>,
     pub(crate) actions: BTreeMap<ActionId, Action>,
     pub(crate) resolving: BTreeSet<JobId>,
-    pub(crate) waiting: BTreeMap<JobId, Waiting>,
+    /// What the plans so far expect, and when each is due again.
+    pub(crate) agenda: Agenda,
     pub(crate) unidentified: Vec<String>,
     /// Whether the host was ever looked at. Before that nothing is done to it.
     pub(crate) observed: bool,
@@ -87,9 +92,9 @@ impl Engine {
             random: Random::new(config.seed),
             store,
             config,
-            jobs: loaded.jobs,
+            fleet: Fleet::default(),
+            past: past(&loaded.notes),
             notes: loaded.notes,
-            instances: BTreeMap::new(),
             started: BTreeSet::new(),
             settled: BTreeMap::new(),
             resting: BTreeMap::new(),
@@ -98,18 +103,19 @@ impl Engine {
             pools: BTreeMap::new(),
             actions: BTreeMap::new(),
             resolving: BTreeSet::new(),
-            waiting: BTreeMap::new(),
+            agenda: Agenda::default(),
             unidentified: Vec::new(),
             observed: false,
             next_action: 1,
             next_event: loaded.last_event + 1,
             dirty: Dirty { boot_id: rebooted, ..Dirty::default() },
         };
+        loaded.jobs.into_values().for_each(|job| engine.fleet.insert_job(job));
         for (id, (instance, started)) in loaded.instances {
             if started {
-                engine.started.insert(id.clone());
+                engine.started.insert(id);
             }
-            engine.instances.insert(id, instance);
+            engine.fleet.insert_instance(instance);
         }
         Ok(engine)
     }
@@ -147,7 +153,9 @@ impl Engine {
         self.rested(now.mono);
         let wake_at = self.reconcile(now, &mut turn);
         let wake_at = wake_at.into_iter().chain(self.resting.values().copied()).min();
-        self.note_statuses(now);
+        // What the plan's own steps have touched is planned in the next step, and shown now.
+        let touched = self.fleet.touched().jobs.clone();
+        self.note_statuses(now, &touched);
         match self.commit() {
             Ok(events) => {
                 let mut effects = turn.effects;
@@ -167,45 +175,69 @@ impl Engine {
     fn rested(&mut self, now: Mono) {
         let due = self.resting.extract_if(.., |_, at| *at <= now);
         for (id, _) in due {
-            if let Some(instance) = self.instances.get_mut(&id) {
-                instance.busy = false;
-            }
+            self.fleet.change_instance(&id, |instance| instance.busy = false);
         }
     }
 
-    /// Plans once and carries the plan out. Returns when to plan again: at once after a step that
-    /// needed no host, such as a claim, since the next plan has more to do.
+    /// Plans for whom it may make a difference, and at the resync for all; carries the plan out.
+    /// Returns when to plan again: at once after a step that needed no host, such as a claim, since
+    /// the next plan has more to do.
     fn reconcile(&mut self, now: &Now, turn: &mut Turn) -> Option<Mono> {
         if !self.observed {
             return None;
         }
+        for subject in self.agenda.due(now.mono) {
+            self.fleet.touch(subject);
+        }
+        let touched = self.fleet.take_touched();
+        let resync = self.agenda.is_resync_due(now.mono);
+        if touched.is_empty() && !resync {
+            return self.agenda.next();
+        }
         let world = self.world(now.mono);
-        let plan = plan(&world, &Scope::All);
+        let scope = match resync {
+            true => Scope::All,
+            false => Scope::Some {
+                jobs: &touched.jobs,
+                pools: &touched.pools,
+                queue: self.agenda.queue(),
+            },
+        };
+        let plan = plan(&world, scope);
         if let Err(violation) = check(&world, &plan) {
             panic!("the plan breaks an invariant: {}", violation.0);
         }
-        self.waiting = plan.waiting;
+        if resync {
+            self.agenda.begin_anew(now.mono);
+        }
+        let mut planned = touched.jobs;
+        for (subject, outlook) in plan.outlooks {
+            if let Subject::Job(id) = &subject {
+                planned.insert(id.clone());
+            }
+            self.agenda.note(subject, outlook);
+        }
         let again = self.carry_out(now, plan.steps, turn);
-        if again { Some(now.mono.after(Duration::from_millis(1))) } else { plan.wake_at }
+        self.note_statuses(now, &planned);
+        if again { Some(now.mono.after(Duration::from_millis(1))) } else { self.agenda.next() }
     }
 
     pub(crate) fn world(&self, now: Mono) -> World<'_> {
         World {
             now,
-            jobs: &self.jobs,
-            instances: &self.instances,
+            fleet: &self.fleet,
             pools: &self.pools,
             capacity: self.config.capacity,
             limits: self.config.limits,
         }
     }
 
-    /// Records how each job stands, with an event for each that stands differently.
-    fn note_statuses(&mut self, now: &Now) {
+    /// Records how these jobs stand, with an event for each that stands differently.
+    fn note_statuses(&mut self, now: &Now, ids: &BTreeSet<JobId>) {
         let world = self.world(now.mono);
         let mut changed = Vec::new();
-        for job in self.jobs.values() {
-            let stands = status(&world, job, self.waiting.get(&job.id));
+        for job in ids.iter().filter_map(|id| self.fleet.job(id)) {
+            let stands = status(&world, job, self.agenda.waiting(&job.id));
             let known = self.notes.get(&job.id);
             let same = known.is_some_and(|known| known.status == stands.status.as_str());
             if !same || known.is_some_and(|known| known.reason != stands.reason) {
@@ -278,9 +310,7 @@ impl Engine {
     pub(crate) fn action(&mut self, turn: &mut Turn, action: Action) {
         let id = ActionId(self.next_action);
         self.next_action += 1;
-        if let Some(instance) = self.instances.get_mut(action.instance()) {
-            instance.busy = true;
-        }
+        self.fleet.change_instance(action.instance(), |instance| instance.busy = true);
         self.actions.insert(id, action.clone());
         turn.effects.push(Effect::Apply(id, action));
     }
@@ -288,11 +318,11 @@ impl Engine {
     fn commit(&mut self) -> Result<Vec<Event>, StoreError> {
         let dirty = &self.dirty;
         let job_row = |id: &JobId| {
-            let job = self.jobs.get(id)?;
+            let job = self.fleet.job(id)?;
             Some(JobRow::of(job, self.notes.get(id)?))
         };
         let instance_row = |id: &InstanceId| {
-            let instance = self.instances.get(id)?;
+            let instance = self.fleet.instance(id)?;
             Some(InstanceRow::of(instance, self.started.contains(id)))
         };
         let changes = Changes {
@@ -335,22 +365,24 @@ impl Engine {
             Ok(loaded) => loaded,
             Err(error) => panic!("cannot read the database after a failed write: {error}"),
         };
-        let before = std::mem::take(&mut self.instances);
-        self.jobs = loaded.jobs;
+        let before = std::mem::take(&mut self.fleet);
+        self.agenda = Agenda::default();
+        self.past = past(&loaded.notes);
         self.notes = loaded.notes;
         self.tombstones = loaded.tombstones;
         self.entries = loaded.entries;
         self.started.clear();
+        loaded.jobs.into_values().for_each(|job| self.fleet.insert_job(job));
         for (id, (mut instance, started)) in loaded.instances {
-            if started {
-                self.started.insert(id.clone());
-            }
             instance.busy = self.resting.contains_key(&id)
                 || self.actions.values().any(|action| *action.instance() == id);
             if instance.state.is_none() {
-                instance.state = before.get(&id).and_then(|known| known.state.clone());
+                instance.state = before.instance(&id).and_then(|known| known.state.clone());
             }
-            self.instances.insert(id, instance);
+            if started {
+                self.started.insert(id);
+            }
+            self.fleet.insert_instance(instance);
         }
         self.resolving.clear();
         let mut effects: Vec<Effect> = turn
@@ -370,8 +402,14 @@ impl Engine {
 
     pub(crate) fn view_of(&self, now: &Now, id: &JobId) -> Option<JobView> {
         let world = self.world(now.mono);
-        self.jobs.get(id).map(|job| self.view(&world, job, now))
+        self.fleet.job(id).map(|job| self.view(&world, job, now))
     }
+}
+
+/// The instances whose logs are kept.
+fn past(notes: &BTreeMap<JobId, JobNotes>) -> BTreeSet<InstanceId> {
+    let names = notes.values().flat_map(|notes| &notes.past);
+    names.filter_map(|name| InstanceId::parse(name).ok()).collect()
 }
 
 /// After a reboot of the host its clock began anew: what was waited for is over.

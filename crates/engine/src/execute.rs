@@ -5,10 +5,9 @@ use crate::input::{ActionId, Effect, Now};
 use hearth_host::HostError;
 use hearth_model::{
     Action, Assignment, Create, End, Exit, Generation, Identity, Instance, InstanceId,
-    InstanceState, Job, JobId, Mono, Outcome, Owner, PoolKey, Resolution, Slot,
+    InstanceState, Job, JobId, Lifecycle, Mono, Outcome, Owner, PoolKey, Resolution, Slot,
 };
 use hearth_planner::{Step, Target, backoff};
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How many ended instances of a job are remembered, for their logs.
@@ -47,13 +46,15 @@ impl Engine {
     }
 
     pub(crate) fn claim(&mut self, now: &Now, instance: &InstanceId, job: &JobId) {
-        let run = self.jobs[job].run;
-        let Some(claimed) = self.instances.get_mut(instance) else { return };
-        if let Assignment::Pool(key) = &claimed.assignment {
-            self.pools.remove(key);
+        let Some(run) = self.fleet.job(job).map(|job| job.run) else { return };
+        let claim = Assignment::Job { job: job.clone(), run, claimed_at: Some(now.mono) };
+        let from = self.fleet.change_instance(instance, |claimed| {
+            claimed.ready_since = None;
+            std::mem::replace(&mut claimed.assignment, claim)
+        });
+        if let Some(Assignment::Pool(key)) = from {
+            self.pools.remove(&key);
         }
-        claimed.assignment = Assignment::Job { job: job.clone(), run, claimed_at: Some(now.mono) };
-        claimed.ready_since = None;
         self.touch_instance(instance);
         let message = format!("{} claimed from the pool", instance.vm_id());
         self.event(now, Some(job), Some(instance), Some(run), "claimed", message);
@@ -61,10 +62,8 @@ impl Engine {
 
     fn create(&mut self, now: &Now, target: Target, turn: &mut Turn) {
         let job = match &target {
-            Target::Job(id) => self.jobs.get(id),
-            Target::Pool(key) => {
-                self.jobs.values().find(|job| job.pool_key().as_ref() == Some(key))
-            }
+            Target::Job(id) => self.fleet.job(id),
+            Target::Pool(key) => self.fleet.job_of_pool(key),
         };
         let Some(job) = job.cloned() else { return };
         let Resolution::Known { images, hash } = job.resolution else { return };
@@ -94,41 +93,36 @@ impl Engine {
         };
         let message = format!("creating {}", instance.display_id());
         let serves = instance.job().cloned();
-        self.instances.insert(id.clone(), instance);
+        self.fleet.insert_instance(instance);
         self.touch_instance(&id);
         self.event(now, serves.as_ref(), Some(&id), Some(job.run), "creating", message);
         let create = Create { instance: id, slot, spec: job.spec, images, hash, stage, owner };
         self.action(turn, Action::Create(Box::new(create)));
     }
 
-    /// A suffix that was never used, as far as is known, and the lowest free slot.
+    /// A suffix that no instance has whose logs may still be there, and the lowest free slot.
     fn fresh(&mut self) -> (InstanceId, Slot) {
         let id = loop {
             let id = self.random.instance();
-            let past = |id: &InstanceId| {
-                self.notes.values().any(|notes| notes.past.iter().any(|past| past == id.as_str()))
-            };
-            if !self.instances.contains_key(&id) && !past(&id) {
+            if self.fleet.instance(&id).is_none() && !self.past.contains(&id) {
                 break id;
             }
         };
-        let taken: BTreeSet<Slot> = self.instances.values().map(|instance| instance.slot).collect();
-        let slot = (0..).map(Slot).find(|slot| !taken.contains(slot)).expect("slots are endless");
-        (id, slot)
+        (id, self.fleet.free_slot())
     }
 
     fn tell(&mut self, instance: &InstanceId, go: bool, turn: &mut Turn) {
-        let job = self.instances[instance].job().and_then(|job| self.jobs.get(job));
-        let Some(identity) = job.map(identity) else { return };
+        let job = self.fleet.instance(instance).and_then(Instance::job);
+        let Some(identity) = job.and_then(|job| self.fleet.job(job)).map(identity) else { return };
         self.action(turn, Action::Tell { instance: instance.clone(), identity, go });
     }
 
     fn stop(&mut self, now: &Now, id: &InstanceId, reason: String, failed: bool, turn: &mut Turn) {
-        let Some(instance) = self.instances.get_mut(id) else { return };
+        let Some(instance) = self.fleet.instance(id) else { return };
         let timeout_s = instance.spec.stop_timeout_s;
         if instance.stopping.is_none() {
-            instance.stopping = Some(reason.clone());
             let assignment = instance.assignment.clone();
+            self.fleet.change_instance(id, |instance| instance.stopping = Some(reason.clone()));
             let (job, run) = serves(&assignment);
             self.touch_instance(id);
             self.event(now, job.as_ref(), Some(id), run, "stopping", format!("stopping: {reason}"));
@@ -144,26 +138,26 @@ impl Engine {
 
     /// An instance of this job was not up or ready in its time.
     fn failed(&mut self, now: Mono, id: &JobId, reason: String) {
-        let Some(job) = self.jobs.get_mut(id) else { return };
-        job.failures += 1;
-        job.not_before = Some(now.after(backoff(job.failures)));
-        job.last_failure = Some(reason.clone());
-        let over =
-            job.spec.lifecycle == hearth_model::Lifecycle::Job && job.failures > job.spec.retries;
+        let over = self.fleet.change_job(id, |job| {
+            job.failures += 1;
+            job.not_before = Some(now.after(backoff(job.failures)));
+            job.last_failure = Some(reason.clone());
+            job.spec.lifecycle == Lifecycle::Job && job.failures > job.spec.retries
+        });
         self.touch_job(id);
-        if over {
+        if over == Some(true) {
             self.over(id, Outcome::Failed(reason));
         }
     }
 
     pub(crate) fn over(&mut self, id: &JobId, outcome: Outcome) {
-        if let Some(job) = self.jobs.get_mut(id) {
+        self.fleet.change_job(id, |job| {
             if let Outcome::Failed(reason) = &outcome {
                 job.last_failure = Some(reason.clone());
             }
             job.outcome = Some(outcome);
-            self.touch_job(id);
-        }
+        });
+        self.touch_job(id);
     }
 
     pub(crate) fn pool_failed(&mut self, now: Mono, key: PoolKey, reason: String) {
@@ -174,8 +168,8 @@ impl Engine {
     }
 
     fn resolve(&mut self, id: &JobId, turn: &mut Turn) {
+        let Some(job) = self.fleet.job(id) else { return };
         if self.resolving.insert(id.clone()) {
-            let job = &self.jobs[id];
             turn.effects.push(Effect::Resolve(id.clone(), job.run, job.spec.clone()));
         }
     }
@@ -189,26 +183,29 @@ impl Engine {
         resolution: Resolution,
     ) {
         self.resolving.remove(id);
-        let Some(job) = self.jobs.get_mut(id).filter(|job| job.run == run) else { return };
-        if let Resolution::Failed(_) = &resolution {
-            job.failures += 1;
-            // The first look was the POST's own; from then on the back-off runs.
-            job.not_before = Some(now.mono.after(backoff(job.failures + 1)));
-        } else {
-            job.failures = 0;
-            job.not_before = None;
+        if self.fleet.job(id).is_none_or(|job| job.run != run) {
+            return;
         }
-        job.resolution = resolution;
+        self.fleet.change_job(id, |job| {
+            if let Resolution::Failed(_) = &resolution {
+                job.failures += 1;
+                // The first look was the POST's own; from then on the back-off runs.
+                job.not_before = Some(now.mono.after(backoff(job.failures + 1)));
+            } else {
+                job.failures = 0;
+                job.not_before = None;
+            }
+            job.resolution = resolution;
+        });
         self.touch_job(id);
     }
 
     /// A job of which nothing is left: its row becomes a tombstone, its logs go.
     pub(crate) fn forget(&mut self, now: &Now, id: &JobId, turn: &mut Turn) {
-        let Some(job) = self.jobs.remove(id) else { return };
+        let Some(job) = self.fleet.remove_job(id) else { return };
         let notes = self.notes.remove(id).unwrap_or_default();
-        self.waiting.remove(id);
         for past in notes.past.iter().filter_map(|past| InstanceId::parse(past).ok()) {
-            self.action(turn, Action::DropLogs { instance: past });
+            self.drop_logs(past, turn);
         }
         self.tombstones.insert(id.clone(), job.generation);
         self.touch_job(id);
@@ -227,9 +224,7 @@ impl Engine {
         let Some(action) = self.actions.remove(&id) else { return };
         let instance = action.instance().clone();
         self.settled.insert(instance.clone(), now.mono);
-        if let Some(known) = self.instances.get_mut(&instance) {
-            known.busy = false;
-        }
+        self.fleet.change_instance(&instance, |known| known.busy = false);
         let Err(error) = result else {
             match action {
                 Action::Create(_) => {
@@ -242,13 +237,12 @@ impl Engine {
             return;
         };
         if !matches!(action, Action::Create(_))
-            && let Some(known) = self.instances.get_mut(&instance)
+            && self.fleet.change_instance(&instance, |known| known.busy = true).is_some()
         {
-            known.busy = true;
             self.resting.insert(instance.clone(), now.mono.after(RETRY_AFTER));
         }
         let (sentence, transient) = (error.sentence(), error.is_transient());
-        let known = self.instances.get(&instance).map(|known| known.assignment.clone());
+        let known = self.fleet.instance(&instance).map(|known| known.assignment.clone());
         let (job, run) = known.as_ref().map_or((None, None), serves);
         let message = format!("cannot {}: {sentence}", action.name());
         self.event(now, job.as_ref(), Some(&instance), run, "error", message);
@@ -261,15 +255,16 @@ impl Engine {
 
     /// What an instance left is gone; its logs stay while its job remembers it.
     fn removed(&mut self, id: &InstanceId, turn: &mut Turn) {
-        let Some(instance) = self.instances.remove(id) else { return };
+        let Some(instance) = self.fleet.remove_instance(id) else { return };
         self.started.remove(id);
         self.settled.remove(id);
         self.touch_instance(id);
         let mut drop = Vec::new();
-        match instance.job().filter(|job| self.jobs.contains_key(job)).cloned() {
+        match instance.job().filter(|job| self.fleet.job(job).is_some()).cloned() {
             Some(job) => {
                 let notes = self.notes.entry(job.clone()).or_default();
                 notes.past.push(id.to_string());
+                self.past.insert(id.clone());
                 while notes.past.len() > PAST_INSTANCES_MAX {
                     drop.push(notes.past.remove(0));
                 }
@@ -278,8 +273,13 @@ impl Engine {
             None => drop.push(id.to_string()),
         }
         for past in drop.iter().filter_map(|past| InstanceId::parse(past).ok()) {
-            self.action(turn, Action::DropLogs { instance: past });
+            self.drop_logs(past, turn);
         }
+    }
+
+    fn drop_logs(&mut self, instance: InstanceId, turn: &mut Turn) {
+        self.past.remove(&instance);
+        self.action(turn, Action::DropLogs { instance });
     }
 }
 

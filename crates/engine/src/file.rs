@@ -29,7 +29,7 @@ impl Engine {
             };
             match self.upsert(now, upsert) {
                 Ok(_) => {
-                    let generation = self.jobs[&entry.job].generation;
+                    let generation = self.fleet.jobs()[&entry.job].generation;
                     self.entries.insert(key.clone(), AppliedEntry { digest, generation });
                     self.touch_entry(key);
                     report.applied.push(entry.job);
@@ -71,7 +71,7 @@ impl Engine {
             .map(|((_, job), applied)| (job.clone(), applied.clone()))
             .collect();
         let (doomed, kept): (Vec<_>, Vec<_>) = left.into_iter().partition(|(id, applied)| {
-            self.jobs.get(id).is_some_and(|job| {
+            self.fleet.job(id).is_some_and(|job| {
                 job.generation == applied.generation && job.wanted != Wanted::Deleted
             })
         });
@@ -94,7 +94,7 @@ impl Engine {
             self.doom(&id);
             let message = format!("{} no longer declares it", path.display());
             self.event(now, Some(&id), None, Some(applied.generation), "accepted", message);
-            if self.observed && !self.instances.values().any(|i| i.job() == Some(&id)) {
+            if self.observed && self.fleet.of_job(&id).next().is_none() {
                 self.forget(now, &id, turn);
             }
             report.deleted.push(id);

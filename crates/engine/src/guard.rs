@@ -58,7 +58,7 @@ impl Engine {
     /// Whether the job that a request changes stands at one of these generations, or at any.
     fn check_generation(&self, request: &Request, generations: &[u64]) -> Result<(), Refusal> {
         let Some(id) = changed_job(request) else { return Ok(()) };
-        let job = self.jobs.get(id);
+        let job = self.fleet.job(id);
         if let Request::Delete { .. } = request {
             // What was asked for has happened, or is happening, whoever asked first.
             let going = job.is_some_and(|job| job.wanted == Wanted::Deleted);

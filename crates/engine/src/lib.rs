@@ -7,6 +7,7 @@
 //! requests that arrive together share one commit.
 
 mod absorb;
+mod agenda;
 mod engine;
 mod execute;
 mod file;

@@ -49,7 +49,7 @@ impl Engine {
             Request::Stats => Ok(Reply::Stats(self.stats(now))),
             Request::Events { job, limit } => {
                 if let Some(job) = &job
-                    && !self.jobs.contains_key(job)
+                    && self.fleet.job(job).is_none()
                     && !self.tombstones.contains_key(job)
                 {
                     return Err(Refusal::NotFound(job.clone()));
@@ -83,7 +83,7 @@ impl Engine {
     /// Makes a job or replaces its spec. Says whether a new instance is wanted for it.
     pub(crate) fn upsert(&mut self, now: &Now, upsert: Upsert) -> Result<(bool, JobId), Refusal> {
         let id = upsert.job.clone().unwrap_or_else(|| self.fresh_job());
-        let Some(job) = self.jobs.get(&id) else {
+        let Some(job) = self.fleet.job(&id) else {
             self.make(now, &id, upsert);
             return Ok((true, id));
         };
@@ -99,16 +99,18 @@ impl Engine {
         if inside && !idle && upsert.spec == job.spec {
             return Ok((false, id));
         }
-        let Some(job) = self.jobs.get_mut(&id) else { return Ok((false, id)) };
-        job.generation = job.generation.next();
-        job.spec = upsert.spec;
         let changed = idle || !inside;
-        if changed {
-            job.resolution = upsert.resolution;
-            renew(job);
-        }
-        let (generation, what) =
-            (job.generation, if changed { "accepted" } else { "policy accepted" });
+        let generation = self.fleet.change_job(&id, |job| {
+            job.generation = job.generation.next();
+            job.spec = upsert.spec;
+            if changed {
+                job.resolution = upsert.resolution;
+                renew(job);
+            }
+            job.generation
+        });
+        let Some(generation) = generation else { return Ok((false, id)) };
+        let what = if changed { "accepted" } else { "policy accepted" };
         self.touch_job(&id);
         let message = format!("generation {generation} {what}");
         self.event(now, Some(&id), None, Some(generation), "accepted", message);
@@ -133,7 +135,7 @@ impl Engine {
             not_before: None,
             last_failure: None,
         };
-        self.jobs.insert(id.clone(), job);
+        self.fleet.insert_job(job);
         self.notes.insert(id.clone(), JobNotes::default());
         self.touch_job(id);
         let message = format!("generation {generation} accepted");
@@ -144,7 +146,7 @@ impl Engine {
         loop {
             let id = JobId::parse(&format!("job-{}", self.random.name()))
                 .expect("the alphabet is that of job ids");
-            if !self.jobs.contains_key(&id) && !self.tombstones.contains_key(&id) {
+            if self.fleet.job(&id).is_none() && !self.tombstones.contains_key(&id) {
                 return id;
             }
         }
@@ -156,7 +158,7 @@ impl Engine {
             return false;
         }
         loop {
-            let plan = plan(&self.world(now.mono), &Scope::Job(id.clone()));
+            let plan = plan(&self.world(now.mono), Scope::Job(id));
             let claim = plan.steps.into_iter().find_map(|step| match step {
                 Step::Claim { instance, .. } => Some(instance),
                 _ => None,
@@ -166,47 +168,44 @@ impl Engine {
                 self.claim(now, &warm, id);
                 return true;
             }
-            if let Some(dead) = self.instances.get_mut(&warm) {
-                dead.stopping = Some("it died before it was claimed".to_owned());
-                self.touch_instance(&warm);
-            }
+            let reason = "it died before it was claimed".to_owned();
+            self.fleet.change_instance(&warm, |dead| dead.stopping = Some(reason));
+            self.touch_instance(&warm);
         }
     }
 
     fn delete(&mut self, now: &Now, id: &JobId, turn: &mut Turn) -> Result<Reply, Refusal> {
-        let Some(job) = self.jobs.get_mut(id) else {
+        let Some(job) = self.fleet.job(id) else {
             return match self.tombstones.get(id) {
                 Some(_) => Ok(Reply::Deleted { gone: true }),
                 None => Err(Refusal::NotFound(id.clone())),
             };
         };
         if job.wanted != Wanted::Deleted {
-            job.wanted = Wanted::Deleted;
-            job.generation = job.generation.next();
-            let generation = job.generation;
-            self.touch_job(id);
+            let generation = self.doom(id);
             let message = "delete accepted";
-            self.event(now, Some(id), None, Some(generation), "accepted", message);
+            self.event(now, Some(id), None, generation, "accepted", message);
         }
-        let gone = self.observed && !self.instances.values().any(|i| i.job() == Some(id));
+        let gone = self.observed && self.fleet.of_job(id).next().is_none();
         if gone {
             self.forget(now, id, turn);
         }
         Ok(Reply::Deleted { gone })
     }
 
-    /// Marks a job for deletion; the plan does the rest.
-    pub(crate) fn doom(&mut self, id: &JobId) {
-        if let Some(job) = self.jobs.get_mut(id) {
+    /// Marks a job for deletion, as a new generation; the plan does the rest.
+    pub(crate) fn doom(&mut self, id: &JobId) -> Option<Generation> {
+        self.touch_job(id);
+        self.fleet.change_job(id, |job| {
             job.wanted = Wanted::Deleted;
             job.generation = job.generation.next();
-            self.touch_job(id);
-        }
+            job.generation
+        })
     }
 
     fn want(&mut self, now: &Now, id: &JobId, wanted: Wanted) -> Result<(), Refusal> {
         let not_found = || Refusal::NotFound(id.clone());
-        let job = self.jobs.get_mut(id).ok_or_else(not_found)?;
+        let job = self.fleet.job(id).ok_or_else(not_found)?;
         if job.wanted == Wanted::Deleted {
             return Err(not_found());
         }
@@ -217,34 +216,39 @@ impl Engine {
         if over && wanted == Wanted::Stopped {
             return Ok(());
         }
-        job.generation = job.generation.next();
-        job.wanted = wanted;
-        if wanted == Wanted::Running {
-            renew(job);
-        }
-        let generation = job.generation;
+        let generation = self.fleet.change_job(id, |job| {
+            job.generation = job.generation.next();
+            job.wanted = wanted;
+            if wanted == Wanted::Running {
+                renew(job);
+            }
+            job.generation
+        });
         self.touch_job(id);
         let message = match wanted {
             Wanted::Running => "start accepted",
             _ => "stop accepted",
         };
-        self.event(now, Some(id), None, Some(generation), "accepted", message);
+        self.event(now, Some(id), None, generation, "accepted", message);
         Ok(())
     }
 
     /// Wants a new instance for a job, whatever it does now.
     fn restart(&mut self, now: &Now, restart: Restart) -> Result<(), Refusal> {
         let Restart { job: id, spec, resolution } = restart;
-        let job = self.jobs.get_mut(&id).filter(|job| job.wanted != Wanted::Deleted);
-        let Some(job) = job else { return Err(Refusal::NotFound(id)) };
-        job.generation = job.generation.next();
-        if job.spec == spec {
-            job.resolution = resolution;
+        if self.fleet.job(&id).is_none_or(|job| job.wanted == Wanted::Deleted) {
+            return Err(Refusal::NotFound(id));
         }
-        renew(job);
-        let generation = job.generation;
+        let generation = self.fleet.change_job(&id, |job| {
+            job.generation = job.generation.next();
+            if job.spec == spec {
+                job.resolution = resolution;
+            }
+            renew(job);
+            job.generation
+        });
         self.touch_job(&id);
-        self.event(now, Some(&id), None, Some(generation), "accepted", "restart accepted");
+        self.event(now, Some(&id), None, generation, "accepted", "restart accepted");
         Ok(())
     }
 }

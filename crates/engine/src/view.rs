@@ -2,19 +2,18 @@
 
 use crate::engine::Engine;
 use crate::input::{JobView, List, Now, Reply, StatsView, WarmView};
-use hearth_model::{Assignment, Instance, InstanceId, InstanceState, Job};
+use hearth_model::{Instance, InstanceId, InstanceState, Job};
 use hearth_planner::{World, status};
 use std::ops::Bound;
 
 impl Engine {
     pub(crate) fn view(&self, world: &World<'_>, job: &Job, now: &Now) -> JobView {
-        let stands = status(world, job, self.waiting.get(&job.id));
+        let stands = status(world, job, self.agenda.waiting(&job.id));
         let notes = self.notes.get(&job.id);
         let past = notes.map(|notes| notes.past.as_slice()).unwrap_or_default();
         let mut instances: Vec<InstanceId> =
             past.iter().filter_map(|past| InstanceId::parse(past).ok()).collect();
-        let mut live: Vec<&Instance> =
-            self.instances.values().filter(|instance| instance.job() == Some(&job.id)).collect();
+        let mut live: Vec<&Instance> = self.fleet.of_job(&job.id).collect();
         live.sort_by_key(|instance| (instance.created_at, instance.id.clone()));
         instances.extend(live.iter().map(|instance| instance.id.clone()));
         let since = notes
@@ -37,7 +36,7 @@ impl Engine {
 
     pub(crate) fn views(&self, now: &Now) -> Vec<JobView> {
         let world = self.world(now.mono);
-        self.jobs.values().map(|job| self.view(&world, job, now)).collect()
+        self.fleet.jobs().values().map(|job| self.view(&world, job, now)).collect()
     }
 
     /// A page of the jobs that `list` asks for. Cursors are ids, so that a page is where it was
@@ -46,7 +45,8 @@ impl Engine {
         let world = self.world(now.mono);
         let behind = list.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut found = self
-            .jobs
+            .fleet
+            .jobs()
             .range((behind, Bound::Unbounded))
             .map(|(_, job)| job)
             .filter(|job| list.tenant.as_ref().is_none_or(|tenant| *tenant == job.tenant))
@@ -58,14 +58,12 @@ impl Engine {
     }
 
     pub(crate) fn stats(&self, now: &Now) -> StatsView {
-        let warm_pool = self
-            .instances
-            .values()
-            .filter(|instance| instance.exit().is_none())
-            .filter_map(|instance| match &instance.assignment {
-                Assignment::Pool(key) => Some((instance, key)),
-                Assignment::Job { .. } => None,
-            })
+        let members = self
+            .fleet
+            .pool_keys()
+            .flat_map(|key| self.fleet.of_pool(key).map(move |instance| (instance, key)));
+        let warm_pool = members
+            .filter(|(instance, _)| instance.exit().is_none())
             .map(|(instance, key)| {
                 let (status, reason) = match &instance.state {
                     _ if instance.stopping.is_some() => ("stopping", instance.stopping.clone()),

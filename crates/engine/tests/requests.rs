@@ -39,7 +39,7 @@ async fn a_restarted_service_gets_a_new_instance_beside_the_old_one() {
     let after = world.get("web").await;
     assert_eq!(after.status, Status::Running);
     assert_ne!(after.instance, before.instance);
-    assert_eq!(world.host.observe().await.unwrap().instances.len(), 1, "the old one is gone");
+    assert_eq!(world.host.observe(None).await.unwrap().instances.len(), 1, "the old one is gone");
 }
 
 #[tokio::test(start_paused = true)]
@@ -51,7 +51,7 @@ async fn a_restarted_daemon_stops_before_it_runs_again() {
     restart(&mut world, "d").await.unwrap();
     for _ in 0..200 {
         world.run_for(Duration::from_millis(10)).await;
-        assert!(world.host.observe().await.unwrap().instances.len() <= 1, "two at once");
+        assert!(world.host.observe(None).await.unwrap().instances.len() <= 1, "two at once");
     }
     let after = world.get("d").await;
     assert_eq!(after.status, Status::Running);
@@ -117,7 +117,7 @@ async fn a_running_job_is_cancelled_by_a_stop_and_does_not_run_again() {
     world.ask(Request::Stop { job: id("once") }).await.unwrap();
     world.run_for(A_WHILE).await;
     assert_eq!(world.status("once").await, (Status::Stopped, None));
-    assert!(world.host.observe().await.unwrap().instances.is_empty());
+    assert!(world.host.observe(None).await.unwrap().instances.is_empty());
     world.run_for(Duration::from_secs(600)).await;
     assert_eq!(world.status("once").await.0, Status::Stopped);
 }

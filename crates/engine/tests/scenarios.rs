@@ -155,7 +155,7 @@ async fn two_generations_of_a_daemon_never_run_at_once() {
             .unwrap();
         for _ in 0..200 {
             world.run_for(Duration::from_millis(10)).await;
-            let seen = world.host.observe().await.unwrap();
+            let seen = world.host.observe(None).await.unwrap();
             let running = seen.instances.values().filter(|observed| {
                 matches!(observed.state, InstanceState::Up { phase: Phase::Running, .. })
             });
@@ -201,7 +201,7 @@ async fn deleting_takes_the_instance_and_the_pool_with_it() {
     assert_eq!(world.ask(delete()).await, Ok(Reply::Deleted { gone: false }));
     world.run_for(A_WHILE).await;
     assert_eq!(world.ask(delete()).await, Ok(Reply::Deleted { gone: true }));
-    assert!(world.host.observe().await.unwrap().instances.is_empty());
+    assert!(world.host.observe(None).await.unwrap().instances.is_empty());
     let never = world.ask(Request::Delete { job: id("never") }).await;
     assert_eq!(never, Err(Refusal::NotFound(id("never"))));
     let (_, view) = world.post("web", None, &spec("service", &[])).await.unwrap();
@@ -216,7 +216,7 @@ async fn a_stopped_job_stays_and_starts_again() {
     world.ask(Request::Stop { job: id("web") }).await.unwrap();
     world.run_for(A_WHILE).await;
     assert_eq!(world.status("web").await, (Status::Stopped, None));
-    assert!(world.host.observe().await.unwrap().instances.is_empty());
+    assert!(world.host.observe(None).await.unwrap().instances.is_empty());
     world.ask(Request::Start { job: id("web") }).await.unwrap();
     world.run_for(A_WHILE).await;
     assert_eq!(world.status("web").await.0, Status::Running);
@@ -272,12 +272,12 @@ async fn a_restart_right_after_a_claim_keeps_the_claim_and_touches_nothing() {
     world.post("web-1", Some("p"), &web).await.unwrap();
     world.run_for(A_WHILE).await;
     let (_, claimed) = world.post("web-2", Some("p"), &web).await.unwrap();
-    let before = world.host.observe().await.unwrap();
+    let before = world.host.observe(None).await.unwrap();
     let mut world = world.restart(Store::open(&path).unwrap());
     world.run_for(A_WHILE).await;
     let view = world.get("web-2").await;
     assert_eq!((view.status, view.instance), (Status::Running, claimed.instance));
-    let after = world.host.observe().await.unwrap();
+    let after = world.host.observe(None).await.unwrap();
     assert!(before.instances.keys().all(|id| after.instances.contains_key(id)));
 }
 
@@ -341,7 +341,7 @@ async fn a_commit_that_fails_refuses_the_request_does_nothing_and_forgets_nothin
     world.post("web", None, &spec("service", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
     let before = world.get("web").await;
-    let seen = world.host.observe().await.unwrap();
+    let seen = world.host.observe(None).await.unwrap();
 
     let other = rusqlite::Connection::open(&path).unwrap();
     let trigger = "CREATE TRIGGER full BEFORE INSERT ON events
@@ -352,7 +352,7 @@ async fn a_commit_that_fails_refuses_the_request_does_nothing_and_forgets_nothin
     let refused = world.ask(Request::Delete { job: id("web") }).await.unwrap_err();
     assert!(matches!(refused, Refusal::Store { .. }));
     world.run_for(A_WHILE).await;
-    assert_eq!(world.host.observe().await.unwrap(), seen, "nothing was done");
+    assert_eq!(world.host.observe(None).await.unwrap(), seen, "nothing was done");
     let api = world.ask(Request::Get { job: id("api") }).await;
     assert_eq!(api, Err(Refusal::NotFound(id("api"))));
 
@@ -390,9 +390,9 @@ async fn an_action_that_fails_is_tried_again_after_a_rest_and_not_all_the_time()
     world.host.refuse("remove", 3);
     world.ask(Request::Delete { job: id("web") }).await.unwrap();
     world.run_for(Duration::from_millis(2500)).await;
-    assert_eq!(world.host.observe().await.unwrap().instances.len(), 1);
+    assert_eq!(world.host.observe(None).await.unwrap().instances.len(), 1);
     world.run_for(Duration::from_millis(1500)).await;
-    assert!(world.host.observe().await.unwrap().instances.is_empty());
+    assert!(world.host.observe(None).await.unwrap().instances.is_empty());
     let events = world.ask(Request::Events { job: Some(id("web")), limit: 100 }).await;
     let Ok(Reply::Events(events)) = events else { panic!("{events:?}") };
     assert_eq!(events.iter().filter(|event| event.kind == "error").count(), 3);

@@ -30,11 +30,13 @@ pub trait Host: Send + Sync + 'static {
     /// A permanent [`HostError`] names the image, what is wrong with it, and the mend.
     fn resolve<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Result<Images, HostError>>;
 
-    /// Everything that the host has of any instance. Cancel safe.
+    /// What the host has of any instance, or with `since` only of those that have changed after
+    /// that revision (the [`Observation::revision`] of an earlier look): it costs what has changed.
+    /// Removed instances are missing from both, which only a whole look shows. Cancel safe.
     ///
     /// # Errors
     /// Where the host cannot look; that is never an empty world.
-    fn observe(&self) -> BoxFuture<'_, Result<Observation, HostError>>;
+    fn observe(&self, since: Option<u64>) -> BoxFuture<'_, Result<Observation, HostError>>;
 
     /// Applies an action. Idempotent. Has deadlines of its own.
     ///
@@ -44,7 +46,7 @@ pub trait Host: Send + Sync + 'static {
     /// Where it could not be done; [`HostError::transient`] says whether trying again can help.
     fn apply(&self, action: Action) -> BoxFuture<'_, Result<(), HostError>>;
 
-    /// A counter that grows when something may have changed.
+    /// The host's revision: a counter that grows when something may have changed.
     fn changes(&self) -> watch::Receiver<u64>;
 
     /// Whether the process of an instance lives, by a flag in memory: no I/O, no waiting.

@@ -64,6 +64,8 @@ struct Vm {
     state: InstanceState,
     /// Grows whenever the timers of before are void.
     epoch: u64,
+    /// The host's revision since which it is as it is.
+    revision: u64,
 }
 
 impl SimHost {
@@ -118,8 +120,14 @@ impl Shared {
         self.state.lock().expect("no holder of this lock panics")
     }
 
-    fn bump(&self) {
-        self.changes.send_modify(|count| *count += 1);
+    /// A change of an instance is done: it has a new revision, and so has the host.
+    fn bump(&self, instance: &InstanceId) {
+        self.changes.send_modify(|revision| {
+            *revision += 1;
+            if let Some(vm) = self.state().vms.get_mut(instance) {
+                vm.revision = *revision;
+            }
+        });
     }
 
     fn exit(&self, instance: &InstanceId, end: End, stop_requested: bool) {
@@ -131,7 +139,7 @@ impl Shared {
             vm.epoch += 1;
         }
         drop(state);
-        self.bump();
+        self.bump(instance);
     }
 
     fn create(self: &Arc<Self>, create: Create) -> Result<(), HostError> {
@@ -150,9 +158,12 @@ impl Shared {
             Stage::Init => Phase::Held,
         };
         state.logs.entry(id.clone()).or_default();
-        state.vms.insert(id.clone(), Vm { create, state: InstanceState::Booting, epoch: 0 });
+        state.vms.insert(
+            id.clone(),
+            Vm { create, state: InstanceState::Booting, epoch: 0, revision: 0 },
+        );
         drop(state);
-        self.bump();
+        self.bump(&id);
         let shared = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(shared.config.boot).await;
@@ -185,7 +196,7 @@ impl Shared {
             }
         }
         drop(state);
-        self.bump();
+        self.bump(id);
     }
 
     fn tell(
@@ -208,7 +219,7 @@ impl Shared {
         if held && go {
             self.up(id, epoch, Phase::Running, told, &spec);
         }
-        self.bump();
+        self.bump(id);
         Ok(())
     }
 }
@@ -230,7 +241,8 @@ impl Host for SimHost {
         Box::pin(std::future::ready(images))
     }
 
-    fn observe(&self) -> BoxFuture<'_, Result<Observation, HostError>> {
+    fn observe(&self, since: Option<u64>) -> BoxFuture<'_, Result<Observation, HostError>> {
+        let revision = *self.shared.changes.borrow();
         let state = self.shared.state();
         let observed = if state.blind {
             Err(HostError::transient("the simulated host cannot be looked at"))
@@ -240,8 +252,15 @@ impl Host for SimHost {
                 hash: vm.create.hash,
                 state: vm.state.clone(),
             };
-            let instances = state.vms.iter().map(|(id, vm)| (id.clone(), observed(vm))).collect();
-            Ok(Observation { instances, unidentified: Vec::new() })
+            let changed =
+                state.vms.iter().filter(|(_, vm)| since.is_none_or(|at| vm.revision > at));
+            let instances = changed.map(|(id, vm)| (id.clone(), observed(vm))).collect();
+            Ok(Observation {
+                whole: since.is_none(),
+                revision,
+                instances,
+                unidentified: Vec::new(),
+            })
         };
         Box::pin(std::future::ready(observed))
     }

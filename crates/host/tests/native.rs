@@ -141,7 +141,7 @@ mod native {
             lab.remove(id).await;
         }
         lab.restart().await;
-        assert!(lab.host.observe().await.expect("a look").instances.is_empty());
+        assert!(lab.host.observe(None).await.expect("a look").instances.is_empty());
     }
 
     #[tokio::test]
@@ -195,7 +195,7 @@ mod native {
         lab.host.close().await;
         std::fs::write(&manifest, "{").expect("written");
         lab.restart().await;
-        let seen = lab.host.observe().await.expect("a look");
+        let seen = lab.host.observe(None).await.expect("a look");
         assert!(seen.instances.is_empty());
         assert!(seen.unidentified[0].contains("cannot read its manifest"), "{seen:?}");
         assert!(is_there(pid) && manifest.exists());

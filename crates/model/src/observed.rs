@@ -5,12 +5,17 @@ use crate::ids::{Generation, InstanceId, Slot};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// One look at the host: every instance that it has anything of.
+/// One look at the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
+    /// Whether it was at everything that the host has; else only at what has changed since an
+    /// earlier look, so that what is missing says nothing.
+    pub whole: bool,
+    /// The host's revision at the look's begin. What has changed since may be in it or not.
+    pub revision: u64,
     /// By instance.
     pub instances: BTreeMap<InstanceId, Observed>,
-    /// What was found and could not be identified; it is left alone. Sentences.
+    /// What a whole look found and could not identify; it is left alone. Sentences.
     pub unidentified: Vec<String>,
 }
 

@@ -1,7 +1,6 @@
 //! The invariants of a plan, checked before it is carried out. A plan that breaks one is a defect
 //! of the planner and must not reach the host.
 
-use crate::capacity::Need;
 use crate::world::{Plan, Step, Target, World};
 use hearth_model::{Assignment, Instance, InstanceId};
 use std::collections::BTreeSet;
@@ -18,23 +17,18 @@ pub struct Violation(pub String);
 /// an instance of its current generation gets another.
 pub fn check(world: &World<'_>, plan: &Plan) -> Result<(), Violation> {
     let mut touched: BTreeSet<&InstanceId> = BTreeSet::new();
-    let used = world
-        .instances
-        .values()
-        .filter(|instance| instance.exit().is_none())
-        .map(|instance| world.capacity.need(instance.spec.resources))
-        .fold(Need::default(), Need::plus);
-    let mut created = used;
+    let mut created = world.fleet.used(&world.capacity);
     for step in &plan.steps {
         if let Some(instance) = acted_on(step) {
-            let known = world.instances.get(instance);
+            let known = world.fleet.instance(instance);
             require(known.is_some(), || format!("{step:?} names an unknown instance"))?;
             require(!known.is_some_and(|i| i.busy), || format!("{step:?} while it is busy"))?;
             require(touched.insert(instance), || format!("{step:?} is a second step on it"))?;
         }
         match step {
             Step::Claim { instance, job } => {
-                let (instance, job) = (&world.instances[instance], &world.jobs[job]);
+                let (instance, job) =
+                    (&world.fleet.instances()[instance], &world.fleet.jobs()[job]);
                 let pool = matches!((&instance.assignment, job.pool_key()),
                     (Assignment::Pool(key), Some(wanted)) if *key == wanted);
                 require(instance.is_warm() && pool, || format!("{step:?} of an unfit instance"))?;
@@ -42,15 +36,13 @@ pub fn check(world: &World<'_>, plan: &Plan) -> Result<(), Violation> {
             Step::Create(target) => {
                 let job = match target {
                     Target::Job(id) => {
-                        let job = &world.jobs[id];
+                        let job = &world.fleet.jobs()[id];
                         let has = |i: &Instance| crate::status::is_current(i, job);
-                        let double = world.instances.values().any(has);
+                        let double = world.fleet.of_job(id).any(has);
                         require(!double, || format!("{step:?} beside a current instance"))?;
                         Some(job)
                     }
-                    Target::Pool(key) => {
-                        world.jobs.values().find(|job| job.pool_key().as_ref() == Some(key))
-                    }
+                    Target::Pool(key) => world.fleet.job_of_pool(key),
                 };
                 let job = job.ok_or_else(|| Violation(format!("{step:?} without a job")))?;
                 created = created.plus(world.capacity.need(job.spec.resources));

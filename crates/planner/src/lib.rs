@@ -5,6 +5,7 @@
 mod backoff;
 mod capacity;
 mod check;
+mod fleet;
 mod plan;
 mod pool;
 mod status;
@@ -14,7 +15,8 @@ mod world;
 pub use backoff::{STREAK_ENDS_AFTER, backoff};
 pub use capacity::{Capacity, Need};
 pub use check::{Violation, check};
+pub use fleet::{Fleet, Subject, Touched};
 pub use plan::plan;
 pub use status::{JobStatus, Status, status};
 pub use verdict::{Verdict, verdict};
-pub use world::{Limits, Plan, PoolHealth, Scope, Step, Target, Waiting, World};
+pub use world::{Limits, Outlook, Plan, PoolHealth, Queue, Scope, Step, Target, Waiting, World};

@@ -8,32 +8,49 @@
 //! ```
 
 use crate::capacity::Need;
+use crate::fleet::Subject;
 use crate::pool;
 use crate::status::is_current;
-use crate::world::{Plan, Scope, Step, Target, Waiting, World};
+use crate::world::{Outlook, Plan, Scope, Step, Target, Waiting, World};
 use hearth_model::{
-    Assignment, Instance, InstanceId, InstanceState, Job, JobId, Lifecycle, Mono, Phase,
+    Assignment, Instance, InstanceId, InstanceState, Job, JobId, Lifecycle, Mono, Phase, PoolKey,
     Resolution, Wanted,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
+
+/// How many of those that wait for room are looked at in one plan that is not for all: a big one at
+/// the head must not hide a small one that fits, and thousands must not be looked at for each exit.
+const QUEUE_LOOKS_MAX: usize = 64;
 
 /// What to do next. Pure: the same world gives the same plan.
 #[must_use]
-pub fn plan(world: &World<'_>, scope: &Scope) -> Plan {
+pub fn plan(world: &World<'_>, scope: Scope<'_>) -> Plan {
     let mut planner = Planner::new(world);
     match scope {
-        Scope::Job(id) => {
-            if let Some(job) = world.jobs.get(id) {
-                planner.job(job);
-            }
-        }
+        Scope::Job(id) => planner.job_named(id),
         Scope::All => {
-            planner.ended();
-            world.jobs.values().for_each(|job| planner.job(job));
-            planner.strays();
+            world.fleet.jobs().keys().for_each(|id| planner.job_named(id));
+            world.fleet.orphaned().for_each(|id| planner.job_named(id));
             planner.make_room();
-            pool::plan(&mut planner);
+            world.fleet.pool_keys().for_each(|key| planner.pool_named(key));
+        }
+        Scope::Some { jobs, pools, queue } => {
+            jobs.iter().for_each(|id| planner.job_named(id));
+            for id in queue.jobs.difference(jobs).take(QUEUE_LOOKS_MAX) {
+                if planner.boots_left == 0 {
+                    break;
+                }
+                planner.job_named(id);
+            }
+            planner.make_room();
+            pools.iter().for_each(|key| planner.pool_named(key));
+            for key in queue.pools.difference(pools).take(QUEUE_LOOKS_MAX) {
+                if planner.boots_left == 0 {
+                    break;
+                }
+                planner.pool_named(key);
+            }
         }
     }
     planner.plan
@@ -42,9 +59,9 @@ pub fn plan(world: &World<'_>, scope: &Scope) -> Plan {
 /// A plan in the making: what it took from the world is no longer there for the next job.
 pub(crate) struct Planner<'a> {
     pub(crate) world: &'a World<'a>,
-    pub(crate) plan: Plan,
-    /// Live instances by job.
-    by_job: BTreeMap<&'a JobId, Vec<&'a Instance>>,
+    plan: Plan,
+    /// Of the job or pool that is being planned.
+    pub(crate) outlook: Outlook,
     /// Instances that the plan has a step for already: there is never a second.
     pub(crate) taken: BTreeSet<InstanceId>,
     /// What is left of the host.
@@ -57,25 +74,41 @@ pub(crate) struct Planner<'a> {
 
 impl<'a> Planner<'a> {
     fn new(world: &'a World<'a>) -> Planner<'a> {
-        let mut by_job: BTreeMap<&JobId, Vec<&Instance>> = BTreeMap::new();
-        let mut used = Need::default();
-        let mut booting = 0;
-        for instance in world.instances.values().filter(|instance| instance.exit().is_none()) {
-            used = used.plus(world.capacity.need(instance.spec.resources));
-            booting += usize::from(matches!(instance.state, None | Some(InstanceState::Booting)));
-            if let Some(job) = instance.job() {
-                by_job.entry(job).or_default().push(instance);
-            }
-        }
         Planner {
             world,
             plan: Plan::default(),
-            by_job,
+            outlook: Outlook::default(),
             taken: BTreeSet::new(),
-            room: world.capacity.total().minus(used),
+            room: world.capacity.total().minus(world.fleet.used(&world.capacity)),
             owed: Need::default(),
-            boots_left: world.limits.boots_max.saturating_sub(booting),
+            boots_left: world.limits.boots_max.saturating_sub(world.fleet.booting()),
         }
+    }
+
+    /// Plans for a job, which may be gone, and for what is left of its instances.
+    fn job_named(&mut self, id: &JobId) {
+        let fleet = self.world.fleet;
+        let (ended, live): (Vec<_>, Vec<_>) =
+            fleet.of_job(id).partition(|instance| instance.exit().is_some());
+        self.remove(&ended);
+        match fleet.job(id) {
+            Some(job) => self.job(job, &live),
+            None => live.iter().for_each(|instance| self.stop(instance, "its job is gone")),
+        }
+        self.stop_again(&live);
+        let outlook = std::mem::take(&mut self.outlook);
+        self.plan.outlooks.push((Subject::Job(id.clone()), outlook));
+    }
+
+    /// Plans for a pool, which no job may want any more, and for its instances.
+    fn pool_named(&mut self, key: &PoolKey) {
+        let (ended, live): (Vec<_>, Vec<_>) =
+            self.world.fleet.of_pool(key).partition(|instance| instance.exit().is_some());
+        self.remove(&ended);
+        pool::plan(self, key, &live);
+        self.stop_again(&live);
+        let outlook = std::mem::take(&mut self.outlook);
+        self.plan.outlooks.push((Subject::Pool(key.clone()), outlook));
     }
 
     pub(crate) fn step(&mut self, step: Step) {
@@ -83,7 +116,7 @@ impl<'a> Planner<'a> {
     }
 
     pub(crate) fn wake_at(&mut self, at: Mono) {
-        self.plan.wake_at = Some(self.plan.wake_at.map_or(at, |earlier| earlier.min(at)));
+        self.outlook.wake_at = Some(self.outlook.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
 
     pub(crate) fn stop(&mut self, instance: &Instance, reason: impl Into<String>) {
@@ -108,27 +141,22 @@ impl<'a> Planner<'a> {
     }
 
     /// Removes what has ended.
-    fn ended(&mut self) {
-        let world = self.world;
-        for instance in world.instances.values().filter(|i| i.exit().is_some() && !i.busy) {
+    fn remove(&mut self, ended: &[&Instance]) {
+        for instance in ended.iter().filter(|instance| !instance.busy) {
             self.step(Step::Remove { instance: instance.id.clone() });
         }
     }
 
-    /// Instances of jobs that are no more, and stops that must be said again.
-    fn strays(&mut self) {
-        let world = self.world;
-        for instance in world.instances.values().filter(|i| i.exit().is_none()) {
+    /// Says again what should have ended by now.
+    fn stop_again(&mut self, live: &[&Instance]) {
+        for instance in live {
             if let Some(reason) = &instance.stopping {
                 self.stop(instance, reason.clone());
-            } else if instance.job().is_some_and(|job| !world.jobs.contains_key(job)) {
-                self.stop(instance, "its job is gone");
             }
         }
     }
 
-    fn job(&mut self, job: &'a Job) {
-        let live = self.by_job.get(&job.id).cloned().unwrap_or_default();
+    fn job(&mut self, job: &'a Job, live: &[&'a Instance]) {
         match job.wanted {
             Wanted::Deleted | Wanted::Stopped => {
                 for instance in live.iter().filter(|instance| instance.stopping.is_none()) {
@@ -138,8 +166,8 @@ impl<'a> Planner<'a> {
                     };
                     self.stop(instance, reason);
                 }
-                let of_job = |i: &Instance| i.job() == Some(&job.id);
-                if job.wanted == Wanted::Deleted && !self.world.instances.values().any(of_job) {
+                let nothing_left = self.world.fleet.of_job(&job.id).next().is_none();
+                if job.wanted == Wanted::Deleted && nothing_left {
                     self.step(Step::Forget { job: job.id.clone() });
                 }
             }
@@ -148,7 +176,7 @@ impl<'a> Planner<'a> {
                     self.stop(instance, "its job is over");
                 }
             }
-            Wanted::Running => self.run(job, &live),
+            Wanted::Running => self.run(job, live),
         }
     }
 
@@ -169,14 +197,14 @@ impl<'a> Planner<'a> {
         if let Resolution::Failed(_) = job.resolution {
             match job.not_before {
                 Some(at) if at > self.world.now => {
-                    self.wait(job, Waiting::BackOff(at));
+                    self.wait(Waiting::BackOff(at));
                 }
                 _ => self.step(Step::Resolve { job: job.id.clone() }),
             }
             return;
         }
         if let Some(at) = job.not_before.filter(|at| *at > self.world.now) {
-            self.wait(job, Waiting::BackOff(at));
+            self.wait(Waiting::BackOff(at));
             return;
         }
         if let Some(warm) = self.claimable(job, beside || old.is_empty()) {
@@ -185,17 +213,17 @@ impl<'a> Planner<'a> {
             return;
         }
         if !beside && !old.is_empty() {
-            self.wait(job, Waiting::Predecessor);
+            self.wait(Waiting::Predecessor);
             return;
         }
         self.create(job);
     }
 
-    fn wait(&mut self, job: &Job, waiting: Waiting) {
+    fn wait(&mut self, waiting: Waiting) {
         if let Waiting::BackOff(at) = waiting {
             self.wake_at(at);
         }
-        self.plan.waiting.insert(job.id.clone(), waiting);
+        self.outlook.waiting = Some(waiting);
     }
 
     fn stop_old(&mut self, old: &[&Instance], reason: &str) {
@@ -208,11 +236,9 @@ impl<'a> Planner<'a> {
     /// runs, so that two never run at once.
     fn claimable(&self, job: &Job, alone: bool) -> Option<&'a Instance> {
         let key = job.pool_key()?;
-        self.world.instances.values().find(|instance| {
-            let Assignment::Pool(pool) = &instance.assignment else { return false };
+        self.world.fleet.of_pool(&key).find(|instance| {
             let held = matches!(instance.state, Some(InstanceState::Up { phase: Phase::Held, .. }));
-            *pool == key
-                && instance.is_warm()
+            instance.is_warm()
                 && !instance.busy
                 && (alone || held)
                 && !self.taken.contains(&instance.id)
@@ -226,10 +252,10 @@ impl<'a> Planner<'a> {
             if need.fits(total) {
                 self.owed = self.owed.plus(need);
             }
-            self.wait(job, Waiting::Capacity { need, total });
+            self.wait(Waiting::Capacity { need, total });
         } else if self.boots_left == 0 {
             self.room = self.room.minus(need);
-            self.wait(job, Waiting::Turn);
+            self.wait(Waiting::Turn);
         } else {
             self.room = self.room.minus(need);
             self.boots_left -= 1;
@@ -303,26 +329,18 @@ impl<'a> Planner<'a> {
 
     /// Ends warm instances until what the waiting jobs lack would be free.
     fn make_room(&mut self) {
-        let mut lacking = self.owed.minus(self.room);
-        let leaving = self
-            .world
-            .instances
-            .values()
-            .filter(|instance| instance.exit().is_none() && instance.stopping.is_some());
-        for instance in leaving {
-            lacking = lacking.minus(self.world.capacity.need(instance.spec.resources));
-        }
-        for instance in self.world.instances.values() {
+        let (fleet, capacity) = (self.world.fleet, self.world.capacity);
+        let mut lacking = self.owed.minus(self.room).minus(fleet.leaving(&capacity));
+        for instance in fleet.pool_keys().flat_map(|key| fleet.of_pool(key)) {
             if lacking == Need::default() {
                 return;
             }
-            let spare = matches!(instance.assignment, Assignment::Pool(_))
-                && instance.stopping.is_none()
+            let spare = instance.stopping.is_none()
                 && instance.exit().is_none()
                 && !instance.busy
                 && !self.taken.contains(&instance.id);
             if spare {
-                lacking = lacking.minus(self.world.capacity.need(instance.spec.resources));
+                lacking = lacking.minus(capacity.need(instance.spec.resources));
                 self.stop(instance, "a job needs its room");
             }
         }

@@ -72,11 +72,8 @@ pub struct JobStatus {
 /// How a job stands. `waiting` is what the last plan said of it.
 #[must_use]
 pub fn status(world: &World<'_>, job: &Job, waiting: Option<&Waiting>) -> JobStatus {
-    let mut live: Vec<&Instance> = world
-        .instances
-        .values()
-        .filter(|instance| instance.job() == Some(&job.id) && instance.exit().is_none())
-        .collect();
+    let instances = world.fleet.of_job(&job.id);
+    let mut live: Vec<&Instance> = instances.filter(|instance| instance.exit().is_none()).collect();
     live.sort_by_key(|instance| instance.created_at);
     let serving = live.iter().rev().copied().find(|instance| match &instance.assignment {
         Assignment::Job { run, .. } => instance.serves(*run) && instance.stopping.is_none(),

@@ -1,8 +1,9 @@
 //! What the planner sees, and what it answers.
 
 use crate::capacity::{Capacity, Need};
-use hearth_model::{Instance, InstanceId, Job, JobId, Mono, PoolKey};
-use std::collections::BTreeMap;
+use crate::fleet::{Fleet, Subject};
+use hearth_model::{InstanceId, JobId, Mono, PoolKey};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Everything that a decision depends on.
@@ -10,10 +11,8 @@ use std::time::Duration;
 pub struct World<'a> {
     /// The time of the decision.
     pub now: Mono,
-    /// All jobs.
-    pub jobs: &'a BTreeMap<JobId, Job>,
-    /// All instances that have not been removed.
-    pub instances: &'a BTreeMap<InstanceId, Instance>,
+    /// All jobs, and all instances that have not been removed.
+    pub fleet: &'a Fleet,
     /// Pools whose instances died, with when they may be filled again.
     pub pools: &'a BTreeMap<PoolKey, PoolHealth>,
     /// What the host can hold.
@@ -59,13 +58,31 @@ impl Default for Limits {
     }
 }
 
-/// Which jobs a plan is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// All of them, and the pools.
+/// Whom a plan is for.
+#[derive(Clone, Copy, Debug)]
+pub enum Scope<'a> {
+    /// Everybody: the resync.
     All,
-    /// This one, without the pools: what can be done at once for a request.
-    Job(JobId),
+    /// Those that may have changed, and then those that wait for room, as far as there is some.
+    Some {
+        /// Jobs.
+        jobs: &'a BTreeSet<JobId>,
+        /// Pools.
+        pools: &'a BTreeSet<PoolKey>,
+        /// Who waits for room.
+        queue: &'a Queue,
+    },
+    /// This job alone: what can be done at once for a request.
+    Job(&'a JobId),
+}
+
+/// Who waits for room on the host, or for a turn to boot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Queue {
+    /// Jobs. They go first.
+    pub jobs: BTreeSet<JobId>,
+    /// Pools with fewer instances than they should have.
+    pub pools: BTreeSet<PoolKey>,
 }
 
 /// What to do.
@@ -73,10 +90,19 @@ pub enum Scope {
 pub struct Plan {
     /// In this order.
     pub steps: Vec<Step>,
-    /// What jobs wait for that nothing in `steps` brings about.
-    pub waiting: BTreeMap<JobId, Waiting>,
+    /// Everybody for whom the plan was made, with what is expected of them.
+    pub outlooks: Vec<(Subject, Outlook)>,
+}
+
+/// What is expected of a job or a pool that nothing in the plan's steps brings about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outlook {
+    /// What a job waits for.
+    pub waiting: Option<Waiting>,
     /// When time alone makes a difference next.
     pub wake_at: Option<Mono>,
+    /// Whether a pool waits for room, or for its turn to boot.
+    pub unfilled: bool,
 }
 
 /// One thing to do.
@@ -156,4 +182,12 @@ pub enum Waiting {
     },
     /// Others that are booting.
     Turn,
+}
+
+impl Waiting {
+    /// Whether it ends when there is room on the host.
+    #[must_use]
+    pub fn is_for_room(&self) -> bool {
+        matches!(self, Waiting::Capacity { .. } | Waiting::Turn)
+    }
 }

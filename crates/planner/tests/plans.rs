@@ -6,8 +6,8 @@ use hearth_model::{
     Stage, Tenant, Value, Wanted,
 };
 use hearth_planner::{
-    Capacity, Limits, Plan, PoolHealth, Scope, Step, Target, Verdict, World, check, plan, status,
-    verdict,
+    Capacity, Fleet, Limits, Plan, PoolHealth, Queue, Scope, Step, Subject, Target, Verdict, World,
+    check, plan, status, verdict,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -124,14 +124,20 @@ prop_compose! {
     }
 }
 
+fn fleet(jobs: &BTreeMap<JobId, Job>, instances: &BTreeMap<InstanceId, Instance>) -> Fleet {
+    let mut fleet = Fleet::default();
+    jobs.values().cloned().for_each(|job| fleet.insert_job(job));
+    instances.values().cloned().for_each(|instance| fleet.insert_instance(instance));
+    fleet
+}
+
 fn world<'a>(
-    jobs: &'a BTreeMap<JobId, Job>,
-    instances: &'a BTreeMap<InstanceId, Instance>,
+    fleet: &'a Fleet,
     pools: &'a BTreeMap<PoolKey, PoolHealth>,
     memory_mib: u64,
 ) -> World<'a> {
     let capacity = Capacity { vcpus: 64, memory_mib, overhead_mib: 5 };
-    World { now: NOW, jobs, instances, pools, capacity, limits: Limits::default() }
+    World { now: NOW, fleet, pools, capacity, limits: Limits::default() }
 }
 
 proptest! {
@@ -140,12 +146,13 @@ proptest! {
         jobs in jobs(), instances in instances(), memory_mib in 0u64..4000,
     ) {
         let pools = BTreeMap::new();
-        let world = world(&jobs, &instances, &pools, memory_mib);
-        let first = plan(&world, &Scope::All);
+        let fleet = fleet(&jobs, &instances);
+        let world = world(&fleet, &pools, memory_mib);
+        let first = plan(&world, Scope::All);
         prop_assert_eq!(check(&world, &first), Ok(()));
-        prop_assert_eq!(plan(&world, &Scope::All), first);
+        prop_assert_eq!(plan(&world, Scope::All), first);
         for job in jobs.values() {
-            let one = plan(&world, &Scope::Job(job.id.clone()));
+            let one = plan(&world, Scope::Job(&job.id));
             prop_assert_eq!(check(&world, &one), Ok(()));
             let _ = status(&world, job, None);
         }
@@ -156,8 +163,9 @@ proptest! {
         jobs in jobs(), instances in instances(),
     ) {
         let pools = BTreeMap::new();
-        let world = world(&jobs, &instances, &pools, 100_000);
-        for step in plan(&world, &Scope::All).steps {
+        let fleet = fleet(&jobs, &instances);
+        let world = world(&fleet, &pools, 100_000);
+        for step in plan(&world, Scope::All).steps {
             if let Step::Create(Target::Job(id)) | Step::Claim { job: id, .. } = step {
                 let job = &jobs[&id];
                 prop_assert_eq!(job.wanted, Wanted::Running);
@@ -165,15 +173,102 @@ proptest! {
             }
         }
     }
+
+    /// A plan for everybody that is touched is the plan for all: nothing is forgotten where the
+    /// indexes are used, and what was not touched has no step.
+    #[test]
+    fn a_plan_for_all_who_are_touched_is_the_plan_for_all(
+        jobs in jobs(), instances in instances(), memory_mib in 0u64..4000,
+    ) {
+        let mut fleet = fleet(&jobs, &instances);
+        let touched = fleet.take_touched();
+        let (pools, queue) = (BTreeMap::new(), Queue::default());
+        let world = world(&fleet, &pools, memory_mib);
+        let scope = Scope::Some { jobs: &touched.jobs, pools: &touched.pools, queue: &queue };
+        let (mut some, mut all) = (plan(&world, scope), plan(&world, Scope::All));
+        // Jobs that are gone come last in one and by name in the other; what they get is the same.
+        let order = |plan: &mut Plan| plan.steps.sort_by_key(|step| format!("{step:?}"));
+        order(&mut some);
+        order(&mut all);
+        prop_assert_eq!(some.steps, all.steps);
+    }
+
+    /// Whatever happened to a fleet, its indexes are those of one that is built anew.
+    #[test]
+    fn a_fleet_that_was_changed_is_the_same_as_one_built_anew(
+        jobs in jobs(), instances in instances(), others in instances(),
+        changes in proptest::collection::vec((0usize..24, 0u8..6, 0u8..9), 0..40),
+    ) {
+        let mut changed = fleet(&jobs, &instances);
+        let (mut jobs, mut instances) = (jobs, instances);
+        for (at, what, kind) in changes {
+            let id = InstanceId::parse(&format!("i{at}")).unwrap();
+            let job_id = JobId::parse(&format!("job-{}", at % 4)).unwrap();
+            match what {
+                0 => {
+                    instances.remove(&id);
+                    changed.remove_instance(&id);
+                }
+                1 => if let (Some(other), false) = (others.get(&id), instances.contains_key(&id)) {
+                    instances.insert(id, other.clone());
+                    changed.insert_instance(other.clone());
+                },
+                2 => if let (Some(known), Some(other)) = (instances.get_mut(&id), others.get(&id)) {
+                    let new = Instance { slot: known.slot, state: state(kind), ..other.clone() };
+                    known.clone_from(&new);
+                    changed.change_instance(&id, |instance| *instance = new);
+                },
+                3 => {
+                    jobs.remove(&job_id);
+                    changed.remove_job(&job_id);
+                }
+                _ => {
+                    let pool = u32::from(what) - 3;
+                    let new = job(u8::try_from(at % 4).unwrap(), "service", pool, kind);
+                    if what == 4 || changed.change_job(&job_id, |job| *job = new.clone()).is_none() {
+                        changed.insert_job(new.clone());
+                    }
+                    jobs.insert(job_id, new);
+                }
+            }
+        }
+        let anew = fleet(&jobs, &instances);
+        prop_assert_eq!(changed.jobs(), anew.jobs());
+        prop_assert_eq!(changed.instances(), anew.instances());
+        let pools = BTreeMap::new();
+        let [left, right] = [&changed, &anew].map(|fleet| plan(&world(fleet, &pools, 2000), Scope::All));
+        prop_assert_eq!(left, right);
+        let capacity = world(&anew, &pools, 2000).capacity;
+        prop_assert_eq!(changed.used(&capacity), anew.used(&capacity));
+        let taken = |slot| instances.values().any(|instance| instance.slot == slot);
+        prop_assert!(!taken(changed.free_slot()));
+        prop_assert!((0..changed.free_slot().0).all(|below| taken(Slot(below))));
+    }
+}
+
+#[test]
+fn who_waits_for_room_is_looked_at_when_somebody_else_is_touched() {
+    let jobs: BTreeMap<_, _> =
+        [job(0, "service", 0, 0), job(1, "service", 0, 0)].map(|job| (job.id.clone(), job)).into();
+    let mut fleet = fleet(&jobs, &BTreeMap::new());
+    let pools = BTreeMap::new();
+    let queue = Queue { jobs: fleet.take_touched().jobs, ..Queue::default() };
+    let scope = |jobs, pools| Scope::Some { jobs, pools, queue: &queue };
+    let small = world(&fleet, &pools, 110);
+    let made = plan(&small, scope(&[].into(), &[].into()));
+    assert_eq!(made.steps.len(), 1, "one fits: {:?}", made.steps);
+    let waiting: Vec<_> =
+        made.outlooks.iter().filter(|(_, outlook)| outlook.waiting.is_some()).collect();
+    assert_eq!(waiting[0].0, Subject::Job(JobId::parse("job-1").unwrap()));
 }
 
 #[test]
 fn the_check_refuses_what_no_plan_may_do() {
     let jobs: BTreeMap<_, _> = [job(0, "service", 0, 0)].map(|job| (job.id.clone(), job)).into();
-    let (instances, pools) = (BTreeMap::new(), BTreeMap::new());
+    let (fleet, pools) = (fleet(&jobs, &BTreeMap::new()), BTreeMap::new());
     let create = Step::Create(Target::Job(JobId::parse("job-0").unwrap()));
     let twice = Plan { steps: vec![create.clone(), create], ..Plan::default() };
-    let small = world(&jobs, &instances, &pools, 105);
+    let small = world(&fleet, &pools, 105);
     assert!(check(&small, &twice).unwrap_err().0.contains("exceeds the capacity"));
     let unknown = Step::Remove { instance: InstanceId::parse("x").unwrap() };
     let plan = Plan { steps: vec![unknown], ..Plan::default() };

@@ -101,7 +101,7 @@ impl World {
 
     pub async fn look(&mut self) {
         let began = self.now().mono;
-        if let Ok(observation) = self.host.observe().await {
+        if let Ok(observation) = self.host.observe(None).await {
             self.pending.push(Input::Observed { began, observation });
         }
     }

@@ -151,7 +151,7 @@ fn take_report(shared: &Shared, instance: &Instance, report: Report) {
         instance.set_state(InstanceState::Up { phase, ready: report.ready, told, ready_detail });
     instance.told.send_replace(report.identity);
     if news {
-        shared.bump();
+        shared.bump(instance);
     }
 }
 

@@ -25,12 +25,12 @@ const BOOT_ARGS: &str = "console=ttyS0 reboot=k panic=1 pci=off quiet loglevel=4
 /// Makes an instance, unless there is one by that name.
 pub(super) async fn create(shared: Arc<Shared>, create: Create) -> Result<(), HostError> {
     let Some(instance) = claim_name(&shared, &create)? else { return Ok(()) };
-    shared.bump();
+    shared.bump(&instance);
     let result = make(&shared, &instance, &create).await;
     if result.is_err() {
         abandon(&shared, &instance).await;
     }
-    shared.bump();
+    shared.bump(&instance);
     result
 }
 

@@ -6,7 +6,7 @@ use super::manifest::Manifest;
 use hearth_firecracker::{Client, Directory, Process};
 use hearth_guest::Command;
 use hearth_model::{Boot, Exit, InstanceId, InstanceState, Observed, Slot, SpecHash};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::{mpsc, watch};
 
@@ -31,6 +31,8 @@ pub(super) struct Instance {
     live: OnceLock<Live>,
     alive: AtomicBool,
     stop_requested: AtomicBool,
+    /// The host's revision since which it is as it is.
+    revision: AtomicU64,
 }
 
 /// The process of an instance and its API.
@@ -58,6 +60,7 @@ impl Instance {
             live: OnceLock::new(),
             alive: AtomicBool::new(false),
             stop_requested: AtomicBool::new(stop_requested),
+            revision: AtomicU64::new(0),
         }
     }
 
@@ -71,6 +74,14 @@ impl Instance {
 
     pub(super) fn observed(&self) -> Observed {
         Observed { slot: self.slot, hash: self.hash, state: self.state() }
+    }
+
+    pub(super) fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_revision(&self, revision: u64) {
+        self.revision.store(revision, Ordering::Release);
     }
 
     pub(super) fn live(&self) -> Option<&Live> {

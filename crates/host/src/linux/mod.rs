@@ -123,8 +123,12 @@ impl Shared {
         self.facts.time_factor
     }
 
-    fn bump(&self) {
-        self.changes.send_modify(|count| *count += 1);
+    /// A change of an instance is done: it has a new revision, and so has the host.
+    fn bump(&self, instance: &Instance) {
+        self.changes.send_modify(|revision| {
+            *revision += 1;
+            instance.set_revision(*revision);
+        });
     }
 
     fn instances(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Arc<Instance>>> {
@@ -167,7 +171,7 @@ impl Shared {
             Ok(())
         });
         let removed = removed.await.map_err(errors::task)?;
-        self.bump();
+        self.bump(&instance);
         removed
     }
 }
@@ -181,11 +185,14 @@ impl Host for LinuxHost {
         })
     }
 
-    fn observe(&self) -> BoxFuture<'_, Result<Observation, HostError>> {
+    fn observe(&self, since: Option<u64>) -> BoxFuture<'_, Result<Observation, HostError>> {
+        let revision = *self.shared.changes.borrow();
         let instances = self.shared.instances();
-        let instances = instances.iter().map(|(id, i)| (id.clone(), i.observed())).collect();
+        let changed = instances.iter().filter(|(_, i)| since.is_none_or(|at| i.revision() > at));
+        let instances = changed.map(|(id, i)| (id.clone(), i.observed())).collect();
         let unidentified = lock(&self.shared.unidentified).clone();
-        Box::pin(std::future::ready(Ok(Observation { instances, unidentified })))
+        let whole = since.is_none();
+        Box::pin(std::future::ready(Ok(Observation { whole, revision, instances, unidentified })))
     }
 
     fn apply(&self, action: Action) -> BoxFuture<'_, Result<(), HostError>> {

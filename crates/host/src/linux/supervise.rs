@@ -64,7 +64,7 @@ impl Drop for Guard {
         }
         let end = End::Vmm("the task that supervised it failed".to_owned());
         self.instance.set_exited(Exit { end, stop_requested: self.instance.is_stop_requested() });
-        self.shared.bump();
+        self.shared.bump(&self.instance);
     }
 }
 
@@ -84,7 +84,7 @@ async fn supervise(
             ready_detail: None,
         };
         instance.set_state(up);
-        shared.bump();
+        shared.bump(instance);
     }
     let followed = async {
         match &output {
@@ -150,7 +150,7 @@ pub(super) fn finish(
     let said = fifos.map(|fifos| fifos.log.tail(3)).unwrap_or_default();
     tracing::info!(instance = %instance.id, end = %exit.end, process = %ended, ?said, "ended");
     if instance.set_exited(exit) {
-        shared.bump();
+        shared.bump(instance);
     }
 }
 

@@ -28,6 +28,7 @@ impl Subject<'_> {
     pub async fn check(&self) {
         self.a_created_instance_is_seen_up_and_creating_it_twice_makes_one().await;
         self.a_stopped_instance_is_seen_to_have_ended_on_request().await;
+        self.a_look_since_another_shows_what_has_changed_after_it_and_nothing_else().await;
         self.what_was_never_there_can_be_stopped_and_removed_but_not_told().await;
         self.a_missing_image_is_a_permanent_error_that_names_it().await;
         if let Some(job) = &self.job {
@@ -61,7 +62,7 @@ impl Subject<'_> {
     }
 
     async fn state(&self, id: &InstanceId) -> Option<InstanceState> {
-        let seen = self.host.observe().await.expect("the host can be looked at");
+        let seen = self.host.observe(None).await.expect("the host can be looked at");
         seen.instances.get(id).map(|observed| observed.state.clone())
     }
 
@@ -106,7 +107,7 @@ impl Subject<'_> {
         let up = self.until(id, "up", |state| matches!(state, InstanceState::Up { .. })).await;
         assert!(matches!(up, InstanceState::Up { phase: Phase::Running, .. }), "{up:?}");
         assert!(self.host.alive(id));
-        let seen = self.host.observe().await.unwrap();
+        let seen = self.host.observe(None).await.unwrap();
         assert_eq!(seen.instances[id].slot, create.slot);
         assert_eq!(seen.instances[id].hash, create.hash);
         self.apply(Action::Stop { instance: id.clone(), timeout_s: 1 }).await;
@@ -123,6 +124,34 @@ impl Subject<'_> {
         assert!(!self.host.alive(id));
         self.apply(Action::Stop { instance: id.clone(), timeout_s: 1 }).await;
         self.clean(id).await;
+    }
+
+    async fn a_look_since_another_shows_what_has_changed_after_it_and_nothing_else(&self) {
+        let [first, second] = [
+            self.create(&self.service, Stage::App, Owner::Pool).await.instance,
+            self.create(&self.service, Stage::App, Owner::Pool).await.instance,
+        ];
+        for id in [&first, &second] {
+            self.until(id, "ready", |state| {
+                matches!(state, InstanceState::Up { phase: Phase::Running, ready: true, .. })
+            })
+            .await;
+        }
+        let whole = self.host.observe(None).await.unwrap();
+        assert!(whole.whole);
+        assert!(whole.instances.contains_key(&first) && whole.instances.contains_key(&second));
+        let none = self.host.observe(Some(whole.revision)).await.unwrap();
+        assert!(!none.whole && none.instances.is_empty(), "nothing has changed: {none:?}");
+        self.apply(Action::Stop { instance: first.clone(), timeout_s: 1 }).await;
+        self.ended(&first).await;
+        let changed = self.host.observe(Some(whole.revision)).await.unwrap();
+        assert_eq!(changed.instances.keys().collect::<Vec<_>>(), [&first]);
+        let again = self.host.observe(Some(changed.revision)).await.unwrap();
+        assert!(again.instances.is_empty(), "it was seen: {again:?}");
+        self.apply(Action::Stop { instance: second.clone(), timeout_s: 1 }).await;
+        self.ended(&second).await;
+        self.clean(&first).await;
+        self.clean(&second).await;
     }
 
     async fn what_was_never_there_can_be_stopped_and_removed_but_not_told(&self) {

@@ -81,7 +81,7 @@ impl Lab {
     }
 
     pub(crate) async fn state_of(&self, id: &InstanceId) -> Option<InstanceState> {
-        let seen = self.host.observe().await.expect("a look");
+        let seen = self.host.observe(None).await.expect("a look");
         seen.instances.get(id).map(|seen| seen.state.clone())
     }
 
