@@ -1,5 +1,6 @@
 //! Everything a developer runs: `cargo xtask --help` lists it.
 
+mod bench;
 mod cargo;
 mod ci;
 mod firecracker;
@@ -44,6 +45,11 @@ enum Task {
     Ci {
         /// Only these stages: fmt, clippy, tests, doc-tests, docs, deny, typos, unused, native, lab
         stages: Vec<String>,
+    },
+    /// Measure the figures of docs/performance.md, as ratios in one run
+    Bench {
+        /// Only these: validate, claims, posts, starts, fleet
+        figures: Vec<String>,
     },
     /// Build Hearth and serve config/desired_vms.exs on 127.0.0.1:8088 until Ctrl-C
     Run {
@@ -121,6 +127,7 @@ fn perform(task: Task) -> Result<ExitCode> {
                 ExitCode::FAILURE
             });
         }
+        Task::Bench { figures } => bench::run(&places, &figures)?,
         Task::Run { arguments } => return Ok(exit_code(serve::run(&places, &arguments)?)),
         Task::Down => serve::down(&places)?,
         Task::Images { dir } => {

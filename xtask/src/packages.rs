@@ -48,6 +48,9 @@ pub(crate) const LAB: &[Need] = &[
     program("ip", "iproute2", "sets the lab's network up"),
 ];
 
+/// What measuring takes.
+pub(crate) const BENCH: &[Need] = &[program("wrk", "wrk", "sends many requests at once")];
+
 /// What downloading wheels takes.
 pub(crate) const PIP: &[Need] = &[
     program("python3", "python3", "unpacks wheels"),

@@ -86,6 +86,7 @@ async fn make(
     let dir = instance.directory.path();
     manifest.write(dir).map_err(errors::file("write the manifest in", dir))?;
     live.client.action(Action::InstanceStart).await.map_err(|error| refused(create, error))?;
+    tracing::debug!(instance = %create.instance, "Firecracker accepted the start");
     let fifos = Fifos { console: launched.console, log: launched.log };
     supervise::start(shared, Arc::clone(instance), fifos);
     Ok(())

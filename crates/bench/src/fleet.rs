@@ -1,0 +1,118 @@
+//! Many jobs in the simulated host: what the daemon holds and spends, and how soon it acts.
+
+use crate::Run;
+use crate::http::Connection;
+use crate::server::Server;
+use crate::statistics::{Limit, Samples, report, tell};
+use anyhow::{Context, Result, ensure};
+use hyper::{Method, StatusCode};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const ARGUMENTS: [&str; 8] =
+    ["--host", "sim", "--sim-boot-ms", "1", "--vcpus-per-cpu", "10000", "--memory-reserve-mb", "0"];
+/// How long the daemon is left alone to see what it spends.
+const IDLE: Duration = Duration::from_secs(30);
+/// How often the cheaper ones are measured.
+const SAMPLES: usize = 50;
+
+pub(crate) async fn measure(run: &Run, jobs: usize) -> Result<()> {
+    let dir = tempfile::tempdir_in(&run.dir)?;
+    let server = Server::start(&run.hearth, dir.path(), &ARGUMENTS).await?;
+    let mut connection = server.connect().await?;
+    let begun = Instant::now();
+    for number in 0..jobs {
+        let body = body(number, "1");
+        connection.expect(Method::POST, "/vms", Some(&body), StatusCode::ACCEPTED).await?;
+    }
+    let posted = begun.elapsed();
+    all_running(&mut connection, jobs).await?;
+    let running = begun.elapsed();
+    tell(format_args!(
+        "{jobs} jobs posted in {posted:.1?} by one client, all running after {running:.1?}"
+    ));
+
+    let before = server.processor_time()?;
+    tokio::time::sleep(IDLE).await;
+    let spent = server.processor_time()?.saturating_sub(before);
+    let percent = spent.as_secs_f64() / IDLE.as_secs_f64() * 100.0;
+    report("idle", percent, "% of a core", Limit::AtMost(1.0));
+
+    let mut stats = Samples::default();
+    for _ in 0..SAMPLES {
+        let begun = Instant::now();
+        connection.expect(Method::GET, "/stats", None, StatusCode::OK).await?;
+        stats.add(begun.elapsed());
+    }
+    tell(format_args!("GET /stats: {stats}"));
+    report("GET /stats, p50", stats.median(), "ms", Limit::AtMost(100.0));
+
+    let changes = changes(&server, &mut connection, run.samples.min(jobs)).await?;
+    tell(format_args!("from POST to the creation that it leads to: {changes}"));
+    report("one change acted on, p50", changes.median(), "ms", Limit::AtMost(5.0));
+    report("resident", server.resident_mib()?, "MiB", Limit::AtMost(100.0));
+    server.kill()?;
+    restarts(run, dir.path()).await
+}
+
+fn body(number: usize, value: &str) -> Value {
+    json!({"job_id": format!("job-{number:05}"), "tenant": "bench", "spec": {
+        "rootfs": "rootfs-web.ext4", "kernel": "vmlinux", "cmd": ["/app/bin/server"],
+        "env": {"MIX_ENV": "prod", "DATABASE_URL": "postgresql://localhost/myapp", "V": value},
+        "resources": {"vcpu": 1, "mem_mb": 1}, "lifecycle": "service"}})
+}
+
+async fn all_running(connection: &mut Connection, jobs: usize) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let stats = connection.get("/stats").await?;
+        let listed = stats["jobs"].as_array().context("no jobs")?;
+        if listed.iter().filter(|job| job["status"] == "running").count() == jobs {
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < Duration::from_secs(300), "not all of them run");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// One job after the other gets a new generation; the daemon's log says when it acts on it.
+async fn changes(server: &Server, connection: &mut Connection, count: usize) -> Result<Samples> {
+    let mut posted = Vec::new();
+    for number in 0..count {
+        let body = body(number, "2");
+        let at = Timestamp::now();
+        connection.expect(Method::POST, "/vms", Some(&body), StatusCode::ACCEPTED).await?;
+        posted.push((format!("job-{number:05}"), at));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let log = server.log()?;
+    let lines: Vec<Value> =
+        log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let mut samples = Samples::default();
+    for (job, at) in posted {
+        let creating = lines.iter().find(|line| {
+            line["kind"] == "creating" && line["job"] == job && line["generation"] == 2
+        });
+        let acted: Timestamp = creating
+            .and_then(|line| line["timestamp"].as_str())
+            .with_context(|| format!("the log tells of no creation for {job}"))?
+            .parse()?;
+        samples.add(acted.duration_since(at).unsigned_abs());
+    }
+    Ok(samples)
+}
+
+async fn restarts(run: &Run, dir: &Path) -> Result<()> {
+    let mut listened = Samples::default();
+    for _ in 0..5 {
+        let server = Server::start(&run.hearth, dir, &ARGUMENTS).await?;
+        listened.add(server.listened_after);
+        server.kill()?;
+    }
+    tell(format_args!("from start to listening: {listened}"));
+    report("from start to listening, p50", listened.median(), "ms", Limit::AtMost(1000.0));
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! Measures the daemon as its users meet it, each figure as a ratio to a floor that is measured in
+//! the same run: a bare commit, a server without logic, a program that only makes Firecracker's calls.
+//!
+//! It knows the daemon as a process with an HTTP API, and nothing of its insides. `cargo xtask bench`
+//! builds both for release and runs it; docs/performance.md says what came out.
+
+mod claims;
+mod fleet;
+mod floor;
+mod http;
+mod posts;
+mod server;
+mod starts;
+mod statistics;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Debug, Parser)]
+#[command(name = "hearth-bench")]
+struct Arguments {
+    #[command(subcommand)]
+    figure: Figure,
+}
+
+#[derive(Debug, Subcommand)]
+enum Figure {
+    /// POST that claims a warm microVM (201), against a bare commit of the same rows
+    Claims(Run),
+    /// POST of 64 clients that is accepted (202), against a server with the same writer and no logic
+    Posts(Run),
+    /// POST to InstanceStart with a raw guest, against only the spawn and the calls of Firecracker
+    Starts {
+        #[command(flatten)]
+        run: Run,
+        /// The Firecracker binary
+        #[arg(long)]
+        firecracker: PathBuf,
+        /// A kernel for bare guests
+        #[arg(long)]
+        kernel: PathBuf,
+    },
+    /// The daemon with many jobs: memory, idle CPU, one change, start, `/stats`
+    Fleet {
+        #[command(flatten)]
+        run: Run,
+        /// How many jobs
+        #[arg(long, default_value_t = 10_000)]
+        jobs: usize,
+    },
+    /// The server without logic that `posts` compares with
+    #[command(hide = true)]
+    Floor {
+        /// Its database
+        db: PathBuf,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Run {
+    /// The daemon's binary
+    #[arg(long)]
+    hearth: PathBuf,
+    /// Where states are kept; on a disk, not in memory
+    #[arg(long)]
+    dir: PathBuf,
+    /// How often each is measured
+    #[arg(long, default_value_t = 300)]
+    samples: usize,
+}
+
+fn main() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match Arguments::parse().figure {
+            Figure::Claims(run) => claims::measure(&run).await,
+            Figure::Posts(run) => posts::measure(&run).await,
+            Figure::Starts { run, firecracker, kernel } => {
+                starts::measure(&run, &firecracker, &kernel).await
+            }
+            Figure::Fleet { run, jobs } => fleet::measure(&run, jobs).await,
+            Figure::Floor { db } => floor::serve(&db).await,
+        }
+    })
+}
