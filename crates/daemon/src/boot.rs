@@ -9,7 +9,7 @@ use crate::state_dir::StateDir;
 use crate::stop::Stop;
 use crate::{Config, DaemonError, HostChoice, Listen, Overcommit, executor, limits, observer};
 use hearth_api::DesiredFile;
-use hearth_engine::{Engine, Store};
+use hearth_engine::{Engine, Retention, Store};
 use hearth_host::linux::{LinuxConfig, LinuxHost};
 use hearth_host::sim::{SimConfig, SimHost};
 use hearth_host::{Host, HostFacts};
@@ -169,6 +169,7 @@ fn open_engine(
             // Where the CPU is emulated, guests that boot beside each other all boot late.
             boots_max: if time_factor > 1 { facts.cpus as usize } else { limits.boots_max },
         },
+        retention: Retention::default(),
         boot_id: boot_id()?,
         seed: seed(),
     };

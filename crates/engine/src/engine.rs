@@ -4,8 +4,9 @@ use crate::agenda::Agenda;
 use crate::guard;
 use crate::input::{ActionId, Effect, Event, Input, JobView, Now, Refusal, Reply, RequestId};
 use crate::random::Random;
+use crate::retention::{Oldest, Retention};
 use crate::row::{InstanceRow, JobNotes, JobRow};
-use crate::store::{AppliedEntry, Changes, Loaded, Store, StoreError, Used};
+use crate::store::{AppliedEntry, Changes, Loaded, Store, StoreError, Tombstone, Used};
 use hearth_model::{Action, Generation, InstanceId, JobId, Mono, PoolKey};
 use hearth_planner::{
     Capacity, Fleet, Limits, PoolHealth, Scope, Subject, World, check, plan, status,
@@ -21,6 +22,8 @@ pub struct Config {
     pub capacity: Capacity,
     /// How long things may take.
     pub limits: Limits,
+    /// How long what is over is kept.
+    pub retention: Retention,
     /// Names this boot of the host: points of its clock are void in another.
     pub boot_id: String,
     /// Seed for names.
@@ -43,7 +46,10 @@ pub struct Engine {
     pub(crate) settled: BTreeMap<InstanceId, Mono>,
     /// Instances on which an action failed, with when the next may be tried. Busy until then.
     pub(crate) resting: BTreeMap<InstanceId, Mono>,
-    pub(crate) tombstones: BTreeMap<JobId, Generation>,
+    pub(crate) tombstones: BTreeMap<JobId, Tombstone>,
+    /// Instances whose logs are to be removed.
+    pub(crate) log_drops: BTreeSet<InstanceId>,
+    pub(crate) oldest: Oldest,
     pub(crate) entries: BTreeMap<(PathBuf, JobId), AppliedEntry>,
     pub(crate) pools: BTreeMap<PoolKey, PoolHealth>,
     pub(crate) actions: BTreeMap<ActionId, Action>,
@@ -54,7 +60,9 @@ pub struct Engine {
     /// Whether the host was ever looked at. Before that nothing is done to it.
     pub(crate) observed: bool,
     next_action: u64,
-    next_event: u64,
+    pub(crate) next_event: u64,
+    /// Events before this one are forgotten.
+    first_event: u64,
     dirty: Dirty,
 }
 
@@ -64,6 +72,7 @@ struct Dirty {
     jobs: BTreeSet<JobId>,
     instances: BTreeSet<InstanceId>,
     tombstones: BTreeSet<JobId>,
+    log_drops: BTreeSet<InstanceId>,
     entries: BTreeSet<(PathBuf, JobId)>,
     keys: BTreeMap<String, Used>,
     events: Vec<Event>,
@@ -88,6 +97,7 @@ impl Engine {
         if rebooted {
             forget_times(&mut loaded);
         }
+        let oldest = Oldest::of(&loaded.notes, &loaded.tombstones);
         let mut engine = Engine {
             random: Random::new(config.seed),
             store,
@@ -98,7 +108,9 @@ impl Engine {
             started: BTreeSet::new(),
             settled: BTreeMap::new(),
             resting: BTreeMap::new(),
+            oldest,
             tombstones: loaded.tombstones,
+            log_drops: loaded.log_drops,
             entries: loaded.entries,
             pools: BTreeMap::new(),
             actions: BTreeMap::new(),
@@ -108,6 +120,7 @@ impl Engine {
             observed: false,
             next_action: 1,
             next_event: loaded.last_event + 1,
+            first_event: 0,
             dirty: Dirty { boot_id: rebooted, ..Dirty::default() },
         };
         loaded.jobs.into_values().for_each(|job| engine.fleet.insert_job(job));
@@ -186,6 +199,7 @@ impl Engine {
         if !self.observed {
             return None;
         }
+        self.retain(now, turn);
         for subject in self.agenda.due(now.mono) {
             self.fleet.touch(subject);
         }
@@ -209,6 +223,7 @@ impl Engine {
         }
         if resync {
             self.agenda.begin_anew(now.mono);
+            self.drop_logs_again(turn);
         }
         let mut planned = touched.jobs;
         for (subject, outlook) in plan.outlooks {
@@ -234,6 +249,7 @@ impl Engine {
 
     /// Records how these jobs stand, with an event for each that stands differently.
     fn note_statuses(&mut self, now: &Now, ids: &BTreeSet<JobId>) {
+        ids.iter().for_each(|id| self.note_finish(now.mono, id));
         let world = self.world(now.mono);
         let mut changed = Vec::new();
         for job in ids.iter().filter_map(|id| self.fleet.job(id)) {
@@ -271,6 +287,14 @@ impl Engine {
 
     pub(crate) fn touch_tombstone(&mut self, id: &JobId) {
         self.dirty.tombstones.insert(id.clone());
+    }
+
+    pub(crate) fn touch_log_drop(&mut self, id: &InstanceId) {
+        self.dirty.log_drops.insert(id.clone());
+    }
+
+    pub(crate) fn forget_events_before(&mut self, event: u64) {
+        self.first_event = self.first_event.max(event);
     }
 
     pub(crate) fn touch_entry(&mut self, key: (PathBuf, JobId)) {
@@ -331,7 +355,12 @@ impl Engine {
             tombstones: dirty
                 .tombstones
                 .iter()
-                .filter_map(|id| Some((id.clone(), *self.tombstones.get(id)?)))
+                .map(|id| (id.clone(), self.tombstones.get(id).copied()))
+                .collect(),
+            log_drops: dirty
+                .log_drops
+                .iter()
+                .map(|id| (id.clone(), self.log_drops.contains(id)))
                 .collect(),
             entries: dirty
                 .entries
@@ -340,6 +369,7 @@ impl Engine {
                 .collect(),
             keys: dirty.keys.iter().map(|(key, used)| (key.clone(), used.clone())).collect(),
             events: dirty.events.clone(),
+            first_event: self.first_event,
             boot_id: dirty.boot_id.then(|| self.config.boot_id.clone()),
         };
         self.store.commit(&changes)?;
@@ -368,8 +398,10 @@ impl Engine {
         let before = std::mem::take(&mut self.fleet);
         self.agenda = Agenda::default();
         self.past = past(&loaded.notes);
+        self.oldest = Oldest::of(&loaded.notes, &loaded.tombstones);
         self.notes = loaded.notes;
         self.tombstones = loaded.tombstones;
+        self.log_drops = loaded.log_drops;
         self.entries = loaded.entries;
         self.started.clear();
         loaded.jobs.into_values().for_each(|job| self.fleet.insert_job(job));
@@ -408,8 +440,7 @@ impl Engine {
 
 /// The instances whose logs are kept.
 fn past(notes: &BTreeMap<JobId, JobNotes>) -> BTreeSet<InstanceId> {
-    let names = notes.values().flat_map(|notes| &notes.past);
-    names.filter_map(|name| InstanceId::parse(name).ok()).collect()
+    notes.values().flat_map(JobNotes::past).map(|(instance, _)| instance).collect()
 }
 
 /// After a reboot of the host its clock began anew: what was waited for is over.
@@ -422,5 +453,9 @@ fn forget_times(loaded: &mut Loaded) {
         instance.created_at = Mono::default();
         instance.running_since = None;
         instance.ready_since = None;
+    }
+    for notes in loaded.notes.values_mut() {
+        notes.finished_at_ms = notes.finished_at_ms.map(|_| 0);
+        notes.past.iter_mut().for_each(|past| past.removed_at_ms = 0);
     }
 }

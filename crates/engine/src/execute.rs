@@ -2,6 +2,8 @@
 
 use crate::engine::{Engine, Turn};
 use crate::input::{ActionId, Effect, Now};
+use crate::row::Past;
+use crate::store::Tombstone;
 use hearth_host::HostError;
 use hearth_model::{
     Action, Assignment, Create, End, Exit, Generation, Identity, Instance, InstanceId,
@@ -204,10 +206,18 @@ impl Engine {
     pub(crate) fn forget(&mut self, now: &Now, id: &JobId, turn: &mut Turn) {
         let Some(job) = self.fleet.remove_job(id) else { return };
         let notes = self.notes.remove(id).unwrap_or_default();
-        for past in notes.past.iter().filter_map(|past| InstanceId::parse(past).ok()) {
+        for (past, removed_at) in notes.past() {
+            self.oldest.logs.remove(&(removed_at, past.clone(), id.clone()));
             self.drop_logs(past, turn);
         }
-        self.tombstones.insert(id.clone(), job.generation);
+        if let Some(at) = notes.finished_at() {
+            self.oldest.finished.remove(&(at, id.clone()));
+        }
+        let tombstone = Tombstone { generation: job.generation, event: self.next_event };
+        if let Some(old) = self.tombstones.insert(id.clone(), tombstone) {
+            self.oldest.tombstones.remove(&(old.event, id.clone()));
+        }
+        self.oldest.tombstones.insert((tombstone.event, id.clone()));
         self.touch_job(id);
         self.touch_tombstone(id);
         self.event(now, Some(id), None, Some(job.generation), "deleted", "deleted");
@@ -231,8 +241,13 @@ impl Engine {
                     self.started.insert(instance.clone());
                     self.touch_instance(&instance);
                 }
-                Action::Remove { .. } => self.removed(&instance, turn),
-                Action::Tell { .. } | Action::Stop { .. } | Action::DropLogs { .. } => {}
+                Action::Remove { .. } => self.removed(now.mono, &instance, turn),
+                Action::DropLogs { .. } => {
+                    self.settled.remove(&instance);
+                    self.log_drops.remove(&instance);
+                    self.touch_log_drop(&instance);
+                }
+                Action::Tell { .. } | Action::Stop { .. } => {}
             }
             return;
         };
@@ -254,32 +269,27 @@ impl Engine {
     }
 
     /// What an instance left is gone; its logs stay while its job remembers it.
-    fn removed(&mut self, id: &InstanceId, turn: &mut Turn) {
+    fn removed(&mut self, now: Mono, id: &InstanceId, turn: &mut Turn) {
         let Some(instance) = self.fleet.remove_instance(id) else { return };
         self.started.remove(id);
         self.settled.remove(id);
         self.touch_instance(id);
-        let mut drop = Vec::new();
-        match instance.job().filter(|job| self.fleet.job(job).is_some()).cloned() {
-            Some(job) => {
-                let notes = self.notes.entry(job.clone()).or_default();
-                notes.past.push(id.to_string());
-                self.past.insert(id.clone());
-                while notes.past.len() > PAST_INSTANCES_MAX {
-                    drop.push(notes.past.remove(0));
-                }
-                self.touch_job(&job);
-            }
-            None => drop.push(id.to_string()),
+        let job = instance.job().filter(|job| self.fleet.job(job).is_some()).cloned();
+        let Some(job) = job else { return self.drop_logs(id.clone(), turn) };
+        let past = Past { instance: id.to_string(), removed_at_ms: now.as_millis() };
+        let removed_at = Mono::from_millis(past.removed_at_ms);
+        self.oldest.logs.insert((removed_at, id.clone(), job.clone()));
+        self.past.insert(id.clone());
+        let notes = self.notes.entry(job.clone()).or_default();
+        notes.past.push(past);
+        let surplus = notes.past().count().saturating_sub(PAST_INSTANCES_MAX);
+        let dropped: Vec<_> = notes.past().take(surplus).collect();
+        notes.past.drain(..surplus);
+        self.touch_job(&job);
+        for (instance, removed_at) in dropped {
+            self.oldest.logs.remove(&(removed_at, instance.clone(), job.clone()));
+            self.drop_logs(instance, turn);
         }
-        for past in drop.iter().filter_map(|past| InstanceId::parse(past).ok()) {
-            self.drop_logs(past, turn);
-        }
-    }
-
-    fn drop_logs(&mut self, instance: InstanceId, turn: &mut Turn) {
-        self.past.remove(&instance);
-        self.action(turn, Action::DropLogs { instance });
     }
 }
 

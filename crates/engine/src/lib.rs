@@ -16,6 +16,7 @@ mod input;
 pub mod json;
 mod random;
 mod request;
+mod retention;
 mod row;
 mod store;
 mod view;
@@ -26,4 +27,5 @@ pub use input::{
     Input, JobView, List, Now, Refusal, Repeat, Reply, Request, RequestId, Restart, StatsView,
     Trouble, Upsert, WarmView,
 };
+pub use retention::Retention;
 pub use store::{Store, StoreError};

@@ -120,7 +120,8 @@ impl Engine {
     fn make(&mut self, now: &Now, id: &JobId, upsert: Upsert) {
         let tenant = upsert.tenant.clone();
         let own = || Tenant::parse(id.as_str()).expect("job ids and tenants have one grammar");
-        let generation = self.tombstones.get(id).map_or(Generation(1), |last| last.next());
+        let generation =
+            self.tombstones.get(id).map_or(Generation(1), |last| last.generation.next());
         let job = Job {
             id: id.clone(),
             tenant_given: tenant.is_some(),

@@ -13,14 +13,57 @@ use std::sync::Arc;
 /// What is kept of a job beside what decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JobNotes {
-    /// Instances that have ended, oldest first, for their logs.
-    pub(crate) past: Vec<String>,
+    /// Instances that are gone, oldest first, for their logs.
+    pub(crate) past: Vec<Past>,
     /// The code of the last exit that had one.
     pub(crate) exit_code: Option<u8>,
     /// The status that was last shown, and since when.
     pub(crate) status: String,
     pub(crate) reason: Option<String>,
     pub(crate) since: String,
+    /// When its outcome came about, on the host's monotonic clock.
+    #[serde(default)]
+    pub(crate) finished_at_ms: Option<u64>,
+}
+
+/// An instance that is gone and whose logs are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "PastRow")]
+pub(crate) struct Past {
+    pub(crate) instance: String,
+    /// When it was removed, on the host's monotonic clock.
+    pub(crate) removed_at_ms: u64,
+}
+
+/// Once it was the name alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum PastRow {
+    Name(String),
+    Since { instance: String, removed_at_ms: u64 },
+}
+
+impl From<PastRow> for Past {
+    fn from(row: PastRow) -> Past {
+        match row {
+            PastRow::Name(instance) => Past { instance, removed_at_ms: 0 },
+            PastRow::Since { instance, removed_at_ms } => Past { instance, removed_at_ms },
+        }
+    }
+}
+
+impl JobNotes {
+    pub(crate) fn finished_at(&self) -> Option<Mono> {
+        self.finished_at_ms.map(Mono::from_millis)
+    }
+
+    /// The instances that are gone, with when they were removed.
+    pub(crate) fn past(&self) -> impl Iterator<Item = (InstanceId, Mono)> {
+        self.past.iter().filter_map(|past| {
+            let instance = InstanceId::parse(&past.instance).ok()?;
+            Some((instance, Mono::from_millis(past.removed_at_ms)))
+        })
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]

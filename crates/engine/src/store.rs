@@ -7,11 +7,8 @@ use crate::row::{InstanceRow, JobNotes, JobRow};
 use hearth_model::{Generation, Instance, InstanceId, Job, JobId, Mono};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use rusqlite_migration::{M, Migrations};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-
-/// How many events are kept: some days of a busy host, about 3 MB.
-const EVENTS_MAX: u64 = 10_000;
 
 const SCHEMA: &str = "
 CREATE TABLE jobs (job_id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -37,6 +34,13 @@ CREATE TABLE idempotency_keys (
     id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, digest TEXT NOT NULL, job_id TEXT NOT NULL,
     accepted TEXT NOT NULL, since_ms INTEGER NOT NULL) STRICT;
 CREATE INDEX idempotency_keys_by_age ON idempotency_keys (since_ms);
+";
+
+/// What came with the third version: the order of tombstones, by the event of the deletion, and logs
+/// that are to be removed.
+const RETENTION: &str = "
+ALTER TABLE tombstones ADD COLUMN event INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE log_drops (instance TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 ";
 
 /// How many keys are kept; beyond that the oldest go first. With 24 h each this is more than one a
@@ -105,6 +109,14 @@ pub(crate) struct AppliedEntry {
     pub(crate) generation: Generation,
 }
 
+/// What is remembered of a deleted job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tombstone {
+    pub(crate) generation: Generation,
+    /// The event of its deletion.
+    pub(crate) event: u64,
+}
+
 /// What a key was used for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Used {
@@ -121,8 +133,9 @@ pub(crate) struct Loaded {
     pub(crate) notes: BTreeMap<JobId, JobNotes>,
     /// With whether their creation was seen to be done.
     pub(crate) instances: BTreeMap<InstanceId, (Instance, bool)>,
-    pub(crate) tombstones: BTreeMap<JobId, Generation>,
+    pub(crate) tombstones: BTreeMap<JobId, Tombstone>,
     pub(crate) entries: BTreeMap<(PathBuf, JobId), AppliedEntry>,
+    pub(crate) log_drops: BTreeSet<InstanceId>,
     pub(crate) last_event: u64,
     pub(crate) boot_id: Option<String>,
 }
@@ -132,10 +145,14 @@ pub(crate) struct Loaded {
 pub(crate) struct Changes {
     pub(crate) jobs: Vec<(JobId, Option<JobRow>)>,
     pub(crate) instances: Vec<(InstanceId, Option<InstanceRow>)>,
-    pub(crate) tombstones: Vec<(JobId, Generation)>,
+    pub(crate) tombstones: Vec<(JobId, Option<Tombstone>)>,
     pub(crate) entries: Vec<((PathBuf, JobId), Option<AppliedEntry>)>,
     pub(crate) keys: Vec<(String, Used)>,
+    /// Whether the logs of an instance are to be removed.
+    pub(crate) log_drops: Vec<(InstanceId, bool)>,
     pub(crate) events: Vec<Event>,
+    /// Events before this one go.
+    pub(crate) first_event: u64,
     pub(crate) boot_id: Option<String>,
 }
 
@@ -146,6 +163,7 @@ impl Changes {
             && self.tombstones.is_empty()
             && self.entries.is_empty()
             && self.keys.is_empty()
+            && self.log_drops.is_empty()
             && self.events.is_empty()
             && self.boot_id.is_none()
     }
@@ -175,7 +193,7 @@ impl Store {
         let open = |source| StoreError::Open { path: path.to_owned(), source };
         connection.pragma_update(None, "journal_mode", "WAL").map_err(open)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(open)?;
-        Migrations::new(vec![M::up(SCHEMA), M::up(IDEMPOTENCY)])
+        Migrations::new(vec![M::up(SCHEMA), M::up(IDEMPOTENCY), M::up(RETENTION)])
             .to_latest(&mut connection)
             .map_err(|source| StoreError::Migrate { path: path.to_owned(), source })?;
         Ok(Store { connection })
@@ -213,14 +231,29 @@ impl Store {
         };
         let mut statement = self
             .connection
-            .prepare("SELECT job_id, generation FROM tombstones")
+            .prepare("SELECT job_id, generation, event FROM tombstones")
             .map_err(StoreError::Read)?;
         let rows = statement
-            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?)))
+            .query_map([], |row| {
+                let generation = Generation(row.get(1)?);
+                Ok((row.get::<_, String>(0)?, Tombstone { generation, event: row.get(2)? }))
+            })
             .map_err(StoreError::Read)?;
         for row in rows {
-            let (id, generation) = row.map_err(StoreError::Read)?;
-            loaded.tombstones.insert(job_id(&id)?, Generation(generation));
+            let (id, tombstone) = row.map_err(StoreError::Read)?;
+            loaded.tombstones.insert(job_id(&id)?, tombstone);
+        }
+        let mut statement =
+            self.connection.prepare("SELECT instance FROM log_drops").map_err(StoreError::Read)?;
+        let rows =
+            statement.query_map([], |row| row.get::<_, String>(0)).map_err(StoreError::Read)?;
+        for row in rows {
+            let name = row.map_err(StoreError::Read)?;
+            let id = InstanceId::parse(&name).map_err(|error| StoreError::Row {
+                what: format!("the logs of instance {name}"),
+                detail: error.detail,
+            })?;
+            loaded.log_drops.insert(id);
         }
         let mut statement = self
             .connection
@@ -339,10 +372,22 @@ fn write(transaction: &Transaction<'_>, changes: &Changes) -> rusqlite::Result<(
     for (id, row) in &changes.instances {
         put(transaction, "instances", "id", id.as_str(), row.as_ref().map(body))?;
     }
-    for (id, generation) in &changes.tombstones {
-        transaction
-            .prepare_cached("INSERT OR REPLACE INTO tombstones VALUES (?1, ?2)")?
-            .execute(params![id.as_str(), generation.0])?;
+    for (id, tombstone) in &changes.tombstones {
+        match tombstone {
+            Some(Tombstone { generation, event }) => transaction
+                .prepare_cached("INSERT OR REPLACE INTO tombstones VALUES (?1, ?2, ?3)")?
+                .execute(params![id.as_str(), generation.0, event])?,
+            None => transaction
+                .prepare_cached("DELETE FROM tombstones WHERE job_id = ?1")?
+                .execute([id.as_str()])?,
+        };
+    }
+    for (id, wanted) in &changes.log_drops {
+        let statement = match wanted {
+            true => "INSERT OR REPLACE INTO log_drops VALUES (?1)",
+            false => "DELETE FROM log_drops WHERE instance = ?1",
+        };
+        transaction.prepare_cached(statement)?.execute([id.as_str()])?;
     }
     for ((path, id), entry) in &changes.entries {
         let path = path.to_string_lossy();
@@ -374,11 +419,10 @@ fn write(transaction: &Transaction<'_>, changes: &Changes) -> rusqlite::Result<(
                 event.message,
             ])?;
     }
-    if let Some(last) = changes.events.last() {
-        transaction
-            .prepare_cached("DELETE FROM events WHERE id <= ?1")?
-            .execute([last.id.saturating_sub(EVENTS_MAX)])?;
-    }
+    // With others, so that a step that changes nothing writes nothing.
+    transaction
+        .prepare_cached("DELETE FROM events WHERE id < ?1")?
+        .execute([changes.first_event])?;
     Ok(())
 }
 

@@ -10,9 +10,9 @@ impl Engine {
     pub(crate) fn view(&self, world: &World<'_>, job: &Job, now: &Now) -> JobView {
         let stands = status(world, job, self.agenda.waiting(&job.id));
         let notes = self.notes.get(&job.id);
-        let past = notes.map(|notes| notes.past.as_slice()).unwrap_or_default();
-        let mut instances: Vec<InstanceId> =
-            past.iter().filter_map(|past| InstanceId::parse(past).ok()).collect();
+        let mut instances: Vec<InstanceId> = notes
+            .map(|notes| notes.past().map(|(instance, _)| instance).collect())
+            .unwrap_or_default();
         let mut live: Vec<&Instance> = self.fleet.of_job(&job.id).collect();
         live.sort_by_key(|instance| (instance.created_at, instance.id.clone()));
         instances.extend(live.iter().map(|instance| instance.id.clone()));

@@ -34,6 +34,7 @@ fn config(host: &SimHost, boot_id: &str) -> Config {
     Config {
         capacity: capacity(&host.facts()),
         limits: Limits::default(),
+        retention: hearth_engine::Retention::default(),
         boot_id: boot_id.to_owned(),
         seed: 1,
     }
@@ -47,6 +48,14 @@ impl World {
     pub fn with(sim: SimConfig, store: Store) -> World {
         let host = SimHost::new(sim);
         let engine = Engine::open(store, config(&host, "boot-1")).unwrap();
+        World { engine, host, began: Instant::now(), pending: Vec::new(), requests: 0 }
+    }
+
+    /// A world that forgets sooner or later than others.
+    pub fn keeping(retention: hearth_engine::Retention) -> World {
+        let host = SimHost::new(SimConfig::default());
+        let config = Config { retention, ..config(&host, "boot-1") };
+        let engine = Engine::open(Store::in_memory().unwrap(), config).unwrap();
         World { engine, host, began: Instant::now(), pending: Vec::new(), requests: 0 }
     }
 

@@ -1,0 +1,174 @@
+//! What is forgotten by itself, by count and by age: finished jobs, the logs of instances that are
+//! gone, the names of deleted jobs, events. Ages are of the host's monotonic clock, which a reboot
+//! begins anew, so that a wall clock that jumps forgets nothing early.
+
+use crate::engine::{Engine, Turn};
+use crate::input::Now;
+use crate::row::JobNotes;
+use crate::store::Tombstone;
+use hearth_model::{Action, InstanceId, JobId, Mono};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// How long what is over is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Finished jobs of the lifecycle `job`: the newest so many. Jobs that a desired-state file
+    /// declares are kept whatever their number and age.
+    pub finished_jobs_max: usize,
+    /// How long a finished job is kept.
+    pub finished_for: Duration,
+    /// How long the logs of an instance are kept that is gone, while its job is there.
+    pub logs_for: Duration,
+    /// Events: the newest so many.
+    pub events_max: u64,
+    /// How long an event is kept.
+    pub events_for: Duration,
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Default for Retention {
+    /// A week, within what a small disk holds: 1,000 jobs of 10 MiB of logs at most each, some
+    /// days of events of a busy host in 3 MB.
+    fn default() -> Retention {
+        Retention {
+            finished_jobs_max: 1000,
+            finished_for: 7 * DAY,
+            logs_for: 7 * DAY,
+            events_max: 10_000,
+            events_for: 7 * DAY,
+        }
+    }
+}
+
+/// Deleted jobs whose names are remembered, so that deleting them again is no mistake and their
+/// generations go on: about 1 MB.
+const TOMBSTONES_MAX: usize = 10_000;
+
+/// From one mark of how far the events have come to the next. An event is kept by this much too long.
+const MARK_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// What there is to forget, oldest first. Derived from the notes of jobs and from tombstones.
+#[derive(Debug, Default)]
+pub(crate) struct Oldest {
+    /// Jobs by when they finished.
+    pub(crate) finished: BTreeSet<(Mono, JobId)>,
+    /// Logs by when their instance was removed.
+    pub(crate) logs: BTreeSet<(Mono, InstanceId, JobId)>,
+    /// Tombstones by the event of their deletion.
+    pub(crate) tombstones: BTreeSet<(u64, JobId)>,
+    /// The next event at some times past.
+    marks: VecDeque<(Mono, u64)>,
+}
+
+impl Oldest {
+    pub(crate) fn of(
+        notes: &BTreeMap<JobId, JobNotes>,
+        tombstones: &BTreeMap<JobId, Tombstone>,
+    ) -> Oldest {
+        let finished =
+            notes.iter().filter_map(|(id, notes)| Some((notes.finished_at()?, id.clone())));
+        let logs = notes.iter().flat_map(|(id, notes)| {
+            notes.past().map(move |(instance, at)| (at, instance, id.clone()))
+        });
+        let of_tombstones = tombstones.iter().map(|(id, stone)| (stone.event, id.clone()));
+        Oldest {
+            finished: finished.collect(),
+            logs: logs.collect(),
+            tombstones: of_tombstones.collect(),
+            marks: VecDeque::new(),
+        }
+    }
+}
+
+impl Engine {
+    /// Keeps in mind when a job finished, or that it runs again.
+    pub(crate) fn note_finish(&mut self, now: Mono, id: &JobId) {
+        let is_over = self.fleet.job(id).is_some_and(|job| job.outcome.is_some());
+        let Some(notes) = self.notes.get_mut(id) else { return };
+        match (notes.finished_at(), is_over) {
+            (None, true) => {
+                notes.finished_at_ms = Some(now.as_millis());
+                // To the millisecond, as it is read again from the database.
+                self.oldest.finished.insert((Mono::from_millis(now.as_millis()), id.clone()));
+            }
+            (Some(at), false) => {
+                notes.finished_at_ms = None;
+                self.oldest.finished.remove(&(at, id.clone()));
+            }
+            _ => return,
+        }
+        self.touch_job(id);
+    }
+
+    /// Forgets what is too old or too many.
+    pub(crate) fn retain(&mut self, now: &Now, turn: &mut Turn) {
+        let keep = self.config.retention;
+        let old = |at: Mono, age: Duration| now.mono.since(at) >= age;
+        while let Some((at, _)) = self.oldest.finished.first()
+            && (self.oldest.finished.len() > keep.finished_jobs_max || old(*at, keep.finished_for))
+        {
+            let Some((_, id)) = self.oldest.finished.pop_first() else { break };
+            if self.entries.keys().any(|(_, declared)| *declared == id) {
+                continue;
+            }
+            let generation = self.doom(&id);
+            let message = "forgotten, since it finished long ago or many have finished since";
+            self.event(now, Some(&id), None, generation, "accepted", message);
+        }
+        while let Some((at, _, _)) = self.oldest.logs.first()
+            && old(*at, keep.logs_for)
+        {
+            let Some((_, instance, job)) = self.oldest.logs.pop_first() else { break };
+            if let Some(notes) = self.notes.get_mut(&job) {
+                notes.past.retain(|past| past.instance != instance.as_str());
+                self.touch_job(&job);
+            }
+            self.drop_logs(instance, turn);
+        }
+        while self.oldest.tombstones.len() > TOMBSTONES_MAX {
+            let Some((_, id)) = self.oldest.tombstones.pop_first() else { break };
+            self.tombstones.remove(&id);
+            self.touch_tombstone(&id);
+        }
+        self.forget_events(now.mono, keep);
+    }
+
+    fn forget_events(&mut self, now: Mono, keep: Retention) {
+        let marks = &mut self.oldest.marks;
+        if marks.back().is_none_or(|(at, _)| now.since(*at) >= MARK_EVERY) {
+            marks.push_back((now, self.next_event));
+        }
+        let mut first = self.next_event.saturating_sub(keep.events_max);
+        while let Some((at, event)) = self.oldest.marks.front()
+            && now.since(*at) >= keep.events_for
+        {
+            first = first.max(*event);
+            self.oldest.marks.pop_front();
+        }
+        self.forget_events_before(first);
+    }
+
+    /// Has the logs of an instance removed. The intent is in the database until it is done.
+    pub(crate) fn drop_logs(&mut self, instance: InstanceId, turn: &mut Turn) {
+        self.past.remove(&instance);
+        self.log_drops.insert(instance.clone());
+        self.touch_log_drop(&instance);
+        self.action(turn, Action::DropLogs { instance });
+    }
+
+    /// Asks again for the removals of logs that are not done and not under way, as after a restart.
+    pub(crate) fn drop_logs_again(&mut self, turn: &mut Turn) {
+        let under_way: BTreeSet<&InstanceId> = self
+            .actions
+            .values()
+            .filter(|action| matches!(action, Action::DropLogs { .. }))
+            .map(Action::instance)
+            .collect();
+        let left = self.log_drops.iter().filter(|instance| !under_way.contains(instance));
+        for instance in left.cloned().collect::<Vec<_>>() {
+            self.action(turn, Action::DropLogs { instance });
+        }
+    }
+}
