@@ -216,6 +216,26 @@ fn by_tool(places: &Places, wheel: &Wheel, name: &str, arguments: &[&str]) -> Re
 mod self_tests {
     use super::*;
 
+    /// `crate/file: name` in backticks is a promise that there is such a test.
+    #[test]
+    fn the_tests_that_the_documents_name_are_there() {
+        let repo = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let page = std::fs::read_to_string(repo.join("docs/seed-parity.md")).unwrap();
+        let named: Vec<_> = page.split('`').filter_map(|text| text.split_once(": ")).collect();
+        let named = named.iter().filter(|(file, _)| file.split('/').count() == 2);
+        let mut found = 0;
+        for (place, name) in named {
+            let Some((of, file)) = place.split_once('/') else { continue };
+            let path = repo.join(format!("crates/{of}/tests/{file}.rs"));
+            let Ok(source) = std::fs::read_to_string(&path) else {
+                panic!("{} is named and not there", path.display())
+            };
+            assert!(source.contains(&format!("fn {name}(")), "{place} has no test {name}");
+            found += 1;
+        }
+        assert!(found > 30, "only {found} tests were found on the page");
+    }
+
     #[test]
     fn what_was_skipped_is_counted_as_nothing_else() {
         let mut run = Run::default();
