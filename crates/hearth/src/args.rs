@@ -1,12 +1,12 @@
 //! What can be said on the command line.
 
 use crate::run::RunArgs;
+use crate::settings::ServeArgs;
 use crate::{exit, span};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use hearth_api::{Endpoint, JobFilter, JobStatus};
-use hearth_daemon::Listen;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -70,6 +70,9 @@ impl From<Color> for anstream::ColorChoice {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the daemon
+    ///
+    /// Each setting is taken from its flag, else its variable, else the config file, else it has its
+    /// default; `hearth config show` says which.
     Serve(ServeArgs),
     /// Check a desired-state file: every problem in one run
     Validate {
@@ -163,6 +166,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: KernelCommand,
     },
+    /// The settings of the daemon
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
     /// Show the versions of this program and of the daemon
     Version,
     /// Print what a shell needs to complete this command line
@@ -243,65 +251,15 @@ pub(crate) struct WaitArgs {
     pub(crate) timeout: Option<Duration>,
 }
 
-#[derive(Debug, ClapArgs)]
-pub(crate) struct ServeArgs {
-    /// Where to listen: a loopback address or unix:///PATH
-    #[arg(long, env = "HEARTH_LISTEN", default_value = "127.0.0.1:8088")]
-    pub(crate) listen: Listen,
-    /// Where the state lives [default: /var/lib/hearth as root, else in $XDG_STATE_HOME]
-    #[arg(long, env = "HEARTH_STATE_DIR", value_name = "DIR")]
-    pub(crate) state_dir: Option<PathBuf>,
-    /// The desired-state file; FC_EX_CP_DESIRED_VMS_CONFIG is taken as well
-    /// [default: config/desired_vms.exs, where it is there]
-    #[arg(long, env = "HEARTH_DESIRED", value_name = "FILE")]
-    pub(crate) desired: Option<PathBuf>,
-    /// Kernels and root filesystems [default: images in the state directory]
-    #[arg(long, env = "HEARTH_IMAGES", value_name = "DIR")]
-    pub(crate) images: Option<PathBuf>,
-    /// The Firecracker binary [default: from PATH]
-    #[arg(long, env = "HEARTH_FIRECRACKER", value_name = "FILE")]
-    pub(crate) firecracker: Option<PathBuf>,
-    /// What runs the microVMs
-    #[arg(long, env = "HEARTH_HOST", value_enum, default_value_t = HostKind::Linux)]
-    pub(crate) host: HostKind,
-    /// How long a simulated microVM takes to boot, in milliseconds
-    #[arg(long, env = "HEARTH_SIM_BOOT_MS", default_value_t = 200, value_name = "MS")]
-    pub(crate) sim_boot_ms: u64,
-    /// Let the file delete more than half of its jobs at once
-    #[arg(long, env = "HEARTH_ALLOW_DELETE")]
-    pub(crate) allow_delete: bool,
-    /// Virtual CPUs that are handed out for each processor
-    #[arg(long, env = "HEARTH_VCPUS_PER_CPU", value_name = "N",
-          default_value_t = hearth_daemon::limits::VCPUS_PER_CPU)]
-    pub(crate) vcpus_per_cpu: u32,
-    /// Memory that is never handed out, in MiB
-    #[arg(long, env = "HEARTH_MEMORY_RESERVE_MB", value_name = "MIB",
-          default_value_t = hearth_daemon::limits::MEMORY_RESERVE_MIB)]
-    pub(crate) memory_reserve_mb: u64,
-    /// How the log on stderr is written
-    #[arg(long, env = "HEARTH_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
-    pub(crate) log_format: LogFormat,
-    /// What is logged: error, warn, info, debug, trace, or by module
-    #[arg(long, env = "HEARTH_LOG", default_value = "info", value_name = "FILTER")]
-    pub(crate) log: String,
-}
-
-/// What runs the microVMs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum HostKind {
-    /// Real Firecracker on this machine
-    Linux,
-    /// MicroVMs in memory: nothing really runs
-    Sim,
-}
-
-/// How the log is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// For people
-    Text,
-    /// One JSON object a line
-    Json,
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Show each setting with its value and where it came from: flag, variable, file or default
+    Show(ServeArgs),
+    /// Check a config file: every problem in one run
+    Check {
+        /// The file [default: the one that hearth serve would read]
+        file: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -321,8 +279,8 @@ pub(crate) struct ImportArgs {
     /// Its modules: a directory such as /lib/modules/VERSION
     #[arg(long, value_name = "DIR", requires = "vmlinuz")]
     pub(crate) modules: Option<PathBuf>,
-    /// Where to [default: images in the daemon's default state directory]
-    #[arg(long, env = "HEARTH_IMAGES", value_name = "DIR")]
+    /// Where to [default: the daemon's images directory, as hearth config show says]
+    #[arg(long, value_name = "DIR")]
     pub(crate) images: Option<PathBuf>,
     /// Its name there
     #[arg(long, default_value = "vmlinux")]

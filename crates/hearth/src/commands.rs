@@ -55,6 +55,7 @@ pub(crate) async fn run(command: Command, client: &Client, output: &Output) -> a
         Command::Serve(_)
         | Command::Validate { .. }
         | Command::Kernel { .. }
+        | Command::Config { .. }
         | Command::Completions { .. }
         | Command::Man { .. } => bail!("this command asks no daemon, which is a bug"),
     }

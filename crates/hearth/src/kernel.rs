@@ -1,8 +1,9 @@
 //! `hearth kernel`.
 
 use crate::args::{ImportArgs, KernelCommand};
+use crate::config;
 use crate::output::Output;
-use hearth_daemon::default_state_dir;
+use crate::settings::ServeArgs;
 use hearth_kernel::Source;
 
 /// Carries out a command about kernels.
@@ -16,7 +17,10 @@ pub(crate) fn run(command: KernelCommand, output: &Output) -> anyhow::Result<u8>
         (None, Some(vmlinuz), Some(modules)) => Source::Image { vmlinuz, modules },
         _ => Source::Debian,
     };
-    let images = images.unwrap_or_else(|| default_state_dir().join("images"));
+    let images = match images {
+        Some(images) => images,
+        None => config::resolve(&ServeArgs::default())?.settings.images(),
+    };
     let imported = hearth_kernel::import(&source, &images, &name)?;
     output.imported(&imported);
     Ok(0)

@@ -1,6 +1,6 @@
 //! The daemon's log: on stderr, as text or as JSON lines.
 
-use crate::args::LogFormat;
+use crate::settings::LogFormat;
 use anyhow::Context;
 use std::io;
 use tracing_subscriber::EnvFilter;
@@ -22,4 +22,14 @@ pub(crate) fn start(format: LogFormat, filter: &str, colour: bool) -> anyhow::Re
         LogFormat::Json => logger.json().flatten_event(true).init(),
     }
     Ok(())
+}
+
+/// Whether a filter makes sense.
+///
+/// # Errors
+/// Where it does not. A sentence.
+pub(crate) fn checked(filter: &str) -> Result<(), String> {
+    filter.parse::<EnvFilter>().map(drop).map_err(|_| {
+        format!("{filter:?} is no log filter; write info, or warn,hearth_daemon=debug")
+    })
 }

@@ -1,10 +1,11 @@
 //! The `hearth` binary: `hearth serve`, and the command line that talks to it.
 //!
-//! Commands other than `serve`, `validate`, `kernel`, `completions` and `man` know only the HTTP
-//! API.
+//! Commands other than `serve`, `validate`, `config`, `kernel`, `completions` and `man` know only
+//! the HTTP API.
 
 mod args;
 mod commands;
+mod config;
 mod exit;
 mod follow;
 mod forward;
@@ -14,6 +15,7 @@ mod output;
 mod pages;
 mod run;
 mod serve;
+mod settings;
 mod span;
 mod validate;
 mod wait;
@@ -40,6 +42,7 @@ fn run(args: Args, output: &Output) -> anyhow::Result<u8> {
         Command::Serve(options) => serve::serve(options, output),
         Command::Validate { file } => validate::validate(&file, output),
         Command::Kernel { command } => kernel::run(command, output),
+        Command::Config { command } => config::run(command, output),
         Command::Completions { shell } => Ok(pages::completions(shell, output)),
         Command::Man { directory } => pages::manual(&directory, output),
         command => {

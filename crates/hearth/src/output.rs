@@ -4,6 +4,8 @@
 mod paint;
 
 use crate::args::Format;
+use crate::config::{self, ConfigFile, Problems, Resolved, Source};
+use crate::settings::{Kind, SETTINGS, Setting};
 use anstream::{AutoStream, ColorChoice};
 use hearth_api::{ClientError, Event, Health, Job, LogLine, Problem, Readiness, Stats};
 use hearth_daemon::Listen;
@@ -78,6 +80,9 @@ impl Output {
 
     /// An error with its causes, and what the daemon said of it.
     pub(crate) fn error(&self, error: &anyhow::Error) {
+        if let Some(problems) = error.downcast_ref::<Problems>() {
+            return self.problems(problems);
+        }
         if self.for_programs() {
             let problem = error.downcast_ref::<ClientError>().and_then(ClientError::problem);
             let json = match problem {
@@ -98,6 +103,76 @@ impl Output {
         if let Some(help) = help_for(error) {
             eprintln!("{help}");
         }
+    }
+
+    fn problems(&self, problems: &Problems) {
+        if self.for_programs() {
+            let in_file = problems.file.as_ref().map(file_problems);
+            let variables = &problems.variables;
+            eprintln!(
+                "{}",
+                json!({ "error": problems.to_string(), "file": in_file, "variables": variables })
+            );
+            return;
+        }
+        if let Some(file) = &problems.file {
+            eprintln!("{}\n", file.render(self.error_colour));
+        }
+        for problem in &problems.variables {
+            eprintln!("{} {}", painted("error:", Tone::Bad, self.error_colour), plain(problem));
+        }
+        eprintln!("{} {problems}", painted("hearth:", Tone::Bad, self.error_colour));
+    }
+
+    /// What `hearth config check` found.
+    pub(crate) fn checked(&self, file: &ConfigFile) {
+        if self.printed(&file_problems(file)) {
+            return;
+        }
+        let label = file.path.display();
+        let number = |count: usize, noun: &str| {
+            format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+        };
+        if file.problems.is_empty() {
+            return line(&format!("{label}: {}, no problems", number(file.count(), "setting")));
+        }
+        eprintln!("{}\n", file.render(self.error_colour));
+        eprintln!("hearth: {label} has {}", number(file.problems.len(), "problem"));
+    }
+
+    /// What `hearth config show` found.
+    pub(crate) fn settings(&self, resolved: &Resolved) {
+        let rows = SETTINGS.iter().zip(&resolved.sources);
+        let value = |setting: &Setting| setting.value(&resolved.settings);
+        if self.for_programs() {
+            let settings: Vec<_> = rows
+                .map(|(setting, source)| {
+                    json!({
+                        "setting": setting.key,
+                        "value": typed(setting, &value(setting)),
+                        "from": source.to_string(),
+                        "flag": setting.flag(),
+                        "variable": setting.variable(),
+                    })
+                })
+                .collect();
+            self.printed(&json!({ "file": resolved.file, "settings": settings }));
+            return;
+        }
+        let words = |setting: &Setting, source: &Source| {
+            [setting.key.into(), value(setting).into(), Word::from(source.to_string())]
+        };
+        if self.format == Format::Wide {
+            let rows = rows.map(|(setting, source)| {
+                let [key, value, from] = words(setting, source);
+                [key, value, from, setting.flag().into(), setting.variable().into()]
+            });
+            return self.rows(["SETTING", "VALUE", "FROM", "FLAG", "VARIABLE"], rows);
+        }
+        self.rows(
+            ["SETTING", "VALUE", "FROM"],
+            rows.map(|(setting, source)| words(setting, source)),
+        );
     }
 
     /// Something that is good to know.
@@ -374,6 +449,27 @@ impl Output {
                 line(&format!("       {}", plain(warning)));
             }
         }
+    }
+}
+
+fn file_problems(file: &ConfigFile) -> serde_json::Value {
+    let problem = |problem: &config::Problem| {
+        json!({
+            "line": problem.line,
+            "column": problem.column,
+            "message": problem.message,
+            "help": problem.help,
+        })
+    };
+    let problems: Vec<_> = file.problems.iter().map(problem).collect();
+    json!({ "file": file.path, "settings": file.count(), "problems": problems })
+}
+
+/// The value of a setting as JSON writes it.
+fn typed(setting: &Setting, value: &str) -> serde_json::Value {
+    match setting.kind {
+        Kind::Number | Kind::Switch => value.parse().unwrap_or_else(|_| value.into()),
+        Kind::Text | Kind::Path | Kind::Choice(_) => value.into(),
     }
 }
 

@@ -10,6 +10,7 @@ fn play(name: &str, sim: &Sim) {
     let cases = trycmd::TestCases::new();
     cases
         .env("HEARTH_URL", &sim.url)
+        .env("HEARTH_CONFIG", "/dev/null")
         .env("COLUMNS", "100")
         .env("NO_COLOR", "")
         .env("CLICOLOR_FORCE", "")
@@ -41,4 +42,9 @@ fn programs_get_json_and_yaml_and_colours_come_when_asked_for() {
 #[test]
 fn errors_name_the_cause_and_the_mend() {
     play("errors", &sim());
+}
+
+#[test]
+fn settings_come_from_flags_variables_and_a_file_and_are_checked_at_once() {
+    play("config", &sim());
 }

@@ -88,6 +88,7 @@ impl Home {
                 command.env_remove(name);
             }
         }
+        command.env("HEARTH_CONFIG", "/dev/null");
         command.args(args).current_dir(self.directory.path()).stdin(Stdio::null());
         command
     }
