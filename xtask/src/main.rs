@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use lab::{Forward, Lab, Session};
+use lab::{Forward, Lab, SSH_FAILED, Session};
 use places::Places;
 use terminal::{answer, say};
 
@@ -144,12 +144,12 @@ fn perform_in_lab(places: &Places, task: LabTask) -> Result<ExitCode> {
     let lab = Lab::of(places)?;
     match task {
         LabTask::Up => lab.up()?,
-        LabTask::Run { command } => return Ok(exit_code(lab.run(&Session::new(command)?)?)),
+        LabTask::Run { command } => return run_in_lab(&lab, &Session::new(command)?),
         LabTask::Shell => {
             // Without the developer's start-up files: they are written for a faster machine.
             let mut shell = Session::new(["bash", "--norc", "-i"].map(str::to_owned).to_vec())?;
             shell.variables.push(("PS1".to_owned(), "lab:\\w# ".to_owned()));
-            return Ok(exit_code(lab.run(&shell)?));
+            return run_in_lab(&lab, &shell);
         }
         LabTask::Forward { ports, cancel } => {
             for forward in ports {
@@ -176,6 +176,16 @@ fn perform_in_lab(places: &Places, task: LabTask) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn run_in_lab(lab: &Lab, session: &Session) -> Result<ExitCode> {
+    let status = lab.run(session)?;
+    if status == SSH_FAILED
+        && let Some(why) = lab.lost()?
+    {
+        anyhow::bail!("{why}");
+    }
+    Ok(exit_code(status))
 }
 
 fn exit_code(status: i32) -> ExitCode {

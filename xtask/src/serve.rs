@@ -16,7 +16,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::cargo::cargo;
-use crate::lab::{Forward, Lab, Session};
+use crate::lab::{Forward, Lab, SSH_FAILED, Session};
 use crate::places::Places;
 use crate::process::{Process, Signal};
 use crate::setup::{self, Ready};
@@ -124,6 +124,14 @@ fn run_in_lab(places: &Places, ready: &Ready, hearth: &Path, extra: &[String]) -
         ended.store(true, Ordering::Relaxed);
         status
     });
+    if matches!(status, Ok(SSH_FAILED))
+        && let Some(why) = lab.lost()?
+    {
+        bail!(
+            "{why}\nThe lab is gone, and its microVMs with it. `make run` starts it again: the \
+             daemon's state is on its disk, so that services and daemons come back"
+        );
+    }
     // The lab may be gone, and its forwardings with it.
     let _ = lab.unforward(forward);
     if lab.machine()?.is_some() {

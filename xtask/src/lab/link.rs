@@ -20,6 +20,9 @@ use crate::{program, terminal};
 /// A socket's path holds no more than this, and SSH adds a suffix of its own while it binds.
 const CONTROL_PATH_BYTES_MAX: usize = 107 - 18;
 
+/// What ssh exits with where its connection breaks. A command may end with it too.
+pub(crate) const SSH_FAILED: i32 = 255;
+
 /// The keys of one boot.
 #[derive(Debug)]
 pub(super) struct Keys {
@@ -148,6 +151,11 @@ impl Link {
     /// Whether the shared connection is up.
     pub(super) fn is_open(&self) -> bool {
         program::succeeds(&mut self.control("check"))
+    }
+
+    /// Whether a command runs to its end, over a connection of its own when the shared one is gone.
+    pub(super) fn answers(&self) -> bool {
+        program::succeeds(self.ssh().args(["-T", "lab", "true"]))
     }
 
     /// Makes the shared connection unless it is up.

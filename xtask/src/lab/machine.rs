@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::qemu::Qemu;
 use crate::kernel::Kernel;
 use crate::process::Process;
 use crate::program;
@@ -46,12 +47,12 @@ impl Machine {
     }
 
     /// Starts QEMU in a session of its own and records it in `dir`.
-    pub(super) fn start(kernel: &Kernel, dir: &Path) -> Result<Self> {
+    pub(super) fn start(qemu: &Qemu, kernel: &Kernel, dir: &Path) -> Result<Self> {
         let memory_mib = memory_mib()?;
         // A port that is free now may be taken before QEMU binds it: another try gets another.
         for _ in 0..3 {
             let ssh_port = free_port()?;
-            if let Some(machine) = spawn(kernel, dir, memory_mib, ssh_port)? {
+            if let Some(machine) = spawn(qemu, kernel, dir, memory_mib, ssh_port)? {
                 let record = serde_json::to_vec(&machine).context("cannot record the lab")?;
                 super::write_private(&dir.join(RECORD), &record)?;
                 return Ok(machine);
@@ -69,15 +70,19 @@ impl Machine {
 }
 
 /// Starts QEMU; none when it ended at once, as it does when the port was taken.
-fn spawn(kernel: &Kernel, dir: &Path, memory_mib: u64, ssh_port: u16) -> Result<Option<Machine>> {
+fn spawn(
+    qemu: &Qemu,
+    kernel: &Kernel,
+    dir: &Path,
+    memory_mib: u64,
+    ssh_port: u16,
+) -> Result<Option<Machine>> {
     let log = File::create(dir.join("qemu.log")).context("cannot create QEMU's log")?;
     let errors = log.try_clone().context("cannot share QEMU's log")?;
     let cpus = std::thread::available_parallelism().map_or(1, usize::from).min(CPUS_MAX);
-    // A session of its own: it must not end with the terminal. `setsid` becomes QEMU, so that
-    // the child's id is QEMU's.
-    let mut qemu = program::command("setsid");
-    qemu.arg("qemu-system-x86_64")
-        .args(["-name", "hearth-lab", "-M", "q35", "-nodefaults", "-no-user-config"])
+    let cpus = qemu.cpus(cpus);
+    let mut qemu = qemu.command();
+    qemu.args(["-name", "hearth-lab", "-M", "q35", "-nodefaults", "-no-user-config"])
         .args(["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"])
         .args(["-smp", &cpus.to_string(), "-m", &memory_mib.to_string()])
         .args(["-display", "none", "-monitor", "none", "-no-reboot"])

@@ -13,6 +13,7 @@
 mod initramfs;
 mod link;
 mod machine;
+mod qemu;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -20,18 +21,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-pub(crate) use link::{Forward, Session, Streams};
+pub(crate) use link::{Forward, SSH_FAILED, Session, Streams};
 pub(crate) use machine::Machine;
 
 use crate::places::Places;
 use crate::terminal::say;
 use crate::{kernel, packages, program};
 use link::Link;
+use qemu::Qemu;
 
 /// From power-on to the first command: 5 s on a quiet machine, several times that on a busy one.
 const BOOT_DEADLINE: Duration = Duration::from_secs(180);
 /// From the request to power off to the end of the process.
 const POWER_OFF_GRACE: Duration = Duration::from_secs(15);
+/// From the end of its connections to the end of a machine that dies.
+const DEATH_GRACE: Duration = Duration::from_secs(2);
 /// What the disk for state may grow to; it is sparse.
 const DISK_BYTES: u64 = 20 << 30;
 
@@ -66,6 +70,7 @@ impl Lab {
         }
         packages::ensure(packages::IMAGES)?;
         packages::ensure(packages::LAB)?;
+        let qemu = Qemu::ensure(&self.places)?;
         let kernel = kernel::ensure(&self.places)?;
         say("lab: starting a machine emulated by QEMU, with real KVM and Firecracker in it; \
              everything in it is several times slower than on hardware");
@@ -75,7 +80,7 @@ impl Lab {
         let keys = link::Keys::make(&self.dir)?;
         initramfs::write(&kernel, &keys, &self.dir.join("initrd"))?;
         self.make_disk()?;
-        let machine = Machine::start(&kernel, &self.dir)?;
+        let machine = Machine::start(&qemu, &kernel, &self.dir)?;
         self.await_commands(&machine)?;
         say(format_args!(
             "lab: up after {:.1} s ({} MiB; `cargo xtask lab down` ends it)",
@@ -121,6 +126,27 @@ impl Lab {
         link.close();
         Machine::forget(&self.dir)?;
         Ok(true)
+    }
+
+    /// What became of the lab when a session ended as ssh does where its connection breaks
+    /// ([`SSH_FAILED`]): none when it takes commands, so that the status was the command's own. A
+    /// lab that hangs is ended, so that the next command starts a new one.
+    pub(crate) fn lost(&self) -> Result<Option<String>> {
+        let _lock = self.lock()?;
+        let Some(machine) = self.machine()? else {
+            return Ok(Some(self.why_it_died()));
+        };
+        // A machine that dies takes its connections with it a moment before its process ends.
+        if !machine.process.ended_within(DEATH_GRACE) {
+            let link = self.link(&machine);
+            if link.answers() {
+                return Ok(None);
+            }
+            machine.process.kill()?;
+            link.close();
+        }
+        Machine::forget(&self.dir)?;
+        Ok(Some(self.why_it_died()))
     }
 
     /// Removes the disk with all state that the lab kept. The lab must be down.
@@ -218,11 +244,24 @@ impl Lab {
     fn why_it_died(&self) -> String {
         let console = self.console();
         let text = fs::read(&console).unwrap_or_default();
-        let last = program::last_lines(&String::from_utf8_lossy(&text), 8);
+        let last = last_words(&String::from_utf8_lossy(&text));
         let qemu = fs::read_to_string(self.dir.join("qemu.log")).unwrap_or_default();
         let qemu = program::last_lines(&qemu, 3);
-        format!("the lab ended. The end of its console ({}):\n{last}\n{qemu}", console.display())
+        let words = format!("{last}\n{qemu}");
+        format!("the lab ended. Its last words ({}):\n{}", console.display(), words.trim())
     }
+}
+
+/// The part of a console that says why it ends there: a kernel's own reason to die is followed by
+/// pages of registers, so the lines from that reason on; without one the last lines.
+fn last_words(console: &str) -> String {
+    const LINES: usize = 8;
+    let reasons = ["BUG: ", "Oops", "Kernel panic", "general protection", "int3: "];
+    let reason = |line: &str| reasons.iter().any(|reason| line.contains(reason));
+    let lines: Vec<_> = console.lines().filter(|line| !line.trim().is_empty()).collect();
+    let first = lines.iter().position(|line| reason(line));
+    let first = first.unwrap_or(lines.len().saturating_sub(LINES));
+    lines[first..].iter().take(LINES).copied().collect::<Vec<_>>().join("\n")
 }
 
 /// Writes a file that only its owner may read.
@@ -237,4 +276,39 @@ fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
         .open(path)
         .with_context(|| format!("cannot create {}", path.display()))?;
     file.write_all(bytes).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lab_in(dir: &Path) -> Lab {
+        let at = |name: &str| dir.join(name);
+        let (repo, cache) = (at("repo"), at("cache"));
+        Lab::of(&Places { repo, cache, target: at("target"), build: at("build") }).unwrap()
+    }
+
+    #[test]
+    fn a_lab_that_is_gone_leaves_its_last_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let lab = lab_in(dir.path());
+        fs::write(lab.console(), "lab: ready\n[ 4.2] Kernel panic - not syncing: test\n").unwrap();
+        let why = lab.lost().unwrap().unwrap();
+        assert!(why.contains("not syncing: test"), "{why}");
+        assert!(why.contains(&lab.console().display().to_string()), "{why}");
+    }
+
+    #[test]
+    fn the_reason_of_a_panic_is_shown_and_not_the_registers_after_it() {
+        let registers: String = (0..40).map(|n| format!("[ 42.{n}] R{n}: 0000\n")).collect();
+        let console = format!(
+            "lab: ready\n[ 11.1] kvm [211]: Unhandled WRMSR\n\n\
+             [ 42.4] BUG: TASK stack guard page was hit\n{registers}"
+        );
+        let words = last_words(&console);
+        assert!(words.starts_with("[ 42.4] BUG: TASK stack guard page"), "{words}");
+        assert_eq!(words.lines().count(), 8);
+        assert_eq!(last_words("lab: ready\n\nlast\n"), "lab: ready\nlast");
+        assert_eq!(last_words(""), "");
+    }
 }
