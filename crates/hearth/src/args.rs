@@ -89,6 +89,10 @@ pub(crate) enum Command {
         /// Its id
         job: String,
     },
+    /// Show on one screen how the daemon, its jobs, its pools and the desired-state file stand
+    ///
+    /// Exits with 0 where the daemon is ready, and with 1 where it is not or can't be reached.
+    Status,
     /// Show the jobs and the warm pools
     Stats,
     /// Show the output of a job

@@ -4,15 +4,20 @@ use crate::args::{Command, WaitArgs};
 use crate::output::Output;
 use crate::run::run_job;
 use crate::wait::{Goal, Limit, until};
-use crate::{exit, follow, forward};
+use crate::{exit, follow, forward, status};
 use anyhow::bail;
-use hearth_api::{Client, ClientError, Job, JobFilter, LogQuery};
+use hearth_api::{Client, ClientError, Endpoint, Job, JobFilter, LogQuery};
 
 /// Carries out a command. Returns the exit code.
 ///
 /// # Errors
 /// Where the daemon cannot be asked or refuses.
-pub(crate) async fn run(command: Command, client: &Client, output: &Output) -> anyhow::Result<u8> {
+pub(crate) async fn run(
+    command: Command,
+    endpoint: &Endpoint,
+    client: &Client,
+    output: &Output,
+) -> anyhow::Result<u8> {
     match command {
         Command::Run(args) => return run_job(*args, client, output).await,
         Command::Ps(args) => output.jobs(&client.jobs(&args.into()).await?),
@@ -21,6 +26,7 @@ pub(crate) async fn run(command: Command, client: &Client, output: &Output) -> a
             let events = client.events(Some(&job), 10).await?;
             output.job(&shown, &events);
         }
+        Command::Status => return status::show(endpoint, client, output).await,
         Command::Stats => output.stats(&client.stats().await?),
         Command::Logs { job, follow, tail, since } => {
             let query = LogQuery { tail, since, ..LogQuery::default() };

@@ -17,6 +17,7 @@ mod run;
 mod serve;
 mod settings;
 mod span;
+mod status;
 mod validate;
 mod wait;
 
@@ -46,9 +47,9 @@ fn run(args: Args, output: &Output) -> anyhow::Result<u8> {
         Command::Completions { shell } => Ok(pages::completions(shell, output)),
         Command::Man { directory } => pages::manual(&directory, output),
         command => {
-            let client = hearth_api::Client::new(args.url);
+            let client = hearth_api::Client::new(args.url.clone());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(commands::run(command, &client, output))
+            runtime.block_on(commands::run(command, &args.url, &client, output))
         }
     }
 }

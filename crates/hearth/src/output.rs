@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod paint;
+mod screen;
 
 use crate::args::Format;
 use crate::config::{self, ConfigFile, Problems, Resolved, Source};

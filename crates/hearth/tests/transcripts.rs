@@ -3,20 +3,20 @@
 
 mod support;
 
-use support::{DEADLINE, Sim, body, sim};
+use support::{DEADLINE, Daemon, Home, body, sim};
 
 /// Plays a transcript. `[..]` in it stands for what differs from run to run.
-fn play(name: &str, sim: &Sim) {
+fn play(name: &str, daemon: &Daemon) {
     let cases = trycmd::TestCases::new();
     cases
-        .env("HEARTH_URL", &sim.url)
+        .env("HEARTH_URL", &daemon.url)
         .env("HEARTH_CONFIG", "/dev/null")
         .env("COLUMNS", "100")
         .env("NO_COLOR", "")
         .env("CLICOLOR_FORCE", "")
         .timeout(DEADLINE)
         .case(format!("tests/cmd/{name}.trycmd"));
-    cases.insert_var("[URL]", sim.url.clone()).expect("a variable");
+    cases.insert_var("[URL]", daemon.url.clone()).expect("a variable");
     cases.run();
 }
 
@@ -47,4 +47,35 @@ fn errors_name_the_cause_and_the_mend() {
 #[test]
 fn settings_come_from_flags_variables_and_a_file_and_are_checked_at_once() {
     play("config", &sim());
+}
+
+const FILE: &str = r#"[
+  {"web", "acme", %{rootfs: "r.ext4", kernel: "vmlinux", cmd: ["/app"],
+    resources: %{vcpu: 1, mem_mb: 128}, lifecycle: "service", warm_pool: %{min: 2}}}
+]
+"#;
+
+#[test]
+fn the_status_is_one_screen() {
+    play("status-empty", &sim());
+    let home = Home::new();
+    home.write("desired.exs", FILE);
+    let daemon = home.start(&["--desired", "desired.exs"]);
+    daemon.post("/vms", &body("once", "job", ""));
+    daemon.post("/vms", &body("late", "service", "").replace("128", "1048576"));
+    daemon.until_job("once", "completed");
+    daemon.until_job("web", "running");
+    daemon.until_warm(2);
+    play("status", &daemon);
+}
+
+#[test]
+fn the_status_tells_what_is_wrong_with_the_file() {
+    let home = Home::new();
+    home.write("desired.exs", "[\n  {\"web\", oops}\n]\n");
+    let daemon = home.start(&["--desired", "desired.exs"]);
+    daemon.until("the file was looked at", || {
+        daemon.get("/stats").json()["desired_file"]["status"] == "failed"
+    });
+    play("status-failed", &daemon);
 }
