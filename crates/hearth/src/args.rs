@@ -4,9 +4,10 @@ use crate::run::RunArgs;
 use crate::settings::ServeArgs;
 use crate::{exit, span};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use hearth_api::{Endpoint, JobFilter, JobStatus};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -31,6 +32,35 @@ pub(crate) struct Args {
     pub(crate) color: Color,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Args {
+    /// Reads the command line; what is wrong with it is shown in the colours that it asks for.
+    pub(crate) fn read() -> Args {
+        let color = asked_color(std::env::args_os());
+        let matches = Args::command().color(color).get_matches();
+        Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// What `--color` says on a command line that may be wrong elsewhere.
+fn asked_color(args: impl Iterator<Item = OsString>) -> clap::ColorChoice {
+    let mut words =
+        args.take_while(|arg| arg != "--").map(|arg| arg.to_string_lossy().into_owned());
+    let mut asked = clap::ColorChoice::Auto;
+    while let Some(word) = words.next() {
+        let value = match word.strip_prefix("--color") {
+            Some("") => words.next(),
+            Some(rest) => rest.strip_prefix('=').map(str::to_owned),
+            None => None,
+        };
+        match value.as_deref() {
+            Some("always") => asked = clap::ColorChoice::Always,
+            Some("never") => asked = clap::ColorChoice::Never,
+            _ => {}
+        }
+    }
+    asked
 }
 
 /// How things are shown.
@@ -317,7 +347,7 @@ impl std::str::FromStr for PortPair {
 
 #[cfg(test)]
 mod tests {
-    use super::Args;
+    use super::{Args, asked_color};
     use clap::{Command, CommandFactory};
 
     /// The commands beneath one, as they are written.
@@ -327,6 +357,15 @@ mod tests {
             found.extend(paths(below, &format!("{path} {}", below.get_name())));
         }
         found
+    }
+
+    #[test]
+    fn the_colour_is_known_before_the_command_line_is_right() {
+        let asked = |line: &str| asked_color(line.split(' ').map(Into::into));
+        assert_eq!(asked("hearth --color never pss"), clap::ColorChoice::Never);
+        assert_eq!(asked("hearth pss --color=always"), clap::ColorChoice::Always);
+        assert_eq!(asked("hearth run -- app --color never"), clap::ColorChoice::Auto);
+        assert_eq!(asked("hearth ps --color"), clap::ColorChoice::Auto);
     }
 
     #[test]

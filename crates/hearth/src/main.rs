@@ -22,12 +22,11 @@ mod validate;
 mod wait;
 
 use args::{Args, Command};
-use clap::Parser;
 use output::Output;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::read();
     let output = Output::new(args.output, args.color.into());
     match run(args, &output) {
         Ok(code) => ExitCode::from(code),

@@ -4,7 +4,7 @@ mod support;
 
 use expect_test::{Expect, expect};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 use support::{Daemon, Home, body, finished, shown, sim};
 
@@ -146,4 +146,76 @@ fn a_port_is_forwarded_both_ways() {
     }
     forward.kill().expect("it can be killed");
     forward.wait().expect("it can be reaped");
+}
+
+#[test]
+fn a_daemon_takes_its_settings_from_the_file_and_is_reached_by_a_socket() {
+    let home = Home::new();
+    let socket = format!("unix://{}", home.path("h.sock").display());
+    let file = format!("listen = {socket:?}\nstate_dir = \"state\"\nhost = \"sim\"\n");
+    let file = home.write("hearth.toml", &file);
+    let mut serve = home.hearth(["serve"]);
+    serve.env("HEARTH_CONFIG", file).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut serve = serve.spawn().expect("it starts");
+    let mut said = String::new();
+    let mut stdout = BufReader::new(serve.stdout.take().expect("a pipe"));
+    stdout.read_line(&mut said).expect("it says where");
+    assert!(said.starts_with(&format!("hearth: listening on {socket} ")), "{said}");
+    assert!(home.path("state/hearth.db").exists(), "a relative path begins at the file");
+    let mut status = home.hearth(["version"]);
+    status.env("HEARTH_URL", &socket);
+    let version = finished(status);
+    serve.kill().expect("it can be killed");
+    serve.wait().expect("it can be reaped");
+    assert!(shown(&version).contains("daemon 0.1.0"), "{}", shown(&version));
+}
+
+/// Answers as a daemon does that has not looked at its host yet.
+fn unready_daemon() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.expect("a connection"));
+            let mut request = String::new();
+            while !request.ends_with("\r\n\r\n") {
+                stream.read_line(&mut request).expect("a request");
+            }
+            let (status, body) = match request.split(' ').nth(1).expect("a path") {
+                "/healthz" => ("200 OK", r#"{"status":"ok","version":"0.1.0"}"#),
+                "/readyz" => (
+                    "503 Service Unavailable",
+                    r#"{"type":"x","title":"x","status":503,"detail":"the host is not known yet"}"#,
+                ),
+                path if path.starts_with("/events") => ("200 OK", r#"{"items":[],"next":null}"#),
+                _ => (
+                    "200 OK",
+                    r#"{"summary":{"total_jobs":0,"total_warm":0},"jobs":[],"warm_pool":[],
+                        "unidentified":[],"desired_file":null}"#,
+                ),
+            };
+            let length = body.len();
+            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}");
+            stream.get_mut().write_all(answer.as_bytes()).expect("it is read");
+        }
+    });
+    url
+}
+
+#[test]
+fn the_status_of_a_daemon_that_is_not_ready_is_shown_and_ends_with_1() {
+    let home = Home::new();
+    let mut status = home.hearth(["status"]);
+    let url = unready_daemon();
+    status.env("HEARTH_URL", &url);
+    expect![[r#"
+        exit code: 1
+        --- stdout
+        daemon   0.1.0 at URL
+                 not ready: the host is not known yet
+        jobs     none
+        pools    none
+        --- stderr
+    "#]]
+    .assert_eq(&shown(&finished(status)).replace(&url, "URL"));
 }
