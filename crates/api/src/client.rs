@@ -4,10 +4,12 @@
 //! broke off or could not serve: it happens once. Nothing else is repeated.
 
 use crate::endpoint::Endpoint;
+use crate::events::FollowedEvents;
+use crate::lines::Lines;
 use crate::log::{FollowedLog, LogQuery, LogStream};
 use crate::problem::Problem;
 use crate::wire::{
-    CreateVm, Deleted, Event, Health, Job, JobStatus, NDJSON, Page, Readiness, Stats,
+    CreateVm, Deleted, EVENT_STREAM, Event, Health, Job, JobStatus, NDJSON, Page, Readiness, Stats,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -33,6 +35,10 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 const REPEAT_MAX: Duration = Duration::from_secs(30);
 /// The time between two tries.
 const REPEAT_EVERY: Duration = Duration::from_millis(500);
+/// How long a daemon may be away before a follower gives it up: an upgrade takes seconds.
+pub(crate) const AWAY_MAX: Duration = Duration::from_secs(60);
+/// How often a daemon that is away is asked for.
+pub(crate) const AWAY_LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Jobs on one page: the most that the daemon gives.
 const PAGE_ITEMS: usize = 1000;
 
@@ -228,12 +234,43 @@ impl Client {
     /// # Errors
     /// Every [`ClientError`].
     pub async fn events(&self, job: Option<&str>, limit: usize) -> Result<Vec<Event>, ClientError> {
-        let (operation, path) = match job {
-            Some(job) => (format!("read the events of job {job}"), path_of(job, "/events")),
-            None => ("read the events".to_owned(), "/events".to_owned()),
-        };
+        let (operation, path) = events_of(job);
         let page: Page<Event> = self.get(&operation, &format!("{path}?limit={limit}")).await?;
         Ok(page.items)
+    }
+
+    /// The newest so many events and then each as it happens, over restarts of the daemon.
+    ///
+    /// # Errors
+    /// Every [`ClientError`].
+    pub async fn follow_events(
+        &self,
+        job: Option<&str>,
+        newest: usize,
+    ) -> Result<FollowedEvents, ClientError> {
+        FollowedEvents::open(self.clone(), job, newest).await
+    }
+
+    pub(crate) async fn event_lines(
+        &self,
+        job: Option<&str>,
+        newest: usize,
+        after: Option<u64>,
+    ) -> Result<Lines, ClientError> {
+        let (operation, path) = events_of(job);
+        let query = match (after, newest) {
+            (Some(after), _) => format!("?after={after}"),
+            (None, 0) => String::new(),
+            (None, newest) => format!("?limit={newest}"),
+        };
+        let mut request = self.request(Method::GET, &format!("{path}{query}"), Vec::new());
+        let accept = hyper::header::HeaderValue::from_static(EVENT_STREAM);
+        request.headers_mut().insert(ACCEPT, accept);
+        let response = self.send(&operation, request).await?;
+        if !response.status().is_success() {
+            return Err(refusal(operation, response).await);
+        }
+        Ok(Lines::new(operation, response.into_body()))
     }
 
     /// `GET /healthz`.
@@ -286,7 +323,7 @@ impl Client {
         if !response.status().is_success() {
             return Err(refusal(operation, response).await);
         }
-        Ok(LogStream::new(operation, response.into_body()))
+        Ok(LogStream::new(Lines::new(operation, response.into_body())))
     }
 
     /// `GET /vms/{job_id}/ports/{port}`, upgraded: a stream to a TCP port of the guest's loopback.
@@ -477,6 +514,14 @@ async fn whole(operation: &str, response: Response<Incoming>) -> Result<Bytes, C
             operation: operation.to_owned(),
             seconds: ANSWER_DEADLINE.as_secs(),
         }),
+    }
+}
+
+/// What reading events is called, and where they are.
+fn events_of(job: Option<&str>) -> (String, String) {
+    match job {
+        Some(job) => (format!("read the events of job {job}"), path_of(job, "/events")),
+        None => ("read the events".to_owned(), "/events".to_owned()),
     }
 }
 

@@ -5,17 +5,20 @@
 
 mod client;
 mod endpoint;
+mod events;
+mod lines;
 mod log;
 mod problem;
 mod wire;
 
 pub use client::{Client, ClientError, JobFilter, Tunnel};
 pub use endpoint::{Endpoint, EndpointError};
+pub use events::{FollowedEvents, News};
 pub use log::{FollowedLog, LogQuery, LogStream};
 pub use problem::{FieldProblem, PROBLEM_JSON, Problem};
 pub use wire::{
-    CreateVm, Deleted, DesiredFile, DesiredFileStatus, Event, Health, Job, JobStatus, LogLine,
-    NDJSON, Page, Readiness, RefusedEntry, Stats, Summary, WarmVm,
+    CreateVm, Deleted, DesiredFile, DesiredFileStatus, EVENT_STREAM, Event, Health, Job, JobStatus,
+    LogLine, NDJSON, Page, Readiness, RefusedEntry, Stats, Summary, WarmVm,
 };
 
 /// Where the daemon listens and the command line asks, unless told otherwise.

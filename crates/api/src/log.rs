@@ -1,20 +1,10 @@
 //! Lines of a job's log: once, or followed until the job has ended, over restarts of the daemon.
 
-use crate::client::{Client, ClientError, parameter};
+use crate::client::{AWAY_LOOK_EVERY, AWAY_MAX, Client, ClientError, parameter};
+use crate::lines::Lines;
 use crate::wire::LogLine;
-use bytes::{Buf, BytesMut};
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use std::collections::BTreeMap;
-use std::time::Duration;
 use tokio::time::{Instant, sleep};
-
-/// Longest line of a log stream; the daemon cuts at less.
-const LINE_BYTES_MAX: usize = 1024 * 1024;
-/// How long a daemon may be away before a follower gives it up: an upgrade takes seconds.
-const AWAY_MAX: Duration = Duration::from_secs(60);
-/// How often a daemon that is away is asked for.
-const AWAY_LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Which part of a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,15 +33,11 @@ impl LogQuery {
 
 /// The lines of a log as they come.
 #[derive(Debug)]
-pub struct LogStream {
-    operation: String,
-    body: Incoming,
-    buffer: BytesMut,
-}
+pub struct LogStream(Lines);
 
 impl LogStream {
-    pub(crate) fn new(operation: String, body: Incoming) -> LogStream {
-        LogStream { operation, body, buffer: BytesMut::new() }
+    pub(crate) fn new(lines: Lines) -> LogStream {
+        LogStream(lines)
     }
 
     /// The next line; `None` at the end. Cancel safe.
@@ -59,32 +45,8 @@ impl LogStream {
     /// # Errors
     /// Where the connection breaks or the line is not one of Hearth's.
     pub async fn next(&mut self) -> Result<Option<LogLine>, ClientError> {
-        loop {
-            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
-                let line = self.buffer.split_to(end);
-                self.buffer.advance(1);
-                return serde_json::from_slice(&line).map(Some).map_err(|e| self.foreign(e));
-            }
-            if self.buffer.len() > LINE_BYTES_MAX {
-                return Err(self.foreign("a line has no end"));
-            }
-            match self.body.frame().await {
-                None => return Ok(None),
-                Some(Ok(frame)) => {
-                    if let Some(bytes) = frame.data_ref() {
-                        self.buffer.extend_from_slice(bytes);
-                    }
-                }
-                Some(Err(error)) => {
-                    let operation = self.operation.clone();
-                    return Err(ClientError::Broken { operation, source: error.into() });
-                }
-            }
-        }
-    }
-
-    fn foreign(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClientError {
-        ClientError::Foreign { operation: self.operation.clone(), source: source.into() }
+        let Some(line) = self.0.next().await? else { return Ok(None) };
+        serde_json::from_slice(&line).map(Some).map_err(|error| self.0.foreign(error))
     }
 }
 

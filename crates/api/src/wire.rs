@@ -7,6 +7,9 @@ use std::fmt;
 /// The media type of streamed JSON lines.
 pub const NDJSON: &str = "application/x-ndjson";
 
+/// The media type of server-sent events.
+pub const EVENT_STREAM: &str = "text/event-stream";
+
 /// A job: the answer to POST, GET, stop and start, and an element of `/stats`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Job {

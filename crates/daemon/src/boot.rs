@@ -17,7 +17,7 @@ use hearth_planner::{Capacity, Limits};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -58,6 +58,7 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
         desired,
         stop: stopping.clone(),
         tunnels: Tunnels::default(),
+        streams: Arc::new(Semaphore::new(limits::STREAMS_MAX)),
     };
 
     state_dir.publish(&listen.to_string())?;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// What the engine wants carried out.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub(crate) enum Work {
 #[derive(Clone, Debug)]
 pub(crate) struct Intake {
     queue: mpsc::Sender<Message>,
+    events: broadcast::Sender<Arc<Event>>,
 }
 
 /// Why the engine did not answer.
@@ -67,6 +68,12 @@ impl Intake {
         let _ = self.queue.send(Message::Input(input)).await;
     }
 
+    /// Events from now on, each once it is on disk. Whoever reads too slowly is told so and has to
+    /// ask for what it missed: nobody waits for a reader.
+    pub(crate) fn events(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.events.subscribe()
+    }
+
     /// Wakes the engine. A full queue wakes it anyway.
     pub(crate) fn tick(&self) {
         let _ = self.queue.try_send(Message::Input(Input::Tick));
@@ -84,8 +91,10 @@ pub(crate) fn spawn(
 ) -> std::io::Result<(Intake, oneshot::Receiver<()>)> {
     let (queue, inbox) = mpsc::channel(limits::INTAKE_MAX);
     let (ended, end) = oneshot::channel();
+    let (events, _) = broadcast::channel(limits::EVENTS_BUFFERED);
+    let intake = Intake { queue, events: events.clone() };
     std::thread::Builder::new().name("hearth-core".to_owned()).spawn(move || {
-        let core = Core { engine, host, work, waiting: BTreeMap::new(), next_request: 0 };
+        let core = Core { engine, host, work, events, waiting: BTreeMap::new(), next_request: 0 };
         if catch_unwind(AssertUnwindSafe(|| core.run(inbox))).is_err() {
             // The panic's own message is on stderr already. State in memory may be half changed;
             // the database holds only whole steps, and the microVMs do not need this process.
@@ -96,13 +105,14 @@ pub(crate) fn spawn(
         }
         let _ = ended.send(());
     })?;
-    Ok((Intake { queue }, end))
+    Ok((intake, end))
 }
 
 struct Core {
     engine: Engine,
     host: Arc<dyn Host>,
     work: mpsc::UnboundedSender<Work>,
+    events: broadcast::Sender<Arc<Event>>,
     waiting: BTreeMap<RequestId, oneshot::Sender<Answer>>,
     next_request: u64,
 }
@@ -141,7 +151,12 @@ impl Core {
                 }
                 return;
             }
-            Effect::Log(event) => return log(&event),
+            Effect::Log(event) => {
+                log(&event);
+                // Nobody may listen.
+                let _ = self.events.send(Arc::new(event));
+                return;
+            }
             Effect::Apply(id, action) => Work::Apply(id, action),
             Effect::Resolve(job, run, spec) => Work::Resolve(job, run, spec),
             Effect::WakeIn(duration) => Work::WakeIn(duration),

@@ -1,6 +1,7 @@
 //! The HTTP API. Handlers turn requests into questions to the engine and answers into JSON; they
 //! decide nothing. Every error is a problem detail, those of the framework included.
 
+mod events;
 mod guard;
 mod guarding;
 mod jobs;
@@ -9,21 +10,26 @@ mod ports;
 mod problem;
 mod read;
 mod server;
+mod socket;
 mod state;
 
 pub(crate) use guard::Guard;
 pub(crate) use server::serve;
 
 use crate::core::Intake;
+use crate::limits;
 use crate::stop::Stop;
 use axum::Router;
 use axum::extract::Request;
+use axum::http::Response;
 use axum::routing::{get, post};
 use hearth_api::DesiredFile;
 use hearth_host::Host;
 use problem::Refused;
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::Predicate;
 
 /// What handlers need.
 pub(crate) struct App {
@@ -37,6 +43,33 @@ pub(crate) struct App {
     /// True once the daemon ends: followers of logs go.
     pub(crate) stop: Stop,
     pub(crate) tunnels: ports::Tunnels,
+    /// Room for followers of logs and events.
+    pub(crate) streams: Arc<Semaphore>,
+}
+
+/// The room that a follower takes.
+type Slot = OwnedSemaphorePermit;
+
+impl App {
+    /// Room for one more follower.
+    fn follow(&self) -> Result<Slot, Refused> {
+        self.streams.clone().try_acquire_owned().map_err(|_| {
+            let detail = format!("{} logs and events are followed already", limits::STREAMS_MAX);
+            Refused::new(503, "unavailable", "Unavailable", detail)
+        })
+    }
+}
+
+/// What is worth compressing: answers whose length is known, which streams' is not, so that no
+/// line waits in a compressor.
+#[derive(Clone, Copy, Debug)]
+struct Large;
+
+impl Predicate for Large {
+    fn should_compress<B: http_body::Body>(&self, response: &Response<B>) -> bool {
+        let bytes = response.body().size_hint().exact();
+        bytes.is_some_and(|bytes| bytes >= limits::COMPRESSED_BYTES_MIN)
+    }
 }
 
 pub(crate) use ports::Tunnels;
@@ -50,15 +83,16 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/vms/{job_id}/start", post(jobs::start))
         .route("/vms/{job_id}/restart", post(jobs::restart))
         .route("/vms/{job_id}/logs", get(logs::logs))
-        .route("/vms/{job_id}/events", get(state::events_of_job))
+        .route("/vms/{job_id}/events", get(events::events_of_job))
         .route("/vms/{job_id}/ports/{port}", get(ports::connect))
-        .route("/events", get(state::events))
+        .route("/events", get(events::events))
         .route("/stats", get(state::stats))
         .route("/healthz", get(state::healthz))
         .route("/readyz", get(state::readyz))
         .route("/openapi.json", get(state::openapi))
         .fallback(no_such_page)
         .method_not_allowed_fallback(no_such_method)
+        .layer(CompressionLayer::new().gzip(true).compress_when(Large))
         .layer(axum::middleware::from_fn_with_state(app.clone(), guard::check))
         .with_state(app)
 }

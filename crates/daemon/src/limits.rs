@@ -6,10 +6,17 @@ use std::time::Duration;
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Largest head of a request, in bytes. hyper's smallest is 8 KiB; ids and paths are short.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Most headers of a request: what clients and proxies send has a tenth of it.
+pub const HEADERS_MAX: usize = 100;
 /// From a connection (or the answer before) to the end of a request's head: longer is idle.
 pub const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// From a request's head to the end of its body: a local client sends 64 KiB in no time.
 pub const BODY_DEADLINE: Duration = Duration::from_secs(10);
+/// How long an answer waits for a reader that takes nothing of it. Tunnels wait for ever: their
+/// ends may mean it.
+pub const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+/// Answers smaller than this are not compressed: they fit one packet anyway.
+pub const COMPRESSED_BYTES_MIN: u64 = 1024;
 /// HTTP connections at once, followers of logs included. The next one waits to be accepted.
 pub const CONNECTIONS_MAX: usize = 1024;
 /// Forwarded ports at once: each holds a socket to a guest and two buffers.
@@ -59,6 +66,15 @@ pub const TAIL_MAX: usize = 1_000_000;
 
 /// Jobs on one page of a list, and the most that can be asked for.
 pub const PAGE_ITEMS: usize = 1000;
+/// Followers of logs and events at once. Together with [`TUNNELS_MAX`] they leave half of the
+/// connections to requests.
+pub const STREAMS_MAX: usize = 512;
+/// Events that are held for followers who have not taken them yet. Who falls further behind reads
+/// them from the database, which holds 10,000.
+pub const EVENTS_BUFFERED: usize = 1024;
+/// How often a follower of events hears that it is not forgotten: below the minute or so after
+/// which proxies and NATs drop what is silent.
+pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
 /// Events of one answer, unless told otherwise.
 pub const EVENTS_DEFAULT: usize = 100;
 /// Most events of one answer.
@@ -87,3 +103,46 @@ pub const DRAIN_CORE: Duration = Duration::from_secs(2);
 pub const VCPUS_PER_CPU: u32 = 8;
 /// MiB of memory that are never handed out: the daemon, the kernel and the page cache need some.
 pub const MEMORY_RESERVE_MIB: u64 = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_tells_every_bound_as_it_is() {
+        let readme = include_str!("../../../README.md");
+        let kib = |bytes: usize| format!("{} KiB", bytes / 1024);
+        let seconds = |duration: Duration| format!("{} s", duration.as_secs());
+        let grouped = |count: usize| {
+            format!("{},{:03},{:03}", count / 1_000_000, count / 1000 % 1000, count % 1000)
+        };
+        let body = format!("{}, within {}", kib(BODY_BYTES_MAX), seconds(BODY_DEADLINE));
+        let head = format!(
+            "{}, {HEADERS_MAX} headers, within {}",
+            kib(HEAD_BYTES_MAX),
+            seconds(HEAD_DEADLINE)
+        );
+        let asked = format!("{INTAKE_MAX}, {}", seconds(REPLY_DEADLINE));
+        let end = format!("{} for requests and streams", seconds(DRAIN_HTTP));
+        let names = format!("{} characters", hearth_model::ids::NAME_BYTES_MAX);
+        for (bound, value) in [
+            ("request body", body),
+            ("request head", head),
+            ("job ids, tenants", names),
+            ("`Idempotency-Key`", format!("{KEY_BYTES_MAX} characters; 100,000 keys")),
+            ("connections", CONNECTIONS_MAX.to_string()),
+            ("a reader that takes nothing", seconds(WRITE_DEADLINE)),
+            ("followed logs and events", STREAMS_MAX.to_string()),
+            ("forwarded ports", TUNNELS_MAX.to_string()),
+            ("events buffered for followers", EVENTS_BUFFERED.to_string()),
+            ("a page of jobs or events", PAGE_ITEMS.max(EVENTS_MAX).to_string()),
+            ("lines of `tail`", grouped(TAIL_MAX)),
+            ("a line of a log", kib(LOG_LINE_BYTES_MAX)),
+            ("requests that wait for the database", asked),
+            ("end of the daemon", end),
+        ] {
+            let row = format!("| {bound} | {value} |");
+            assert!(readme.contains(&row), "the README lacks {row}");
+        }
+    }
+}

@@ -82,7 +82,7 @@ fn changed_job(request: &Request) -> Option<&JobId> {
         | Request::Get { .. }
         | Request::List(_)
         | Request::Stats
-        | Request::Events { .. }
+        | Request::Events(_)
         | Request::ApplyFile(_)
         | Request::Record(_) => None,
     }

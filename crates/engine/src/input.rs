@@ -95,13 +95,8 @@ pub enum Request {
     List(List),
     /// Everything that `/stats` shows.
     Stats,
-    /// The events of one job, or all, newest last.
-    Events {
-        /// Only of this job.
-        job: Option<JobId>,
-        /// At most this many of the newest.
-        limit: usize,
-    },
+    /// The events of one job, or all, oldest first.
+    Events(Events),
     /// A desired-state file that parsed.
     ApplyFile(FileLoad),
     /// Record something that went wrong outside of the engine, for `/events` and the log.
@@ -184,6 +179,17 @@ pub struct List {
     pub lifecycle: Option<Lifecycle>,
 }
 
+/// Which events, and how many of them.
+#[derive(Clone, Debug)]
+pub struct Events {
+    /// Only of this job.
+    pub job: Option<JobId>,
+    /// Only those behind this one, from there on; the newest where `None`.
+    pub after: Option<u64>,
+    /// At most this many.
+    pub limit: usize,
+}
+
 /// A desired-state file that parsed.
 #[derive(Clone, Debug)]
 pub struct FileLoad {
@@ -243,11 +249,24 @@ pub enum Reply {
     /// Everything.
     Stats(StatsView),
     /// Events, oldest first.
-    Events(Vec<Event>),
+    Events(EventPage),
     /// What a file changed.
     Applied(FileReport),
     /// A trouble is recorded.
     Recorded,
+}
+
+/// Some of the events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventPage {
+    /// Oldest first.
+    pub events: Vec<Event>,
+    /// Whether there are more behind them.
+    pub more: bool,
+    /// The oldest event that is kept, of any job; 0 where there is none.
+    pub oldest: u64,
+    /// The newest, of any job; 0 where there is none.
+    pub newest: u64,
 }
 
 /// How a change was accepted.

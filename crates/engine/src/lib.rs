@@ -23,9 +23,9 @@ mod view;
 
 pub use engine::{Config, Engine};
 pub use input::{
-    Accepted, ActionId, Deletions, Effect, Event, FileEntry, FileLoad, FileReport, Guard, Guarded,
-    Input, JobView, List, Now, Refusal, Repeat, Reply, Request, RequestId, Restart, StatsView,
-    Trouble, Upsert, WarmView,
+    Accepted, ActionId, Deletions, Effect, Event, EventPage, Events, FileEntry, FileLoad,
+    FileReport, Guard, Guarded, Input, JobView, List, Now, Refusal, Repeat, Reply, Request,
+    RequestId, Restart, StatsView, Trouble, Upsert, WarmView,
 };
 pub use retention::Retention;
 pub use store::{Store, StoreError};

@@ -47,15 +47,15 @@ impl Engine {
             Request::Get { job } => Ok(Reply::Job(self.shown(now, &job)?)),
             Request::List(list) => Ok(self.page(now, &list)),
             Request::Stats => Ok(Reply::Stats(self.stats(now))),
-            Request::Events { job, limit } => {
-                if let Some(job) = &job
+            Request::Events(events) => {
+                if let Some(job) = &events.job
                     && self.fleet.job(job).is_none()
                     && !self.tombstones.contains_key(job)
                 {
                     return Err(Refusal::NotFound(job.clone()));
                 }
-                let events = self.store.events(job.as_ref(), limit);
-                events.map(Reply::Events).map_err(|error| guard::store(&error))
+                let page = self.store.events(&events);
+                page.map(Reply::Events).map_err(|error| guard::store(&error))
             }
             Request::ApplyFile(load) => Ok(Reply::Applied(self.apply_file(now, load, turn))),
             Request::Record(Trouble { job, message }) => {

@@ -2,10 +2,10 @@
 //! commit that returned survives a loss of power.
 
 use crate::guard::KEY_LIVES;
-use crate::input::{Accepted, Event};
+use crate::input::{Accepted, Event, EventPage, Events};
 use crate::row::{InstanceRow, JobNotes, JobRow};
 use hearth_model::{Generation, Instance, InstanceId, Job, JobId, Mono};
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use rusqlite_migration::{M, Migrations};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -328,41 +328,54 @@ impl Store {
         Ok(Some(Used { digest, job, accepted, at: Mono::from_millis(since_ms) }))
     }
 
-    /// The newest events, of one job or of all, oldest first.
+    /// Events of one job or of all, oldest first: the newest, or those behind one.
     ///
     /// # Errors
     /// [`StoreError::Read`].
-    pub(crate) fn events(
-        &self,
-        job: Option<&JobId>,
-        limit: usize,
-    ) -> Result<Vec<Event>, StoreError> {
+    pub(crate) fn events(&self, query: &Events) -> Result<EventPage, StoreError> {
+        let job = query.job.as_ref().map(JobId::as_str);
+        let (oldest, newest) = self
+            .connection
+            .prepare_cached("SELECT coalesce(min(id), 0), coalesce(max(id), 0) FROM events")
+            .and_then(|mut ends| ends.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
+            .map_err(StoreError::Read)?;
+        let (order, after) = match query.after {
+            Some(after) => ("ASC", after),
+            None => ("DESC", 0),
+        };
         let mut statement = self
             .connection
-            .prepare_cached(
+            .prepare_cached(&format!(
                 "SELECT id, at, job_id, instance, generation, kind, message FROM events
-                 WHERE ?1 IS NULL OR job_id = ?1 ORDER BY id DESC LIMIT ?2",
-            )
+                 WHERE (?1 IS NULL OR job_id = ?1) AND id > ?2 ORDER BY id {order} LIMIT ?3"
+            ))
             .map_err(StoreError::Read)?;
         let rows = statement
-            .query_map(params![job.map(JobId::as_str), limit], |row| {
-                Ok(Event {
-                    id: row.get(0)?,
-                    at: row.get(1)?,
-                    job: row.get::<_, Option<String>>(2)?.and_then(|id| JobId::parse(&id).ok()),
-                    instance: row
-                        .get::<_, Option<String>>(3)?
-                        .and_then(|id| InstanceId::parse(&id).ok()),
-                    generation: row.get::<_, Option<u64>>(4)?.map(Generation),
-                    kind: row.get::<_, String>(5)?.into(),
-                    message: row.get(6)?,
-                })
-            })
+            .query_map(
+                params![job, i64::try_from(after).unwrap_or(i64::MAX), query.limit + 1],
+                event,
+            )
             .map_err(StoreError::Read)?;
         let mut events: Vec<Event> = rows.collect::<Result<_, _>>().map_err(StoreError::Read)?;
-        events.reverse();
-        Ok(events)
+        let more = query.after.is_some() && events.len() > query.limit;
+        events.truncate(query.limit);
+        if query.after.is_none() {
+            events.reverse();
+        }
+        Ok(EventPage { events, more, oldest, newest })
     }
+}
+
+fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
+    Ok(Event {
+        id: row.get(0)?,
+        at: row.get(1)?,
+        job: row.get::<_, Option<String>>(2)?.and_then(|id| JobId::parse(&id).ok()),
+        instance: row.get::<_, Option<String>>(3)?.and_then(|id| InstanceId::parse(&id).ok()),
+        generation: row.get::<_, Option<u64>>(4)?.map(Generation),
+        kind: row.get::<_, String>(5)?.into(),
+        message: row.get(6)?,
+    })
 }
 
 fn write(transaction: &Transaction<'_>, changes: &Changes) -> rusqlite::Result<()> {

@@ -3,7 +3,7 @@
 #[allow(dead_code, unreachable_pub, missing_docs)]
 mod world;
 
-use hearth_engine::{Accepted, Deletions, Refusal, Reply, Request, Store};
+use hearth_engine::{Accepted, Deletions, EventPage, Events, Refusal, Reply, Request, Store};
 use hearth_host::Host;
 use hearth_host::sim::{Presence, SimConfig};
 use hearth_model::{End, InstanceState, JobId, Phase, Value};
@@ -393,8 +393,9 @@ async fn an_action_that_fails_is_tried_again_after_a_rest_and_not_all_the_time()
     assert_eq!(world.host.observe(None).await.unwrap().instances.len(), 1);
     world.run_for(Duration::from_millis(1500)).await;
     assert!(world.host.observe(None).await.unwrap().instances.is_empty());
-    let events = world.ask(Request::Events { job: Some(id("web")), limit: 100 }).await;
-    let Ok(Reply::Events(events)) = events else { panic!("{events:?}") };
+    let events =
+        world.ask(Request::Events(Events { job: Some(id("web")), after: None, limit: 100 })).await;
+    let Ok(Reply::Events(EventPage { events, .. })) = events else { panic!("{events:?}") };
     assert_eq!(events.iter().filter(|event| event.kind == "error").count(), 3);
 }
 

@@ -8,6 +8,8 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 /// The hosts by which this daemon may be called.
@@ -72,15 +74,28 @@ pub(super) async fn check(State(app): State<Arc<App>>, request: Request, next: N
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let response = match app.guard.refusal(request.uri(), request.headers()) {
         Some(refused) => refused.into_response(),
-        None => next.run(request).await,
+        None => caught(next.run(request)).await,
     };
     tracing::debug!(%method, path, status = response.status().as_u16(), "request");
     response
 }
 
+/// An answer, also where a handler panics: the panic fails its request and nothing else.
+async fn caught(answer: impl Future<Output = Response>) -> Response {
+    match AssertUnwindSafe(answer).catch_unwind().await {
+        Ok(response) => response,
+        Err(panic) => {
+            let said = panic.downcast_ref::<&str>().copied();
+            let said = said.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+            tracing::error!(said, "a handler panicked");
+            Refused::panicked().into_response()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Guard;
+    use super::{Guard, caught};
     use crate::Listen;
     use axum::http::{HeaderMap, HeaderValue, Uri, header};
 
@@ -108,6 +123,13 @@ mod tests {
         {
             assert!(!check(host, None), "{host}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer_with_a_sentence() {
+        let response = caught(async { panic!("boom") }).await;
+        assert_eq!(response.status(), 500);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
     }
 
     #[test]

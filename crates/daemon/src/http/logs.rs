@@ -3,7 +3,7 @@
 
 use super::problem::Refused;
 use super::read::{self, JobPath, Params};
-use super::{App, jobs};
+use super::{App, Slot, jobs};
 use crate::{convert, limits};
 use axum::body::Body;
 use axum::extract::State;
@@ -53,16 +53,16 @@ pub(super) async fn logs(
 ) -> Result<Response, Refused> {
     let part = Part::read(&params)?;
     let view = jobs::view(&app, &job).await?;
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    let (format, media) = match accept {
-        Some(accept) if accept.contains(NDJSON) => (Format::JsonLines, NDJSON),
-        _ => (Format::Text, "text/plain; charset=utf-8"),
+    let (format, media) = match read::accepts(&headers, NDJSON) {
+        true => (Format::JsonLines, NDJSON),
+        false => (Format::Text, "text/plain; charset=utf-8"),
     };
+    let slot = params.follow.then(|| app.follow()).transpose()?;
     let mut reader = Reader { app, format, cursors: BTreeMap::new() };
     let first = reader.first(&view, &part).await?;
-    let body = if params.follow {
+    let body = if let Some(slot) = slot {
         let ended = convert::status(view.status).is_final();
-        Body::from_stream(follow(reader, job, first, view, ended))
+        Body::from_stream(follow(reader, job, first, view, ended, slot))
     } else {
         Body::from(first)
     };
@@ -210,6 +210,7 @@ struct Follower {
     first: Option<Bytes>,
     /// The job had ended before the last reading: there is nothing more to come.
     ended: bool,
+    _slot: Slot,
 }
 
 fn follow(
@@ -218,9 +219,10 @@ fn follow(
     first: Bytes,
     view: JobView,
     ended: bool,
+    slot: Slot,
 ) -> impl stream::Stream<Item = Result<Bytes, Infallible>> {
     let asked = Instant::now();
-    let follower = Follower { reader, job, view, asked, first: Some(first), ended };
+    let follower = Follower { reader, job, view, asked, first: Some(first), ended, _slot: slot };
     stream::unfold(follower, |mut follower| async move {
         follower.next().await.map(|bytes| (Ok(bytes), follower))
     })

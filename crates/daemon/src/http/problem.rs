@@ -21,10 +21,26 @@ impl Refused {
         self
     }
 
+    /// What travels.
+    pub(super) fn body(&self) -> Vec<u8> {
+        written(&self.0)
+    }
+
+    /// A handler panicked, which is a bug.
+    pub(super) fn panicked() -> Refused {
+        let detail = "the request met a bug in Hearth, which is in the log of the daemon";
+        Refused::new(500, "bug", "A bug in Hearth", detail)
+            .help("what was asked may have happened: look; microVMs are not touched by this")
+    }
+
     /// The engine answered another question, which is a bug.
     pub(crate) fn confused() -> Refused {
         Refused::new(500, "bug", "A bug in Hearth", "the engine answered another question")
     }
+}
+
+fn written(problem: &Problem) -> Vec<u8> {
+    serde_json::to_vec(problem).unwrap_or_default()
 }
 
 impl From<Box<Problem>> for Refused {
@@ -47,8 +63,7 @@ impl IntoResponse for Refused {
         let Refused(problem) = self;
         let status =
             StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = serde_json::to_vec(&problem).unwrap_or_default();
-        let mut response = (status, body).into_response();
+        let mut response = (status, written(&problem)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if status == StatusCode::SERVICE_UNAVAILABLE {

@@ -120,6 +120,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     }
 }
 
+/// Whether the client asked for this media type.
+pub(super) fn accepts(headers: &HeaderMap, media: &str) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    accept.is_some_and(|accept| accept.contains(media))
+}
+
 /// A parameter of the query that makes no sense.
 pub(super) fn bad_query(parameter: &str, detail: &str) -> Refused {
     let detail = format!("the query is wrong: {parameter}: {detail}");

@@ -1,5 +1,6 @@
 //! Accepts connections, a bounded number at once, and serves HTTP/1.1 on each.
 
+use super::socket::Socket;
 use crate::limits;
 use crate::listen::Listener;
 use crate::stop::Stop;
@@ -57,8 +58,9 @@ async fn converse(stream: Box<dyn Duplex>, router: Router, mut stop: Stop) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits::HEAD_DEADLINE)
+        .max_headers(limits::HEADERS_MAX)
         .max_buf_size(limits::HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(Socket::new(stream)), TowerToHyperService::new(router))
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let outcome = tokio::select! {

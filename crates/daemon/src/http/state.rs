@@ -1,63 +1,20 @@
-//! What is going on: stats, events, health.
+//! What is going on: stats, health.
 
 use super::App;
 use super::problem::Refused;
-use super::read::{JobPath, Params};
-use crate::{convert, limits};
+use crate::convert;
 use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
-use hearth_api::{Event, Health, Page, Readiness, Stats};
-use hearth_engine::{Reply, Request};
-use hearth_model::JobId;
-use serde::Deserialize;
+use hearth_api::{Health, Readiness, Stats};
+use hearth_engine::{Events, Reply, Request};
 use std::sync::Arc;
 
 /// `GET /stats`.
 pub(super) async fn stats(State(app): State<Arc<App>>) -> Result<Json<Stats>, Refused> {
     match app.intake.ask(Request::Stats).await? {
         Reply::Stats(view) => Ok(Json(convert::stats(&view, app.desired.borrow().clone()))),
-        _ => Err(Refused::confused()),
-    }
-}
-
-/// Which events.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct EventParams {
-    /// At most this many of the newest.
-    limit: Option<usize>,
-}
-
-/// `GET /events`: the newest, oldest first.
-pub(super) async fn events(
-    State(app): State<Arc<App>>,
-    Params(params): Params<EventParams>,
-) -> Result<Json<Page<Event>>, Refused> {
-    newest(&app, None, &params).await
-}
-
-/// `GET /vms/{job_id}/events`: those of one job, also after its end.
-pub(super) async fn events_of_job(
-    State(app): State<Arc<App>>,
-    JobPath(job): JobPath,
-    Params(params): Params<EventParams>,
-) -> Result<Json<Page<Event>>, Refused> {
-    newest(&app, Some(job), &params).await
-}
-
-async fn newest(
-    app: &App,
-    job: Option<JobId>,
-    params: &EventParams,
-) -> Result<Json<Page<Event>>, Refused> {
-    let limit = params.limit.unwrap_or(limits::EVENTS_DEFAULT).min(limits::EVENTS_MAX);
-    match app.intake.ask(Request::Events { job, limit }).await? {
-        Reply::Events(events) => {
-            let items = events.iter().map(convert::event).collect();
-            Ok(Json(Page { items, next: None }))
-        }
         _ => Err(Refused::confused()),
     }
 }
@@ -84,7 +41,7 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Readiness
     if let Some(detail) = waits_for {
         return Err(Refused::new(503, "not-ready", "Not ready", detail));
     }
-    app.intake.ask(Request::Events { job: None, limit: 1 }).await?;
+    app.intake.ask(Request::Events(Events { job: None, after: None, limit: 1 })).await?;
     let facts = app.host.facts();
     let trouble = desired.and_then(|file| match (file.problem, file.help) {
         (Some(problem), Some(help)) => Some(format!("{problem}; {help}")),
