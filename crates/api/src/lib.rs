@@ -4,6 +4,7 @@
 //! client needs nothing else of Hearth. This crate never validates a spec: the daemon does.
 
 mod client;
+pub mod document;
 mod endpoint;
 mod events;
 mod lines;

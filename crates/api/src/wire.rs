@@ -1,8 +1,10 @@
 //! The JSON objects of the API.
 
+use crate::document::Spec;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
+use utoipa::ToSchema;
 
 /// The media type of streamed JSON lines.
 pub const NDJSON: &str = "application/x-ndjson";
@@ -11,30 +13,35 @@ pub const NDJSON: &str = "application/x-ndjson";
 pub const EVENT_STREAM: &str = "text/event-stream";
 
 /// A job: the answer to POST, GET, stop and start, and an element of `/stats`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Job {
     /// Its name.
     pub job_id: String,
     /// The microVM that serves it or will, `vm-…`; null while there is none.
+    #[schema(required = true)]
     pub vm_id: Option<String>,
     /// Its tenant.
     pub tenant: String,
     /// What it does.
     pub status: JobStatus,
     /// Why, or what it waits for; a sentence.
+    #[schema(required = true)]
     pub reason: Option<String>,
     /// Since when, RFC 3339 UTC.
+    #[schema(format = DateTime)]
     pub since: String,
     /// Grows with every accepted change.
     pub generation: u64,
     /// The code with which its command exited last, where it exited with one.
+    #[schema(required = true)]
     pub exit_code: Option<u8>,
     /// What it runs.
+    #[schema(value_type = Spec)]
     pub spec: Value,
 }
 
 /// What a job does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum JobStatus {
     /// Waits; the reason says for what.
@@ -106,27 +113,29 @@ pub struct CreateVm {
 }
 
 /// The answer to a DELETE that could not finish at once.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Deleted {
     /// The job that is going.
     pub job_id: String,
     /// The microVM that is being stopped.
+    #[schema(required = true)]
     pub vm_id: Option<String>,
     /// `stopping`.
     pub status: JobStatus,
 }
 
 /// One page of a list.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Page<T> {
     /// The elements.
     pub items: Vec<T>,
     /// The cursor of the next page, for the `after` parameter; null at the end.
+    #[schema(required = true)]
     pub next: Option<String>,
 }
 
 /// The answer to `GET /stats`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Stats {
     /// Totals.
     pub summary: Summary,
@@ -137,19 +146,22 @@ pub struct Stats {
     /// What was found on the host and could not be identified, and so is left alone. Sentences.
     pub unidentified: Vec<String>,
     /// The desired-state file; null until the daemon has looked at it.
+    #[schema(required = true)]
     pub desired_file: Option<DesiredFile>,
 }
 
 /// How the desired-state file stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DesiredFile {
     /// Where it is.
     pub path: String,
     /// Whether it is in force.
     pub status: DesiredFileStatus,
     /// Since when it stands so, RFC 3339 UTC.
+    #[schema(format = DateTime)]
     pub since: String,
     /// When it was last loaded; null where it never was by this daemon.
+    #[schema(format = DateTime, required = true)]
     pub loaded_at: Option<String>,
     /// Entries of the last load.
     pub entries: usize,
@@ -163,13 +175,15 @@ pub struct DesiredFile {
     /// Entries that could not be applied.
     pub refused: Vec<RefusedEntry>,
     /// What is wrong, with line and column where the text is; a sentence.
+    #[schema(required = true)]
     pub problem: Option<String>,
     /// What to do about it.
+    #[schema(required = true)]
     pub help: Option<String>,
 }
 
 /// Whether the desired-state file is in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DesiredFileStatus {
     /// There is none, and nobody named one.
@@ -202,7 +216,7 @@ impl fmt::Display for DesiredFileStatus {
 }
 
 /// An entry that could not be applied.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RefusedEntry {
     /// Its job.
     pub job_id: String,
@@ -211,7 +225,7 @@ pub struct RefusedEntry {
 }
 
 /// Totals of `/stats`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Summary {
     /// All jobs there are.
     pub total_jobs: usize,
@@ -220,24 +234,28 @@ pub struct Summary {
 }
 
 /// A pool instance.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WarmVm {
     /// What it is made of: 16 upper-case hex digits.
+    #[schema(pattern = "^[0-9A-F]{16}$")]
     pub spec_hash: String,
     /// `warm-…`.
     pub vm_id: String,
     /// `warm` when it can be claimed, else `starting` or `stopping`.
     pub status: String,
     /// Why, where it is not warm.
+    #[schema(required = true)]
     pub reason: Option<String>,
     /// What it runs.
+    #[schema(value_type = Spec)]
     pub spec: Value,
 }
 
 /// A line of a job's output.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogLine {
     /// When the host received it, RFC 3339 UTC.
+    #[schema(format = DateTime)]
     pub at: String,
     /// The microVM it came from.
     pub vm_id: String,
@@ -250,17 +268,21 @@ pub struct LogLine {
 }
 
 /// Something that happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
     /// Grows with every event.
     pub id: u64,
     /// When, RFC 3339 UTC.
+    #[schema(format = DateTime)]
     pub at: String,
     /// The job it is about.
+    #[schema(required = true)]
     pub job_id: Option<String>,
     /// The microVM it is about: its suffix, under which it was warm and served.
+    #[schema(required = true)]
     pub instance: Option<String>,
     /// The generation it served.
+    #[schema(required = true)]
     pub generation: Option<u64>,
     /// A word for machines.
     pub kind: String,
@@ -269,7 +291,7 @@ pub struct Event {
 }
 
 /// The answer to `GET /healthz`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
     /// `ok`.
     pub status: String,
@@ -278,7 +300,7 @@ pub struct Health {
 }
 
 /// The answer to `GET /readyz` once the daemon is ready.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Readiness {
     /// `ready`.
     pub status: String,
@@ -287,5 +309,6 @@ pub struct Readiness {
     /// What a user should know of it.
     pub warnings: Vec<String>,
     /// What is wrong with the desired-state file, whose last good state is served, and what to do.
+    #[schema(required = true)]
     pub desired_file: Option<String>,
 }

@@ -9,7 +9,7 @@ use hearth_model::{FieldError, JobId, Path, Segment, Spec, Tenant, Value, fields
 use hearth_planner::Status;
 
 /// The fields of a POST.
-const CREATE_FIELDS: &[&str] = &["job_id", "vm_id", "tenant", "spec"];
+pub(crate) const CREATE_FIELDS: &[&str] = &["job_id", "vm_id", "tenant", "spec"];
 
 /// A POST that makes sense.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! The HTTP API. Handlers turn requests into questions to the engine and answers into JSON; they
 //! decide nothing. Every error is a problem detail, those of the framework included.
 
+mod document;
 mod events;
 mod guard;
 mod guarding;
@@ -22,7 +23,6 @@ use crate::stop::Stop;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::Response;
-use axum::routing::{get, post};
 use hearth_api::DesiredFile;
 use hearth_host::Host;
 use problem::Refused;
@@ -30,6 +30,9 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::Predicate;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// What handlers need.
 pub(crate) struct App {
@@ -74,22 +77,28 @@ impl Predicate for Large {
 
 pub(crate) use ports::Tunnels;
 
-/// Every route.
+/// Every route, with what the document says of it.
+fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::with_openapi(document::Whole::openapi())
+        .routes(routes!(jobs::list, jobs::create))
+        .routes(routes!(jobs::show, jobs::delete))
+        .routes(routes!(jobs::stop))
+        .routes(routes!(jobs::start))
+        .routes(routes!(jobs::restart))
+        .routes(routes!(logs::logs))
+        .routes(routes!(events::events_of_job))
+        .routes(routes!(ports::connect))
+        .routes(routes!(events::events))
+        .routes(routes!(state::stats))
+        .routes(routes!(state::healthz))
+        .routes(routes!(state::readyz))
+        .routes(routes!(state::openapi))
+}
+
+/// What answers every request.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .route("/vms", get(jobs::list).post(jobs::create))
-        .route("/vms/{job_id}", get(jobs::show).delete(jobs::delete))
-        .route("/vms/{job_id}/stop", post(jobs::stop))
-        .route("/vms/{job_id}/start", post(jobs::start))
-        .route("/vms/{job_id}/restart", post(jobs::restart))
-        .route("/vms/{job_id}/logs", get(logs::logs))
-        .route("/vms/{job_id}/events", get(events::events_of_job))
-        .route("/vms/{job_id}/ports/{port}", get(ports::connect))
-        .route("/events", get(events::events))
-        .route("/stats", get(state::stats))
-        .route("/healthz", get(state::healthz))
-        .route("/readyz", get(state::readyz))
-        .route("/openapi.json", get(state::openapi))
+    let (router, _) = routes().split_for_parts();
+    router
         .fallback(no_such_page)
         .method_not_allowed_fallback(no_such_method)
         .layer(CompressionLayer::new().gzip(true).compress_when(Large))

@@ -336,7 +336,10 @@ impl Store {
         let job = query.job.as_ref().map(JobId::as_str);
         let (oldest, newest) = self
             .connection
-            .prepare_cached("SELECT coalesce(min(id), 0), coalesce(max(id), 0) FROM events")
+            .prepare_cached(
+                "SELECT coalesce((SELECT min(id) FROM events), 0),
+                        coalesce((SELECT max(id) FROM events), 0)",
+            )
             .and_then(|mut ends| ends.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
             .map_err(StoreError::Read)?;
         let (order, after) = match query.after {

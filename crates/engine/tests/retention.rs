@@ -3,7 +3,7 @@
 #[allow(dead_code, unreachable_pub, missing_docs)]
 mod world;
 
-use hearth_engine::{Deletions, Refusal, Reply, Request, Retention, Store};
+use hearth_engine::{Deletions, Events, Refusal, Reply, Request, Retention, Store};
 use hearth_host::{Host, LogQuery};
 use hearth_model::{End, InstanceId, JobId};
 use hearth_planner::Status;
@@ -117,10 +117,10 @@ async fn events_are_kept_by_count_and_by_age() {
         world.run_for(A_WHILE).await;
     }
     let events = async |world: &mut World| match world
-        .ask(Request::Events { job: None, limit: 100 })
+        .ask(Request::Events(Events { job: None, after: None, limit: 100 }))
         .await
     {
-        Ok(Reply::Events(events)) => events,
+        Ok(Reply::Events(page)) => page.events,
         other => panic!("{other:?}"),
     };
     let kept = events(&mut world).await;

@@ -488,6 +488,7 @@ fn a_repeat_under_the_same_key_changes_nothing_also_after_a_kill() {
         "#]],
     );
     assert_eq!(post(&daemon, "", &nameless).status, 400);
+    assert_eq!(post(&daemon, "two words", &nameless).status, 400);
     assert_eq!(post(&daemon, &"k".repeat(256), &nameless).status, 400);
 }
 
@@ -841,13 +842,13 @@ fn objects_have_the_fields_of_their_document() {
     daemon.until_warm(1);
     check_fields(&document, "Job", &job);
     check_fields(&document, "Spec", &job["spec"]);
-    check_fields(&document, "JobPage", &daemon.get("/vms").json());
+    check_fields(&document, "Page_Job", &daemon.get("/vms").json());
     let stats = daemon.get("/stats").json();
     check_fields(&document, "Stats", &stats);
     check_fields(&document, "WarmVm", &stats["warm_pool"][0]);
     check_fields(&document, "DesiredFile", &stats["desired_file"]);
     let events = daemon.get("/events").json();
-    check_fields(&document, "EventPage", &events);
+    check_fields(&document, "Page_Event", &events);
     check_fields(&document, "Event", &events["items"][0]);
     check_fields(&document, "Health", &daemon.get("/healthz").json());
     check_fields(&document, "Readiness", &daemon.get("/readyz").json());

@@ -126,7 +126,7 @@ fn events_come_in_pages_from_a_place_on() {
         next.clone_into(&mut after);
     }
     assert!(read.len() > 3 && read.starts_with(&ids(&all)), "{read:?}");
-    for query in ["limit=0", "limit=1001", "after=-1", "after=x"] {
+    for query in ["limit=0", "limit=1001", "after=-1", "after=x", "after=9223372036854775808"] {
         assert_eq!(daemon.get(&format!("/events?{query}")).status, 400, "{query}");
     }
 }

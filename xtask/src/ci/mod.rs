@@ -3,6 +3,7 @@
 //! All stages run, whatever the one before said; only without the set-up is there nothing to run.
 //! What this machine lacks is counted as skipped, by name, and never as passed.
 
+mod api_fuzz;
 mod tests;
 mod unused;
 
@@ -188,6 +189,7 @@ pub(crate) fn run(places: &Places, wanted: Vec<String>) -> Result<bool> {
     });
     run.stage("typos", || by_tool(places, &TYPOS, "typos", &[]));
     run.check("unused", || unused::check(places));
+    run.stage("api-fuzz", || api_fuzz::run(places));
     run.stage("native", || tests.native());
     run.stage("lab", || tests.lab());
 

@@ -3,6 +3,7 @@
 //! A follower holds nothing but its place. It takes what is new from a bounded buffer that all
 //! followers share; one that falls behind, or comes back, reads on in the database.
 
+use super::document::{OfJob, Refuses};
 use super::problem::Refused;
 use super::read::{self, JobPath, Params};
 use super::{App, Slot};
@@ -23,21 +24,39 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+use utoipa::IntoParams;
 
 /// How long a client that was cut off waits before it comes back.
 const RECONNECT_AFTER: Duration = Duration::from_secs(1);
 
 /// Which events.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct EventParams {
     /// At most this many.
+    #[param(value_type = u32, required = false, minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// Only those behind this one, from there on; the newest where it is absent.
+    #[param(value_type = u64, required = false, minimum = 0)]
     after: Option<u64>,
 }
 
+/// Where a client was that comes back.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[allow(dead_code, reason = "only its shape is used")]
+pub(super) struct LastEventId {
+    /// For a stream: the last event that was seen.
+    #[param(rename = "Last-Event-ID", value_type = u64, required = false, minimum = 0)]
+    id: Option<u64>,
+}
+
 /// `GET /events`: a page, or a stream for `Accept: text/event-stream`.
+#[utoipa::path(get, path = "/events", operation_id = "listEvents", summary = "What happened: a page, or with `Accept: text/event-stream` a stream that goes on as it happens.",
+    params(EventParams, LastEventId),
+    responses((status = 200, description = "Events, oldest first.",
+        content((Page<hearth_api::Event> = "application/json"), (String = "text/event-stream"))), Refuses<400>, Refuses<403>, Refuses<503>))]
 pub(super) async fn events(
     State(app): State<Arc<App>>,
     Params(params): Params<EventParams>,
@@ -47,6 +66,10 @@ pub(super) async fn events(
 }
 
 /// `GET /vms/{job_id}/events`: those of one job, also after its end.
+#[utoipa::path(get, path = "/vms/{job_id}/events", operation_id = "listJobEvents", summary = "What happened to a job, also after its end: a page, or with `Accept: text/event-stream` a stream.",
+    params(OfJob, EventParams, LastEventId),
+    responses((status = 200, description = "Events, oldest first.",
+        content((Page<hearth_api::Event> = "application/json"), (String = "text/event-stream"))), Refuses<400>, Refuses<403>, Refuses<404>, Refuses<503>))]
 pub(super) async fn events_of_job(
     State(app): State<Arc<App>>,
     JobPath(job): JobPath,
@@ -62,6 +85,10 @@ async fn answer(
     params: EventParams,
     headers: &HeaderMap,
 ) -> Result<Response, Refused> {
+    let last = last_event_id(headers)?;
+    if params.after.is_some_and(|after| i64::try_from(after).is_err()) {
+        return Err(read::bad_query("after", "it is larger than any event's id"));
+    }
     if !read::accepts(headers, EVENT_STREAM) {
         let limit = read::count("limit", params.limit, limits::EVENTS_DEFAULT, limits::EVENTS_MAX)?;
         let page = page(&app, Events { job, after: params.after, limit }).await?;
@@ -86,7 +113,7 @@ async fn answer(
         queue: VecDeque::from([first]),
         _slot: slot,
     };
-    match last_event_id(headers)?.or(params.after) {
+    match last.or(params.after) {
         Some(last) => {
             follower.last = last;
             follower.catch_up().await?;

@@ -57,7 +57,8 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, Refused> {
     let Some(value) = values.next() else { return Ok(None) };
     let key = value.to_str().unwrap_or_default().trim();
     let bytes = 1..=limits::KEY_BYTES_MAX;
-    if values.next().is_some() || !bytes.contains(&key.len()) {
+    let visible = key.bytes().all(|byte| byte.is_ascii_graphic());
+    if values.next().is_some() || !visible || !bytes.contains(&key.len()) {
         let detail = format!(
             "Idempotency-Key is not one text of 1 to {} visible ASCII characters",
             limits::KEY_BYTES_MAX

@@ -1,6 +1,7 @@
 //! Jobs: create or replace, list, show, stop, start, delete.
 
 use super::App;
+use super::document::{Changed, Guarded, Keyed, OfJob, Refuses};
 use super::guarding::{Guarding, IDEMPOTENCY_REPEATED};
 use super::problem::Refused;
 use super::read::{self, JobPath, Params};
@@ -10,14 +11,32 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use hearth_api::document::Create;
 use hearth_api::{Deleted, Job, JobStatus, Page};
 use hearth_engine::{Accepted, JobView, List, Reply, Request, Restart, Upsert};
 use hearth_model::{IdError, JobId, Lifecycle, Tenant};
 use hearth_planner::Status;
 use serde::Deserialize;
 use std::sync::Arc;
+use utoipa::IntoParams;
 
 /// `POST /vms`: 201 with a warm instance, 202 without, 200 where it runs already.
+#[utoipa::path(post, path = "/vms", operation_id = "createJob", summary = "Make a job, or replace its spec.",
+    params(Keyed, Guarded),
+    request_body(content = Create, content_type = "application/json", example = json!({
+        "job_id": "web-app-2",
+        "tenant": "production",
+        "spec": {
+            "rootfs": "rootfs-web.ext4",
+            "kernel": "vmlinux",
+            "cmd": ["/app/bin/server"],
+            "env": {"MIX_ENV": "prod"},
+            "resources": {"vcpu": 2, "mem_mb": 512},
+            "lifecycle": "service",
+            "warm_pool": {"min": 1, "max": 3}
+        }
+    })),
+    responses(Changed<200>, Changed<201>, Changed<202>, Refuses<400>, Refuses<403>, Refuses<404>, Refuses<408>, Refuses<409>, Refuses<412>, Refuses<413>, Refuses<415>, Refuses<422>, Refuses<503>, Refuses<507>))]
 pub(super) async fn create(
     State(app): State<Arc<App>>,
     guarding: Guarding,
@@ -36,18 +55,25 @@ pub(super) async fn create(
 }
 
 /// Which jobs of the list.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ListParams {
     /// At most this many.
+    #[param(value_type = u32, required = false, minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// Only jobs behind this one: the `next` of the page before.
+    #[param(value_type = String, required = false, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     after: Option<String>,
     /// Only jobs that stand so: one status, or several with commas between.
+    #[param(value_type = Vec<JobStatus>, required = false, style = Form, explode = false,
+        min_items = 1)]
     status: Option<String>,
     /// Only jobs of this tenant.
+    #[param(value_type = String, required = false, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     tenant: Option<String>,
     /// Only jobs of this lifecycle.
+    #[param(value_type = hearth_api::document::Lifecycle, required = false)]
     lifecycle: Option<String>,
 }
 
@@ -72,6 +98,9 @@ impl ListParams {
 const LIFECYCLES: &[Lifecycle] = &[Lifecycle::Service, Lifecycle::Daemon, Lifecycle::Job];
 
 /// `GET /vms`: jobs by id, in pages.
+#[utoipa::path(get, path = "/vms", operation_id = "listJobs", summary = "Jobs by id, in pages.",
+    params(ListParams),
+    responses((status = 200, description = "A page of jobs.", body = Page<Job>), Refuses<400>, Refuses<403>, Refuses<503>))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(params): Params<ListParams>,
@@ -85,6 +114,10 @@ pub(super) async fn list(
 }
 
 /// `GET /vms/{job_id}`.
+#[utoipa::path(get, path = "/vms/{job_id}", operation_id = "getJob", summary = "One job.",
+    params(OfJob),
+    responses((status = 200, description = "The job.", body = Job,
+        headers(("ETag" = String, description = "Its generation in quotes, for `If-Match`."))), Refuses<403>, Refuses<404>, Refuses<503>))]
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     JobPath(job): JobPath,
@@ -93,6 +126,11 @@ pub(super) async fn show(
 }
 
 /// `DELETE /vms/{job_id}`: 204 when it is gone, 202 while it stops.
+#[utoipa::path(delete, path = "/vms/{job_id}", operation_id = "deleteJob", summary = "Delete a job and end its microVM.",
+    params(OfJob, Guarded),
+    responses((status = 202, description = "It is being stopped.", body = Deleted,
+        headers(("Location" = String, description = "The job."))),
+        (status = 204, description = "It is gone."), Refuses<400>, Refuses<403>, Refuses<404>, Refuses<412>, Refuses<503>, Refuses<507>))]
 pub(super) async fn delete(
     State(app): State<Arc<App>>,
     JobPath(job): JobPath,
@@ -113,6 +151,9 @@ pub(super) async fn delete(
 }
 
 /// `POST /vms/{job_id}/stop`: 200 when it stands still, 202 while it stops.
+#[utoipa::path(post, path = "/vms/{job_id}/stop", operation_id = "stopJob", summary = "End its microVM, keep the job. Cancels a `job` that runs: it ends as stopped.",
+    params(OfJob, Keyed, Guarded),
+    responses(Changed<200>, Changed<202>, Refuses<400>, Refuses<403>, Refuses<404>, Refuses<412>, Refuses<422>, Refuses<503>, Refuses<507>))]
 pub(super) async fn stop(
     State(app): State<Arc<App>>,
     JobPath(job): JobPath,
@@ -122,6 +163,9 @@ pub(super) async fn stop(
 }
 
 /// `POST /vms/{job_id}/start`: 200 when it runs, 202 while it starts.
+#[utoipa::path(post, path = "/vms/{job_id}/start", operation_id = "startJob", summary = "Start a stopped job, or run a finished one again.",
+    params(OfJob, Keyed, Guarded),
+    responses(Changed<200>, Changed<202>, Refuses<400>, Refuses<403>, Refuses<404>, Refuses<412>, Refuses<422>, Refuses<503>, Refuses<507>))]
 pub(super) async fn start(
     State(app): State<Arc<App>>,
     JobPath(job): JobPath,
@@ -131,6 +175,9 @@ pub(super) async fn start(
 }
 
 /// `POST /vms/{job_id}/restart`: 202, a new generation of the same spec is on its way.
+#[utoipa::path(post, path = "/vms/{job_id}/restart", operation_id = "restartJob", summary = "Run it anew, as a new generation of the same spec: a service beside its old microVM, a daemon or a job after it; what is over or stopped runs again.",
+    params(OfJob, Keyed, Guarded),
+    responses(Changed<202>, Refuses<400>, Refuses<403>, Refuses<404>, Refuses<412>, Refuses<422>, Refuses<503>, Refuses<507>))]
 pub(super) async fn restart(
     State(app): State<Arc<App>>,
     JobPath(job): JobPath,

@@ -1,6 +1,7 @@
 //! A job's output: that of its instances one after the other, as text or as JSON lines, whole, its
 //! end, or followed until the job has ended.
 
+use super::document::{OfJob, Refuses};
 use super::problem::Refused;
 use super::read::{self, JobPath, Params};
 use super::{App, Slot, jobs};
@@ -21,19 +22,28 @@ use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
 use tokio::time::{Instant, sleep};
+use utoipa::IntoParams;
 
 /// Which part of a log.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct LogParams {
     /// Whether to go on with new lines until the job has ended.
     #[serde(default)]
+    #[param(value_type = bool, required = false)]
     follow: bool,
     /// Only this many of the last lines.
+    #[param(value_type = u64, required = false, minimum = 0)]
     tail: Option<usize>,
     /// Only lines that came since this time, or since this long ago.
+    #[param(value_type = String, required = false, example = "10m",
+        pattern = "^([0-9]{1,6}[smhd]|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)$")]
     since: Option<String>,
-    /// Only lines behind these places: `vm-…:CURSOR`, with commas between.
+    /// Only lines behind these: `vm_id` and `cursor` of the last one that was read of each microVM,
+    /// with commas between. What is older than the oldest of these microVMs counts as read.
+    #[param(value_type = String, required = false,
+        pattern = "^vm-[0-9a-z]{10}:[0-9]{1,19}(,vm-[0-9a-z]{10}:[0-9]{1,19})*$")]
     after: Option<String>,
 }
 
@@ -45,6 +55,10 @@ enum Format {
 }
 
 /// `GET /vms/{job_id}/logs`: text, or JSON lines for `Accept: application/x-ndjson`.
+#[utoipa::path(get, path = "/vms/{job_id}/logs", operation_id = "readLog", summary = "The output of a job's microVMs, one after the other.",
+    params(OfJob, LogParams),
+    responses((status = 200, description = "Lines, oldest first.",
+        content((String = "text/plain"), (LogLine = "application/x-ndjson"))), Refuses<400>, Refuses<403>, Refuses<404>, Refuses<503>))]
 pub(super) async fn logs(
     State(app): State<Arc<App>>,
     JobPath(job): JobPath,

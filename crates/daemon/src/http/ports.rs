@@ -1,5 +1,6 @@
 //! A port of a guest: the connection is upgraded and carries raw bytes from then on.
 
+use super::document::{OfJob, Refuses};
 use super::problem::Refused;
 use super::read::{JobPath, PortPath};
 use super::{App, jobs};
@@ -37,6 +38,9 @@ impl Tunnels {
 
 /// `GET /vms/{job_id}/ports/{port}` with `Connection: Upgrade` and `Upgrade: tcp`: 101, and then a
 /// TCP connection to that port of the guest's loopback.
+#[utoipa::path(get, path = "/vms/{job_id}/ports/{port}", operation_id = "connectPort", summary = "A TCP connection to the guest's loopback, on an upgraded connection (`Connection: Upgrade`, `Upgrade: tcp`).",
+    params(OfJob, ("port" = u16, Path, description = "The port.", minimum = 1, maximum = 65535)),
+    responses((status = 101, description = "From here on raw bytes."), Refuses<403>, Refuses<404>, Refuses<409>, Refuses<426>, Refuses<502>, Refuses<503>))]
 pub(super) async fn connect(
     State(app): State<Arc<App>>,
     JobPath(job): JobPath,

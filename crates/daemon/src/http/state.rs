@@ -1,6 +1,7 @@
 //! What is going on: stats, health.
 
 use super::App;
+use super::document::Refuses;
 use super::problem::Refused;
 use crate::convert;
 use axum::Json;
@@ -12,6 +13,9 @@ use hearth_engine::{Events, Reply, Request};
 use std::sync::Arc;
 
 /// `GET /stats`.
+#[utoipa::path(get, path = "/stats", operation_id = "readStats", summary = "All jobs and all warm microVMs.",
+
+    responses((status = 200, description = "Everything.", body = Stats), Refuses<403>, Refuses<503>))]
 pub(super) async fn stats(State(app): State<Arc<App>>) -> Result<Json<Stats>, Refused> {
     match app.intake.ask(Request::Stats).await? {
         Reply::Stats(view) => Ok(Json(convert::stats(&view, app.desired.borrow().clone()))),
@@ -20,17 +24,26 @@ pub(super) async fn stats(State(app): State<Arc<App>>) -> Result<Json<Stats>, Re
 }
 
 /// `GET /healthz`: the process is there and answers.
+#[utoipa::path(get, path = "/healthz", operation_id = "readHealth", summary = "The process is there and answers.",
+
+    responses((status = 200, description = "It is.", body = Health), Refuses<403>))]
 pub(super) async fn healthz() -> Json<Health> {
     let version = env!("CARGO_PKG_VERSION").to_owned();
     Json(Health { status: "ok".to_owned(), version })
 }
 
 /// `GET /openapi.json`: this API, for programs.
+#[utoipa::path(get, path = "/openapi.json", operation_id = "readOpenApi", summary = "This document.",
+
+    responses((status = 200, description = "OpenAPI 3.1.", body = Object), Refuses<403>))]
 pub(super) async fn openapi() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], hearth_api::OPENAPI)
 }
 
 /// `GET /readyz`: the host was seen, the desired-state file was looked at, the database answers.
+#[utoipa::path(get, path = "/readyz", operation_id = "readReadiness", summary = "The host was seen, the desired-state file was looked at, the database answers.",
+
+    responses((status = 200, description = "It is ready.", body = Readiness), Refuses<403>, Refuses<503>))]
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Readiness>, Refused> {
     let desired = app.desired.borrow().clone();
     let waits_for = match (*app.seen.borrow(), desired.is_some()) {
