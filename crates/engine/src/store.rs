@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use rusqlite_migration::{M, Migrations};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const SCHEMA: &str = "
 CREATE TABLE jobs (job_id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -46,6 +47,10 @@ CREATE TABLE log_drops (instance TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 /// How many keys are kept; beyond that the oldest go first. With 24 h each this is more than one a
 /// second, and at most some 50 MB on disk. None is held in memory.
 const KEYS_MAX: i64 = 100_000;
+
+/// How long a commit waits for whoever else has locked the database, a tool that copies it for
+/// instance: everything else waits with it.
+const BUSY: Duration = Duration::from_secs(1);
 
 /// Why the database could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -191,6 +196,7 @@ impl Store {
 
     fn prepare(mut connection: Connection, path: &Path) -> Result<Store, StoreError> {
         let open = |source| StoreError::Open { path: path.to_owned(), source };
+        connection.busy_timeout(BUSY).map_err(open)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(open)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(open)?;
         Migrations::new(vec![M::up(SCHEMA), M::up(IDEMPOTENCY), M::up(RETENTION)])
@@ -533,6 +539,29 @@ mod tests {
         Connection::open(&path).unwrap().pragma_update(None, "user_version", 1_000).unwrap();
         let error = Store::open(&path).unwrap_err().to_string();
         assert!(error.contains("may be of a newer Hearth"), "{error}");
+    }
+
+    #[test]
+    fn a_full_disk_and_a_locked_database_are_told_apart_and_nothing_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hearth.db");
+        let mut store = Store::open(&path).unwrap();
+        let keys = |text: &str| Changes {
+            keys: vec![("k".to_owned(), Used { digest: text.to_owned(), ..used(1) })],
+            ..Changes::default()
+        };
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        assert!(!store.commit(&keys("d")).unwrap_err().is_disk_full());
+        other.execute_batch("ROLLBACK").unwrap();
+        let pages: i64 = store.connection.query_row("PRAGMA page_count", [], |r| r.get(0)).unwrap();
+        store
+            .connection
+            .query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
+            .unwrap();
+        assert!(store.commit(&keys(&"x".repeat(100_000))).unwrap_err().is_disk_full());
+        assert_eq!(store.used("k").unwrap(), None);
+        store.commit(&keys("d")).unwrap();
     }
 
     #[test]

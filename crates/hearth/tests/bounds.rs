@@ -193,6 +193,22 @@ fn large_answers_are_compressed_for_those_who_can_read_it() {
 }
 
 #[test]
+fn a_locked_database_is_said_and_nothing_is_changed() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    let path = home.path("state").join("hearth.db");
+    let other = rusqlite::Connection::open(path).expect("the database");
+    other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+    let refused = daemon.post("/vms", &body("web", "service", ""));
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{refused:?}");
+    assert_eq!(refused.json()["type"], "urn:hearth:problem:database");
+    other.execute_batch("ROLLBACK").expect("the lock is let go");
+    assert_eq!(daemon.get("/vms/web").status, 404);
+    assert_eq!(daemon.post("/vms", &body("web", "service", "")).status, 202);
+    daemon.until_job("web", "running");
+}
+
+#[test]
 fn an_ending_daemon_ends_streams_and_tunnels_in_time() {
     let home = Home::new();
     let daemon = home.start(&[]);
