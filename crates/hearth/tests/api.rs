@@ -527,7 +527,7 @@ fn a_change_can_hang_on_the_generation_of_its_job() {
     }
     assert_eq!(daemon.request("POST", "/vms", &["If-Match: 1", json], &replace).status, 202);
     let nameless = replace.replace(r#""job_id":"web","#, "");
-    assert_eq!(daemon.request("POST", "/vms", &["If-Match: 1", json], &nameless).status, 400);
+    assert_eq!(daemon.request("POST", "/vms", &["If-Match: 1", json], &nameless).status, 412);
     let any = daemon.request("POST", "/vms/web/stop", &["If-Match: *"], "");
     assert!(matches!(any.status, 200 | 202), "{any:?}");
 }

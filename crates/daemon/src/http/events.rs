@@ -137,7 +137,8 @@ async fn page(app: &App, events: Events) -> Result<EventPage, Refused> {
 /// Where a client was that comes back.
 fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Refused> {
     let Some(value) = headers.get("last-event-id") else { return Ok(None) };
-    let id = value.to_str().ok().and_then(|text| text.parse().ok());
+    let id = value.to_str().ok().and_then(|text| text.parse::<u64>().ok());
+    let id = id.filter(|id| i64::try_from(*id).is_ok());
     let wrong = || {
         let detail = format!("Last-Event-ID is {value:?}, which is not the id of an event");
         Refused::new(400, "bad-header", "Bad header", detail)

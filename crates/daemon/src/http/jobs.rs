@@ -47,7 +47,9 @@ pub(super) async fn create(
     let convert::Create { job, tenant, spec } = convert::create(&body)?;
     if job.is_none() && guarding.names_generation() {
         let detail = "If-Match names a generation, and the body no job";
-        return Err(Refused::new(400, "bad-header", "Bad header", detail).help("give a job_id"));
+        return Err(
+            Refused::new(412, "other-generation", "Other generation", detail).help("give a job_id")
+        );
     }
     let resolution = executor::resolve(&*app.host, &spec).await;
     let upsert = Upsert { job, tenant, spec: Arc::new(spec), resolution };

@@ -37,8 +37,7 @@ pub(super) struct LogParams {
     #[param(value_type = u64, required = false, minimum = 0)]
     tail: Option<usize>,
     /// Only lines that came since this time, or since this long ago.
-    #[param(value_type = String, required = false, example = "10m",
-        pattern = "^([0-9]{1,6}[smhd]|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)$")]
+    #[param(value_type = String, required = false, example = "10m")]
     since: Option<String>,
     /// Only lines behind these: `vm_id` and `cursor` of the last one that was read of each microVM,
     /// with commas between. What is older than the oldest of these microVMs counts as read.
