@@ -19,8 +19,8 @@ const USER_HZ: f64 = 100.0;
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
-    /// From the spawn to the first connection that it took.
-    pub(crate) listened_after: Duration,
+    /// From the spawn to its first answer.
+    pub(crate) answered_after: Duration,
     log: PathBuf,
 }
 
@@ -41,12 +41,12 @@ impl Server {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
         let begun = Instant::now();
         let mut child = command.spawn().context("cannot start the daemon")?;
-        while Connection::open(address).await.is_err() {
+        while !answers(address).await {
             ensure!(begun.elapsed() < PATIENCE, "the daemon does not listen");
             ensure!(child.try_wait()?.is_none(), "the daemon ended: see {}", log.display());
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        Ok(Server { child, address, listened_after: begun.elapsed(), log })
+        Ok(Server { child, address, answered_after: begun.elapsed(), log })
     }
 
     pub(crate) async fn connect(&self) -> Result<Connection> {
@@ -86,5 +86,13 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Whether a request is answered: a connection alone is taken before the daemon has read its database.
+async fn answers(address: SocketAddr) -> bool {
+    match Connection::open(address).await {
+        Ok(mut connection) => connection.get("/healthz").await.is_ok(),
+        Err(_) => false,
     }
 }
