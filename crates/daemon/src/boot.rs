@@ -7,9 +7,9 @@ use crate::http::{self, App, Guard, Tunnels};
 use crate::listen::Listener;
 use crate::state_dir::StateDir;
 use crate::stop::Stop;
-use crate::{Config, DaemonError, HostChoice, Listen, Overcommit, executor, limits, observer};
+use crate::{Config, DaemonError, HostChoice, Listen, executor, limits, observer};
 use hearth_api::DesiredFile;
-use hearth_engine::{Engine, Retention, Store};
+use hearth_engine::{Engine, Store};
 use hearth_host::linux::{LinuxConfig, LinuxHost};
 use hearth_host::sim::{SimConfig, SimHost};
 use hearth_host::{Host, HostFacts};
@@ -42,7 +42,7 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
     let listen = listener.address(&config.listen);
     let host = open_host(&config, &state_dir).await?;
     let facts = host.facts();
-    let engine = open_engine(&state_dir, &facts, config.overcommit)?;
+    let engine = open_engine(&state_dir, &facts, &config)?;
 
     let (stop, stopping) = Stop::channel();
     let (seen_sender, seen) = watch::channel(false);
@@ -149,12 +149,13 @@ async fn open_host(config: &Config, state_dir: &StateDir) -> Result<Arc<dyn Host
 fn open_engine(
     state_dir: &StateDir,
     facts: &HostFacts,
-    overcommit: Overcommit,
+    config: &Config,
 ) -> Result<Engine, DaemonError> {
     let failed = |error| DaemonError::Store {
         state_dir: state_dir.path().to_owned(),
         source: Box::new(error),
     };
+    let overcommit = config.overcommit;
     let time_factor = facts.time_factor.max(1);
     let limits = Limits::default();
     let config = hearth_engine::Config {
@@ -170,7 +171,7 @@ fn open_engine(
             // Where the CPU is emulated, guests that boot beside each other all boot late.
             boots_max: if time_factor > 1 { facts.cpus as usize } else { limits.boots_max },
         },
-        retention: Retention::default(),
+        retention: config.retention,
         boot_id: boot_id()?,
         seed: seed(),
     };

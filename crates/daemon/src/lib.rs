@@ -25,6 +25,7 @@ mod stop;
 
 pub use boot::{Daemon, start};
 pub use desired::{DEFAULT_DESIRED, DesiredPath, source_of};
+pub use hearth_engine::Retention;
 pub use listen::{Listen, ListenError};
 pub use state_dir::{StateDirError, default_state_dir};
 
@@ -48,6 +49,8 @@ pub struct Config {
     pub host: HostChoice,
     /// How far the host's processors and memory are handed out.
     pub overcommit: Overcommit,
+    /// How long what is over is kept.
+    pub retention: Retention,
 }
 
 /// What a desired-state file may delete by leaving jobs out.

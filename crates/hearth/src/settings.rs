@@ -4,7 +4,7 @@
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use hearth_daemon::{
-    Config, DEFAULT_DESIRED, DesiredPath, HostChoice, Listen, MassDeletion, Overcommit,
+    Config, DEFAULT_DESIRED, DesiredPath, HostChoice, Listen, MassDeletion, Overcommit, Retention,
     default_state_dir, limits,
 };
 use std::collections::BTreeMap;
@@ -68,6 +68,11 @@ pub(crate) struct Settings {
     allow_delete: bool,
     vcpus_per_cpu: u32,
     memory_reserve_mb: u64,
+    keep_finished_jobs: u32,
+    keep_finished_hours: u32,
+    keep_log_hours: u32,
+    keep_events: u32,
+    keep_event_hours: u32,
     /// What is logged.
     pub(crate) log: String,
     /// How it is written.
@@ -205,6 +210,56 @@ pub(crate) const SETTINGS: &[Setting] = &[
         show: |s| s.memory_reserve_mb.to_string(),
     },
     Setting {
+        key: "keep_finished_jobs",
+        kind: Kind::Number,
+        value_name: "N",
+        help: "Finished jobs that are kept: the newest so many; those that a file declares stay",
+        default: Default::Is("1000"),
+        other_variable: None,
+        take: |s, text| number(text, 0).map(|v| s.keep_finished_jobs = v),
+        show: |s| s.keep_finished_jobs.to_string(),
+    },
+    Setting {
+        key: "keep_finished_hours",
+        kind: Kind::Number,
+        value_name: "HOURS",
+        help: "How long a finished job is kept, in hours",
+        default: Default::Is("168"),
+        other_variable: None,
+        take: |s, text| number(text, 1).map(|v| s.keep_finished_hours = v),
+        show: |s| s.keep_finished_hours.to_string(),
+    },
+    Setting {
+        key: "keep_log_hours",
+        kind: Kind::Number,
+        value_name: "HOURS",
+        help: "How long the logs of a microVM are kept that is gone, in hours",
+        default: Default::Is("168"),
+        other_variable: None,
+        take: |s, text| number(text, 1).map(|v| s.keep_log_hours = v),
+        show: |s| s.keep_log_hours.to_string(),
+    },
+    Setting {
+        key: "keep_events",
+        kind: Kind::Number,
+        value_name: "N",
+        help: "Events that are kept: the newest so many",
+        default: Default::Is("10000"),
+        other_variable: None,
+        take: |s, text| number(text, 100).map(|v| s.keep_events = v),
+        show: |s| s.keep_events.to_string(),
+    },
+    Setting {
+        key: "keep_event_hours",
+        kind: Kind::Number,
+        value_name: "HOURS",
+        help: "How long an event is kept, in hours",
+        default: Default::Is("168"),
+        other_variable: None,
+        take: |s, text| number(text, 1).map(|v| s.keep_event_hours = v),
+        show: |s| s.keep_event_hours.to_string(),
+    },
+    Setting {
         key: "log",
         kind: Kind::Text,
         value_name: "FILTER",
@@ -234,6 +289,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         },
     },
 ];
+
+const WEEK_HOURS: u32 = 7 * 24;
+
+fn hours(hours: u32) -> Duration {
+    Duration::from_secs(u64::from(hours) * 60 * 60)
+}
 
 fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("a path can't be empty".to_owned()) } else { Ok(text.into()) }
@@ -338,6 +399,11 @@ impl Settings {
             allow_delete: false,
             vcpus_per_cpu: limits::VCPUS_PER_CPU,
             memory_reserve_mb: limits::MEMORY_RESERVE_MIB,
+            keep_finished_jobs: 1000,
+            keep_finished_hours: WEEK_HOURS,
+            keep_log_hours: WEEK_HOURS,
+            keep_events: 10_000,
+            keep_event_hours: WEEK_HOURS,
             log: "info".to_owned(),
             log_format: LogFormat::Text,
         }
@@ -367,6 +433,13 @@ impl Settings {
             overcommit: Overcommit {
                 vcpus_per_cpu: self.vcpus_per_cpu,
                 memory_reserve_mib: self.memory_reserve_mb,
+            },
+            retention: Retention {
+                finished_jobs_max: self.keep_finished_jobs as usize,
+                finished_for: hours(self.keep_finished_hours),
+                logs_for: hours(self.keep_log_hours),
+                events_max: u64::from(self.keep_events),
+                events_for: hours(self.keep_event_hours),
             },
         }
     }
