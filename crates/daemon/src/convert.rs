@@ -5,88 +5,21 @@ use hearth_api::{
     DesiredFile, Event, FieldProblem, Job, JobStatus, Problem, Stats, Summary, WarmVm,
 };
 use hearth_engine::{JobView, Refusal, StatsView, WarmView, json};
-use hearth_model::{FieldError, JobId, Path, Segment, Spec, Tenant, Value, fields};
+use hearth_model::{Declaration, FieldError, Value};
 use hearth_planner::Status;
 
-/// The fields of a POST.
-pub(crate) const CREATE_FIELDS: &[&str] = &["job_id", "vm_id", "tenant", "spec"];
-
-/// A POST that makes sense.
-#[derive(Debug)]
-pub(crate) struct Create {
-    pub(crate) job: Option<JobId>,
-    pub(crate) tenant: Option<Tenant>,
-    pub(crate) spec: Spec,
-}
-
 /// Reads the body of `POST /vms`.
-pub(crate) fn create(body: &serde_json::Value) -> Result<Create, Box<Problem>> {
+pub(crate) fn create(body: &serde_json::Value) -> Result<Declaration, Box<Problem>> {
     let tree = json::from_json(body);
-    let Value::Map(entries) = &tree else {
-        return Err(unfit(vec![field("", format!("expected an object, found {}", tree.kind()))]));
-    };
-    let mut errors = Vec::new();
-    for (key, _) in entries.iter().filter(|(key, _)| !CREATE_FIELDS.contains(&key.as_str())) {
-        let help = match fields::suggest(key, CREATE_FIELDS) {
-            Some(name) => format!("did you mean `{name}`?"),
-            None if fields::SPEC_FIELDS.contains(&key.as_str()) => {
-                format!("`{key}` belongs into `spec`")
-            }
-            None => format!("known fields are {}", CREATE_FIELDS.join(", ")),
-        };
-        let pointer = Path(vec![Segment::Key(key.clone())]).pointer();
-        let detail = format!("unknown field `{key}`");
-        errors.push(FieldProblem { pointer, detail, help: Some(help) });
+    if !matches!(tree, Value::Map(_)) {
+        let detail = format!("expected an object, found {}", tree.kind());
+        return Err(unfit(vec![FieldProblem { pointer: String::new(), detail, help: None }]));
     }
-    let job_id = name(&tree, "job_id", JobId::parse, &mut errors);
-    let vm_id = name(&tree, "vm_id", JobId::parse, &mut errors);
-    let tenant = name(&tree, "tenant", Tenant::parse, &mut errors);
-    if let (Some(job_id), Some(vm_id)) = (&job_id, &vm_id)
-        && job_id != vm_id
-    {
-        let detail = format!("`vm_id` is another name for `job_id`, which is \"{job_id}\" here");
-        let help = Some("leave it out".to_owned());
-        errors.push(FieldProblem { pointer: "/vm_id".to_owned(), detail, help });
-    }
-    let spec = match tree.get("spec") {
-        None | Some(Value::Null) => {
-            errors.push(field("/spec", "missing field `spec`"));
-            None
-        }
-        Some(spec) => Spec::read(spec)
-            .map_err(|found| errors.extend(found.into_iter().map(|error| in_spec(&error))))
-            .ok(),
-    };
-    match spec {
-        Some(spec) if errors.is_empty() => Ok(Create { job: job_id.or(vm_id), tenant, spec }),
-        _ => Err(unfit(errors)),
-    }
+    Declaration::read(&tree).map_err(|errors| unfit(errors.into_iter().map(problem_of).collect()))
 }
 
-fn name<T>(
-    tree: &Value,
-    key: &str,
-    parse: impl Fn(&str) -> Result<T, hearth_model::IdError>,
-    errors: &mut Vec<FieldProblem>,
-) -> Option<T> {
-    let outcome = match tree.get(key)? {
-        Value::Null => return None,
-        Value::String(text) => parse(text).map_err(|error| error.detail),
-        other => Err(format!("expected a string, found {}", other.kind())),
-    };
-    outcome.map_err(|detail| errors.push(field(&format!("/{key}"), detail))).ok()
-}
-
-fn field(pointer: &str, detail: impl Into<String>) -> FieldProblem {
-    FieldProblem { pointer: pointer.to_owned(), detail: detail.into(), help: None }
-}
-
-fn in_spec(error: &FieldError) -> FieldProblem {
-    FieldProblem {
-        pointer: format!("/spec{}", error.path.pointer()),
-        detail: error.detail.clone(),
-        help: error.help.clone(),
-    }
+fn problem_of(error: FieldError) -> FieldProblem {
+    FieldProblem { pointer: error.path.pointer(), detail: error.detail, help: error.help }
 }
 
 fn unfit(errors: Vec<FieldProblem>) -> Box<Problem> {

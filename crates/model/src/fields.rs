@@ -1,6 +1,7 @@
-//! The one grammar of fields: [`Spec::read`] takes a tree from any format and finds every problem
-//! at once; [`Spec::write`] is its inverse.
+//! The one grammar of fields: [`Declaration::read`] and [`Spec::read`] take a tree from any format
+//! and find every problem at once; [`Spec::write`] is the inverse of the latter.
 
+use crate::ids::{IdError, JobId, Tenant};
 use crate::spec::{
     Boot, ImageName, Lifecycle, Ready, ReadyCheck, Resources, Spec, Stage, WarmPool,
 };
@@ -44,6 +45,10 @@ pub const SPEC_FIELDS: &[&str] = &[
     "disk_mb",
 ];
 
+/// The fields around a spec, in a file's entry and in a request. `vm_id` is another name for
+/// `job_id`.
+pub const DECLARATION_FIELDS: &[&str] = &["job_id", "vm_id", "tenant", "spec"];
+
 /// A step from a tree's root to a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Segment {
@@ -57,11 +62,24 @@ pub enum Segment {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Path(pub Vec<Segment>);
 
+/// What an error is about, of that to which its path leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The value.
+    Value,
+    /// The key, which is the path's last step; the sentence names it.
+    Key,
+    /// A key that is not there, the path's last step; the sentence names it.
+    Absent,
+}
+
 /// One thing that is wrong with a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldError {
     /// Where.
     pub path: Path,
+    /// What there.
+    pub target: Target,
     /// What is wrong, as a sentence without a full stop.
     pub detail: String,
     /// How to mend it.
@@ -93,6 +111,31 @@ impl fmt::Display for Path {
             }
         }
         Ok(())
+    }
+}
+
+/// A job as it is declared, in a file's entry or in a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declaration {
+    /// The job's name, or `None` where it is left out.
+    pub job_id: Option<JobId>,
+    /// The tenant, or `None` where it is left out.
+    pub tenant: Option<Tenant>,
+    /// What the job runs.
+    pub spec: Spec,
+}
+
+impl Declaration {
+    /// Reads a declaration from a tree with [`DECLARATION_FIELDS`].
+    ///
+    /// # Errors
+    /// As [`Spec::read`], with paths from the declaration on.
+    pub fn read(tree: &Value) -> Result<Declaration, Vec<FieldError>> {
+        let mut reader = Reader::default();
+        match reader.declaration(tree) {
+            Some(declaration) if reader.errors.is_empty() => Ok(declaration),
+            _ => Err(reader.errors),
+        }
     }
 }
 
@@ -220,13 +263,23 @@ type Entries = [(String, Value)];
 
 impl Reader {
     fn error(&mut self, detail: impl Into<String>) {
-        self.errors.push(FieldError { path: self.path.clone(), detail: detail.into(), help: None });
+        self.push(self.path.clone(), Target::Value, detail.into(), None);
     }
 
-    fn error_at(&mut self, key: &str, detail: impl Into<String>, help: Option<String>) {
+    fn error_at(
+        &mut self,
+        key: &str,
+        target: Target,
+        detail: impl Into<String>,
+        help: Option<String>,
+    ) {
         let mut path = self.path.clone();
         path.0.push(Segment::Key(key.to_owned()));
-        self.errors.push(FieldError { path, detail: detail.into(), help });
+        self.push(path, target, detail.into(), help);
+    }
+
+    fn push(&mut self, path: Path, target: Target, detail: String, help: Option<String>) {
+        self.errors.push(FieldError { path, target, detail, help });
     }
 
     fn within<T>(&mut self, segment: Segment, read: impl FnOnce(&mut Reader) -> T) -> T {
@@ -243,11 +296,14 @@ impl Reader {
             return None;
         };
         for (key, _) in entries.iter().filter(|(key, _)| !known.contains(&key.as_str())) {
-            let help = suggest(key, known).map_or_else(
-                || format!("known fields are {}", known.join(", ")),
-                |name| format!("did you mean `{name}`?"),
-            );
-            self.error_at(key, format!("unknown field `{key}`"), Some(help));
+            let help = match suggest(key, known) {
+                Some(name) => format!("did you mean `{name}`?"),
+                None if known == DECLARATION_FIELDS && SPEC_FIELDS.contains(&key.as_str()) => {
+                    format!("`{key}` belongs into `spec`")
+                }
+                None => format!("known fields are {}", known.join(", ")),
+            };
+            self.error_at(key, Target::Key, format!("unknown field `{key}`"), Some(help));
         }
         Some(entries)
     }
@@ -270,7 +326,7 @@ impl Reader {
         read: impl FnOnce(&mut Reader, &Value) -> Option<T>,
     ) -> Option<T> {
         if !entries.iter().any(|(k, v)| k == key && *v != Value::Null) {
-            self.error_at(key, format!("missing field `{key}`"), None);
+            self.error_at(key, Target::Absent, format!("missing field `{key}`"), None);
             return None;
         }
         self.optional(entries, key, read)
@@ -362,7 +418,8 @@ impl Reader {
         for (key, value) in entries {
             self.within(Segment::Key(key.clone()), |reader| {
                 if key.is_empty() || key.contains(['=', '\0']) {
-                    reader.error(format!("{key:?} can't name an environment variable"));
+                    let detail = format!("{key:?} can't name an environment variable");
+                    reader.push(reader.path.clone(), Target::Key, detail, None);
                 }
                 if let Some(text) = reader.text(value) {
                     env.insert(key.clone(), text);
@@ -386,12 +443,13 @@ impl Reader {
         let stages = [("init", Stage::Init), ("app", Stage::App)];
         let stage = self.optional(entries, "stage", |r, v| r.choice(v, &stages));
         if max < min {
-            self.error_at("max", format!("{max} is less than `min`, which is {min}"), None);
+            let detail = format!("{max} is less than `min`, which is {min}");
+            self.error_at("max", Target::Value, detail, None);
         }
         let lifecycle = lifecycle?;
         if lifecycle == Lifecycle::Job && stage == Some(Stage::App) {
             let detail = "a `job` would run before it is claimed";
-            self.error_at("stage", detail, Some("use \"init\"".to_owned()));
+            self.error_at("stage", Target::Value, detail, Some("use \"init\"".to_owned()));
         }
         Some(WarmPool { min, max, stage: stage.unwrap_or(Stage::default_for(lifecycle)) })
     }
@@ -435,6 +493,27 @@ impl Reader {
             Some(ReadyCheck::Notify)
         });
         Some(Ready { check: http.or(tcp).or(exec).or(notify)?, timeout_s })
+    }
+
+    fn declaration(&mut self, tree: &Value) -> Option<Declaration> {
+        let entries = self.map(tree, DECLARATION_FIELDS)?;
+        let job_id = self.optional(entries, "job_id", |r, v| r.name(v, JobId::parse));
+        let vm_id = self.optional(entries, "vm_id", |r, v| r.name(v, JobId::parse));
+        if let (Some(job_id), Some(vm_id)) = (&job_id, &vm_id)
+            && job_id != vm_id
+        {
+            let detail =
+                format!("`vm_id` is another name for `job_id`, which is \"{job_id}\" here");
+            self.error_at("vm_id", Target::Key, detail, Some("leave it out".to_owned()));
+        }
+        let tenant = self.optional(entries, "tenant", |r, v| r.name(v, Tenant::parse));
+        let spec = self.required(entries, "spec", Reader::spec)?;
+        Some(Declaration { job_id: job_id.or(vm_id), tenant, spec })
+    }
+
+    fn name<T>(&mut self, value: &Value, parse: impl Fn(&str) -> Result<T, IdError>) -> Option<T> {
+        let text = self.text(value)?;
+        parse(&text).map_err(|error| self.error(error.detail)).ok()
     }
 
     fn spec(&mut self, tree: &Value) -> Option<Spec> {
@@ -495,23 +574,23 @@ impl Reader {
             {
                 if set {
                     let detail = format!("`{key}` is for lifecycle \"job\"");
-                    self.error_at(key, detail, Some("remove it".to_owned()));
+                    self.error_at(key, Target::Key, detail, Some("remove it".to_owned()));
                 }
             }
         }
         if spec.boot == Boot::Raw {
             let why = "needs Hearth's init, which `boot: \"raw\"` turns off";
             if !spec.env.is_empty() {
-                self.error_at("env", why, None);
+                self.error_at("env", Target::Value, why, None);
             }
             if spec.ready.is_some() {
-                self.error_at("ready", why, None);
+                self.error_at("ready", Target::Value, why, None);
             }
             if spec.lifecycle == Lifecycle::Job {
-                self.error_at("lifecycle", format!("\"job\" {why}"), None);
+                self.error_at("lifecycle", Target::Value, format!("\"job\" {why}"), None);
             }
             if spec.warm_pool.is_some_and(|pool| pool.stage == Stage::Init) {
-                self.error_at("warm_pool", format!("stage \"init\" {why}"), None);
+                self.error_at("warm_pool", Target::Value, format!("stage \"init\" {why}"), None);
             }
         }
     }

@@ -145,7 +145,7 @@ mod tests {
             schema["properties"].as_object().unwrap().keys().cloned().collect()
         };
         assert_eq!(known("Spec"), fields::SPEC_FIELDS);
-        assert_eq!(known("CreateVm"), crate::convert::CREATE_FIELDS);
+        assert_eq!(known("CreateVm"), hearth_model::fields::DECLARATION_FIELDS);
         let spec = &document["components"]["schemas"]["Spec"]["properties"];
         assert_eq!(spec["cmd"]["maxItems"], fields::CMD_ARGS_MAX);
         assert_eq!(spec["disk_mb"]["maximum"], fields::MEM_MIB_MAX);

@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use hearth_api::document::Create;
 use hearth_api::{Deleted, Job, JobStatus, Page};
 use hearth_engine::{Accepted, JobView, List, Reply, Request, Restart, Upsert};
-use hearth_model::{IdError, JobId, Lifecycle, Tenant};
+use hearth_model::{Declaration, IdError, JobId, Lifecycle, Tenant};
 use hearth_planner::Status;
 use serde::Deserialize;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Response, Refused> {
     let body = read::json(&headers, body).await?;
-    let convert::Create { job, tenant, spec } = convert::create(&body)?;
+    let Declaration { job_id: job, tenant, spec } = convert::create(&body)?;
     if job.is_none() && guarding.names_generation() {
         let detail = "If-Match names a generation, and the body no job";
         return Err(
