@@ -35,6 +35,14 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// How things are to be shown.
+    pub(crate) fn format(&self) -> Format {
+        match &self.command {
+            Command::Validate(options) => options.format.unwrap_or(self.output),
+            _ => self.output,
+        }
+    }
+
     /// Reads the command line; what is wrong with it is shown in the colours that it asks for.
     pub(crate) fn read() -> Args {
         let color = asked_color(std::env::args_os());
@@ -105,10 +113,8 @@ pub(crate) enum Command {
     /// default; `hearth config show` says which.
     Serve(ServeArgs),
     /// Check a desired-state file: every problem in one run
-    Validate {
-        /// The file
-        file: PathBuf,
-    },
+    #[command(after_help = "Exit codes: 0 no problems; 1 problems; 2 the file can't be read.")]
+    Validate(ValidateArgs),
     /// Run one job
     Run(Box<RunArgs>),
     /// List the jobs
@@ -283,6 +289,50 @@ pub(crate) struct WaitArgs {
     /// With --wait: give up after so long, as in 30s or 5m, and exit with 124 [default: never]
     #[arg(long, value_name = "TIME", requires = "wait", value_parser = span::span)]
     pub(crate) timeout: Option<Duration>,
+}
+
+/// A desired-state file and its format.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SourceArgs {
+    /// The file; - reads stdin
+    pub(crate) file: PathBuf,
+    /// Its format [default: as its name tells]
+    #[arg(long, value_enum, value_name = "FORMAT", required_if_eq("file", "-"))]
+    pub(crate) input_format: Option<FileFormat>,
+}
+
+/// A format of desired-state files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FileFormat {
+    /// Elixir's data literals
+    Exs,
+    /// TOML
+    Toml,
+    /// YAML
+    #[value(alias = "yml")]
+    Yaml,
+    /// JSON
+    Json,
+}
+
+impl From<FileFormat> for hearth_manifest::Format {
+    fn from(format: FileFormat) -> hearth_manifest::Format {
+        match format {
+            FileFormat::Exs => hearth_manifest::Format::Elixir,
+            FileFormat::Toml => hearth_manifest::Format::Toml,
+            FileFormat::Yaml => hearth_manifest::Format::Yaml,
+            FileFormat::Json => hearth_manifest::Format::Json,
+        }
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ValidateArgs {
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// How to show the problems; the same as --output
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<Format>,
 }
 
 #[derive(Debug, Subcommand)]

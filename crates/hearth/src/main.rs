@@ -16,6 +16,7 @@ mod pages;
 mod run;
 mod serve;
 mod settings;
+mod source;
 mod span;
 mod status;
 mod validate;
@@ -27,7 +28,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let args = Args::read();
-    let output = Output::new(args.output, args.color.into());
+    let output = Output::new(args.format(), args.color.into());
     match run(args, &output) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
 fn run(args: Args, output: &Output) -> anyhow::Result<u8> {
     match args.command {
         Command::Serve(options) => serve::serve(options, output),
-        Command::Validate { file } => validate::validate(&file, output),
+        Command::Validate(options) => Ok(validate::validate(&options, output)),
         Command::Kernel { command } => kernel::run(command, output),
         Command::Config { command } => config::run(command, output),
         Command::Completions { shell } => Ok(pages::completions(shell, output)),

@@ -227,8 +227,10 @@ impl Output {
                     json!({
                         "line": problem.line,
                         "column": problem.column,
+                        "end_column": problem.end_column,
                         "message": problem.message,
                         "help": problem.help,
+                        "pointer": problem.pointer,
                     })
                 })
                 .collect();
@@ -240,9 +242,6 @@ impl Output {
         let colour = self.error_colour;
         let styling = if colour { Styling::Ansi } else { Styling::Plain };
         eprintln!("{}", diagnostics.render(styling).trim_end());
-        let count = diagnostics.count();
-        let noun = if count == 1 { "problem" } else { "problems" };
-        eprintln!("\nhearth: {} has {count} {noun}", diagnostics.label());
     }
 
     pub(crate) fn imported(&self, imported: &Imported) {

@@ -93,7 +93,7 @@ fn a_file_is_validated_with_every_problem_at_its_place() {
         expect![[r#"
             exit code: 1
             --- stdout
-            {"file":"bad.exs","problems":[{"line":2,"column":14,"message":"job `a`: missing field `kernel`","help":null},{"line":2,"column":14,"message":"job `a`: missing field `resources`","help":null},{"line":2,"column":14,"message":"job `a`: missing field `lifecycle`","help":null},{"line":2,"column":24,"message":"job `a`: `rootfs`: \"/r\" is a path; images are named by their file name in the images directory","help":null},{"line":2,"column":35,"message":"job `a`: `cmd`: has 0 elements; 1 to 256 are allowed","help":null}],"omitted":0}
+            {"file":"bad.exs","problems":[{"line":2,"column":14,"end_column":38,"message":"job `a`: missing field `kernel`","help":null,"pointer":"/0/spec/kernel"},{"line":2,"column":14,"end_column":38,"message":"job `a`: missing field `resources`","help":null,"pointer":"/0/spec/resources"},{"line":2,"column":14,"end_column":38,"message":"job `a`: missing field `lifecycle`","help":null,"pointer":"/0/spec/lifecycle"},{"line":2,"column":24,"end_column":28,"message":"job `a`: `rootfs`: \"/r\" is a path; images are named by their file name in the images directory","help":null,"pointer":"/0/spec/rootfs"},{"line":2,"column":35,"end_column":37,"message":"job `a`: `cmd`: has 0 elements; 1 to 256 are allowed","help":null,"pointer":"/0/spec/cmd"}],"omitted":0}
             --- stderr
         "#]],
     );
@@ -102,7 +102,7 @@ fn a_file_is_validated_with_every_problem_at_its_place() {
         &daemon,
         &["validate", "none.exs"],
         expect![[r#"
-            exit code: 1
+            exit code: 2
             --- stdout
             --- stderr
             hearth: cannot read none.exs: No such file or directory (os error 2)

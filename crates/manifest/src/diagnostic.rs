@@ -1,7 +1,7 @@
 //! What is wrong with a file, and where. Nothing here draws: see `render`.
 
-use crate::PROBLEMS_MAX;
 use crate::node::Span;
+use crate::{DEPTH_MAX, PROBLEMS_MAX};
 use std::fmt;
 
 /// Longest sentence, in characters. Ours are shorter; what they quote may not be.
@@ -16,12 +16,17 @@ pub struct Diagnostic {
     pub line: usize,
     /// The column in characters, from 1.
     pub column: usize,
+    /// The column behind the last character; the same as `column` for a place between two.
+    pub end_column: usize,
     /// A sentence without a full stop.
     pub message: String,
     /// A few words to stand under the place.
     pub label: Option<String>,
     /// How to mend it.
     pub help: Option<String>,
+    /// The field as a JSON pointer into the list of `{job_id, tenant, spec}` that the file stands
+    /// for, whatever its format; `None` where the problem is one of syntax.
+    pub pointer: Option<String>,
     /// Other places that belong to it.
     pub related: Vec<Related>,
 }
@@ -106,6 +111,7 @@ pub(crate) struct Problem {
     message: String,
     label: Option<String>,
     help: Option<String>,
+    pointer: Option<String>,
     related: Vec<(Span, String)>,
 }
 
@@ -116,8 +122,23 @@ impl Problem {
             message: clean(message.into()),
             label: None,
             help: None,
+            pointer: None,
             related: Vec::new(),
         }
+    }
+
+    pub(crate) fn pointer(mut self, pointer: String) -> Problem {
+        self.pointer = Some(pointer);
+        self
+    }
+
+    pub(crate) fn number_too_large(span: Span) -> Problem {
+        let range = format!("numbers go from {} to {}", i64::MIN, i64::MAX);
+        Problem::new(span, "the number is too large").label(range)
+    }
+
+    pub(crate) fn nested_too_deeply(span: Span) -> Problem {
+        Problem::new(span, format!("nested too deeply: {DEPTH_MAX} levels are the limit"))
     }
 
     pub(crate) fn label(mut self, label: impl Into<String>) -> Problem {
@@ -138,6 +159,7 @@ impl Problem {
     fn place(self, text: &str, places: &Places) -> Diagnostic {
         let span = first_line(text, self.span);
         let (line, column) = places.find(text, span.start);
+        let end_column = column + text[span.start..span.end].chars().count();
         let related = |(span, label): (Span, String)| {
             let span = first_line(text, span);
             Related { span, line: places.find(text, span.start).0, label }
@@ -146,9 +168,11 @@ impl Problem {
             span,
             line,
             column,
+            end_column,
             message: self.message,
             label: self.label,
             help: self.help,
+            pointer: self.pointer,
             related: self.related.into_iter().map(related).collect(),
         }
     }

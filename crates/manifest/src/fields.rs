@@ -1,56 +1,113 @@
 //! From the tree to declared jobs, the same for every format. The rules of the fields are
 //! `hearth-model`'s; here each error gets its place, and entries that are the same job are found.
 
-use crate::Declared;
 use crate::diagnostic::{Problem, Problems};
 use crate::node::{Entry, Kind, Node, Span};
-use hearth_model::{FieldError, JobId, Path, Segment, Spec, Tenant, Value};
+use crate::{Declared, Format, toml};
+use hearth_model::{Declaration, FieldError, JobId, Path, Segment, Target, Value};
 use std::collections::HashMap;
 
 /// The jobs that a tree declares. What is wrong goes to `problems`; then the jobs are not complete.
-pub(crate) fn read(tree: &Node, problems: &mut Problems) -> Vec<Declared> {
-    let entries = match &tree.kind {
-        Kind::List(entries) => entries.as_slice(),
-        Kind::Invalid => return Vec::new(),
-        _ => {
-            let problem =
-                Problem::new(tree.span, format!("expected a list, found {}", tree.describe()))
-                    .help("the file is a list of entries: `[{\"vm_id\", \"tenant\", %{…}}, …]`");
-            problems.push(problem);
-            return Vec::new();
-        }
+pub(crate) fn read(tree: &Node, format: Format, problems: &mut Problems) -> Vec<Declared> {
+    let entries = match entries(tree, format, problems) {
+        Some(entries) => entries,
+        None => return Vec::new(),
     };
     let mut jobs = Vec::with_capacity(entries.len());
     let mut places: HashMap<JobId, Span> = HashMap::with_capacity(entries.len());
-    for entry in entries {
-        let mut reader = Reader { problems, subject: String::new() };
-        let Some(declared) = reader.entry(entry) else { continue };
-        let (job_id, id_span) = declared.job_id;
-        if let Some(first) = places.get(&job_id) {
-            let problem = Problem::new(id_span, format!("two entries have the job id `{job_id}`"))
-                .label("again here")
-                .related(*first, "first given here")
-                .help("a job id names one job; rename or remove one of the two");
-            problems.push(problem);
-            continue;
-        }
-        places.insert(job_id.clone(), id_span);
-        if let (Some(tenant), Some(spec)) = (declared.tenant, declared.spec) {
-            jobs.push(Declared { job_id, tenant, spec, span: entry.span });
+    for (index, entry) in entries.iter().enumerate() {
+        let mut reader = Reader { format, index, problems, subject: String::new() };
+        let Some((id, declaration)) = reader.entry(entry) else { continue };
+        if let Some((job_id, span)) = id {
+            if let Some(first) = places.get(&job_id) {
+                let message = format!("two entries have the job id `{job_id}`");
+                let problem = Problem::new(span, message)
+                    .label("again here")
+                    .related(*first, "first given here")
+                    .help("a job id names one job; rename or remove one of the two")
+                    .pointer(format!("/{index}/job_id"));
+                problems.push(problem);
+                continue;
+            }
+            places.insert(job_id.clone(), span);
+            if let Some(Declaration { tenant, spec, .. }) = declaration {
+                jobs.push(Declared { job_id, tenant, spec, span: entry.span });
+            }
         }
     }
     jobs
 }
 
-/// As much of an entry as could be read.
-struct Draft {
-    job_id: (JobId, Span),
-    /// The outer `None`: it could not be read. The inner: it was left out.
-    tenant: Option<Option<Tenant>>,
-    spec: Option<Spec>,
+/// The entries of a file: its list, or in TOML the list that `[[vm]]` makes.
+fn entries<'n>(tree: &'n Node, format: Format, problems: &mut Problems) -> Option<&'n [Node]> {
+    match &tree.kind {
+        Kind::List(entries) if format != Format::Toml => return Some(entries),
+        Kind::Map(fields) if format == Format::Toml => return list_of(fields, problems),
+        Kind::Invalid => {}
+        _ => {
+            let message = format!("expected a list, found {}", format.describe(tree));
+            problems.push(Problem::new(tree.span, message).help(format.form()));
+        }
+    }
+    None
 }
 
-/// Where a path of the spec leads.
+fn list_of<'n>(fields: &'n [Entry], problems: &mut Problems) -> Option<&'n [Node]> {
+    let mut list = None;
+    for Entry { key, value } in fields {
+        let name = key.text().unwrap_or_default();
+        match &value.kind {
+            Kind::List(entries) if name == toml::ENTRIES => list = Some(entries.as_slice()),
+            Kind::Invalid => {}
+            _ => {
+                let problem = if name == toml::ENTRIES {
+                    Problem::new(key.span, format!("expected a list, found {}", value.describe()))
+                        .help("an entry begins with `[[vm]]`, in two brackets each")
+                } else {
+                    Problem::new(key.span, format!("unknown field `{name}`"))
+                        .help(Format::Toml.form())
+                };
+                problems.push(problem);
+            }
+        }
+    }
+    list
+}
+
+/// The fields of an entry by their names; in a tuple they have no keys of their own.
+struct Parts<'n>(Vec<(&'n str, Option<&'n Node>, &'n Node)>);
+
+impl<'n> Parts<'n> {
+    fn of_tuple(parts: &'n [Node]) -> Option<Parts<'n>> {
+        match parts {
+            [id, spec] => Some(Parts(vec![("job_id", None, id), ("spec", None, spec)])),
+            [id, tenant, spec] => Some(Parts(vec![
+                ("job_id", None, id),
+                ("tenant", None, tenant),
+                ("spec", None, spec),
+            ])),
+            _ => None,
+        }
+    }
+
+    fn of_map(entries: &'n [Entry]) -> Parts<'n> {
+        let named = |Entry { key, value }: &'n Entry| Some((key.name()?, Some(key), value));
+        Parts(entries.iter().filter_map(named).collect())
+    }
+
+    fn find(&self, name: &str) -> Option<(Option<&'n Node>, &'n Node)> {
+        let part = self.0.iter().find(|(known, ..)| *known == name);
+        part.map(|(_, key, value)| (*key, *value))
+    }
+
+    /// The node that names the job, if one does.
+    fn id(&self) -> Option<&'n Node> {
+        let given = |name: &str| self.find(name).filter(|(_, value)| value.kind != Kind::Nil);
+        given("job_id").or_else(|| given("vm_id")).map(|(_, value)| value)
+    }
+}
+
+/// Where a path leads.
 enum Place {
     /// To a value, or to a key, or to a map that lacks the key.
     At(Span),
@@ -58,78 +115,79 @@ enum Place {
     Reported,
 }
 
+/// A job's name with its place, and what is declared of it; each only where it could be read.
+type Read = (Option<(JobId, Span)>, Option<Declaration>);
+
 struct Reader<'a> {
+    format: Format,
+    /// Which entry of the list.
+    index: usize,
     problems: &'a mut Problems,
     /// Begins every message with the job whose entry is read.
     subject: String,
 }
 
 impl Reader<'_> {
-    fn error(&mut self, span: Span, message: &str) {
-        self.error_with_help(span, message, None);
+    fn error_with_help(&mut self, span: Span, message: &str, help: &str) {
+        self.problems.push(self.problem(span, message).help(help));
     }
 
-    fn error_with_help(&mut self, span: Span, message: &str, help: Option<&str>) {
-        let problem = Problem::new(span, format!("{}{message}", self.subject));
-        self.problems.push(match help {
-            Some(help) => problem.help(help),
-            None => problem,
-        });
+    fn problem(&self, span: Span, message: &str) -> Problem {
+        Problem::new(span, format!("{}{message}", self.subject)).pointer(format!("/{}", self.index))
     }
 
-    fn entry(&mut self, entry: &Node) -> Option<Draft> {
-        let form = "an entry is `{vm_id, tenant, spec}` or `{vm_id, spec}`";
-        let (id, tenant, spec) = match &entry.kind {
-            Kind::Tuple(parts) => match parts.as_slice() {
-                [id, spec] => (id, None, spec),
-                [id, tenant, spec] => (id, Some(tenant), spec),
-                parts => {
+    fn entry(&mut self, entry: &Node) -> Option<Read> {
+        let parts = match &entry.kind {
+            Kind::Tuple(parts) => match Parts::of_tuple(parts) {
+                Some(parts) => parts,
+                None => {
                     let message = format!("expected 2 or 3 elements, found {}", parts.len());
-                    self.error_with_help(entry.span, &message, Some(form));
+                    self.error_with_help(entry.span, &message, self.format.entry_form());
                     return None;
                 }
             },
+            Kind::Map(entries) if self.format != Format::Elixir => Parts::of_map(entries),
             Kind::Invalid => return None,
             _ => {
-                let message = format!("expected an entry, found {}", entry.describe());
-                self.error_with_help(entry.span, &message, Some(form));
+                let message = format!("expected an entry, found {}", self.format.describe(entry));
+                self.error_with_help(entry.span, &message, self.format.entry_form());
                 return None;
             }
         };
-        let job_id = self.name(id, "the job id", JobId::parse);
-        if let Some(job_id) = &job_id {
+        let id = parts.id().and_then(|node| Some((JobId::parse(node.text()?).ok()?, node.span)));
+        if let Some((job_id, _)) = &id {
             self.subject = format!("job `{job_id}`: ");
         }
-        let tenant = match tenant {
-            None => Some(None),
-            Some(node) if node.kind == Kind::Nil => Some(None),
-            Some(node) => self.name(node, "the tenant", Tenant::parse).map(Some),
-        };
-        let spec = self.spec(spec);
-        Some(Draft { job_id: (job_id?, id.span), tenant, spec })
+        if parts.id().is_none() && !hides_a_key(entry) {
+            let message = "missing field `job_id`";
+            let problem = self.problem(entry.span, message);
+            self.problems.push(problem.help(self.format.entry_form()));
+        }
+        let value = self.parts(entry, &parts);
+        Some((id, self.declaration(entry, &parts, &value)))
     }
 
-    /// A job id or a tenant.
-    fn name<T>(
+    fn parts(&mut self, entry: &Node, parts: &Parts<'_>) -> Value {
+        match &entry.kind {
+            Kind::Map(entries) => self.map(entries.iter().map(|e| (&e.key, &e.value))),
+            _ => Value::Map(
+                parts
+                    .0
+                    .iter()
+                    .map(|(name, _, node)| ((*name).to_owned(), self.value(node)))
+                    .collect(),
+            ),
+        }
+    }
+
+    fn declaration(
         &mut self,
-        node: &Node,
-        what: &str,
-        parse: impl FnOnce(&str) -> Result<T, hearth_model::IdError>,
-    ) -> Option<T> {
-        let Some(text) = node.text() else {
-            if !node.is_invalid() {
-                let message = format!("{what} is a string or an atom, not {}", node.describe());
-                self.error(node.span, &message);
-            }
-            return None;
-        };
-        parse(text).map_err(|error| self.error(node.span, &error.detail)).ok()
-    }
-
-    fn spec(&mut self, node: &Node) -> Option<Spec> {
-        let value = self.value(node);
-        let errors = match Spec::read(&value) {
-            Ok(spec) => return Some(spec),
+        entry: &Node,
+        parts: &Parts<'_>,
+        value: &Value,
+    ) -> Option<Declaration> {
+        let errors = match Declaration::read(value) {
+            Ok(declaration) => return Some(declaration),
             Err(errors) => errors,
         };
         let count = errors.len();
@@ -138,8 +196,13 @@ impl Reader<'_> {
                 self.problems.omit(count - at);
                 break;
             }
-            if let Place::At(span) = locate(node, &error) {
-                self.error_with_help(span, &sentence(&error), error.help.as_deref());
+            if let Place::At(span) = locate(entry, parts, &error) {
+                let problem = self.problem(span, &sentence(&error));
+                let problem = problem.pointer(format!("/{}{}", self.index, error.path.pointer()));
+                self.problems.push(match error.help {
+                    Some(help) => problem.help(help),
+                    None => problem,
+                });
             }
         }
         None
@@ -160,7 +223,7 @@ impl Reader<'_> {
             },
             Kind::Tuple(_) => {
                 let help = "a list is written `[…]` and a map `%{…}`";
-                self.error_with_help(node.span, "a tuple has no place in a spec", Some(help));
+                self.error_with_help(node.span, "a tuple has no place in a spec", help);
                 Value::Null
             }
         }
@@ -172,8 +235,9 @@ impl Reader<'_> {
         for (key, value) in entries {
             let Some(name) = key.name() else {
                 if !key.is_invalid() {
-                    let message = format!("a key is a string or an atom, not {}", key.describe());
-                    self.error(key.span, &message);
+                    let found = self.format.describe(key);
+                    let message = format!("a key is a string, not {found}");
+                    self.problems.push(self.problem(key.span, &message));
                 }
                 continue;
             };
@@ -191,53 +255,55 @@ impl Reader<'_> {
 
 /// What an error says, with the part of its path that its sentence leaves out.
 fn sentence(error: &FieldError) -> String {
-    let path = match error.path.0.split_last() {
-        Some((Segment::Key(key), parents)) if names(&error.detail, key) => Path(parents.to_vec()),
-        _ => error.path.clone(),
+    let steps = match error.path.0.as_slice() {
+        [Segment::Key(spec), steps @ ..]
+            if spec == "spec" && (!steps.is_empty() || error.target == Target::Value) =>
+        {
+            steps
+        }
+        steps => steps,
     };
-    if path.0.is_empty() {
+    let steps = match (error.target, steps.split_last()) {
+        (Target::Key | Target::Absent, Some((_, parents))) => parents,
+        _ => steps,
+    };
+    if steps.is_empty() {
         return error.detail.clone();
     }
-    format!("`{path}`: {}", error.detail)
+    format!("`{}`: {}", Path(steps.to_vec()), error.detail)
 }
 
-/// Whether a sentence speaks of a key by its name.
-fn names(detail: &str, key: &str) -> bool {
-    detail.contains(&format!("`{key}`")) || detail.contains(&format!("{key:?}"))
-}
-
-/// Where an error of the spec belongs: to the key if its sentence names that, else to the value.
-fn locate(spec: &Node, error: &FieldError) -> Place {
-    let mut node = spec;
-    let mut key_span = None;
-    for segment in &error.path.0 {
-        key_span = None;
+/// Where an error belongs.
+fn locate(entry: &Node, parts: &Parts<'_>, error: &FieldError) -> Place {
+    let mut node = entry;
+    let mut key = None;
+    for (at, segment) in error.path.0.iter().enumerate() {
         let next = match segment {
-            Segment::Key(name) => match lookup(node, name) {
-                Some((key, value)) => {
-                    key_span = names(&error.detail, name).then_some(key.span);
-                    Some(value)
-                }
-                None if hides_a_key(node) => return Place::Reported,
-                None => None,
-            },
+            Segment::Key(name) if at == 0 => parts.find(name),
+            Segment::Key(name) => lookup(node, name).map(|(key, value)| (Some(key), value)),
             Segment::Index(index) => match &node.kind {
-                Kind::List(items) => items.get(*index),
+                Kind::List(items) => items.get(*index).map(|item| (None, item)),
                 _ => None,
             },
         };
         match next {
-            Some(next) => node = next,
+            Some((next_key, next)) => (key, node) = (next_key, next),
+            None if hides_a_key(node) => return Place::Reported,
             None => return Place::At(node.span),
         }
-        if matches!(node.kind, Kind::Invalid | Kind::Tuple(_)) {
+        if is_reported(node) {
             return Place::Reported;
         }
     }
-    if matches!(node.kind, Kind::Invalid | Kind::Tuple(_)) {
-        return Place::Reported;
+    match (error.target, key) {
+        (Target::Key, Some(key)) => Place::At(key.span),
+        _ => Place::At(node.span),
     }
-    Place::At(key_span.unwrap_or(node.span))
+}
+
+/// Whether this is in the value's place for something that was reported.
+fn is_reported(node: &Node) -> bool {
+    matches!(node.kind, Kind::Invalid | Kind::Tuple(_))
 }
 
 fn lookup<'n>(node: &'n Node, name: &str) -> Option<(&'n Node, &'n Node)> {

@@ -1,21 +1,26 @@
 //! The desired-state file: from its text to the jobs that it declares, with a place in the text for
 //! every value and every error.
 //!
-//! Three layers, so that another format needs only the first: a format reads text into a neutral
-//! tree (`elixir` into [`Node`]), `fields` reads declared jobs from the tree by the rules of
-//! `hearth-model`, and `render` draws what is wrong.
+//! Three layers, of which each format has only the first: a format reads text into a neutral tree
+//! ([`Node`]), `fields` reads declared jobs from the tree by the rules of `hearth-model`, and
+//! `render` draws what is wrong.
 //!
 //! It never opens a file, never evaluates anything, and never gives a part of a file: a file with
 //! one problem declares nothing.
 
 mod diagnostic;
+mod duplicates;
 mod elixir;
 mod fields;
+mod format;
+mod json;
 mod node;
 mod render;
+mod toml;
+mod yaml;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Related};
-pub use elixir::DEPTH_MAX;
+pub use format::{Format, UnknownFormat};
 pub use node::{Entry, Kind, Node, Span};
 pub use render::Styling;
 
@@ -25,6 +30,14 @@ use std::borrow::Cow;
 
 /// Most bytes of a file. The seed's example has 1.5 kB for three jobs, so this holds over 10,000.
 pub const FILE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Deepest nesting of lists, maps and the like. A spec needs 5; the readers recurse, so there has to
+/// be an end.
+pub const DEPTH_MAX: usize = 64;
+
+/// Largest file for which the other formats are tried where its own does not fit: enough for any
+/// file that a person named wrongly.
+const MISTAKEN_BYTES_MAX: usize = 256 * 1024;
 
 /// Most problems that are kept of one file: more than anyone reads, little enough to draw.
 pub const PROBLEMS_MAX: usize = 100;
@@ -49,13 +62,27 @@ pub struct Declared {
     pub span: Span,
 }
 
-/// Reads a desired-state file in the Elixir form. `label` is what diagnostics call it, usually its
-/// path; it is not opened.
+/// Reads a desired-state file in the format that its name tells. `label` is what diagnostics call
+/// it, usually its path; it is not opened.
+///
+/// # Errors
+/// As [`parse_as`], or that the name tells no format.
+pub fn parse(label: &str, bytes: impl AsRef<[u8]>) -> Result<File, Diagnostics> {
+    match Format::of(label) {
+        Ok(format) => parse_as(format, label, bytes),
+        Err(unknown) => {
+            let problem = Problem::new(Span::at(0), unknown.to_string()).help(UnknownFormat::HELP);
+            Err(Diagnostics::new(label, "", problem.into()))
+        }
+    }
+}
+
+/// Reads a desired-state file in a format, whatever its name.
 ///
 /// # Errors
 /// Every problem of the file that could be found in one run, in the order of the text, up to
 /// [`PROBLEMS_MAX`]. There is at least one.
-pub fn parse(label: &str, bytes: impl AsRef<[u8]>) -> Result<File, Diagnostics> {
+pub fn parse_as(format: Format, label: &str, bytes: impl AsRef<[u8]>) -> Result<File, Diagnostics> {
     let bytes = bytes.as_ref();
     let text = match checked_text(bytes) {
         Ok(text) => text,
@@ -66,8 +93,14 @@ pub fn parse(label: &str, bytes: impl AsRef<[u8]>) -> Result<File, Diagnostics> 
             return Err(Diagnostics::new(label, &text, (*problem).into()));
         }
     };
-    let (tree, mut problems) = elixir::read(text);
-    let jobs = tree.map(|tree| fields::read(&tree, &mut problems)).unwrap_or_default();
+    let (tree, mut problems) = format.read(text);
+    let shaped = tree.as_ref().is_some_and(|tree| format.fits(tree));
+    if (!problems.is_empty() || !shaped)
+        && let Some(problem) = mistaken(format, text)
+    {
+        return Err(Diagnostics::new(label, text, problem.into()));
+    }
+    let jobs = tree.map(|tree| fields::read(&tree, format, &mut problems)).unwrap_or_default();
     if problems.is_empty() {
         Ok(File { jobs })
     } else {
@@ -75,10 +108,27 @@ pub fn parse(label: &str, bytes: impl AsRef<[u8]>) -> Result<File, Diagnostics> 
     }
 }
 
+/// The one problem of a file that is not in its format and is in another.
+fn mistaken(format: Format, text: &str) -> Option<Problem> {
+    if text.len() > MISTAKEN_BYTES_MAX {
+        return None;
+    }
+    let reads = |other: &Format| {
+        let (tree, problems) = other.read(text);
+        *other != format && problems.is_empty() && tree.is_some_and(|tree| other.holds_jobs(&tree))
+    };
+    // JSON before YAML, which reads it too.
+    let others = [Format::Json, Format::Toml, Format::Elixir, Format::Yaml];
+    let other = others.into_iter().find(reads)?;
+    let problem =
+        Problem::new(Span::at(0), format!("the file is read as {format}, and holds {other}"));
+    Some(problem.help(format!("name it so that it ends in .{}", other.extension())))
+}
+
 /// Reads a file in the Elixir form as far as its tree, whatever it declares.
 ///
 /// # Errors
-/// As [`parse`], without the problems of fields.
+/// As [`parse_as`], without the problems of fields.
 pub fn parse_tree(label: &str, text: &str) -> Result<Node, Diagnostics> {
     match elixir::read(text) {
         (Some(tree), problems) if problems.is_empty() => Ok(tree),

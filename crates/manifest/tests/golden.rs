@@ -265,17 +265,19 @@ fn every_problem_of_the_fields_is_found_in_one_run() {
             9 |     warm_pool: %{min: 3, max: 1}
               |                               ^
 
-            error: a job id holds ' '; letters, digits, '-', '_' and '.' are allowed
+            error: `job_id`: a job id holds ' '; letters, digits, '-', '_' and '.' are allowed
               --> vms.exs:11:4
                |
             11 |   {"two words", 7, %{}},
                |    ^^^^^^^^^^^
 
-            error: the tenant is a string or an atom, not an integer
+            error: `tenant`: expected a string, found 7
               --> vms.exs:11:17
                |
             11 |   {"two words", 7, %{}},
                |                 ^
+               |
+               = help: write "7"
 
             error: missing field `rootfs`
               --> vms.exs:11:20

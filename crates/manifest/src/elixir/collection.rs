@@ -3,8 +3,8 @@
 use super::construct::Construct;
 use super::scan::{Reader, Stop};
 use crate::diagnostic::Problem;
+use crate::duplicates;
 use crate::node::{Entry, Kind, Node, Span};
-use std::collections::HashMap;
 
 /// What stands between two commas.
 enum Item {
@@ -96,30 +96,9 @@ impl Reader<'_> {
             }
             Item::Keyword(entry) | Item::Arrow(entry) => entry,
         });
-        let entries = self.without_duplicates(entries.collect());
+        let help = "remove one of the two; Elixir would take the last with a warning";
+        let entries = duplicates::without(entries.collect(), help, &mut self.problems);
         Ok(Node::new(self.from(start), Kind::Map(entries)))
-    }
-
-    /// Keeps the first of entries with one name, and reports the others.
-    fn without_duplicates(&mut self, entries: Vec<Entry>) -> Vec<Entry> {
-        let mut places: HashMap<String, Span> = HashMap::with_capacity(entries.len());
-        let mut kept = Vec::with_capacity(entries.len());
-        for entry in entries {
-            let Some(name) = entry.key.name() else {
-                kept.push(entry);
-                continue;
-            };
-            if let Some(first) = places.get(name) {
-                let problem = Problem::new(entry.key.span, format!("duplicate key `{name}`"))
-                    .related(*first, "first given here")
-                    .help("remove one of the two; Elixir would take the last with a warning");
-                self.report(problem);
-            } else {
-                places.insert(name.to_owned(), entry.key.span);
-                kept.push(entry);
-            }
-        }
-        kept
     }
 
     /// Everything up to the closing bracket, and that too. `open` is the opening one.

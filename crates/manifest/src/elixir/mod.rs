@@ -13,14 +13,11 @@ mod skip;
 mod text;
 mod value;
 
+use crate::Format;
 use crate::diagnostic::{Problem, Problems};
 use crate::node::{Kind, Node, Span};
 use construct::Construct;
 use scan::{Reader, Stop};
-
-/// Deepest nesting of lists, tuples, maps and interpolations. A spec needs 5; the reader recurses,
-/// so there has to be an end.
-pub const DEPTH_MAX: usize = 64;
 
 /// Reads a file that is one Elixir value. The tree is `None` where a problem left no way to read
 /// on; where there are problems and a tree, the parts in question are [`Kind::Invalid`].
@@ -38,9 +35,7 @@ impl Reader<'_> {
         }
         self.skip_space();
         if self.peek().is_none() {
-            let problem = Problem::new(Span::at(0), "the file is empty")
-                .help("write `[]` to declare that nothing is to run");
-            return Err(self.stop(problem));
+            return Err(self.stop(Format::Elixir.empty()));
         }
         let tree = self.value()?;
         self.skip_space();

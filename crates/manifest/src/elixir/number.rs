@@ -26,11 +26,7 @@ impl Reader<'_> {
         }
         let kind = kind.unwrap_or_else(|| {
             let span = self.from(start);
-            self.report(Problem::new(span, "the number is too large").label(format!(
-                "numbers go from {} to {}",
-                i64::MIN,
-                i64::MAX
-            )));
+            self.report(Problem::number_too_large(span));
             Kind::Invalid
         });
         Node::new(self.from(start), kind)

@@ -1,6 +1,6 @@
 //! The reader's place in the text: bytes, space, comments, names.
 
-use super::DEPTH_MAX;
+use crate::DEPTH_MAX;
 use crate::diagnostic::{Problem, Problems};
 use crate::node::Span;
 
@@ -73,8 +73,7 @@ impl<'a> Reader<'a> {
     /// Goes one level deeper; the caller comes back up by taking one from `depth`.
     pub(super) fn enter(&mut self, open: Span) -> Result<(), Stop> {
         if self.depth == DEPTH_MAX {
-            let message = format!("nested too deeply: {DEPTH_MAX} levels are the limit");
-            return Err(self.stop(Problem::new(open, message)));
+            return Err(self.stop(Problem::nested_too_deeply(open)));
         }
         self.depth += 1;
         Ok(())
