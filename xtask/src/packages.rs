@@ -51,6 +51,10 @@ pub(crate) const LAB: &[Need] = &[
 /// What measuring takes.
 pub(crate) const BENCH: &[Need] = &[program("wrk", "wrk", "sends many requests at once")];
 
+/// What comparing our reading of `.exs` files with Elixir's takes.
+pub(crate) const ELIXIR: &[Need] =
+    &[program("elixir", "elixir", "says what it makes of desired-state files, in tests")];
+
 /// What downloading wheels takes.
 pub(crate) const PIP: &[Need] = &[
     program("python3", "python3", "unpacks wheels"),

@@ -190,6 +190,7 @@ pub(crate) fn run(places: &Places, wanted: Vec<String>) -> Result<bool> {
     run.stage("typos", || by_tool(places, &TYPOS, "typos", &[]));
     run.check("unused", || unused::check(places));
     run.stage("api-fuzz", || api_fuzz::run(places));
+    run.stage("elixir", || tests.elixir());
     run.stage("native", || tests.native());
     run.stage("lab", || tests.lab());
 

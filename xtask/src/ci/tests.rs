@@ -1,5 +1,6 @@
-//! The tests: those that run anywhere, those that need `/dev/kvm` (in modules named `native`), and
-//! those that need a KVM which boots Linux (in modules named `lab`). All are built once.
+//! The tests: those that run anywhere, those that need Elixir (in modules named `elixir`), those that
+//! need `/dev/kvm` (in modules named `native`), and those that need a KVM which boots Linux (in
+//! modules named `lab`). All are built once.
 //!
 //! What the last two need is told to them by three variables: `HEARTH_TEST_IMAGES` (a directory of
 //! images), `HEARTH_TEST_FIRECRACKER` (the binary) and `HEARTH_TEST_STATE` (a directory that they
@@ -24,6 +25,7 @@ use crate::terminal::say;
 use crate::{kvm, packages, program, wheel};
 
 const NATIVE: &str = "test(/(^|::)native::/) - package(xtask)";
+const ELIXIR: &str = "test(/(^|::)elixir::/) - package(xtask)";
 const LAB: &str = "test(/(^|::)lab::/) - package(xtask)";
 /// A test in the lab that takes longer than this hangs.
 const LAB_TEST_SECONDS_MAX: &str = "600";
@@ -100,6 +102,14 @@ impl<'a> Tests<'a> {
             count += libtest_result(line).unwrap_or_default();
         }
         Ok(verdict(count, well, "cargo test --doc"))
+    }
+
+    /// Those that ask Elixir, which is installed for them where it is missing.
+    pub(super) fn elixir(&self) -> Result<Outcome> {
+        if let Err(error) = packages::ensure(packages::ELIXIR) {
+            return self.skipped(ELIXIR, &format!("no Elixir: {error:#}"));
+        }
+        self.run_here(ELIXIR)
     }
 
     pub(super) fn native(&self) -> Result<Outcome> {

@@ -36,6 +36,12 @@ impl<'a> Reader<'a> {
             _ if self.word_len() > 0 => self.word(),
             _ => match self.operator() {
                 Some(op) => self.refuse(start, &Construct::Operator(op)),
+                None if self.rest().starts_with(char::is_alphabetic) => {
+                    let rest = self.rest();
+                    let inside = |c: char| c.is_alphanumeric() || c == '_';
+                    let word = &rest[..rest.find(|c| !inside(c)).unwrap_or(rest.len())];
+                    self.refuse(start, &Construct::Variable(word))
+                }
                 None => Err(self.unexpected("a value")),
             },
         }
@@ -202,7 +208,6 @@ impl<'a> Reader<'a> {
             Some('\r') => problem.help("end lines with a line feed, or with both"),
             Some(c) if c.is_whitespace() => problem.help("use a plain space"),
             Some(';') => problem.help("values are separated by `,`"),
-            Some(c) if c.is_alphabetic() => problem.help("put text in quotes: \"…\""),
             _ => problem,
         };
         self.stop(problem)
