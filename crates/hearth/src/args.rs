@@ -115,6 +115,9 @@ pub(crate) enum Command {
     /// Check a desired-state file: every problem in one run
     #[command(after_help = "Exit codes: 0 no problems; 1 problems; 2 the file can't be read.")]
     Validate(ValidateArgs),
+    /// Write a desired-state file in another format; comments are not kept
+    #[command(after_help = "Exit codes: 0 done; 1 problems; 2 the file can't be read.")]
+    Convert(ConvertArgs),
     /// Run one job
     Run(Box<RunArgs>),
     /// List the jobs
@@ -333,6 +336,18 @@ pub(crate) struct ValidateArgs {
     /// How to show the problems; the same as --output
     #[arg(long, value_enum)]
     pub(crate) format: Option<Format>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ConvertArgs {
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// The format to write [default: as the name of --into tells]
+    #[arg(long, value_enum, value_name = "FORMAT", required_unless_present = "into")]
+    pub(crate) to: Option<FileFormat>,
+    /// A new file to write to [default: stdout]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) into: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -59,7 +59,8 @@ pub(crate) async fn run(
         }
         Command::Version => version(client, output).await,
         Command::Serve(_)
-        | Command::Validate { .. }
+        | Command::Validate(_)
+        | Command::Convert(_)
         | Command::Kernel { .. }
         | Command::Config { .. }
         | Command::Completions { .. }

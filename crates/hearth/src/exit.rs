@@ -20,7 +20,7 @@ pub(crate) const HELP: &str = "\
 Exit codes:
   0    done
   1    an error; its reason is on stderr
-  2    wrong usage; validate: the file can't be read
+  2    wrong usage; validate, convert: the file can't be read
   124  --timeout ran out
   125  run --wait: the job failed without an exit code of its own
   *    run --wait: the job's own exit code";

@@ -1,11 +1,12 @@
 //! The `hearth` binary: `hearth serve`, and the command line that talks to it.
 //!
-//! Commands other than `serve`, `validate`, `config`, `kernel`, `completions` and `man` know only
-//! the HTTP API.
+//! Commands other than `serve`, `validate`, `convert`, `config`, `kernel`, `completions` and `man`
+//! know only the HTTP API.
 
 mod args;
 mod commands;
 mod config;
+mod convert;
 mod exit;
 mod follow;
 mod forward;
@@ -42,6 +43,7 @@ fn run(args: Args, output: &Output) -> anyhow::Result<u8> {
     match args.command {
         Command::Serve(options) => serve::serve(options, output),
         Command::Validate(options) => Ok(validate::validate(&options, output)),
+        Command::Convert(options) => convert::convert(&options, output),
         Command::Kernel { command } => kernel::run(command, output),
         Command::Config { command } => config::run(command, output),
         Command::Completions { shell } => Ok(pages::completions(shell, output)),

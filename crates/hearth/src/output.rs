@@ -244,6 +244,19 @@ impl Output {
         eprintln!("{}", diagnostics.render(styling).trim_end());
     }
 
+    /// A file's text, as it is.
+    pub(crate) fn text(&self, text: &str) {
+        line(text.trim_end_matches('\n'));
+    }
+
+    pub(crate) fn converted(&self, label: &str, path: &Path, jobs: usize) {
+        let path = path.display().to_string();
+        if !self.printed(&json!({ "file": label, "jobs": jobs, "into": path })) {
+            let noun = if jobs == 1 { "job" } else { "jobs" };
+            line(&format!("{label}: {jobs} {noun} written to {path}"));
+        }
+    }
+
     pub(crate) fn imported(&self, imported: &Imported) {
         let Imported { kernel, modules, version } = imported;
         if !self.printed(&json!({ "version": version, "kernel": kernel, "modules": modules })) {

@@ -219,3 +219,138 @@ fn a_daemon_keeps_what_any_format_declares() {
         daemon.until_job("image-resizer", "completed");
     }
 }
+
+#[test]
+fn a_file_is_converted_to_stdout_or_to_a_new_file() {
+    let home = Home::new();
+    home.write("vms.exs", include_str!("../../../config/desired_vms.exs"));
+    home.write("bad.toml", BAD_TOML);
+    check(
+        &home,
+        &["convert", "vms.exs", "--into", "vms.yaml"],
+        "",
+        expect![[r#"
+        exit code: 0
+        --- stdout
+        vms.exs: 3 jobs written to vms.yaml
+        --- stderr
+    "#]],
+    );
+    check(
+        &home,
+        &["convert", "vms.yaml", "--into", "vms.toml", "-o", "json"],
+        "",
+        expect![[r#"
+            exit code: 0
+            --- stdout
+            {"file":"vms.yaml","jobs":3,"into":"vms.toml"}
+            --- stderr
+        "#]],
+    );
+    check(
+        &home,
+        &["convert", "vms.toml", "--to", "exs"],
+        "",
+        expect![[r#"
+        exit code: 0
+        --- stdout
+        [
+          {"web-api", "production",
+           %{
+             rootfs: "rootfs-web.ext4",
+             kernel: "vmlinux",
+             cmd: ["/app/bin/server"],
+             env: %{DATABASE_URL: "postgresql://localhost/myapp", MIX_ENV: "prod"},
+             resources: %{vcpu: 2, mem_mb: 512},
+             lifecycle: "service",
+             warm_pool: %{min: 2, max: 5}
+           }},
+
+          {"kafka-consumer", "analytics",
+           %{
+             rootfs: "rootfs-worker.ext4",
+             kernel: "vmlinux",
+             cmd: ["/app/bin/consumer"],
+             env: %{KAFKA_BROKERS: "broker1:9092"},
+             resources: %{vcpu: 1, mem_mb: 256},
+             lifecycle: "daemon",
+             warm_pool: %{min: 1, max: 3}
+           }},
+
+          {"image-resizer", "media",
+           %{
+             rootfs: "rootfs-lambda.ext4",
+             kernel: "vmlinux",
+             cmd: ["/app/bin/resize"],
+             env: %{S3_BUCKET: "uploads"},
+             resources: %{vcpu: 1, mem_mb: 128},
+             lifecycle: "job"
+           }}
+        ]
+        --- stderr
+    "#]],
+    );
+    check(
+        &home,
+        &["convert", "vms.yaml", "--into", "vms.toml"],
+        "",
+        expect![[r#"
+        exit code: 1
+        --- stdout
+        --- stderr
+        hearth: vms.toml is there already: remove it first, or name another file
+    "#]],
+    );
+    check(
+        &home,
+        &["convert", "vms.yaml", "--into", "vms.conf"],
+        "",
+        expect![[r#"
+        exit code: 1
+        --- stdout
+        --- stderr
+        hearth: cannot tell the format of vms.conf by its name: a desired-state file ends in .exs, .toml, .yaml (or .yml) or .json; --to names another's
+    "#]],
+    );
+    check(
+        &home,
+        &["convert", "vms.yaml"],
+        "",
+        expect![[r#"
+        exit code: 2
+        --- stdout
+        --- stderr
+        error: the following required arguments were not provided:
+          --to <FORMAT>
+
+        Usage: hearth convert --to <FORMAT> <FILE>
+
+        For more information, try '--help'.
+    "#]],
+    );
+    check(
+        &home,
+        &["convert", "none.yaml", "--to", "json"],
+        "",
+        expect![[r#"
+        exit code: 2
+        --- stdout
+        --- stderr
+        hearth: cannot read none.yaml: No such file or directory (os error 2)
+    "#]],
+    );
+    let bad = finished(home.hearth(["convert", "bad.toml", "--to", "json"]));
+    assert_eq!(bad.status.code(), Some(1));
+    assert!(bad.stdout.is_empty(), "{}", shown(&bad));
+    check(
+        &home,
+        &["convert", "-", "--input-format", "json", "--to", "toml"],
+        "[]",
+        expect![[r#"
+            exit code: 0
+            --- stdout
+            vm = []
+            --- stderr
+        "#]],
+    );
+}

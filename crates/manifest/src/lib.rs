@@ -3,7 +3,7 @@
 //!
 //! Three layers, of which each format has only the first: a format reads text into a neutral tree
 //! ([`Node`]), `fields` reads declared jobs from the tree by the rules of `hearth-model`, and
-//! `render` draws what is wrong.
+//! `render` draws what is wrong. `write` is the way back, to the text of any format.
 //!
 //! It never opens a file, never evaluates anything, and never gives a part of a file: a file with
 //! one problem declares nothing.
@@ -17,12 +17,14 @@ mod json;
 mod node;
 mod render;
 mod toml;
+mod write;
 mod yaml;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Related};
 pub use format::{Format, UnknownFormat};
 pub use node::{Entry, Kind, Node, Span};
 pub use render::Styling;
+pub use write::write;
 
 use diagnostic::Problem;
 use hearth_model::{JobId, Spec, Tenant};

@@ -2,8 +2,8 @@
 #![allow(clippy::too_many_lines, reason = "an expectation is as long as what is said")]
 
 use expect_test::{Expect, expect};
-use hearth_manifest::{DEPTH_MAX, Declared, Format, PROBLEMS_MAX, parse, parse_as};
-use hearth_model::Value;
+use hearth_manifest::{DEPTH_MAX, Declared, Format, PROBLEMS_MAX, Span, parse, parse_as, write};
+use hearth_model::{JobId, Spec, Tenant, Value};
 use proptest::prelude::*;
 use std::fmt::Write;
 
@@ -1082,6 +1082,211 @@ fn the_example_cut_at_any_byte_is_refused_or_read_in_full_entries() {
             if label == "vms.json" || label == "vms.exs" {
                 assert_eq!(read, whole, "{label} cut at {cut}");
             }
+        }
+    }
+}
+
+#[test]
+fn the_example_is_written_in_every_format() {
+    let file = parse("vms.exs", EXS).unwrap();
+    let written: Vec<String> =
+        Format::ALL.iter().map(|format| write(*format, &file.jobs[..1])).collect();
+    expect![[r#"
+        [
+          {"web-api", "production",
+           %{
+             rootfs: "rootfs-web.ext4",
+             kernel: "vmlinux",
+             cmd: ["/app/bin/server"],
+             env: %{DATABASE_URL: "postgresql://localhost/myapp", MIX_ENV: "prod"},
+             resources: %{vcpu: 2, mem_mb: 512},
+             lifecycle: "service",
+             warm_pool: %{min: 2, max: 5}
+           }}
+        ]
+
+        [[vm]]
+        job_id = "web-api"
+        tenant = "production"
+
+        [vm.spec]
+        rootfs = "rootfs-web.ext4"
+        kernel = "vmlinux"
+        cmd = ["/app/bin/server"]
+        env = { DATABASE_URL = "postgresql://localhost/myapp", MIX_ENV = "prod" }
+        resources = { vcpu = 2, mem_mb = 512 }
+        lifecycle = "service"
+        warm_pool = { min = 2, max = 5 }
+
+        - job_id: "web-api"
+          tenant: "production"
+          spec:
+            rootfs: "rootfs-web.ext4"
+            kernel: "vmlinux"
+            cmd: ["/app/bin/server"]
+            env: {DATABASE_URL: "postgresql://localhost/myapp", MIX_ENV: "prod"}
+            resources: {vcpu: 2, mem_mb: 512}
+            lifecycle: "service"
+            warm_pool: {min: 2, max: 5}
+
+        [
+          {
+            "job_id": "web-api",
+            "tenant": "production",
+            "spec": {
+              "rootfs": "rootfs-web.ext4",
+              "kernel": "vmlinux",
+              "cmd": ["/app/bin/server"],
+              "env": {"DATABASE_URL": "postgresql://localhost/myapp", "MIX_ENV": "prod"},
+              "resources": {"vcpu": 2, "mem_mb": 512},
+              "lifecycle": "service",
+              "warm_pool": {"min": 2, "max": 5}
+            }
+          }
+        ]
+    "#]]
+    .assert_eq(&written.join("\n"));
+    for format in Format::ALL {
+        let none = write(format, &[]);
+        assert_eq!(parse_as(format, "none", &none).unwrap().jobs, []);
+    }
+}
+
+/// Texts that some format might take for something else.
+const ODD: [&str; 40] = [
+    "",
+    " ",
+    "yes",
+    "no",
+    "null",
+    "~",
+    "nil",
+    "true",
+    "on",
+    "1",
+    "1e3",
+    "0x1F",
+    "1979-05-27",
+    ".inf",
+    "#{x}",
+    "#",
+    " # c",
+    "##{",
+    "\\#{",
+    "- a",
+    ": ",
+    "a: b",
+    "{",
+    "}",
+    "[",
+    "%{}",
+    "&a",
+    "*a",
+    "!t",
+    "|",
+    "\"",
+    "'",
+    "\"\"\"",
+    "'''",
+    "\\",
+    "\\u0041",
+    "\n",
+    "\r\n\t",
+    "end",
+    "do",
+];
+
+fn odd() -> impl Strategy<Value = String> {
+    let strange =
+        "[\u{80}-\u{A0}\u{2028}-\u{202E}\u{2066}-\u{2069}\u{FEFF}\u{FFFD}-\u{FFFF}😀é]{1,3}";
+    let word = prop_oneof![
+        3 => prop::sample::select(&ODD[..]).prop_map(str::to_owned),
+        1 => "(?s).{0,6}",
+        1 => strange,
+        1 => "[a-z ]{60,90}",
+    ];
+    prop::collection::vec(word, 1..4).prop_map(|words| words.concat().replace('\0', ""))
+}
+
+fn map(entries: Vec<(&str, Value)>) -> Value {
+    Value::Map(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+}
+
+fn list(texts: &[String]) -> Value {
+    Value::List(texts.iter().map(|text| text.as_str().into()).collect())
+}
+
+fn specs() -> impl Strategy<Value = Spec> {
+    let key = prop_oneof![
+        "[A-Z_]{1,9}",
+        odd().prop_map(|key| format!("K{}", key.replace('=', ""))),
+        odd().prop_map(|key| format!("{}K", key.replace('=', ""))),
+        prop::sample::select(&["nil", "true", "null", "do", "end", "yes", "n", "fn"][..])
+            .prop_map(str::to_owned),
+        Just("LONG".repeat(300)),
+    ];
+    let env = prop::collection::btree_map(key, odd(), 0..5);
+    let cmd = prop::collection::vec(odd(), 0..5);
+    let ready = prop_oneof![
+        Just(Value::Null),
+        Just(map(vec![("tcp", map(vec![("port", 80.into())])), ("timeout_s", 5.into())])),
+        "/[a-z\"#{}]{0,90}".prop_map(|path| {
+            map(vec![("http", map(vec![("port", 80.into()), ("path", path.as_str().into())]))])
+        }),
+        prop::collection::vec(odd(), 0..4).prop_map(|mut cmd| {
+            cmd.insert(0, "/check".to_owned());
+            map(vec![("exec", list(&cmd))])
+        }),
+    ];
+    let lifecycle = prop::sample::select(&["service", "daemon", "job"][..]);
+    (env, cmd, ready, lifecycle, 1u32..33, prop::option::of(0u32..9)).prop_map(
+        |(env, mut cmd, ready, lifecycle, vcpu, pool)| {
+            cmd.insert(0, "/app".to_owned());
+            let env = env.into_iter().map(|(key, value)| (key, value.as_str().into())).collect();
+            let pool = pool.map_or(Value::Null, |min| map(vec![("min", min.into())]));
+            let tree = map(vec![
+                ("rootfs", "r.ext4".into()),
+                ("kernel", "vmlinux".into()),
+                ("cmd", list(&cmd)),
+                ("env", Value::Map(env)),
+                ("resources", map(vec![("vcpu", vcpu.into()), ("mem_mb", 64.into())])),
+                ("lifecycle", lifecycle.into()),
+                ("warm_pool", pool),
+                ("ready", ready),
+            ]);
+            Spec::read(&tree).unwrap()
+        },
+    )
+}
+
+fn declared() -> impl Strategy<Value = Vec<Declared>> {
+    let job = ("[a-zA-Z0-9][a-zA-Z0-9._-]{0,9}", prop::option::of("[a-z0-9._-]{0,5}"), specs());
+    prop::collection::vec(job, 0..4).prop_map(|jobs| {
+        let declared =
+            |(at, (id, tenant, spec)): (usize, (String, Option<String>, Spec))| Declared {
+                job_id: JobId::parse(&format!("{id}{at}")).unwrap(),
+                tenant: tenant.map(|tenant| Tenant::parse(&format!("1{tenant}")).unwrap()),
+                spec,
+                span: Span::at(0),
+            };
+        jobs.into_iter().enumerate().map(declared).collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_written_in_a_format_reads_back_as_the_same_jobs(jobs in declared()) {
+        let expected: Vec<Bare> = jobs.iter().map(bare).collect();
+        let mut jobs = jobs;
+        // From one format to the next, and back to the first.
+        for format in Format::ALL.into_iter().chain(Format::ALL) {
+            let text = write(format, &jobs);
+            let read = parse_as(format, "made", &text);
+            let read = read.map_err(|problems| TestCaseError::fail(format!("{text}\n{problems}")))?;
+            jobs = read.jobs;
+            prop_assert_eq!(&jobs.iter().map(bare).collect::<Vec<_>>(), &expected, "{}", text);
         }
     }
 }
