@@ -7,6 +7,8 @@
 //!                                           '-- parsed: apply; deletions after 2 s of quiet
 //! ```
 
+mod watch;
+
 use crate::core::Intake;
 use crate::stop::Stop;
 use crate::{MassDeletion, clock, executor, limits};
@@ -20,8 +22,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use tokio::io::AsyncReadExt;
-use tokio::sync::watch;
+use tokio::sync::watch::Sender;
+use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep, timeout};
+
+use watch::FileWatch;
 
 /// Where the file is looked for when nobody names one.
 pub const DEFAULT_DESIRED: &str = "config/desired_vms.exs";
@@ -92,7 +97,7 @@ pub(crate) async fn run(
     deletions: MassDeletion,
     host: Arc<dyn Host>,
     intake: Intake,
-    state: watch::Sender<Option<DesiredFile>>,
+    state: Sender<Option<DesiredFile>>,
     mut stop: Stop,
 ) {
     let (path, named) = match desired {
@@ -100,13 +105,17 @@ pub(crate) async fn run(
         DesiredPath::Default => (PathBuf::from(DEFAULT_DESIRED), false),
     };
     let path = std::path::absolute(&path).unwrap_or(path);
+    let mut hints = FileWatch::new(&path);
     let mut watched = Watched { path, named, deletions, host, intake, state, last: None };
     loop {
+        // Before the look, so that no change falls between the two.
+        block_in_place(|| hints.follow());
         watched.look().await;
         tokio::select! {
-            // Both arms are cancel safe.
+            // Every arm is cancel safe.
             biased;
             () = stop.asked() => return,
+            () = hints.changed() => {}
             () = sleep(watched.next_look()) => {}
         }
     }
@@ -118,7 +127,7 @@ struct Watched {
     deletions: MassDeletion,
     host: Arc<dyn Host>,
     intake: Intake,
-    state: watch::Sender<Option<DesiredFile>>,
+    state: Sender<Option<DesiredFile>>,
     last: Option<Look>,
 }
 

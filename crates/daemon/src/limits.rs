@@ -83,6 +83,11 @@ pub const EVENTS_MAX: usize = 1000;
 /// How often the desired-state file is looked at where nothing hints at a change: where it can't be
 /// watched, such as on a network's file system, a change is seen by then.
 pub const DESIRED_EVERY: Duration = Duration::from_secs(1);
+/// How long nothing happens to the desired-state file before it is looked at: editors write in steps.
+pub const DESIRED_SETTLE: Duration = Duration::from_millis(50);
+/// Longest time from the first change of the desired-state file to the look at it: a person does not
+/// see the difference to at once.
+pub const DESIRED_SETTLE_MAX: Duration = Duration::from_millis(150);
 /// Shortest time between two looks at the desired-state file.
 pub const DESIRED_GAP_MIN: Duration = Duration::from_millis(10);
 /// Longest look at the desired-state file: a network's file system may hang.

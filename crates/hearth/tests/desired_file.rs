@@ -4,6 +4,9 @@ mod support;
 
 use expect_test::{Expect, expect};
 use serde_json::Value;
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
 use support::{Daemon, Home, body};
 
 /// A file that declares these jobs.
@@ -332,4 +335,151 @@ fn an_entry_that_is_refused_is_shown_with_its_reason() {
             "an entry of /home/desired.exs is refused: job a belongs to another tenant; use another job_id",
         ]
     "#]].assert_debug_eq(&told(&home, &daemon));
+}
+
+/// Puts a whole file in the place of another, as careful programs do.
+fn put(home: &Home, name: &str, text: &str) {
+    let new = home.write("new", text);
+    std::fs::rename(new, home.path(name)).expect("a rename");
+}
+
+/// Waits until these jobs and no others are there.
+fn until_jobs(daemon: &Daemon, jobs: &[&str]) {
+    daemon.until(&format!("the jobs are {jobs:?}"), || daemon.jobs() == jobs);
+}
+
+#[test]
+fn a_file_that_is_renamed_into_place_is_acted_on_at_once() {
+    let home = Home::new();
+    put(&home, "desired.exs", &file(&["a"]));
+    let daemon = start(&home);
+    let mut took = Vec::new();
+    for job in ["b", "c", "d"] {
+        put(&home, "desired.exs", &file(&["a", job]));
+        let begin = Instant::now();
+        daemon.until("the job is there", || daemon.jobs().contains(&job.to_owned()));
+        took.push(begin.elapsed());
+        // Past its quiet, so that the next change meets a file that is looked at rarely.
+        daemon.until("the file is quiet", || daemon.jobs() == ["a", job]);
+    }
+    // A poll alone would take a second, and half of one in the mean.
+    let best = took.iter().min().expect("a time");
+    assert!(*best < Duration::from_millis(400), "{took:?}");
+}
+
+#[test]
+fn editors_save_in_steps_and_no_step_is_taken_for_a_mistake() {
+    let home = Home::new();
+    let path = home.write("desired.exs", &file(&["a"]));
+    let backup = home.path("desired.exs~");
+    let daemon = start(&home);
+    // vim: the old file is moved away, the new one written in its place.
+    std::fs::rename(&path, &backup).expect("a rename");
+    home.write("desired.exs", &file(&["a", "b"]));
+    std::fs::remove_file(&backup).expect("it was there");
+    until_jobs(&daemon, &["a", "b"]);
+    // nano: the file is emptied, then written in pieces.
+    let text = file(&["a", "b", "c"]);
+    let mut open = std::fs::File::create(&path).expect("it is there");
+    for piece in text.as_bytes().chunks(100) {
+        open.write_all(piece).expect("a write");
+        open.sync_all().expect("a sync");
+    }
+    drop(open);
+    until_jobs(&daemon, &["a", "b", "c"]);
+    // emacs: the old file becomes the backup by a copy, the new one comes by a rename.
+    std::fs::copy(&path, &backup).expect("a copy");
+    put(&home, "desired.exs", &file(&["a", "b", "c", "d"]));
+    until_jobs(&daemon, &["a", "b", "c", "d"]);
+    assert_eq!(daemon.desired_file()["status"], "loaded");
+    assert!(told(&home, &daemon).iter().all(|message| message.contains("unchanged")));
+}
+
+#[test]
+fn links_are_followed_where_they_are_swapped() {
+    let home = Home::new();
+    let release = |name: &str, jobs: &[&str]| {
+        std::fs::create_dir_all(home.path(name)).expect("a directory");
+        home.write(&format!("{name}/desired.exs"), &file(jobs));
+    };
+    let swap = |target: &str, link: &str| {
+        symlink(target, home.path("link")).expect("a link");
+        std::fs::rename(home.path("link"), home.path(link)).expect("a rename");
+    };
+    // As Kubernetes lays a ConfigMap out.
+    release("map/..1", &["a"]);
+    swap("..1", "map/..data");
+    swap("..data/desired.exs", "map/desired.exs");
+    // And behind a link to the folder.
+    swap("map", "current");
+    let path = home.path("current/desired.exs");
+    let daemon = home.start(&["--desired", path.to_str().expect("UTF-8")]);
+    until_jobs(&daemon, &["a"]);
+    release("map/..2", &["a", "b"]);
+    swap("..2", "map/..data");
+    std::fs::remove_dir_all(home.path("map/..1")).expect("it was there");
+    until_jobs(&daemon, &["a", "b"]);
+    release("other", &["a", "b", "c"]);
+    swap("other", "current");
+    until_jobs(&daemon, &["a", "b", "c"]);
+    home.write("other/desired.exs", &file(&["a", "b", "d"]));
+    until_jobs(&daemon, &["a", "b", "d"]);
+}
+
+#[test]
+fn a_change_that_nothing_hints_at_is_found_by_the_poll() {
+    let home = Home::new();
+    std::fs::create_dir(home.path("aside")).expect("a directory");
+    let path = home.write("desired.exs", &file(&["a"]));
+    std::fs::hard_link(&path, home.path("aside/same.exs")).expect("a link");
+    let daemon = start(&home);
+    // The watched folder tells nothing of what goes on under another name.
+    home.write("aside/same.exs", &file(&["a", "b"]));
+    until_jobs(&daemon, &["a", "b"]);
+}
+
+#[test]
+fn whatever_becomes_of_the_file_the_last_good_state_goes_on_and_says_why() {
+    let home = Home::new();
+    std::fs::create_dir(home.path("etc")).expect("a directory");
+    let path = home.write("etc/desired.exs", &file(&["a", "b"]));
+    let daemon = home.start(&["--desired", path.to_str().expect("UTF-8")]);
+    let good = |jobs: &[&str]| {
+        put(&home, "etc/desired.exs", &file(jobs));
+        daemon.until("it is loaded again", || {
+            daemon.desired_file()["status"] == "loaded" && daemon.jobs() == jobs
+        });
+    };
+    let failed = |why: &str| {
+        daemon.until(&format!("it fails: {why}"), || {
+            let file = daemon.desired_file();
+            let problem = file["problem"].as_str().unwrap_or_default();
+            file["status"] == "failed" && problem.contains(why)
+        });
+        assert!(daemon.jobs().len() >= 2);
+    };
+    home.write("etc/desired.exs", "");
+    failed("line 1, column 1");
+    good(&["a", "b", "c"]);
+    let whole = file(&["a", "b"]);
+    home.write("etc/desired.exs", &whole[..whole.len() - 10]);
+    failed("line ");
+    good(&["a", "b", "d"]);
+    std::fs::remove_file(&path).expect("it was there");
+    failed("No such file");
+    std::fs::create_dir(&path).expect("a directory");
+    failed("it is a directory");
+    std::fs::remove_dir(&path).expect("it was there");
+    good(&["a", "b", "e"]);
+    std::fs::rename(home.path("etc"), home.path("away")).expect("a rename");
+    failed("No such file");
+    std::fs::rename(home.path("away"), home.path("etc")).expect("a rename");
+    is(&daemon, "loaded");
+    std::fs::remove_dir_all(home.path("etc")).expect("it was there");
+    failed("No such file");
+    std::fs::create_dir(home.path("etc")).expect("a directory");
+    good(&["a", "b", "f"]);
+    // Told once each, not at each look.
+    let troubles = told(&home, &daemon).iter().filter(|told| !told.contains("unchanged")).count();
+    assert_eq!(troubles, 6);
 }
