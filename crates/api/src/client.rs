@@ -9,7 +9,8 @@ use crate::lines::Lines;
 use crate::log::{FollowedLog, LogQuery, LogStream};
 use crate::problem::Problem;
 use crate::wire::{
-    CreateVm, Deleted, EVENT_STREAM, Event, Health, Job, JobStatus, NDJSON, Page, Readiness, Stats,
+    CreateVm, Declared, Deleted, EVENT_STREAM, Event, Health, Job, JobStatus, NDJSON, Page, Plan,
+    Readiness, Stats,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -153,6 +154,32 @@ impl Client {
         };
         let bytes = serde_json::to_vec(body).unwrap_or_default();
         self.change(&operation, "/vms", bytes).await
+    }
+
+    /// `POST /plan`: what [`Client::apply`] would do now.
+    ///
+    /// # Errors
+    /// Every [`ClientError`].
+    pub async fn plan(&self, declared: &Declared) -> Result<Plan, ClientError> {
+        self.declare("plan the declared jobs", "/plan", declared).await
+    }
+
+    /// `POST /apply`: makes the declared jobs so. Asking again is harmless: what is so stays.
+    ///
+    /// # Errors
+    /// Every [`ClientError`].
+    pub async fn apply(&self, declared: &Declared) -> Result<Plan, ClientError> {
+        self.declare("apply the declared jobs", "/apply", declared).await
+    }
+
+    async fn declare(
+        &self,
+        operation: &str,
+        path: &str,
+        declared: &Declared,
+    ) -> Result<Plan, ClientError> {
+        let body = serde_json::to_vec(declared).unwrap_or_default();
+        self.ask(operation.to_owned(), Method::POST, path, body).await.map(|(_, plan)| plan)
     }
 
     /// `GET /vms`, all pages of the jobs that the filter lets through.

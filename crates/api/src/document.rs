@@ -25,6 +25,40 @@ pub struct Create {
     spec: Spec,
 }
 
+/// The body of `POST /plan` and `POST /apply`.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Declared)]
+pub struct Declare {
+    /// The file that declares them, as an absolute path: what it no longer declares is deleted. Where
+    /// it is absent or null, nothing is remembered of the entries and nothing is deleted.
+    #[schema(pattern = "^/")]
+    source: Option<String>,
+    /// The jobs. No two have the same name.
+    entries: Vec<Entry>,
+    /// Whether more than half of the file's jobs may be deleted at once.
+    #[schema(nullable = false)]
+    allow_delete: Option<bool>,
+}
+
+/// A declared job: as the body of `POST /vms`, with a name.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = DeclaredJob)]
+pub struct Entry {
+    /// The job's name; or `vm_id`.
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    job_id: Option<String>,
+    /// Another name for `job_id`.
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    vm_id: Option<String>,
+    /// The job's tenant: its name where it is absent; on replacement, what it was.
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    tenant: Option<String>,
+    /// What it runs.
+    spec: Spec,
+}
+
 /// What a job runs.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -18,8 +18,9 @@ pub use events::{FollowedEvents, News};
 pub use log::{FollowedLog, LogQuery, LogStream};
 pub use problem::{FieldProblem, PROBLEM_JSON, Problem};
 pub use wire::{
-    CreateVm, Deleted, DesiredFile, DesiredFileStatus, EVENT_STREAM, Event, Health, Job, JobStatus,
-    LogLine, NDJSON, Page, Readiness, RefusedEntry, Stats, Summary, WarmVm,
+    ChangedJob, CreateVm, Declared, Deleted, DesiredFile, DesiredFileStatus, DrainedPool,
+    EVENT_STREAM, Event, Health, Job, JobStatus, LogLine, NDJSON, Page, Plan, Readiness,
+    RefusedEntry, SpecChange, Stats, Summary, WarmVm,
 };
 
 /// Where the daemon listens and the command line asks, unless told otherwise.

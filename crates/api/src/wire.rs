@@ -224,6 +224,78 @@ pub struct RefusedEntry {
     pub reason: String,
 }
 
+/// The body of `POST /plan` and `POST /apply`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Declared {
+    /// The file that declares them, as an absolute path; `None` where no file does, and so nothing
+    /// is deleted for having left one.
+    pub source: Option<String>,
+    /// The jobs, each with its name.
+    pub entries: Vec<CreateVm>,
+    /// Whether more than half of the file's jobs may be deleted at once.
+    #[serde(default)]
+    pub allow_delete: bool,
+}
+
+/// What an apply would do, or did: the answer to `POST /plan` and `POST /apply`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Plan {
+    /// Jobs that are made.
+    pub create: Vec<String>,
+    /// Jobs that run anew, as a new generation.
+    pub replace: Vec<ChangedJob>,
+    /// Jobs whose policy alone changes: their microVMs stay.
+    pub update: Vec<ChangedJob>,
+    /// Jobs that are deleted, since the file no longer has them.
+    pub delete: Vec<String>,
+    /// Jobs that the file no longer has and that stay, since they are too many to delete without
+    /// `allow_delete`.
+    pub held: Vec<String>,
+    /// Jobs that the file no longer has and that stay, since they were changed otherwise since.
+    pub kept: Vec<String>,
+    /// Entries that are refused.
+    pub refused: Vec<RefusedEntry>,
+    /// How many entries are as they were.
+    pub unchanged: usize,
+    /// Pools that no job wishes any more.
+    pub pools: Vec<DrainedPool>,
+}
+
+/// A job that is changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ChangedJob {
+    /// Its name.
+    pub job_id: String,
+    /// Why, where its spec does not say it; a sentence.
+    #[schema(required = true)]
+    pub reason: Option<String>,
+    /// What its spec says otherwise.
+    pub changes: Vec<SpecChange>,
+}
+
+/// A field of a spec that is another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SpecChange {
+    /// Where, as a JSON pointer into the spec.
+    pub path: String,
+    /// What it was; null where it was not there.
+    #[schema(required = true)]
+    pub from: Value,
+    /// What it becomes; null where it goes.
+    #[schema(required = true)]
+    pub to: Value,
+}
+
+/// A pool that no job wishes any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DrainedPool {
+    /// What its instances are made of: 16 upper-case hex digits.
+    #[schema(pattern = "^[0-9A-F]{16}$")]
+    pub spec_hash: String,
+    /// How many instances go.
+    pub drained: usize,
+}
+
 /// Totals of `/stats`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Summary {

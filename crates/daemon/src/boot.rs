@@ -2,7 +2,7 @@
 //! database, then the tasks. And takes them apart again, microVMs excepted.
 
 use crate::core::{self, Intake};
-use crate::desired;
+use crate::desired::{self, WatchedSource};
 use crate::http::{self, App, Guard, Tunnels};
 use crate::listen::Listener;
 use crate::state_dir::StateDir;
@@ -47,6 +47,7 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
     let (stop, stopping) = Stop::channel();
     let (seen_sender, seen) = watch::channel(false);
     let (desired_sender, desired) = watch::channel(None);
+    let watched = Arc::new(WatchedSource::new(&config.desired));
     let (work, inbox) = mpsc::unbounded_channel();
     let (intake, core_end) = core::spawn(engine, host.clone(), work)
         .map_err(|source| DaemonError::System { operation: "start a thread", source })?;
@@ -56,6 +57,7 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
         guard: Guard::new(&listen),
         seen,
         desired,
+        watched: watched.clone(),
         stop: stopping.clone(),
         tunnels: Tunnels::default(),
         streams: Arc::new(Semaphore::new(limits::STREAMS_MAX)),
@@ -66,7 +68,7 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
     tasks.spawn(executor::run(host.clone(), intake.clone(), inbox, stopping.clone()));
     tasks.spawn(observer::run(host.clone(), intake.clone(), seen_sender, stopping.clone()));
     tasks.spawn(http::serve(listener, http::router(Arc::new(app)), stopping.clone()));
-    tasks.spawn(watch_file(&config, host, intake, desired_sender, stopping));
+    tasks.spawn(watch_file(&config, host, intake, desired_sender, watched, stopping));
     Ok(Daemon { listen, facts, stop, tasks, core_end, state_dir })
 }
 
@@ -119,9 +121,10 @@ fn watch_file(
     host: Arc<dyn Host>,
     intake: Intake,
     state: watch::Sender<Option<DesiredFile>>,
+    source: Arc<WatchedSource>,
     stop: Stop,
 ) -> impl Future<Output = ()> + use<> {
-    desired::run(config.desired.clone(), config.deletions, host, intake, state, stop)
+    desired::run(config.desired.clone(), config.deletions, host, intake, state, source, stop)
 }
 
 async fn open_host(config: &Config, state_dir: &StateDir) -> Result<Arc<dyn Host>, DaemonError> {

@@ -1,5 +1,7 @@
 //! Between the wire and the model. Every bad field of a body is named at once.
 
+pub(crate) mod declared;
+
 use crate::core::AskError;
 use hearth_api::{
     DesiredFile, Event, FieldProblem, Job, JobStatus, Problem, Stats, Summary, WarmVm,
@@ -22,6 +24,7 @@ fn problem_of(error: FieldError) -> FieldProblem {
     FieldProblem { pointer: error.path.pointer(), detail: error.detail, help: error.help }
 }
 
+/// Every field of a body that is wrong.
 fn unfit(errors: Vec<FieldProblem>) -> Box<Problem> {
     let count = errors.len();
     let noun = if count == 1 { "a problem" } else { "problems" };

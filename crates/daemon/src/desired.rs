@@ -9,11 +9,12 @@
 
 mod watch;
 
+use crate::convert::declared;
 use crate::core::Intake;
 use crate::stop::Stop;
 use crate::{MassDeletion, clock, executor, limits};
 use hearth_api::{DesiredFile, DesiredFileStatus, RefusedEntry};
-use hearth_engine::{Deletions, FileEntry, FileLoad, FileReport, Reply, Request, Trouble};
+use hearth_engine::{Against, Deletions, FileEntry, FileLoad, LoadPlan, Reply, Request, Trouble};
 use hearth_host::Host;
 use hearth_manifest::Diagnostics;
 use hearth_model::JobId;
@@ -22,6 +23,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use tokio::io::AsyncReadExt;
+use tokio::sync::Notify;
 use tokio::sync::watch::Sender;
 use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep, timeout};
@@ -55,6 +57,35 @@ pub fn source_of(path: &Path) -> PathBuf {
         }
     }
     source
+}
+
+impl DesiredPath {
+    fn path(&self) -> &Path {
+        match self {
+            DesiredPath::Named(path) => path,
+            DesiredPath::Default => Path::new(DEFAULT_DESIRED),
+        }
+    }
+}
+
+/// Brings the news that somebody applied the watched file: what was held may be settled by it.
+#[derive(Debug)]
+pub(crate) struct WatchedSource {
+    source: PathBuf,
+    applied: Notify,
+}
+
+impl WatchedSource {
+    pub(crate) fn new(desired: &DesiredPath) -> WatchedSource {
+        WatchedSource { source: source_of(desired.path()), applied: Notify::new() }
+    }
+
+    /// What a source declares was applied.
+    pub(crate) fn applied(&self, source: &Path) {
+        if self.source == source {
+            self.applied.notify_one();
+        }
+    }
 }
 
 /// What tells one content of a file from another without reading it.
@@ -98,13 +129,11 @@ pub(crate) async fn run(
     host: Arc<dyn Host>,
     intake: Intake,
     state: Sender<Option<DesiredFile>>,
+    source: Arc<WatchedSource>,
     mut stop: Stop,
 ) {
-    let (path, named) = match desired {
-        DesiredPath::Named(path) => (path, true),
-        DesiredPath::Default => (PathBuf::from(DEFAULT_DESIRED), false),
-    };
-    let path = std::path::absolute(&path).unwrap_or(path);
+    let named = matches!(desired, DesiredPath::Named(_));
+    let path = std::path::absolute(desired.path()).unwrap_or_else(|_| desired.path().to_owned());
     let mut hints = FileWatch::new(&path);
     let mut watched = Watched { path, named, deletions, host, intake, state, last: None };
     loop {
@@ -116,6 +145,7 @@ pub(crate) async fn run(
             biased;
             () = stop.asked() => return,
             () = hints.changed() => {}
+            () = source.applied.notified() => watched.unsettle(),
             () = sleep(watched.next_look()) => {}
         }
     }
@@ -168,6 +198,13 @@ impl Watched {
             self.read(&stamp, &mut look).await;
         }
         self.last = Some(look);
+    }
+
+    /// The content may have something left to do, or nothing any more.
+    fn unsettle(&mut self) {
+        if let Some(Look { content: Some((_, settled)), .. }) = &mut self.last {
+            *settled = false;
+        }
     }
 
     /// Until when nothing is to be done unless something changes.
@@ -242,7 +279,7 @@ impl Watched {
         &self,
         bytes: &[u8],
         deletions: Deletions,
-    ) -> Result<(usize, FileReport), LoadError> {
+    ) -> Result<(usize, LoadPlan), LoadError> {
         let path = &self.path;
         let label = path.display().to_string();
         let file = hearth_manifest::parse(&label, bytes).map_err(|diagnostics| {
@@ -262,7 +299,9 @@ impl Watched {
             })
             .collect();
         let count = entries.len();
-        let load = FileLoad { path: source_of(path), entries, deletions };
+        let path_of_source = Some(source_of(path));
+        let against = Against::LastApplied;
+        let load = FileLoad { path: path_of_source, entries, deletions, against };
         let failed = |cause: String| LoadError::Apply { path: path.clone(), cause };
         match self.intake.ask(Request::ApplyFile(load)).await {
             Ok(Reply::Applied(report)) => Ok((count, report)),
@@ -272,16 +311,12 @@ impl Watched {
     }
 
     /// Shows a load that was applied, and tells once what of it could not be.
-    async fn loaded(&self, entries: usize, report: &FileReport, deletions: Deletions, again: bool) {
+    async fn loaded(&self, entries: usize, report: &LoadPlan, deletions: Deletions, again: bool) {
         let path = self.path.display();
-        let (applied, deleted) = (report.applied.len(), report.deleted.len());
+        let (applied, deleted) = (report.applied(), report.deleted.len());
         let unchanged = report.unchanged;
         tracing::info!(%path, applied, deleted, unchanged, "the desired-state file is loaded");
-        let refused: Vec<RefusedEntry> = report
-            .refused
-            .iter()
-            .map(|(job, reason)| RefusedEntry { job_id: job.to_string(), reason: reason.clone() })
-            .collect();
+        let refused = declared::refused(report);
         let before = self.state.borrow().clone();
         for (job, reason) in &report.refused {
             let told = |refused: &RefusedEntry| {
@@ -314,7 +349,7 @@ impl Watched {
             file.deleted = deleted + if again { file.deleted } else { 0 };
             file.help = problem
                 .as_ref()
-                .map(|_| "the daemon deletes them when it runs with --allow-delete".to_owned());
+                .map(|_| format!("hearth apply -f {} --allow-delete deletes them", file.path));
             let status = match problem {
                 Some(_) => DesiredFileStatus::Held,
                 None => DesiredFileStatus::Loaded,

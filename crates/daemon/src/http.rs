@@ -1,6 +1,7 @@
 //! The HTTP API. Handlers turn requests into questions to the engine and answers into JSON; they
 //! decide nothing. Every error is a problem detail, those of the framework included.
 
+mod declare;
 mod document;
 mod events;
 mod guard;
@@ -18,6 +19,7 @@ pub(crate) use guard::Guard;
 pub(crate) use server::serve;
 
 use crate::core::Intake;
+use crate::desired::WatchedSource;
 use crate::limits;
 use crate::stop::Stop;
 use axum::Router;
@@ -43,6 +45,8 @@ pub(crate) struct App {
     pub(crate) seen: watch::Receiver<bool>,
     /// How the desired-state file stands; `None` until it was looked at.
     pub(crate) desired: watch::Receiver<Option<DesiredFile>>,
+    /// Told of applies of the desired-state file.
+    pub(crate) watched: Arc<WatchedSource>,
     /// True once the daemon ends: followers of logs go.
     pub(crate) stop: Stop,
     pub(crate) tunnels: ports::Tunnels,
@@ -85,6 +89,8 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(jobs::stop))
         .routes(routes!(jobs::start))
         .routes(routes!(jobs::restart))
+        .routes(routes!(declare::plan))
+        .routes(routes!(declare::apply))
         .routes(routes!(logs::logs))
         .routes(routes!(events::events_of_job))
         .routes(routes!(ports::connect))
@@ -108,8 +114,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 
 async fn no_such_page(request: Request) -> Refused {
     let path = request.uri().path();
-    Refused::new(404, "no-such-page", "No such page", format!("there is no page {path}"))
-        .help("the pages are /vms, /events, /stats, /healthz, /readyz and /openapi.json")
+    Refused::new(404, "no-such-page", "No such page", format!("there is no page {path}")).help(
+        "the pages are /vms, /plan, /apply, /events, /stats, /healthz, /readyz and /openapi.json",
+    )
 }
 
 async fn no_such_method(request: Request) -> Refused {

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 /// Largest request body, in bytes: the largest spec (48 KiB of cmd and env) with room for the rest.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Largest body of a plan or an apply, in bytes: that of 10,000 jobs like the example's, which is
+/// more than a host runs.
+pub const DECLARED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Largest head of a request, in bytes. hyper's smallest is 8 KiB; ids and paths are short.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Most headers of a request: what clients and proxies send has a tenth of it.
@@ -132,6 +135,7 @@ mod tests {
         let names = format!("{} characters", hearth_model::ids::NAME_BYTES_MAX);
         for (bound, value) in [
             ("request body", body),
+            ("body of `/plan` and `/apply`", format!("{} MiB", DECLARED_BYTES_MAX / 1024 / 1024)),
             ("request head", head),
             ("job ids, tenants", names),
             ("`Idempotency-Key`", format!("{KEY_BYTES_MAX} characters; 100,000 keys")),

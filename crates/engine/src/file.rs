@@ -1,105 +1,217 @@
-//! The desired-state file: an entry is applied when it differs from what was last applied, and
-//! takes its job with it when it leaves, unless somebody has changed the job since over HTTP.
+//! Declared jobs, of the watched desired-state file and of explicit applies. What a load would do is
+//! decided by [`Engine::decide_load`] alone, which changes nothing: a plan is that decision told, an
+//! apply is that decision carried out.
 
 use crate::engine::{Engine, Turn};
-use crate::input::{Deletions, FileEntry, FileLoad, FileReport, Now, Upsert};
+use crate::input::{
+    Against, Deletions, Drained, FileEntry, FileLoad, LoadPlan, Now, PlannedChange, Refusal, Why,
+};
 use crate::json::to_json;
+use crate::request::{Change, Extent, same_inside};
 use crate::store::AppliedEntry;
-use hearth_model::{JobId, Wanted};
-use std::collections::BTreeSet;
+use hearth_model::{Job, JobId, Wanted};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// What a load comes to, and all that carrying it out needs.
+#[derive(Debug, Default)]
+struct Decision {
+    plan: LoadPlan,
+    changes: Vec<Change>,
+    /// Entries that are in force from now on, with their digests.
+    recorded: Vec<(JobId, String)>,
+    /// Entries that the file no longer has.
+    forgotten: Vec<JobId>,
+}
 
 impl Engine {
-    pub(crate) fn apply_file(&mut self, now: &Now, load: FileLoad, turn: &mut Turn) -> FileReport {
-        let mut report = FileReport::default();
-        let declared: BTreeSet<JobId> =
-            load.entries.iter().map(|entry| entry.job.clone()).collect();
-        let before = self.entries.keys().filter(|(path, _)| *path == load.path).count();
-        for entry in load.entries {
-            let key = (load.path.clone(), entry.job.clone());
-            let digest = digest(&entry);
-            if self.entries.get(&key).is_some_and(|applied| applied.digest == digest) {
-                report.unchanged += 1;
-                continue;
-            }
-            let upsert = Upsert {
-                job: Some(entry.job.clone()),
-                tenant: entry.tenant,
-                spec: entry.spec,
-                resolution: entry.resolution,
-            };
-            match self.upsert(now, upsert) {
-                Ok(_) => {
-                    let generation = self.fleet.jobs()[&entry.job].generation;
-                    self.entries.insert(key.clone(), AppliedEntry { digest, generation });
-                    self.touch_entry(key);
-                    report.applied.push(entry.job);
-                }
-                Err(refusal) => report.refused.push((entry.job, refusal.to_string())),
-            }
-        }
-        self.left_out(now, &load.path, &declared, (load.deletions, before), &mut report, turn);
-        self.tell_load(now, &load.path, &report);
-        report
+    /// What [`Engine::apply_file`] would do now.
+    pub(crate) fn plan_load(&self, load: &FileLoad) -> LoadPlan {
+        self.decide_load(load).plan
     }
 
-    /// One event for a load that changed something.
-    fn tell_load(&mut self, now: &Now, path: &std::path::Path, report: &FileReport) {
-        let (applied, deleted) = (report.applied.len(), report.deleted.len());
+    pub(crate) fn apply_file(&mut self, now: &Now, load: &FileLoad, turn: &mut Turn) -> LoadPlan {
+        let Decision { plan, changes, recorded, forgotten } = self.decide_load(load);
+        for change in changes {
+            self.accept(now, change);
+        }
+        if let Some(path) = &load.path {
+            for (id, digest) in recorded {
+                let generation = self.fleet.jobs()[&id].generation;
+                self.record_entry(path, &id, Some(AppliedEntry { digest, generation }));
+            }
+            for id in &forgotten {
+                self.record_entry(path, id, None);
+            }
+        }
+        let source = source_name(load);
+        for id in &plan.deleted {
+            let generation = self.doom(id);
+            let message = format!("{source} no longer declares it");
+            self.event(now, Some(id), None, generation, "accepted", message);
+            if self.observed && self.fleet.of_job(id).next().is_none() {
+                self.forget(now, id, turn);
+            }
+        }
+        // One event for a load that changed something.
+        let (applied, deleted, unchanged) = (plan.applied(), plan.deleted.len(), plan.unchanged);
         if applied + deleted > 0 {
-            let unchanged = report.unchanged;
-            let message = format!(
-                "{}: {applied} applied, {deleted} deleted, {unchanged} unchanged",
-                path.display()
-            );
+            let message =
+                format!("{source}: {applied} applied, {deleted} deleted, {unchanged} unchanged");
             self.event(now, None, None, None, "loaded", message);
         }
+        plan
     }
 
-    fn left_out(
-        &mut self,
-        now: &Now,
-        path: &std::path::Path,
-        declared: &BTreeSet<JobId>,
-        (deletions, before): (Deletions, usize),
-        report: &mut FileReport,
-        turn: &mut Turn,
-    ) {
-        let left: Vec<(JobId, AppliedEntry)> = self
+    fn record_entry(&mut self, path: &Path, id: &JobId, entry: Option<AppliedEntry>) {
+        let key = (path.to_owned(), id.clone());
+        if self.entries.get(&key) == entry.as_ref() {
+            return;
+        }
+        match entry {
+            Some(entry) => self.entries.insert(key.clone(), entry),
+            None => self.entries.remove(&key),
+        };
+        self.touch_entry(key);
+    }
+
+    fn decide_load(&self, load: &FileLoad) -> Decision {
+        let mut decision = Decision::default();
+        for entry in &load.entries {
+            self.decide_entry(load, entry, &mut decision);
+        }
+        if let Some(path) = &load.path {
+            self.decide_left_out(path, load, &mut decision);
+        }
+        let mut after: BTreeMap<&JobId, Option<&Job>> =
+            decision.changes.iter().map(|change| (&change.job.id, Some(&change.job))).collect();
+        after.extend(decision.plan.deleted.iter().map(|id| (id, None)));
+        let drained = self.fleet.drained_by(&after);
+        decision.plan.drained = drained
+            .into_iter()
+            .map(|(key, instances)| Drained { hash: key.hash, instances })
+            .collect();
+        decision
+    }
+
+    fn decide_entry(&self, load: &FileLoad, entry: &FileEntry, decision: &mut Decision) {
+        let plan = &mut decision.plan;
+        let digest = digest(entry);
+        let settled = match load.against {
+            Against::LastApplied => {
+                let applied = self.applied_entry(load, &entry.job);
+                if applied.is_some_and(|applied| applied.digest == digest) {
+                    plan.unchanged += 1;
+                    return;
+                }
+                false
+            }
+            Against::Jobs => self.is_as_declared(entry),
+        };
+        let decided: Result<Option<Change>, Refusal> = if settled {
+            Ok(None)
+        } else {
+            let FileEntry { job, tenant, spec, resolution } = entry;
+            self.decide(job, tenant.as_ref(), spec, resolution)
+        };
+        match decided {
+            Ok(None) => plan.unchanged += 1,
+            Ok(Some(change)) => {
+                self.tell_change(&change, plan);
+                decision.changes.push(change);
+            }
+            Err(refusal) => {
+                plan.refused.push((entry.job.clone(), refusal.to_string()));
+                return;
+            }
+        }
+        decision.recorded.push((entry.job.clone(), digest));
+    }
+
+    fn applied_entry(&self, load: &FileLoad, job: &JobId) -> Option<&AppliedEntry> {
+        self.entries.get(&(load.path.clone()?, job.clone()))
+    }
+
+    /// Whether the job is there as the entry says, and wanted. A `job` that has finished is: nobody
+    /// asked to run it again.
+    fn is_as_declared(&self, entry: &FileEntry) -> bool {
+        self.fleet.job(&entry.job).is_some_and(|job| {
+            let same_tenant = entry.tenant.as_ref().is_none_or(|tenant| *tenant == job.tenant);
+            job.wanted == Wanted::Running && job.spec == entry.spec && same_tenant
+        })
+    }
+
+    fn tell_change(&self, change: &Change, plan: &mut LoadPlan) {
+        let id = change.job.id.clone();
+        let Some(before) = self.fleet.job(&id) else {
+            plan.create.push(id);
+            return;
+        };
+        let planned = PlannedChange {
+            job: id,
+            before: before.spec.clone(),
+            after: change.job.spec.clone(),
+            why: why(before, change),
+        };
+        match change.extent {
+            Extent::Policy => plan.update.push(planned),
+            Extent::Create | Extent::Replace => plan.replace.push(planned),
+        }
+    }
+
+    fn decide_left_out(&self, path: &Path, load: &FileLoad, decision: &mut Decision) {
+        let declared: BTreeSet<&JobId> = load.entries.iter().map(|entry| &entry.job).collect();
+        let of_file: Vec<(&JobId, &AppliedEntry)> = self
             .entries
             .iter()
-            .filter(|((of, job), _)| of == path && !declared.contains(job))
-            .map(|((_, job), applied)| (job.clone(), applied.clone()))
+            .filter(|((of, _), _)| of == path)
+            .map(|((_, job), applied)| (job, applied))
             .collect();
-        let (doomed, kept): (Vec<_>, Vec<_>) = left.into_iter().partition(|(id, applied)| {
-            self.fleet.job(id).is_some_and(|job| {
-                job.generation == applied.generation && job.wanted != Wanted::Deleted
-            })
-        });
-        let many = doomed.len() >= 2 && doomed.len() * 2 > before;
-        let hold = match deletions {
+        let (mut doomed, mut kept, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+        for (id, applied) in of_file.iter().filter(|(id, _)| !declared.contains(id)) {
+            match self.fleet.job(id).filter(|job| job.wanted != Wanted::Deleted) {
+                None => gone.push((*id).clone()),
+                Some(job) if job.generation == applied.generation => doomed.push((*id).clone()),
+                Some(_) => kept.push((*id).clone()),
+            }
+        }
+        let many = doomed.len() >= 2 && doomed.len() * 2 > of_file.len();
+        let hold = match load.deletions {
             Deletions::Wait => true,
             Deletions::Few => many,
             Deletions::All => false,
         };
+        let plan = &mut decision.plan;
         if hold {
-            report.held = doomed.into_iter().map(|(id, _)| id).collect();
+            (plan.held, plan.kept) = (doomed, kept);
             return;
         }
-        for (id, _) in doomed.iter().chain(&kept) {
-            let key = (path.to_owned(), id.clone());
-            self.entries.remove(&key);
-            self.touch_entry(key);
-        }
-        for (id, applied) in doomed {
-            self.doom(&id);
-            let message = format!("{} no longer declares it", path.display());
-            self.event(now, Some(&id), None, Some(applied.generation), "accepted", message);
-            if self.observed && self.fleet.of_job(&id).next().is_none() {
-                self.forget(now, &id, turn);
-            }
-            report.deleted.push(id);
-        }
+        decision.forgotten = doomed.iter().chain(&kept).cloned().chain(gone).collect();
+        (plan.deleted, plan.kept) = (doomed, kept);
     }
+}
+
+/// Why a job is changed, whatever its spec says otherwise.
+fn why(before: &Job, change: &Change) -> Why {
+    match before.wanted {
+        Wanted::Stopped => Why::Stopped,
+        Wanted::Deleted => Why::BeingDeleted,
+        Wanted::Running if before.outcome.is_some() => Why::Finished,
+        // Only its images can have made it another inside.
+        Wanted::Running
+            if change.extent == Extent::Replace && same_inside(&before.spec, &change.job.spec) =>
+        {
+            Why::Images
+        }
+        Wanted::Running => Why::Spec,
+    }
+}
+
+/// What a load is called in events.
+fn source_name(load: &FileLoad) -> String {
+    load.path
+        .as_ref()
+        .map_or_else(|| "an apply without a file".to_owned(), |path| path.display().to_string())
 }
 
 /// Of what the entry says, not of what its names point at.

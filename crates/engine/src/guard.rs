@@ -84,6 +84,7 @@ fn changed_job(request: &Request) -> Option<&JobId> {
         | Request::Stats
         | Request::Events(_)
         | Request::ApplyFile(_)
+        | Request::PlanFile(_)
         | Request::Record(_) => None,
     }
 }

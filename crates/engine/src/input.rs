@@ -97,8 +97,10 @@ pub enum Request {
     Stats,
     /// The events of one job, or all, oldest first.
     Events(Events),
-    /// A desired-state file that parsed.
+    /// Declared jobs: make it so.
     ApplyFile(FileLoad),
+    /// Declared jobs: say what applying them would do.
+    PlanFile(FileLoad),
     /// Record something that went wrong outside of the engine, for `/events` and the log.
     Record(Trouble),
 }
@@ -190,15 +192,28 @@ pub struct Events {
     pub limit: usize,
 }
 
-/// A desired-state file that parsed.
+/// Jobs that a file or a person declares.
 #[derive(Clone, Debug)]
 pub struct FileLoad {
-    /// Which file; entries of other files are not touched.
-    pub path: PathBuf,
-    /// What it declares.
+    /// Which file; entries of other files are not touched. Where `None`, nothing is remembered of the
+    /// entries, and so nothing is ever deleted for having left.
+    pub path: Option<PathBuf>,
+    /// What it declares. No two are of one job.
     pub entries: Vec<FileEntry>,
     /// What may be deleted.
     pub deletions: Deletions,
+    /// What the entries are compared with.
+    pub against: Against,
+}
+
+/// What a load's entries are compared with: those that differ count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Against {
+    /// The same file's entries as they were applied last, so that what was changed over HTTP stays:
+    /// the watched file.
+    LastApplied,
+    /// The jobs as they are: somebody asked to make it so.
+    Jobs,
 }
 
 /// What a file may delete by leaving jobs out.
@@ -250,8 +265,10 @@ pub enum Reply {
     Stats(StatsView),
     /// Events, oldest first.
     Events(EventPage),
-    /// What a file changed.
-    Applied(FileReport),
+    /// What a load changed.
+    Applied(LoadPlan),
+    /// What a load would change.
+    Planned(LoadPlan),
     /// A trouble is recorded.
     Recorded,
 }
@@ -280,19 +297,72 @@ pub enum Accepted {
     Done,
 }
 
-/// What a load of a file did.
+/// What a load does, or would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FileReport {
-    /// Jobs made or changed.
-    pub applied: Vec<JobId>,
-    /// Jobs deleted, since the file no longer has them.
+pub struct LoadPlan {
+    /// Jobs that are made.
+    pub create: Vec<JobId>,
+    /// Jobs that run anew, as a new generation.
+    pub replace: Vec<PlannedChange>,
+    /// Jobs whose policy alone changes: their instances stay.
+    pub update: Vec<PlannedChange>,
+    /// Jobs that are deleted, since the file no longer has them.
     pub deleted: Vec<JobId>,
     /// Jobs that would be deleted; see [`Deletions`].
     pub held: Vec<JobId>,
-    /// Entries that were refused, with the reason.
+    /// Jobs that the file no longer has and that stay, since they were changed otherwise since.
+    pub kept: Vec<JobId>,
+    /// Entries that are refused, with the reason.
     pub refused: Vec<(JobId, String)>,
     /// Entries that are as they were.
     pub unchanged: usize,
+    /// Pools that no job wishes any more.
+    pub drained: Vec<Drained>,
+}
+
+impl LoadPlan {
+    /// How many jobs are made or changed.
+    #[must_use]
+    pub fn applied(&self) -> usize {
+        self.create.len() + self.replace.len() + self.update.len()
+    }
+}
+
+/// A change of a job that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedChange {
+    /// Which.
+    pub job: JobId,
+    /// Its spec as it was.
+    pub before: Arc<Spec>,
+    /// As it will be.
+    pub after: Arc<Spec>,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why a job is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Its spec is another.
+    Spec,
+    /// Its images are others by now.
+    Images,
+    /// It was stopped.
+    Stopped,
+    /// It was being deleted.
+    BeingDeleted,
+    /// It had finished.
+    Finished,
+}
+
+/// A pool that no job wishes any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// What its instances are made of.
+    pub hash: SpecHash,
+    /// How many of them go.
+    pub instances: usize,
 }
 
 /// Why a request was refused. Nothing has changed.

@@ -23,9 +23,9 @@ mod view;
 
 pub use engine::{Config, Engine};
 pub use input::{
-    Accepted, ActionId, Deletions, Effect, Event, EventPage, Events, FileEntry, FileLoad,
-    FileReport, Guard, Guarded, Input, JobView, List, Now, Refusal, Repeat, Reply, Request,
-    RequestId, Restart, StatsView, Trouble, Upsert, WarmView,
+    Accepted, ActionId, Against, Deletions, Drained, Effect, Event, EventPage, Events, FileEntry,
+    FileLoad, Guard, Guarded, Input, JobView, List, LoadPlan, Now, PlannedChange, Refusal, Repeat,
+    Reply, Request, RequestId, Restart, StatsView, Trouble, Upsert, WarmView, Why,
 };
 pub use retention::Retention;
 pub use store::{Store, StoreError};

@@ -6,6 +6,26 @@ use crate::input::{Accepted, JobView, Now, Refusal, Reply, Request, Restart, Tro
 use crate::row::JobNotes;
 use hearth_model::{Generation, InstanceId, Job, JobId, Ready, Resolution, Spec, Tenant, Wanted};
 use hearth_planner::{Scope, Status, Step, plan};
+use std::sync::Arc;
+
+/// A change of a job that was decided and not made yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Change {
+    /// The job as it will be.
+    pub(crate) job: Job,
+    pub(crate) extent: Extent,
+}
+
+/// How far a change reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// The job is new.
+    Create,
+    /// It runs anew, as a new generation.
+    Replace,
+    /// Its instance stays.
+    Policy,
+}
 
 impl Engine {
     pub(crate) fn request(
@@ -57,7 +77,8 @@ impl Engine {
                 let page = self.store.events(&events);
                 page.map(Reply::Events).map_err(|error| guard::store(&error))
             }
-            Request::ApplyFile(load) => Ok(Reply::Applied(self.apply_file(now, load, turn))),
+            Request::ApplyFile(load) => Ok(Reply::Applied(self.apply_file(now, &load, turn))),
+            Request::PlanFile(load) => Ok(Reply::Planned(self.plan_load(&load))),
             Request::Record(Trouble { job, message }) => {
                 self.event(now, job.as_ref(), None, None, "error", message);
                 Ok(Reply::Recorded)
@@ -81,66 +102,91 @@ impl Engine {
     }
 
     /// Makes a job or replaces its spec. Says whether a new instance is wanted for it.
-    pub(crate) fn upsert(&mut self, now: &Now, upsert: Upsert) -> Result<(bool, JobId), Refusal> {
-        let id = upsert.job.clone().unwrap_or_else(|| self.fresh_job());
-        let Some(job) = self.fleet.job(&id) else {
-            self.make(now, &id, upsert);
-            return Ok((true, id));
-        };
-        if upsert.tenant.as_ref().is_some_and(|tenant| *tenant != job.tenant) {
-            return Err(Refusal::OtherTenant(id));
-        }
-        let idle = job.wanted != Wanted::Running || job.outcome.is_some();
-        let inside = match (&upsert.resolution, job.hash()) {
-            (Resolution::Known { hash, .. }, Some(known)) => *hash == known,
-            (Resolution::Failed(_), None) => same_inside(&upsert.spec, &job.spec),
-            _ => false,
-        };
-        if inside && !idle && upsert.spec == job.spec {
+    fn upsert(&mut self, now: &Now, upsert: Upsert) -> Result<(bool, JobId), Refusal> {
+        let Upsert { job, tenant, spec, resolution } = upsert;
+        let id = job.unwrap_or_else(|| self.fresh_job());
+        let Some(change) = self.decide(&id, tenant.as_ref(), &spec, &resolution)? else {
             return Ok((false, id));
-        }
-        let changed = idle || !inside;
-        let generation = self.fleet.change_job(&id, |job| {
-            job.generation = job.generation.next();
-            job.spec = upsert.spec;
-            if changed {
-                job.resolution = upsert.resolution;
-                renew(job);
-            }
-            job.generation
-        });
-        let Some(generation) = generation else { return Ok((false, id)) };
-        let what = if changed { "accepted" } else { "policy accepted" };
-        self.touch_job(&id);
-        let message = format!("generation {generation} {what}");
-        self.event(now, Some(&id), None, Some(generation), "accepted", message);
-        Ok((changed, id))
+        };
+        let renewed = change.extent != Extent::Policy;
+        self.accept(now, change);
+        Ok((renewed, id))
     }
 
-    fn make(&mut self, now: &Now, id: &JobId, upsert: Upsert) {
-        let tenant = upsert.tenant.clone();
+    /// What it takes that a job is so; `None` where it is. Changes nothing.
+    pub(crate) fn decide(
+        &self,
+        id: &JobId,
+        tenant: Option<&Tenant>,
+        spec: &Arc<Spec>,
+        resolution: &Resolution,
+    ) -> Result<Option<Change>, Refusal> {
+        let Some(job) = self.fleet.job(id) else {
+            let job = self.made(id, tenant, spec, resolution);
+            return Ok(Some(Change { job, extent: Extent::Create }));
+        };
+        if tenant.is_some_and(|tenant| *tenant != job.tenant) {
+            return Err(Refusal::OtherTenant(id.clone()));
+        }
+        let idle = job.wanted != Wanted::Running || job.outcome.is_some();
+        let inside = match (resolution, job.hash()) {
+            (Resolution::Known { hash, .. }, Some(known)) => *hash == known,
+            (Resolution::Failed(_), None) => same_inside(spec, &job.spec),
+            _ => false,
+        };
+        if inside && !idle && *spec == job.spec {
+            return Ok(None);
+        }
+        let mut after =
+            Job { generation: job.generation.next(), spec: spec.clone(), ..job.clone() };
+        if inside && !idle {
+            return Ok(Some(Change { job: after, extent: Extent::Policy }));
+        }
+        after.resolution = resolution.clone();
+        renew(&mut after);
+        Ok(Some(Change { job: after, extent: Extent::Replace }))
+    }
+
+    fn made(
+        &self,
+        id: &JobId,
+        tenant: Option<&Tenant>,
+        spec: &Arc<Spec>,
+        resolution: &Resolution,
+    ) -> Job {
         let own = || Tenant::parse(id.as_str()).expect("job ids and tenants have one grammar");
         let generation =
             self.tombstones.get(id).map_or(Generation(1), |last| last.generation.next());
-        let job = Job {
+        Job {
             id: id.clone(),
             tenant_given: tenant.is_some(),
-            tenant: tenant.unwrap_or_else(own),
+            tenant: tenant.cloned().unwrap_or_else(own),
             generation,
             run: generation,
-            spec: upsert.spec,
-            resolution: upsert.resolution,
+            spec: spec.clone(),
+            resolution: resolution.clone(),
             wanted: Wanted::Running,
             outcome: None,
             failures: 0,
             not_before: None,
             last_failure: None,
+        }
+    }
+
+    /// Makes a decided change, on the state that it was decided for.
+    pub(crate) fn accept(&mut self, now: &Now, Change { job: after, extent }: Change) {
+        let (id, generation) = (after.id.clone(), after.generation);
+        if self.fleet.change_job(&id, |job| *job = after.clone()).is_none() {
+            self.fleet.insert_job(after);
+            self.notes.insert(id.clone(), JobNotes::default());
+        }
+        let what = match extent {
+            Extent::Create | Extent::Replace => "accepted",
+            Extent::Policy => "policy accepted",
         };
-        self.fleet.insert_job(job);
-        self.notes.insert(id.clone(), JobNotes::default());
-        self.touch_job(id);
-        let message = format!("generation {generation} accepted");
-        self.event(now, Some(id), None, Some(generation), "accepted", message);
+        self.touch_job(&id);
+        let message = format!("generation {generation} {what}");
+        self.event(now, Some(&id), None, Some(generation), "accepted", message);
     }
 
     fn fresh_job(&mut self) -> JobId {
@@ -265,7 +311,7 @@ fn renew(job: &mut Job) {
 }
 
 /// Whether two specs differ at most in policy.
-fn same_inside(left: &Spec, right: &Spec) -> bool {
+pub(crate) fn same_inside(left: &Spec, right: &Spec) -> bool {
     let inside = |spec: &Spec| Spec {
         warm_pool: None,
         retries: 0,

@@ -297,12 +297,13 @@ async fn a_file_entry_is_applied_when_it_changes_and_http_wins_until_then() {
     let mut world = World::new();
     let (web, changed) = (spec("service", &[env("1")]), spec("service", &[env("2")]));
     let report = world.load(&[("web", &web)], Deletions::Few).await;
-    assert_eq!(report.applied, [id("web")]);
+    assert_eq!(report.create, [id("web")]);
     world.post("web", None, &changed).await.unwrap();
     assert_eq!(world.load(&[("web", &web)], Deletions::Few).await.unchanged, 1);
     assert_eq!(world.get("web").await.spec.env["V"], "2", "a change over HTTP persists");
     let report = world.load(&[], Deletions::All).await;
     assert!(report.deleted.is_empty(), "HTTP has changed it since");
+    assert_eq!(report.kept, [id("web")]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -118,6 +118,21 @@ pub(crate) enum Command {
     /// Write a desired-state file in another format; comments are not kept
     #[command(after_help = "Exit codes: 0 done; 1 problems; 2 the file can't be read.")]
     Convert(ConvertArgs),
+    /// Show what applying a desired-state file would do, and change nothing
+    ///
+    /// What is shown with + is made, ~ changed, - deleted, ! held or refused; = stays though it is no
+    /// longer declared.
+    #[command(after_help = "Exit codes: 0 nothing to do; 2 something to do; 1 an error.")]
+    Plan(SourceArgs),
+    /// Make it so: the jobs as a desired-state file declares them
+    ///
+    /// What was changed, stopped or deleted otherwise is as declared again. A `job` that has finished
+    /// does not run again unless its entry changes. What an earlier apply of the same file declared
+    /// and this one does not is deleted. --wait waits until services and daemons run and are ready, jobs
+    /// have completed, and what was deleted is gone.
+    #[command(after_help = "Exit codes: 0 done; 1 an error, an entry that is refused, a deletion \
+that needs --allow-delete, or with --wait a job that failed; 124 --timeout ran out.")]
+    Apply(ApplyArgs),
     /// Run one job
     Run(Box<RunArgs>),
     /// List the jobs
@@ -302,6 +317,24 @@ pub(crate) struct SourceArgs {
     /// Its format [default: as its name tells]
     #[arg(long, value_enum, value_name = "FORMAT", required_if_eq("file", "-"))]
     pub(crate) input_format: Option<FileFormat>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ApplyArgs {
+    /// The file; - reads stdin, which deletes nothing
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Its format [default: as its name tells]
+    #[arg(long, value_enum, value_name = "FORMAT", required_if_eq("file", "-"))]
+    pub(crate) input_format: Option<FileFormat>,
+    /// Delete also where more than half of the file's jobs would go
+    #[arg(long)]
+    pub(crate) allow_delete: bool,
+    /// Only show what would be done, as hearth plan does
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
 }
 
 /// A format of desired-state files.

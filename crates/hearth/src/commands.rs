@@ -4,7 +4,7 @@ use crate::args::{Command, WaitArgs};
 use crate::output::Output;
 use crate::run::run_job;
 use crate::wait::{Goal, Limit, until};
-use crate::{exit, follow, forward, status};
+use crate::{declare, exit, follow, forward, status};
 use anyhow::bail;
 use hearth_api::{Client, ClientError, Endpoint, Job, JobFilter, LogQuery};
 
@@ -19,6 +19,8 @@ pub(crate) async fn run(
     output: &Output,
 ) -> anyhow::Result<u8> {
     match command {
+        Command::Plan(args) => return declare::plan(&args, client, output).await,
+        Command::Apply(args) => return declare::apply(args, client, output).await,
         Command::Run(args) => return run_job(*args, client, output).await,
         Command::Ps(args) => output.jobs(&client.jobs(&args.into()).await?),
         Command::Get { job } => {
@@ -76,17 +78,21 @@ async fn all_jobs(client: &Client) -> Result<Vec<String>, ClientError> {
 
 /// The exit code of a command about several jobs: it goes on after one that fails, and ends with
 /// the code of the first error.
-struct Tally {
+pub(crate) struct Tally {
     code: u8,
 }
 
 impl Tally {
-    fn new() -> Tally {
+    pub(crate) fn new() -> Tally {
         Tally { code: exit::DONE }
     }
 
+    pub(crate) fn code(&self) -> u8 {
+        self.code
+    }
+
     /// The value; where there is none, the error is shown and counted.
-    fn count<T>(&mut self, outcome: anyhow::Result<T>, output: &Output) -> Option<T> {
+    pub(crate) fn count<T>(&mut self, outcome: anyhow::Result<T>, output: &Output) -> Option<T> {
         outcome
             .inspect_err(|error| {
                 output.error(error);

@@ -7,6 +7,8 @@ use std::time::Duration;
 pub(crate) const DONE: u8 = 0;
 /// Something went wrong; the reason is on stderr.
 pub(crate) const ERROR: u8 = 1;
+/// `hearth plan` found something to do. The code that Terraform and `kubectl diff` users test for.
+pub(crate) const TO_DO: u8 = 2;
 /// Nothing could be read where something was to be checked.
 pub(crate) const UNREAD: u8 = 2;
 /// `--timeout` ran out. The code that `timeout(1)` uses for it.
@@ -20,7 +22,7 @@ pub(crate) const HELP: &str = "\
 Exit codes:
   0    done
   1    an error; its reason is on stderr
-  2    wrong usage; validate, convert: the file can't be read
+  2    wrong usage; plan: there is something to do; validate, convert: the file can't be read
   124  --timeout ran out
   125  run --wait: the job failed without an exit code of its own
   *    run --wait: the job's own exit code";

@@ -1,12 +1,13 @@
 //! The `hearth` binary: `hearth serve`, and the command line that talks to it.
 //!
 //! Commands other than `serve`, `validate`, `convert`, `config`, `kernel`, `completions` and `man`
-//! know only the HTTP API.
+//! know only the HTTP API; `plan` and `apply` read a file for it.
 
 mod args;
 mod commands;
 mod config;
 mod convert;
+mod declare;
 mod exit;
 mod follow;
 mod forward;

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod paint;
+mod plan;
 mod screen;
 
 use crate::args::Format;
@@ -12,6 +13,8 @@ use hearth_api::{ClientError, Event, Health, Job, LogLine, Problem, Readiness, S
 use hearth_daemon::Listen;
 use hearth_kernel::Imported;
 use hearth_manifest::{Diagnostics, Styling};
+pub(crate) use plan::Tense;
+
 use paint::{Tone, Word, age, painted, plain, shortened};
 use serde::Serialize;
 use serde_json::json;

@@ -1,5 +1,6 @@
 //! Waiting for a job to stand as somebody asked.
 
+use crate::args::Lifecycle;
 use crate::exit::TimedOut;
 use crate::output::Output;
 use anyhow::bail;
@@ -16,6 +17,8 @@ const DAEMON_AWAY_MAX: Duration = Duration::from_secs(60);
 pub(crate) enum Goal {
     /// It runs, is ready, and no older generation serves in its place. A `job` may have completed.
     Running,
+    /// It does what it is there for: a service or daemon runs, as above, a `job` has completed.
+    Fulfilled,
     /// It has no microVM any more and is kept.
     Ended,
     /// It is deleted.
@@ -124,12 +127,16 @@ fn stands(job: &Job) -> String {
 fn reached(job: &Job, goal: Goal) -> anyhow::Result<bool> {
     match (goal, job.status) {
         (Goal::Running, JobStatus::Running) => Ok(job.reason.is_none()),
-        (Goal::Running, JobStatus::Completed) => Ok(true),
-        (Goal::Running, JobStatus::Failed | JobStatus::Stopping | JobStatus::Stopped) => {
-            bail!("{}", stands(job))
+        (Goal::Fulfilled, JobStatus::Running) => {
+            Ok(job.reason.is_none() && job.spec["lifecycle"] != Lifecycle::Job.as_str())
         }
+        (Goal::Running | Goal::Fulfilled, JobStatus::Completed) => Ok(true),
+        (
+            Goal::Running | Goal::Fulfilled,
+            JobStatus::Failed | JobStatus::Stopping | JobStatus::Stopped,
+        ) => bail!("{}", stands(job)),
         (Goal::Ended, status) => Ok(status.is_final()),
-        (Goal::Running | Goal::Gone, _) => Ok(false),
+        (Goal::Running | Goal::Fulfilled | Goal::Gone, _) => Ok(false),
     }
 }
 
@@ -157,6 +164,18 @@ mod tests {
         let replacing = job(JobStatus::Running, Some("replacing it with generation 2: booting"));
         assert!(!reached(&replacing, Goal::Running).expect("it may still"));
         assert!(reached(&job(JobStatus::Running, None), Goal::Running).expect("it runs"));
+    }
+
+    #[test]
+    fn a_job_is_there_to_complete_and_a_service_to_run() {
+        let mut once = job(JobStatus::Running, None);
+        once.spec = serde_json::json!({"lifecycle": "job"});
+        assert!(!reached(&once, Goal::Fulfilled).expect("it may still"));
+        once.status = JobStatus::Completed;
+        assert!(reached(&once, Goal::Fulfilled).expect("it completed"));
+        once.status = JobStatus::Failed;
+        reached(&once, Goal::Fulfilled).expect_err("it failed");
+        assert!(reached(&job(JobStatus::Running, None), Goal::Fulfilled).expect("it runs"));
     }
 
     #[test]

@@ -318,7 +318,7 @@ fn what_is_not_there_is_a_problem_with_its_name() {
               "title": "No such page",
               "status": 404,
               "detail": "there is no page /nope",
-              "help": "the pages are /vms, /events, /stats, /healthz, /readyz and /openapi.json"
+              "help": "the pages are /vms, /plan, /apply, /events, /stats, /healthz, /readyz and /openapi.json"
             }
         "#]],
     );
@@ -813,7 +813,7 @@ fn the_daemon_answers_as_its_document_says() {
     let daemon = sim();
     let document = daemon.get("/openapi.json").json();
     let paths = document["paths"].as_object().expect("paths");
-    assert_eq!(paths.len(), 13);
+    assert_eq!(paths.len(), 15);
     for (path, operations) in paths {
         // The path before may have stopped or deleted it.
         daemon.post("/vms", &body("web", "service", ""));
@@ -853,6 +853,13 @@ fn objects_have_the_fields_of_their_document() {
     check_fields(&document, "Health", &daemon.get("/healthz").json());
     check_fields(&document, "Readiness", &daemon.get("/readyz").json());
     check_fields(&document, "Problem", &daemon.post("/vms", "{}").json());
+    let other = body("web", "service", r#","env":{"A":"1"}"#);
+    let declared = format!(r#"{{"entries":[{other}]}}"#);
+    let plan = daemon.post("/plan", &declared).json();
+    check_fields(&document, "Plan", &plan);
+    check_fields(&document, "ChangedJob", &plan["replace"][0]);
+    check_fields(&document, "SpecChange", &plan["replace"][0]["changes"][0]);
+    check_fields(&document, "DrainedPool", &plan["pools"][0]);
     let accept = ["Accept: application/x-ndjson"];
     let line = daemon.request("GET", "/vms/web/logs", &accept, "");
     check_fields(&document, "LogLine", &line.json());

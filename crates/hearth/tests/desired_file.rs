@@ -248,7 +248,7 @@ fn deletions_that_are_held_are_in_the_stats_with_what_to_do() {
           ],
           "refused": [],
           "problem": "/home/desired.exs would delete more than half of its jobs; kept are b, c, d",
-          "help": "the daemon deletes them when it runs with --allow-delete"
+          "help": "hearth apply -f /home/desired.exs --allow-delete deletes them"
         }
     "#]],
     );

@@ -70,6 +70,11 @@ fn the_status_is_one_screen() {
 }
 
 #[test]
+fn a_file_is_planned_applied_and_planned_again() {
+    play("apply", &sim());
+}
+
+#[test]
 fn the_status_tells_what_is_wrong_with_the_file() {
     let home = Home::new();
     home.write("desired.exs", "[\n  {\"web\", oops}\n]\n");

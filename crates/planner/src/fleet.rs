@@ -147,6 +147,28 @@ impl Fleet {
         self.bounds(key).map(|bounds| bounds.min)
     }
 
+    /// The pools that no job wishes any more once these jobs are so, or gone where `None`, each with
+    /// how many of its instances that do not end already then go. By key.
+    #[must_use]
+    pub fn drained_by(&self, after: &BTreeMap<&JobId, Option<&Job>>) -> Vec<(PoolKey, usize)> {
+        let key_of = |job: &Job| pool_wish(job).map(|(key, _)| key);
+        let wished: BTreeSet<PoolKey> =
+            after.values().flatten().filter_map(|job| key_of(job)).collect();
+        let left: BTreeSet<PoolKey> =
+            after.keys().filter_map(|id| self.jobs.get(*id)).filter_map(key_of).collect();
+        let drains = |key: &PoolKey| {
+            let others = |pool: &Pool| pool.jobs.iter().any(|id| !after.contains_key(id));
+            !wished.contains(key) && !self.pools.get(key).is_some_and(others)
+        };
+        let stays = |instance: &&Instance| instance.stopping.is_none() && instance.exit().is_none();
+        left.into_iter()
+            .filter(drains)
+            .map(|key| (self.of_pool(&key).filter(stays).count(), key))
+            .filter(|(instances, _)| *instances > 0)
+            .map(|(instances, key)| (key, instances))
+            .collect()
+    }
+
     pub(crate) fn bounds(&self, key: &PoolKey) -> Option<Bounds> {
         let pool = self.pools.get(key)?;
         let (min, max) = (pool.min.last_key_value()?, pool.max.last_key_value()?);

@@ -100,7 +100,7 @@ fn why(status: u16) -> String {
         408 => return format!("The body did not come within {:?}.", limits::BODY_DEADLINE),
         409 => "The job does not allow it: it is another tenant's, or has no microVM.",
         412 => "The job is at another generation than `If-Match` says, or not there.",
-        413 => return format!("The body has more than {} bytes.", limits::BODY_BYTES_MAX),
+        413 => "The body is too large.",
         415 => "The body's type is not JSON.",
         422 => {
             "Fields of the body are wrong, each with its pointer; or the key is another request's."
@@ -146,6 +146,8 @@ mod tests {
         };
         assert_eq!(known("Spec"), fields::SPEC_FIELDS);
         assert_eq!(known("CreateVm"), hearth_model::fields::DECLARATION_FIELDS);
+        assert_eq!(known("DeclaredJob"), hearth_model::fields::DECLARATION_FIELDS);
+        assert_eq!(known("Declared"), crate::convert::declared::DECLARED_FIELDS);
         let spec = &document["components"]["schemas"]["Spec"]["properties"];
         assert_eq!(spec["cmd"]["maxItems"], fields::CMD_ARGS_MAX);
         assert_eq!(spec["disk_mb"]["maximum"], fields::MEM_MIB_MAX);

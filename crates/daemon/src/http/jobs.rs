@@ -43,7 +43,7 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refused> {
-    let body = read::json(&headers, body).await?;
+    let body = read::json(&headers, body, read::CREATE).await?;
     let Declaration { job_id: job, tenant, spec } = convert::create(&body)?;
     if job.is_none() && guarding.names_generation() {
         let detail = "If-Match names a generation, and the body no job";

@@ -11,8 +11,29 @@ use hearth_model::JobId;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
+/// How large a body may be, and what to do about one that is larger.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bound {
+    bytes_max: usize,
+    help: &'static str,
+}
+
+/// The bound of one job.
+pub(super) const CREATE: Bound = Bound {
+    bytes_max: limits::BODY_BYTES_MAX,
+    help: "move large configuration into the root filesystem",
+};
+
+/// The bound of many jobs.
+pub(super) const DECLARED: Bound =
+    Bound { bytes_max: limits::DECLARED_BYTES_MAX, help: "declare the jobs in several files" };
+
 /// The body as JSON.
-pub(super) async fn json(headers: &HeaderMap, body: Body) -> Result<serde_json::Value, Refused> {
+pub(super) async fn json(
+    headers: &HeaderMap,
+    body: Body,
+    bound: Bound,
+) -> Result<serde_json::Value, Refused> {
     let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media = media.map(|media| media.split(';').next().unwrap_or_default().trim());
     if !media.is_some_and(|media| media.eq_ignore_ascii_case("application/json")) {
@@ -21,21 +42,21 @@ pub(super) async fn json(headers: &HeaderMap, body: Body) -> Result<serde_json::
             .help("send Content-Type: application/json"));
     }
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    if announced.and_then(|bytes| bytes.parse::<usize>().ok()) > Some(limits::BODY_BYTES_MAX) {
-        return Err(too_large());
+    if announced.and_then(|bytes| bytes.parse::<usize>().ok()) > Some(bound.bytes_max) {
+        return Err(too_large(bound));
     }
-    let bytes = whole(body).await?;
+    let bytes = whole(body, bound).await?;
     serde_json::from_slice(&bytes).map_err(|error| {
         Refused::new(400, "not-json", "Not JSON", format!("the body is not JSON: {error}"))
             .help("nothing was changed")
     })
 }
 
-async fn whole(body: Body) -> Result<Bytes, Refused> {
-    let collected = Limited::new(body, limits::BODY_BYTES_MAX).collect();
+async fn whole(body: Body, bound: Bound) -> Result<Bytes, Refused> {
+    let collected = Limited::new(body, bound.bytes_max).collect();
     match tokio::time::timeout(limits::BODY_DEADLINE, collected).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(bound)),
         Ok(Err(error)) => {
             let detail = format!("the body broke off: {error}");
             Err(Refused::new(400, "broken-body", "Broken body", detail))
@@ -48,10 +69,9 @@ async fn whole(body: Body) -> Result<Bytes, Refused> {
     }
 }
 
-fn too_large() -> Refused {
-    let detail = format!("the body has more than {} bytes", limits::BODY_BYTES_MAX);
-    Refused::new(413, "large-body", "Body too large", detail)
-        .help("move large configuration into the root filesystem")
+fn too_large(bound: Bound) -> Refused {
+    let detail = format!("the body has more than {} bytes", bound.bytes_max);
+    Refused::new(413, "large-body", "Body too large", detail).help(bound.help)
 }
 
 /// The job that a path names.

@@ -1,7 +1,7 @@
 //! An engine over a simulated host, with time that a test moves.
 
 use hearth_engine::{
-    Config, Deletions, Effect, Engine, FileEntry, FileLoad, FileReport, Input, JobView, Now,
+    Against, Config, Deletions, Effect, Engine, FileEntry, FileLoad, Input, JobView, LoadPlan, Now,
     Refusal, Reply, Request, RequestId, StatsView, Store, Upsert,
 };
 use hearth_host::sim::{SimConfig, SimHost};
@@ -174,7 +174,14 @@ impl World {
         self.stats().await.warm_pool.iter().filter(|vm| vm.status == "warm").count()
     }
 
-    pub async fn load(&mut self, jobs: &[(&str, &Spec)], deletions: Deletions) -> FileReport {
+    /// A load of the watched file.
+    pub async fn load(&mut self, jobs: &[(&str, &Spec)], deletions: Deletions) -> LoadPlan {
+        let load = self.watched(jobs, deletions).await;
+        self.apply(load).await
+    }
+
+    pub async fn watched(&self, jobs: &[(&str, &Spec)], deletions: Deletions) -> FileLoad {
+        let path = Some(Path::new("vms.exs").to_owned());
         let mut entries = Vec::new();
         for (job, spec) in jobs {
             entries.push(FileEntry {
@@ -184,11 +191,20 @@ impl World {
                 resolution: self.resolution(spec).await,
             });
         }
-        let load = FileLoad { path: Path::new("vms.exs").to_owned(), entries, deletions };
+        FileLoad { path, entries, deletions, against: Against::LastApplied }
+    }
+
+    /// Plans a load, then applies it: the one says what the other does.
+    pub async fn apply(&mut self, load: FileLoad) -> LoadPlan {
+        let planned = match self.ask(Request::PlanFile(load.clone())).await {
+            Ok(Reply::Planned(plan)) => plan,
+            other => panic!("a plan answered {other:?}"),
+        };
         match self.ask(Request::ApplyFile(load)).await {
-            Ok(Reply::Applied(report)) => report,
+            Ok(Reply::Applied(done)) => assert_eq!(planned, done, "what was planned is done"),
             other => panic!("a file load answered {other:?}"),
         }
+        planned
     }
 }
 
