@@ -37,7 +37,6 @@ pub struct Declare {
     /// The jobs. No two have the same name.
     entries: Vec<Entry>,
     /// Whether more than half of the file's jobs may be deleted at once.
-    #[schema(nullable = false)]
     allow_delete: Option<bool>,
 }
 
