@@ -12,7 +12,8 @@ use std::time::Duration;
 /// Where it cannot start.
 pub(crate) fn serve(args: ServeArgs, output: &Output) -> anyhow::Result<u8> {
     let config::Resolved { settings, .. } = config::resolve(&args)?;
-    logging::start(settings.log_format, &settings.log, output.colours_errors())?;
+    let _written_at_the_end =
+        logging::start(settings.log_format, &settings.log, output.colours_errors())?;
     let config = settings.into_config();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
