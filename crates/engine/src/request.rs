@@ -191,7 +191,7 @@ impl Engine {
 
     fn fresh_job(&mut self) -> JobId {
         loop {
-            let id = JobId::parse(&format!("job-{}", self.random.name()))
+            let id = JobId::parse(&format!("job-{}", self.random.name_in_order(self.next_event)))
                 .expect("the alphabet is that of job ids");
             if self.fleet.job(&id).is_none() && !self.tombstones.contains_key(&id) {
                 return id;

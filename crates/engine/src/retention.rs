@@ -147,7 +147,8 @@ impl Engine {
             first = first.max(*event);
             self.oldest.marks.pop_front();
         }
-        self.forget_events_before(first);
+        // The newest one stays, whatever its age: the next id follows from it.
+        self.forget_events_before(first.min(self.next_event.saturating_sub(1)));
     }
 
     /// Has the logs of an instance removed. The intent is in the database until it is done.

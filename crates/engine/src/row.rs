@@ -1,7 +1,7 @@
 //! What the database's rows hold, and the conversions from and to the model. A row that does not
 //! convert is damage and stops the daemon's start; nothing is guessed.
 
-use crate::json::{from_json, to_json};
+use crate::json::Tree;
 use hearth_model::{
     Assignment, Digest, End, Exit, Generation, Images, Instance, InstanceId, InstanceState, Job,
     JobId, Mono, Outcome, PoolKey, PoolTenant, Resolution, Slot, Spec, SpecHash, Stage, Tenant,
@@ -72,7 +72,7 @@ pub(crate) struct JobRow {
     tenant_given: bool,
     generation: u64,
     run: u64,
-    spec: serde_json::Value,
+    spec: Tree,
     resolution: ResolutionRow,
     wanted: WantedRow,
     outcome: Option<OutcomeRow>,
@@ -114,7 +114,7 @@ pub(crate) struct InstanceRow {
     assignment: AssignmentRow,
     hash: String,
     images: ImagesRow,
-    spec: serde_json::Value,
+    spec: Tree,
     stage: String,
     created_at_ms: u64,
     running_since_ms: Option<u64>,
@@ -158,7 +158,7 @@ impl JobRow {
             tenant_given: job.tenant_given,
             generation: job.generation.0,
             run: job.run.0,
-            spec: to_json(&job.spec.write()),
+            spec: Tree(job.spec.write()),
             resolution: match &job.resolution {
                 Resolution::Known { images, hash } => {
                     ResolutionRow::Known { images: ImagesRow::of(images), hash: hash.to_hex() }
@@ -253,7 +253,7 @@ impl InstanceRow {
             },
             hash: instance.hash.to_hex(),
             images: ImagesRow::of(&instance.images),
-            spec: to_json(&instance.spec.write()),
+            spec: Tree(instance.spec.write()),
             stage: instance.stage.as_str().to_owned(),
             created_at_ms: instance.created_at.as_millis(),
             running_since_ms: instance.running_since.map(Mono::as_millis),
@@ -337,8 +337,8 @@ impl ExitRow {
     }
 }
 
-fn read_spec(json: &serde_json::Value) -> Result<Spec, String> {
-    Spec::read(&from_json(json)).map_err(|errors| {
+fn read_spec(tree: &Tree) -> Result<Spec, String> {
+    Spec::read(&tree.0).map_err(|errors| {
         errors.first().map_or_else(String::new, |error| format!("{}: {}", error.path, error.detail))
     })
 }
