@@ -39,6 +39,8 @@ pub(crate) async fn measure(run: &Run, jobs: usize) -> Result<()> {
     let spent = server.processor_time()?.saturating_sub(before);
     let percent = spent.as_secs_f64() / IDLE.as_secs_f64() * 100.0;
     report("idle", percent, "% of a core", Limit::AtMost(1.0));
+    // The daemon has closed what was idle for so long.
+    let mut connection = server.connect().await?;
 
     let mut stats = Samples::default();
     for _ in 0..SAMPLES {

@@ -3,12 +3,11 @@
 pub(crate) mod declared;
 
 use crate::core::AskError;
-use hearth_api::{
-    DesiredFile, Event, FieldProblem, Job, JobStatus, Problem, Stats, Summary, WarmVm,
-};
+use hearth_api::{DesiredFile, Event, FieldProblem, Job, JobStatus, Problem, Summary, WarmVm};
 use hearth_engine::{JobView, Refusal, StatsView, WarmView, json};
 use hearth_model::{Declaration, FieldError, Value};
 use hearth_planner::Status;
+use serde::{Serialize, Serializer};
 
 /// Reads the body of `POST /vms`.
 pub(crate) fn create(body: &serde_json::Value) -> Result<Declaration, Box<Problem>> {
@@ -100,19 +99,40 @@ pub(crate) fn job(view: &JobView) -> Job {
     }
 }
 
-/// Everything as it travels.
-pub(crate) fn stats(view: &StatsView, desired_file: Option<DesiredFile>) -> Stats {
-    let warm_pool: Vec<WarmVm> = view.warm_pool.iter().map(warm).collect();
-    Stats {
+/// [`hearth_api::Stats`] as it is written: one job after the other, so that ten thousand of them do
+/// not stand in memory beside what they are made of.
+#[derive(Serialize)]
+struct Everything<'a> {
+    summary: Summary,
+    #[serde(serialize_with = "each_job")]
+    jobs: &'a [JobView],
+    #[serde(serialize_with = "each_warm")]
+    warm_pool: &'a [WarmView],
+    unidentified: &'a [String],
+    desired_file: Option<DesiredFile>,
+}
+
+fn each_job<S: Serializer>(jobs: &[JobView], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(jobs.iter().map(job))
+}
+
+fn each_warm<S: Serializer>(pool: &[WarmView], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(pool.iter().map(warm))
+}
+
+/// Everything as it travels: the JSON of [`hearth_api::Stats`].
+pub(crate) fn stats(view: &StatsView, desired_file: Option<DesiredFile>) -> Vec<u8> {
+    let everything = Everything {
         summary: Summary {
             total_jobs: view.jobs.len(),
-            total_warm: warm_pool.iter().filter(|vm| vm.status == "warm").count(),
+            total_warm: view.warm_pool.iter().filter(|vm| vm.status == "warm").count(),
         },
-        jobs: view.jobs.iter().map(job).collect(),
-        warm_pool,
-        unidentified: view.unidentified.clone(),
+        jobs: &view.jobs,
+        warm_pool: &view.warm_pool,
+        unidentified: &view.unidentified,
         desired_file,
-    }
+    };
+    serde_json::to_vec(&everything).expect("it holds only what JSON can say")
 }
 
 fn warm(view: &WarmView) -> WarmVm {

@@ -42,9 +42,9 @@ pub const ACTIONS_MAX: usize = 64;
 pub const OBSERVE_DEADLINE: Duration = Duration::from_secs(10);
 /// Time between two looks at everything: what no event told of is seen by then.
 pub const OBSERVE_EVERY: Duration = Duration::from_secs(1);
-/// After a whole look the next one waits at least so many times as long as it took: looking takes
-/// no more than 1 % of a processor, however many microVMs there are.
-pub const OBSERVE_REST_FACTOR: u32 = 100;
+/// After a whole look the next one waits at least so many times as long as it took: with what the
+/// engine then makes of it, looking takes well under 1 % of a processor, however many microVMs there are.
+pub const OBSERVE_REST_FACTOR: u32 = 1000;
 /// Shortest time between two looks, so that a storm of events costs no more than this.
 pub const OBSERVE_GAP_MIN: Duration = Duration::from_millis(10);
 /// Longest look-up of a job's images, on hardware: BLAKE3 reads several GiB in that time.

@@ -16,9 +16,12 @@ use std::sync::Arc;
 #[utoipa::path(get, path = "/stats", operation_id = "readStats", summary = "All jobs and all warm microVMs.",
 
     responses((status = 200, description = "Everything.", body = Stats), Refuses<403>, Refuses<503>))]
-pub(super) async fn stats(State(app): State<Arc<App>>) -> Result<Json<Stats>, Refused> {
+pub(super) async fn stats(State(app): State<Arc<App>>) -> Result<impl IntoResponse, Refused> {
     match app.intake.ask(Request::Stats).await? {
-        Reply::Stats(view) => Ok(Json(convert::stats(&view, app.desired.borrow().clone()))),
+        Reply::Stats(view) => {
+            let body = convert::stats(&view, app.desired.borrow().clone());
+            Ok(([(header::CONTENT_TYPE, "application/json")], body))
+        }
         _ => Err(Refused::confused()),
     }
 }
