@@ -449,7 +449,9 @@ fn forget_times(loaded: &mut Loaded) {
         job.not_before = None;
         job.failures = 0;
     }
-    for (instance, _) in loaded.instances.values_mut() {
+    for (instance, started) in loaded.instances.values_mut() {
+        // Its start may not have come to disk, and what may have run is never run twice.
+        *started = true;
         instance.created_at = Mono::default();
         instance.running_since = None;
         instance.ready_since = None;

@@ -297,7 +297,11 @@ impl Stat {
     }
 }
 
-fn boot_id() -> io::Result<String> {
+/// Names this boot of the host.
+///
+/// # Errors
+/// Where `/proc` can't be read.
+pub fn boot_id() -> io::Result<String> {
     Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 

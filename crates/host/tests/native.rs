@@ -205,6 +205,33 @@ mod native {
     }
 
     #[tokio::test]
+    async fn after_a_loss_of_power_nothing_counts_as_never_started_and_what_is_lost_is_removed() {
+        let (_images, path) = images();
+        let mut lab = Lab::new(path).await;
+        let [old, lost] = ["a1", "a2"];
+        let old = lab.create(old, raw("speaker"), Stage::App, Owner::Pool).await;
+        let lost = lab.create(lost, raw("speaker"), Stage::App, Owner::Pool).await;
+        let pids = [pid(&lab, &old), pid(&lab, &lost)];
+        lab.host.close().await;
+        pids.into_iter().for_each(kill);
+        // An earlier boot's manifest, of before the start; and one of which nothing came to disk.
+        let manifest = lab.instance_dir(&old).join("manifest.json");
+        let text = std::fs::read_to_string(&manifest).expect("a manifest");
+        let mut fields: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        fields["host_boot"] = "another".into();
+        fields["process"] = serde_json::Value::Null;
+        fields["started"] = false.into();
+        std::fs::write(&manifest, fields.to_string()).expect("written");
+        let folder = lab.instance_dir(&lost);
+        std::fs::write(folder.join("manifest.json"), "").expect("emptied");
+        lab.restart().await;
+        assert_eq!(lab.exit(&old).await.end, End::Unknown);
+        assert!(!folder.exists());
+        let seen = lab.host.observe(None).await.expect("a look");
+        assert_eq!((seen.instances.len(), seen.unidentified.len()), (1, 0), "{seen:?}");
+    }
+
+    #[tokio::test]
     async fn a_process_that_was_never_started_is_ended_at_the_next_start() {
         let (_images, path) = images();
         let mut lab = Lab::new(path).await;

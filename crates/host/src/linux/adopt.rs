@@ -46,11 +46,21 @@ pub(super) async fn adopt_all(shared: &Arc<Shared>) -> Result<(), HostError> {
 async fn adopt(shared: &Arc<Shared>, path: &Path) -> Result<(), String> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let id = InstanceId::parse(&name).map_err(|error| error.to_string())?;
+    if Manifest::is_lost(path) {
+        tracing::info!(instance = %id, "removed what a loss of power left of it");
+        return shared.layout.remove_instance(&id).map_err(|error| error.sentence());
+    }
     let directory = Directory::open(path).map_err(|error| format!("cannot open it: {error}"))?;
     let directory = Arc::new(directory);
     let manifest = Manifest::read(path, &id);
-    let manifest = manifest.map_err(|error| format!("cannot read its manifest: {error}"))?;
-    let found = find(&manifest, &directory, &id)?;
+    let mut manifest = manifest.map_err(|error| format!("cannot read its manifest: {error}"))?;
+    let found = if manifest.is_of_boot(&shared.boot_id) {
+        find(&manifest, &directory, &id)?
+    } else {
+        // The start may have been written and lost, and what may have run is never run twice.
+        manifest.started = true;
+        Found::Gone
+    };
     let instance = Arc::new(Instance::new(id.clone(), &manifest, Arc::clone(&directory)));
     match found {
         Found::Alive(process) => {

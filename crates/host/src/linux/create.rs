@@ -51,7 +51,7 @@ fn claim_name(shared: &Shared, create: &Create) -> Result<Option<Arc<Instance>>,
     }
     make_dir(&dir).map_err(errors::file("make", &dir))?;
     let directory = Arc::new(Directory::open(&dir).map_err(errors::file("open", &dir))?);
-    let manifest = Manifest::new(create);
+    let manifest = Manifest::new(create, &shared.boot_id);
     let instance = Arc::new(Instance::new(create.instance.clone(), &manifest, directory));
     instances.insert(create.instance.clone(), Arc::clone(&instance));
     Ok(Some(instance))
@@ -62,7 +62,7 @@ async fn make(
     instance: &Arc<Instance>,
     create: &Create,
 ) -> Result<(), HostError> {
-    let mut manifest = Manifest::new(create);
+    let mut manifest = Manifest::new(create, &shared.boot_id);
     let laid = {
         let (shared, create, manifest) = (Arc::clone(shared), create.clone(), manifest.clone());
         tokio::task::spawn_blocking(move || lay_out(&shared, &create, &manifest))

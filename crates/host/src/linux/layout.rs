@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 /// Names in the directory of an instance, beside those of Firecracker.
 pub(super) mod names {
     pub(in crate::linux) const MANIFEST: &str = "manifest.json";
+    pub(in crate::linux) const MANIFEST_NEW: &str = "manifest.json.new";
     pub(in crate::linux) const KERNEL: &str = "kernel";
     pub(in crate::linux) const INITRD: &str = "initrd";
     pub(in crate::linux) const ROOTFS: &str = "rootfs";

@@ -1,11 +1,11 @@
 //! `manifest.json`: what is needed to adopt an instance without the database. No environment and
 //! no secret is in it. Its types are its own, so that those of the model may change.
 
-use super::layout::{names, replace};
+use super::layout::{create_file, names};
 use hearth_firecracker::Identity;
 use hearth_model::{Boot, InstanceId, Slot, SpecHash};
 use serde::{Deserialize, Serialize};
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 
 /// The version that this code writes and reads.
@@ -19,6 +19,9 @@ pub(super) struct Manifest {
     slot: u32,
     spec_hash: String,
     boot: BootForm,
+    /// The boot of the host that it was made in. It is not written durably: what a loss of power
+    /// leaves of it is of another boot, in which nothing runs any more.
+    host_boot: String,
     /// Whether the guest has a root file system.
     pub(super) has_rootfs: bool,
     /// The process, once there is one.
@@ -35,7 +38,7 @@ enum BootForm {
 }
 
 impl Manifest {
-    pub(super) fn new(create: &hearth_model::Create) -> Manifest {
+    pub(super) fn new(create: &hearth_model::Create, host_boot: &str) -> Manifest {
         Manifest {
             version: VERSION,
             instance: create.instance.as_str().to_owned(),
@@ -45,6 +48,7 @@ impl Manifest {
                 Boot::Init => BootForm::Init,
                 Boot::Raw => BootForm::Raw,
             },
+            host_boot: host_boot.to_owned(),
             has_rootfs: create.spec.rootfs.is_some(),
             process: None,
             started: false,
@@ -68,9 +72,23 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Writes it durably.
+    /// Writes it whole: whoever reads it sees the old or the new one. It survives this process and
+    /// no loss of power, which would cost each creation four commits of the file system's journal.
     pub(super) fn write(&self, dir: &Path) -> io::Result<()> {
-        replace(&dir.join(names::MANIFEST), &serde_json::to_vec_pretty(self)?)
+        let new = dir.join(names::MANIFEST_NEW);
+        create_file(&new)?.write_all(&serde_json::to_vec_pretty(self)?)?;
+        std::fs::rename(&new, dir.join(names::MANIFEST))
+    }
+
+    /// Whether it says nothing since the host lost its power before it was on disk. Then nothing runs
+    /// in `dir`: in the same boot a manifest is whole or not there.
+    pub(super) fn is_lost(dir: &Path) -> bool {
+        std::fs::metadata(dir.join(names::MANIFEST)).is_ok_and(|found| found.len() == 0)
+    }
+
+    /// Whether its process, if it has one, can still run: the host has not been booted since.
+    pub(super) fn is_of_boot(&self, host_boot: &str) -> bool {
+        self.host_boot == host_boot
     }
 
     pub(super) fn boot(&self) -> Boot {

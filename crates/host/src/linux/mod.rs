@@ -70,6 +70,8 @@ struct Shared {
     images: ImageStore,
     firecracker: PathBuf,
     facts: HostFacts,
+    /// Names this boot of the machine.
+    boot_id: String,
     /// The parent of the instances' cgroups, where there is one.
     cgroup: Option<PathBuf>,
     changes: watch::Sender<u64>,
@@ -94,12 +96,16 @@ impl LinuxHost {
         let (firecracker, facts) = probed.await.map_err(errors::task)??;
         let layout = Layout::open(&config.state_dir, config.runtime_dir.as_deref())?;
         let images = ImageStore::open(&layout, config.images_dir)?;
+        let boot_id = hearth_firecracker::boot_id().map_err(|error| {
+            HostError::permanent("cannot learn which boot of this machine it is").because(error)
+        })?;
         let (changes, _) = watch::channel(0);
         let shared = Arc::new(Shared {
             images,
             layout,
             firecracker,
             facts,
+            boot_id,
             cgroup: cgroup::parent(),
             changes,
             instances: Mutex::default(),
