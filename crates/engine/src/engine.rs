@@ -369,7 +369,8 @@ impl Engine {
                 .collect(),
             keys: dirty.keys.iter().map(|(key, used)| (key.clone(), used.clone())).collect(),
             events: dirty.events.clone(),
-            first_event: self.first_event,
+            // The newest one stays, whatever its age: the next id follows from it.
+            first_event: self.first_event.min(self.next_event.saturating_sub(1)),
             boot_id: dirty.boot_id.then(|| self.config.boot_id.clone()),
         };
         self.store.commit(&changes)?;

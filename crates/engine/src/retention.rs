@@ -147,8 +147,7 @@ impl Engine {
             first = first.max(*event);
             self.oldest.marks.pop_front();
         }
-        // The newest one stays, whatever its age: the next id follows from it.
-        self.forget_events_before(first.min(self.next_event.saturating_sub(1)));
+        self.forget_events_before(first);
     }
 
     /// Has the logs of an instance removed. The intent is in the database until it is done.
