@@ -29,10 +29,10 @@ const ELIXIR: &str = "test(/(^|::)elixir::/) - package(xtask)";
 const LAB: &str = "test(/(^|::)lab::/) - package(xtask)";
 /// A test in the lab that takes longer than this hangs.
 const LAB_TEST_SECONDS_MAX: &str = "600";
-/// How often a test is begun again since the lab was lost under it. Once: the way in which the lab
-/// was lost often is closed, but what was measured leaves room for a loss in 35 boots
-/// (`docs/adr/0005`). A second loss in one test is a failure.
-const LAB_RESTARTS_MAX: usize = 1;
+/// How often a test is begun again since the lab was lost under it. A newer QEMU has closed one way in
+/// which it was lost, and a panic of its kernel still comes, for a cause that is not known
+/// (`docs/adr/0005`). It says nothing of the test; each loss is told, and one more is a failure.
+const LAB_RESTARTS_MAX: usize = 3;
 const LAB_STATE: &str = "/var/lib/hearth/tests";
 
 /// How a test in the lab ended.
