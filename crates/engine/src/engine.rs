@@ -97,21 +97,20 @@ impl Engine {
         if rebooted {
             forget_times(&mut loaded);
         }
-        let oldest = Oldest::of(&loaded.notes, &loaded.tombstones);
         let mut engine = Engine {
             random: Random::new(config.seed),
             store,
             config,
             fleet: Fleet::default(),
-            past: past(&loaded.notes),
-            notes: loaded.notes,
+            notes: BTreeMap::new(),
+            past: BTreeSet::new(),
             started: BTreeSet::new(),
             settled: BTreeMap::new(),
             resting: BTreeMap::new(),
-            oldest,
-            tombstones: loaded.tombstones,
-            log_drops: loaded.log_drops,
-            entries: loaded.entries,
+            tombstones: BTreeMap::new(),
+            log_drops: BTreeSet::new(),
+            oldest: Oldest::default(),
+            entries: BTreeMap::new(),
             pools: BTreeMap::new(),
             actions: BTreeMap::new(),
             resolving: BTreeSet::new(),
@@ -123,14 +122,28 @@ impl Engine {
             first_event: 0,
             dirty: Dirty { boot_id: rebooted, ..Dirty::default() },
         };
-        loaded.jobs.into_values().for_each(|job| engine.fleet.insert_job(job));
+        engine.hold(loaded);
+        Ok(engine)
+    }
+
+    /// Holds in memory what the database holds, and what follows from it; the next plan is for all.
+    fn hold(&mut self, loaded: Loaded) {
+        self.past = loaded.notes.values().flat_map(JobNotes::past).map(|(id, _)| id).collect();
+        self.oldest = Oldest::of(&loaded.notes, &loaded.tombstones);
+        self.notes = loaded.notes;
+        self.tombstones = loaded.tombstones;
+        self.log_drops = loaded.log_drops;
+        self.entries = loaded.entries;
+        self.agenda = Agenda::default();
+        self.fleet = Fleet::default();
+        self.started.clear();
+        loaded.jobs.into_values().for_each(|job| self.fleet.insert_job(job));
         for (id, (instance, started)) in loaded.instances {
             if started {
-                engine.started.insert(id);
+                self.started.insert(id);
             }
-            engine.fleet.insert_instance(instance);
+            self.fleet.insert_instance(instance);
         }
-        Ok(engine)
     }
 
     /// One step: takes in the inputs in their order, plans, commits, and returns what to do.
@@ -164,11 +177,11 @@ impl Engine {
             }
         }
         self.rested(now.mono);
-        let wake_at = self.reconcile(now, &mut turn);
+        let (wake_at, mut shown) = self.reconcile(now, &mut turn);
         let wake_at = wake_at.into_iter().chain(self.resting.values().copied()).min();
         // What the plan's own steps have touched is planned in the next step, and shown now.
-        let touched = self.fleet.touched().jobs.clone();
-        self.note_statuses(now, &touched);
+        shown.extend(self.fleet.touched().jobs.iter().cloned());
+        self.note_statuses(now, &shown);
         match self.commit() {
             Ok(events) => {
                 let mut effects = turn.effects;
@@ -193,11 +206,11 @@ impl Engine {
     }
 
     /// Plans for whom it may make a difference, and at the resync for all; carries the plan out.
-    /// Returns when to plan again: at once after a step that needed no host, such as a claim, since
-    /// the next plan has more to do.
-    fn reconcile(&mut self, now: &Now, turn: &mut Turn) -> Option<Mono> {
+    /// Returns when to plan again (at once after a step that needed no host, such as a claim, since
+    /// the next plan has more to do), and the jobs that may stand differently now.
+    fn reconcile(&mut self, now: &Now, turn: &mut Turn) -> (Option<Mono>, BTreeSet<JobId>) {
         if !self.observed {
-            return None;
+            return (None, BTreeSet::new());
         }
         self.retain(now, turn);
         for subject in self.agenda.due(now.mono) {
@@ -206,7 +219,7 @@ impl Engine {
         let touched = self.fleet.take_touched();
         let resync = self.agenda.is_resync_due(now.mono);
         if touched.is_empty() && !resync {
-            return self.agenda.next();
+            return (self.agenda.next(), BTreeSet::new());
         }
         let world = self.world(now.mono);
         let scope = match resync {
@@ -233,8 +246,8 @@ impl Engine {
             self.agenda.note(subject, outlook);
         }
         let again = self.carry_out(now, plan.steps, turn);
-        self.note_statuses(now, &planned);
-        if again { Some(now.mono.after(Duration::from_millis(1))) } else { self.agenda.next() }
+        let at_once = now.mono.after(Duration::from_millis(1));
+        (if again { Some(at_once) } else { self.agenda.next() }, planned)
     }
 
     pub(crate) fn world(&self, now: Mono) -> World<'_> {
@@ -392,31 +405,18 @@ impl Engine {
             .collect();
         self.actions.retain(|id, _| !planned.contains(id));
         self.dirty = Dirty::default();
-        let loaded = match self.store.load() {
+        let mut loaded = match self.store.load() {
             Ok(loaded) => loaded,
             Err(error) => panic!("cannot read the database after a failed write: {error}"),
         };
-        let before = std::mem::take(&mut self.fleet);
-        self.agenda = Agenda::default();
-        self.past = past(&loaded.notes);
-        self.oldest = Oldest::of(&loaded.notes, &loaded.tombstones);
-        self.notes = loaded.notes;
-        self.tombstones = loaded.tombstones;
-        self.log_drops = loaded.log_drops;
-        self.entries = loaded.entries;
-        self.started.clear();
-        loaded.jobs.into_values().for_each(|job| self.fleet.insert_job(job));
-        for (id, (mut instance, started)) in loaded.instances {
-            instance.busy = self.resting.contains_key(&id)
-                || self.actions.values().any(|action| *action.instance() == id);
+        for (id, (instance, _)) in &mut loaded.instances {
+            instance.busy = self.resting.contains_key(id)
+                || self.actions.values().any(|action| action.instance() == id);
             if instance.state.is_none() {
-                instance.state = before.instance(&id).and_then(|known| known.state.clone());
+                instance.state = self.fleet.instance(id).and_then(|known| known.state.clone());
             }
-            if started {
-                self.started.insert(id);
-            }
-            self.fleet.insert_instance(instance);
         }
+        self.hold(loaded);
         self.resolving.clear();
         let mut effects: Vec<Effect> = turn
             .replies
@@ -437,11 +437,6 @@ impl Engine {
         let world = self.world(now.mono);
         self.fleet.job(id).map(|job| self.view(&world, job, now))
     }
-}
-
-/// The instances whose logs are kept.
-fn past(notes: &BTreeMap<JobId, JobNotes>) -> BTreeSet<InstanceId> {
-    notes.values().flat_map(JobNotes::past).map(|(instance, _)| instance).collect()
 }
 
 /// After a reboot of the host its clock began anew: what was waited for is over.

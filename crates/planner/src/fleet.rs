@@ -141,12 +141,6 @@ impl Fleet {
         self.pools.get(key)?.jobs.first().and_then(|id| self.jobs.get(id))
     }
 
-    /// How many instances of a pool are kept; none where no job wishes it.
-    #[must_use]
-    pub fn pool_target(&self, key: &PoolKey) -> Option<u32> {
-        self.bounds(key).map(|bounds| bounds.min)
-    }
-
     /// The pools that no job wishes any more once these jobs are so, or gone where `None`, each with
     /// how many of its instances that do not end already then go. By key.
     #[must_use]
