@@ -90,9 +90,7 @@ async fn changes(server: &Server, connection: &mut Connection, count: usize) -> 
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let log = server.log()?;
-    let lines: Vec<Value> =
-        log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let lines = server.log()?;
     let mut samples = Samples::default();
     for (job, at) in posted {
         let creating = lines.iter().find(|line| {

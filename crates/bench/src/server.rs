@@ -2,6 +2,7 @@
 
 use crate::http::Connection;
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -53,8 +54,10 @@ impl Server {
         Connection::open(self.address).await
     }
 
-    pub(crate) fn log(&self) -> Result<String> {
-        fs::read_to_string(&self.log).context("cannot read the daemon's log")
+    /// What it has logged, line by line.
+    pub(crate) fn log(&self) -> Result<Vec<Value>> {
+        let text = fs::read_to_string(&self.log).context("cannot read the daemon's log")?;
+        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 
     /// What it holds of memory, in MiB: the resident set.

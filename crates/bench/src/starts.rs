@@ -120,10 +120,8 @@ async fn remove(connection: &mut Connection, job: &str) -> Result<()> {
 }
 
 /// From each POST to its line in the log.
-fn starts(log: &str, posted: &BTreeMap<String, Timestamp>) -> Result<Samples> {
-    let lines: Vec<Value> =
-        log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let accepted: BTreeMap<&str, Timestamp> = lines
+fn starts(log: &[Value], posted: &BTreeMap<String, Timestamp>) -> Result<Samples> {
+    let accepted: BTreeMap<&str, Timestamp> = log
         .iter()
         .filter(|line| line["message"] == ACCEPTED)
         .filter_map(|line| {
@@ -132,7 +130,7 @@ fn starts(log: &str, posted: &BTreeMap<String, Timestamp>) -> Result<Samples> {
         .collect();
     let mut samples = Samples::default();
     for (job, at) in posted {
-        let creating = lines.iter().find(|line| line["kind"] == "creating" && line["job"] == *job);
+        let creating = log.iter().find(|line| line["kind"] == "creating" && line["job"] == *job);
         let instance = creating.and_then(|line| line["instance"].as_str());
         let instance =
             instance.with_context(|| format!("the log tells of no instance of {job}"))?;
