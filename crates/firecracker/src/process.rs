@@ -128,8 +128,13 @@ impl Process {
         if found != *identity {
             return Err(AdoptError::Stranger { pid, difference: "executable" });
         }
-        if !works_in(pid, directory).map_err(look)? {
-            return Err(AdoptError::Stranger { pid, difference: "working directory" });
+        match works_in(pid, directory) {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(AdoptError::Stranger { pid, difference: "working directory" });
+            }
+            Err(error) if is_gone(&error) => return Err(AdoptError::Gone { pid }),
+            Err(error) => return Err(look(error)),
         }
         Process::new(pidfd, found).map_err(look)
     }

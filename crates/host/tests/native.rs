@@ -205,6 +205,28 @@ mod native {
     }
 
     #[tokio::test]
+    async fn what_a_daemon_left_half_made_or_half_removed_is_removed() {
+        let (_images, path) = images();
+        let mut lab = Lab::new(path).await;
+        let id = lab.create("a1", raw("speaker"), Stage::App, Owner::Pool).await;
+        let instances = lab.instance_dir(&id).parent().expect("a parent").to_owned();
+        for (name, file) in
+            [("a2", None), ("a3", Some("manifest.json.new")), ("a4.gone", Some("pid"))]
+        {
+            std::fs::create_dir(instances.join(name)).expect("made");
+            if let Some(file) = file {
+                std::fs::write(instances.join(name).join(file), "{").expect("written");
+            }
+        }
+        lab.restart().await;
+        let left = std::fs::read_dir(&instances).expect("read").flatten();
+        assert_eq!(left.map(|entry| entry.file_name()).collect::<Vec<_>>(), ["a1"]);
+        let seen = lab.host.observe(None).await.expect("a look");
+        assert_eq!((seen.instances.len(), seen.unidentified.len()), (1, 0), "{seen:?}");
+        lab.stop(&id, 0).await;
+    }
+
+    #[tokio::test]
     async fn after_a_loss_of_power_nothing_counts_as_never_started_and_what_is_lost_is_removed() {
         let (_images, path) = images();
         let mut lab = Lab::new(path).await;

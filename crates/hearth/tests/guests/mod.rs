@@ -164,11 +164,16 @@ impl Daemon {
         let deadline = Instant::now() + PATIENCE;
         let instances = self.state.path().join("instances");
         loop {
-            let left = fs::read_dir(&instances).unwrap().count();
-            if left == 0 && self.processes().is_empty() {
+            let left: Vec<_> = fs::read_dir(&instances).unwrap().flatten().collect();
+            if left.is_empty() && self.processes().is_empty() {
                 return;
             }
-            assert!(Instant::now() < deadline, "{left} instances are left");
+            if Instant::now() >= deadline {
+                let files = |dir: &fs::DirEntry| fs::read_dir(dir.path()).unwrap().flatten();
+                let files: Vec<_> = left.iter().map(|dir| files(dir).collect::<Vec<_>>()).collect();
+                let stats = self.client.stats().await;
+                panic!("left: {left:?} {files:?} {:?}; {stats:?}", self.processes());
+            }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }

@@ -5,7 +5,7 @@ use super::instance::{Instance, Live};
 use super::manifest::Manifest;
 use super::output::Output;
 use super::supervise::{self, Fifos};
-use super::{Shared, create, errors, lock};
+use super::{Shared, create, errors, layout, lock};
 use crate::HostError;
 use hearth_firecracker::{
     AdoptError, Client, Directory, MicroVmState, Process, ProcessExit, names,
@@ -29,10 +29,6 @@ pub(super) async fn adopt_all(shared: &Arc<Shared>) -> Result<(), HostError> {
     let entries = std::fs::read_dir(&dir).map_err(errors::file("read", &dir))?;
     for entry in entries {
         let path = entry.map_err(errors::file("read", &dir))?.path();
-        // A daemon that ended before it wrote the manifest had started nothing.
-        if std::fs::remove_dir(&path).is_ok() {
-            continue;
-        }
         if let Err(reason) = adopt(shared, &path).await {
             let sentence = format!("{} is left alone: {reason}", path.display());
             tracing::warn!(sentence, "unidentified");
@@ -44,8 +40,16 @@ pub(super) async fn adopt_all(shared: &Arc<Shared>) -> Result<(), HostError> {
 
 /// Adopts one instance, or says why it is left alone.
 async fn adopt(shared: &Arc<Shared>, path: &Path) -> Result<(), String> {
+    if layout::is_gone(path) {
+        return layout::remove_gone(path).map_err(|error| error.sentence());
+    }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let id = InstanceId::parse(&name).map_err(|error| error.to_string())?;
+    match Manifest::remove_unwritten(path) {
+        Ok(false) => {}
+        Ok(true) => return Ok(()),
+        Err(error) => return Err(format!("cannot remove what was begun of it: {error}")),
+    }
     if Manifest::is_lost(path) {
         tracing::info!(instance = %id, "removed what a loss of power left of it");
         return shared.layout.remove_instance(&id).map_err(|error| error.sentence());

@@ -23,6 +23,11 @@ pub(super) mod names {
     pub(in crate::linux) const STOP_REQUESTED: &str = "stop-requested";
 }
 
+/// Ends the name of a file that will take the place of another.
+const NEW: &str = ".new";
+/// Ends the name of an instance's directory that is being removed. No instance is named so.
+const GONE: &str = ".gone";
+
 /// The directories.
 #[derive(Debug)]
 pub(super) struct Layout {
@@ -67,12 +72,17 @@ impl Layout {
         self.state.join("logs").join(format!("{id}.log"))
     }
 
-    /// Removes all of an instance but its logs. Succeeds where nothing is there.
+    /// Removes all of an instance but its logs. Succeeds where nothing is there. Its directory is
+    /// renamed first, so that no instance is ever seen of which a part is gone.
     pub(super) fn remove_instance(&self, id: &InstanceId) -> Result<(), HostError> {
         let config = self.config_drive(id);
-        absent_is_fine(std::fs::remove_file(&config)).map_err(errors::file("remove", &config))?;
+        for path in [with_suffix(&config, NEW), config] {
+            absent_is_fine(std::fs::remove_file(&path)).map_err(errors::file("remove", &path))?;
+        }
         let dir = self.instance(id);
-        absent_is_fine(std::fs::remove_dir_all(&dir)).map_err(errors::file("remove", &dir))
+        let gone = with_suffix(&dir, GONE);
+        absent_is_fine(std::fs::rename(&dir, &gone)).map_err(errors::file("rename", &dir))?;
+        remove_gone(&gone)
     }
 }
 
@@ -99,9 +109,23 @@ pub(super) fn replace_by(new: &Path, path: &Path, bytes: &[u8]) -> io::Result<()
 
 /// [`replace_by`] a file of the same name with `.new` behind it: for paths with one writer.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    replace_by(Path::new(&new), path, bytes)
+    replace_by(&with_suffix(path, NEW), path, bytes)
+}
+
+/// Whether this is what is left of an instance whose removal has begun.
+pub(super) fn is_gone(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(GONE.as_bytes())
+}
+
+/// Removes what [`is_gone`].
+pub(super) fn remove_gone(path: &Path) -> Result<(), HostError> {
+    absent_is_fine(std::fs::remove_dir_all(path)).map_err(errors::file("remove", path))
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
 }
 
 pub(super) fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {

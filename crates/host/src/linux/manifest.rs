@@ -1,7 +1,7 @@
 //! `manifest.json`: what is needed to adopt an instance without the database. No environment and
 //! no secret is in it. Its types are its own, so that those of the model may change.
 
-use super::layout::{create_file, names};
+use super::layout::{absent_is_fine, create_file, names};
 use hearth_firecracker::Identity;
 use hearth_model::{Boot, InstanceId, Slot, SpecHash};
 use serde::{Deserialize, Serialize};
@@ -84,6 +84,19 @@ impl Manifest {
     /// in `dir`: in the same boot a manifest is whole or not there.
     pub(super) fn is_lost(dir: &Path) -> bool {
         std::fs::metadata(dir.join(names::MANIFEST)).is_ok_and(|found| found.len() == 0)
+    }
+
+    /// Removes a directory in which it was never written whole: nothing was started in it, since
+    /// the manifest comes first. Returns whether that was so.
+    pub(super) fn remove_unwritten(dir: &Path) -> io::Result<bool> {
+        if dir.join(names::MANIFEST).exists() {
+            return Ok(false);
+        }
+        absent_is_fine(std::fs::remove_file(dir.join(names::MANIFEST_NEW)))?;
+        match std::fs::remove_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
+            removed => removed.map(|()| true),
+        }
     }
 
     /// Whether its process, if it has one, can still run: the host has not been booted since.
