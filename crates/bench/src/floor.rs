@@ -25,6 +25,7 @@ pub(crate) async fn serve(db: &Path) -> Result<()> {
     let database = Connection::open(db)?;
     database.pragma_update(None, "journal_mode", "WAL")?;
     database.pragma_update(None, "synchronous", "FULL")?;
+    database.pragma_update(None, "wal_autocheckpoint", 4000)?;
     database.execute_batch(
         "CREATE TABLE jobs (job_id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
          CREATE TABLE events (id INTEGER PRIMARY KEY, at TEXT NOT NULL, job_id TEXT,

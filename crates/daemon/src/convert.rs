@@ -10,13 +10,12 @@ use hearth_planner::Status;
 use serde::{Serialize, Serializer};
 
 /// Reads the body of `POST /vms`.
-pub(crate) fn create(body: &serde_json::Value) -> Result<Declaration, Box<Problem>> {
-    let tree = json::from_json(body);
+pub(crate) fn create(tree: &Value) -> Result<Declaration, Box<Problem>> {
     if !matches!(tree, Value::Map(_)) {
         let detail = format!("expected an object, found {}", tree.kind());
         return Err(unfit(vec![FieldProblem { pointer: String::new(), detail, help: None }]));
     }
-    Declaration::read(&tree).map_err(|errors| unfit(errors.into_iter().map(problem_of).collect()))
+    Declaration::read(tree).map_err(|errors| unfit(errors.into_iter().map(problem_of).collect()))
 }
 
 fn problem_of(error: FieldError) -> FieldProblem {
@@ -95,7 +94,7 @@ pub(crate) fn job(view: &JobView) -> Job {
         since: view.since.clone(),
         generation: view.generation.0,
         exit_code: view.exit_code,
-        spec: json::to_json(&view.spec.write()),
+        spec: json::spec_to_json(&view.spec),
     }
 }
 
@@ -141,7 +140,7 @@ fn warm(view: &WarmView) -> WarmVm {
         vm_id: view.instance.warm_id(),
         status: view.status.to_owned(),
         reason: view.reason.clone(),
-        spec: json::to_json(&view.spec.write()),
+        spec: json::spec_to_json(&view.spec),
     }
 }
 

@@ -80,7 +80,8 @@ impl Intake {
     }
 }
 
-/// Starts the thread. It ends once every [`Intake`] is gone; then the receiver resolves.
+/// Starts the thread, and one that tells its events. They end once every [`Intake`] is gone; then the
+/// receiver resolves.
 ///
 /// The work has no bound of its own: the engine has one action an instance under way at most, and
 /// one look-up a job.
@@ -93,8 +94,17 @@ pub(crate) fn spawn(
     let (ended, end) = oneshot::channel();
     let (events, _) = broadcast::channel(limits::EVENTS_BUFFERED);
     let intake = Intake { queue, events: events.clone() };
+    let (told, telling) = std::sync::mpsc::channel::<Vec<Event>>();
+    std::thread::Builder::new().name("hearth-events".to_owned()).spawn(move || {
+        for event in telling.into_iter().flatten() {
+            log(&event);
+            // Nobody may listen.
+            let _ = events.send(Arc::new(event));
+        }
+        let _ = ended.send(());
+    })?;
     std::thread::Builder::new().name("hearth-core".to_owned()).spawn(move || {
-        let core = Core { engine, host, work, events, waiting: BTreeMap::new(), next_request: 0 };
+        let core = Core { engine, host, work, told, waiting: BTreeMap::new(), next_request: 0 };
         if catch_unwind(AssertUnwindSafe(|| core.run(inbox))).is_err() {
             // The panic's own message is on stderr already. State in memory may be half changed;
             // the database holds only whole steps, and the microVMs do not need this process.
@@ -103,7 +113,6 @@ pub(crate) fn spawn(
             );
             std::process::abort();
         }
-        let _ = ended.send(());
     })?;
     Ok((intake, end))
 }
@@ -112,7 +121,8 @@ struct Core {
     engine: Engine,
     host: Arc<dyn Host>,
     work: mpsc::UnboundedSender<Work>,
-    events: broadcast::Sender<Arc<Event>>,
+    /// Tells events, so that the engine doesn't wait for words to be put together.
+    told: std::sync::mpsc::Sender<Vec<Event>>,
     waiting: BTreeMap<RequestId, oneshot::Sender<Answer>>,
     next_request: u64,
 }
@@ -124,8 +134,13 @@ impl Core {
             let inputs = batch.drain(..).map(|message| self.input(message)).collect();
             let host = &self.host;
             let effects = self.engine.step(&clock::now(), inputs, &|id| host.alive(id));
+            let mut events = Vec::new();
             for effect in effects {
-                self.hand_out(effect);
+                self.hand_out(effect, &mut events);
+            }
+            if !events.is_empty() {
+                // It lives as long as this sender.
+                let _ = self.told.send(events);
             }
         }
     }
@@ -142,7 +157,7 @@ impl Core {
         }
     }
 
-    fn hand_out(&mut self, effect: Effect) {
+    fn hand_out(&mut self, effect: Effect, events: &mut Vec<Event>) {
         let work = match effect {
             Effect::Reply(id, reply) => {
                 if let Some(answer) = self.waiting.remove(&id) {
@@ -152,9 +167,7 @@ impl Core {
                 return;
             }
             Effect::Log(event) => {
-                log(&event);
-                // Nobody may listen.
-                let _ = self.events.send(Arc::new(event));
+                events.push(event);
                 return;
             }
             Effect::Apply(id, action) => Work::Apply(id, action),

@@ -62,7 +62,7 @@ pub struct Engine {
     next_action: u64,
     pub(crate) next_event: u64,
     /// Events before this one are forgotten.
-    first_event: u64,
+    pub(crate) first_event: u64,
     dirty: Dirty,
 }
 
@@ -353,7 +353,9 @@ impl Engine {
     }
 
     fn commit(&mut self) -> Result<Vec<Event>, StoreError> {
-        let dirty = &self.dirty;
+        let dirty = std::mem::take(&mut self.dirty);
+        // Until it is on disk that times of another boot are void.
+        self.dirty.boot_id = dirty.boot_id;
         let job_row = |id: &JobId| {
             let job = self.fleet.job(id)?;
             Some(JobRow::of(job, self.notes.get(id)?))
@@ -380,14 +382,14 @@ impl Engine {
                 .iter()
                 .map(|key| (key.clone(), self.entries.get(key).cloned()))
                 .collect(),
-            keys: dirty.keys.iter().map(|(key, used)| (key.clone(), used.clone())).collect(),
-            events: dirty.events.clone(),
+            keys: dirty.keys.into_iter().collect(),
+            events: dirty.events,
             // The newest one stays, whatever its age: the next id follows from it.
             first_event: self.first_event.min(self.next_event.saturating_sub(1)),
             boot_id: dirty.boot_id.then(|| self.config.boot_id.clone()),
         };
         self.store.commit(&changes)?;
-        self.dirty = Dirty::default();
+        self.dirty.boot_id = false;
         Ok(changes.events)
     }
 
@@ -404,11 +406,13 @@ impl Engine {
             })
             .collect();
         self.actions.retain(|id, _| !planned.contains(id));
-        self.dirty = Dirty::default();
         let mut loaded = match self.store.load() {
             Ok(loaded) => loaded,
             Err(error) => panic!("cannot read the database after a failed write: {error}"),
         };
+        if self.dirty.boot_id {
+            forget_times(&mut loaded);
+        }
         for (id, (instance, _)) in &mut loaded.instances {
             instance.busy = self.resting.contains_key(id)
                 || self.actions.values().any(|action| action.instance() == id);

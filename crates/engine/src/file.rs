@@ -6,7 +6,7 @@ use crate::engine::{Engine, Turn};
 use crate::input::{
     Against, Deletions, Drained, FileEntry, FileLoad, LoadPlan, Now, PlannedChange, Refusal, Why,
 };
-use crate::json::to_json;
+use crate::json::spec_to_json;
 use crate::request::{Change, Extent, same_inside};
 use crate::store::AppliedEntry;
 use hearth_model::{Job, JobId, Wanted};
@@ -217,6 +217,6 @@ fn source_name(load: &FileLoad) -> String {
 /// Of what the entry says, not of what its names point at.
 fn digest(entry: &FileEntry) -> String {
     let tenant = entry.tenant.as_ref().map(ToString::to_string);
-    let text = serde_json::json!([tenant, to_json(&entry.spec.write())]).to_string();
+    let text = serde_json::json!([tenant, spec_to_json(&entry.spec)]).to_string();
     blake3::hash(text.as_bytes()).to_string()
 }

@@ -1,10 +1,11 @@
 //! Between [`hearth_model::Value`] and JSON, for rows and for the wire.
 
-use hearth_model::Value;
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use hearth_model::{Part, Spec, Value};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 use serde_json::Value as Json;
 use std::fmt;
+use std::sync::Arc;
 
 /// The tree as it is written and read, without a detour over another tree.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,28 +83,61 @@ impl<'de> Visitor<'de> for TreeVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-        let mut map = Vec::new();
+        let mut map: Vec<(String, Value)> = Vec::new();
         while let Some((key, Tree(value))) = entries.next_entry()? {
             map.push((key, value));
+        }
+        let mut keys: Vec<&str> = map.iter().map(|(key, _)| key.as_str()).collect();
+        keys.sort_unstable();
+        if let Some(twice) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(A::Error::custom(format!("the key {:?} is there twice", twice[0])));
         }
         Ok(Value::Map(map))
     }
 }
 
-/// The tree as JSON.
-#[must_use]
-pub fn to_json(value: &Value) -> Json {
-    match value {
-        Value::Null => Json::Null,
-        Value::Bool(truth) => Json::Bool(*truth),
-        Value::Int(number) => Json::from(*number),
-        Value::Float(number) => Json::from(*number),
-        Value::String(text) => Json::String(text.clone()),
-        Value::List(items) => Json::Array(items.iter().map(to_json).collect()),
-        Value::Map(entries) => {
-            Json::Object(entries.iter().map(|(key, value)| (key.clone(), to_json(value))).collect())
+/// A spec in the form of its fields, written without a tree between.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpecForm(pub Arc<Spec>);
+
+impl Serialize for SpecForm {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.parts().iter().map(|(key, part)| (key, OfPart(part))))
+    }
+}
+
+struct OfPart<'a>(&'a Part<'a>);
+
+impl Serialize for OfPart<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Part::Bool(truth) => serializer.serialize_bool(*truth),
+            Part::Int(number) => serializer.serialize_i64(*number),
+            Part::Text(text) => serializer.serialize_str(text),
+            Part::Texts(texts) => serializer.collect_seq(*texts),
+            Part::Env(env) => serializer.collect_map(*env),
+            Part::Map(parts) => {
+                serializer.collect_map(parts.iter().map(|(key, part)| (key, OfPart(part))))
+            }
         }
     }
+}
+
+impl<'de> Deserialize<'de> for SpecForm {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<SpecForm, D::Error> {
+        let Tree(tree) = Tree::deserialize(deserializer)?;
+        let spec = Spec::read(&tree).map_err(|errors| {
+            let first = errors.first().map(|error| format!("{}: {}", error.path, error.detail));
+            D::Error::custom(first.unwrap_or_default())
+        })?;
+        Ok(SpecForm(Arc::new(spec)))
+    }
+}
+
+/// A spec as JSON.
+#[must_use]
+pub fn spec_to_json(spec: &Arc<Spec>) -> Json {
+    serde_json::to_value(SpecForm(Arc::clone(spec))).expect("a spec holds only what JSON can say")
 }
 
 /// The tree of a JSON value. Integers beyond 64 bits become [`Value::Float`].
@@ -125,18 +159,42 @@ pub fn from_json(json: &Json) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::{Tree, from_json, to_json};
+    use super::{SpecForm, Tree, from_json};
     use hearth_model::Value;
 
     #[test]
     fn a_tree_is_written_and_read_as_the_json_that_it_is() {
-        let text = r#"{"a":[null,true,-1,1.5,"x\n"],"b":{"c":{}},"big":18446744073709551615}"#;
+        let text = r#"{"a":[null,true,-1,1.5,"x\n"],"b":{"c":{}}}"#;
         let tree: Tree = serde_json::from_str(text).unwrap();
         let json: serde_json::Value = serde_json::from_str(text).unwrap();
         assert_eq!(tree.0, from_json(&json));
-        let written = serde_json::to_string(&tree).unwrap();
-        assert_eq!(written, to_json(&tree.0).to_string());
+        assert_eq!(serde_json::to_string(&tree).unwrap(), text);
+        let big: Tree = serde_json::from_str("18446744073709551615").unwrap();
+        assert_eq!(big.0, Value::Float(18_446_744_073_709_551_615.0));
+        let twice = serde_json::from_str::<Tree>(r#"{"a":1,"b":{"c":1,"d":2,"c":3}}"#).unwrap_err();
+        assert_eq!(twice.to_string(), "the key \"c\" is there twice at line 1 column 30");
         let map = Value::Map(vec![("z".into(), Value::Int(1)), ("a".into(), Value::Null)]);
         assert_eq!(serde_json::to_string(&Tree(map)).unwrap(), r#"{"z":1,"a":null}"#);
+    }
+
+    #[test]
+    fn a_spec_is_written_as_its_tree_is_and_read_again() {
+        let checks = [
+            r#""http":{"port":1,"path":"/"}"#,
+            r#""tcp":{"port":2}"#,
+            r#""exec":["a","b"]"#,
+            r#""notify":true,"timeout_s":9"#,
+        ];
+        for check in checks {
+            let text = format!(
+                r#"{{"rootfs":"r.ext4","kernel":"k","cmd":["/a","\"b"],"env":{{"A":"1","B":"ö"}},"resources":{{"vcpu":1,"mem_mb":128}},"lifecycle":"service","warm_pool":{{"min":1,"max":2,"stage":"init"}},"ready":{{{check}}},"stop_timeout_s":3,"disk_mb":64}}"#
+            );
+            let form: SpecForm = serde_json::from_str(&text).unwrap();
+            let written = serde_json::to_string(&form).unwrap();
+            assert_eq!(written, serde_json::to_string(&Tree(form.0.write())).unwrap());
+            assert_eq!(serde_json::from_str::<SpecForm>(&written).unwrap(), form);
+        }
+        let error = serde_json::from_str::<SpecForm>(r#"{"kernel":"k"}"#).unwrap_err();
+        assert_eq!(error.to_string(), "rootfs: missing field `rootfs`");
     }
 }

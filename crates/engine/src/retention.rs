@@ -20,7 +20,7 @@ pub struct Retention {
     pub finished_for: Duration,
     /// How long the logs of an instance are kept that is gone, while its job is there.
     pub logs_for: Duration,
-    /// Events: the newest so many.
+    /// Events: the newest so many, and up to a sixteenth more.
     pub events_max: u64,
     /// How long an event is kept.
     pub events_for: Duration,
@@ -48,6 +48,9 @@ const TOMBSTONES_MAX: usize = 10_000;
 
 /// From one mark of how far the events have come to the next. An event is kept by this much too long.
 const MARK_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// A part of the events' number by which there may be more, so that they go in bulk.
+const EVENTS_SLACK: u64 = 16;
 
 /// What there is to forget, oldest first. Derived from the notes of jobs and from tombstones.
 #[derive(Debug, Default)]
@@ -140,7 +143,12 @@ impl Engine {
         if marks.back().is_none_or(|(at, _)| now.since(*at) >= MARK_EVERY) {
             marks.push_back((now, self.next_event));
         }
+        // Many at once: that frees whole pages of the database, where one with each new event would
+        // write the oldest page anew each time.
         let mut first = self.next_event.saturating_sub(keep.events_max);
+        if first < self.first_event + keep.events_max / EVENTS_SLACK {
+            first = 0;
+        }
         while let Some((at, event)) = self.oldest.marks.front()
             && now.since(*at) >= keep.events_for
         {

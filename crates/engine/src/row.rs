@@ -1,28 +1,29 @@
 //! What the database's rows hold, and the conversions from and to the model. A row that does not
 //! convert is damage and stops the daemon's start; nothing is guessed.
 
-use crate::json::Tree;
+use crate::json::SpecForm;
 use hearth_model::{
     Assignment, Digest, End, Exit, Generation, Images, Instance, InstanceId, InstanceState, Job,
-    JobId, Mono, Outcome, PoolKey, PoolTenant, Resolution, Slot, Spec, SpecHash, Stage, Tenant,
-    Wanted,
+    JobId, Mono, Outcome, PoolKey, PoolTenant, Resolution, Slot, SpecHash, Stage, Tenant, Wanted,
 };
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 
 /// What is kept of a job beside what decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JobNotes {
     /// Instances that are gone, oldest first, for their logs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) past: Vec<Past>,
     /// The code of the last exit that had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) exit_code: Option<u8>,
     /// The status that was last shown, and since when.
     pub(crate) status: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
     pub(crate) since: String,
     /// When its outcome came about, on the host's monotonic clock.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) finished_at_ms: Option<u64>,
 }
 
@@ -72,12 +73,16 @@ pub(crate) struct JobRow {
     tenant_given: bool,
     generation: u64,
     run: u64,
-    spec: Tree,
+    spec: SpecForm,
     resolution: ResolutionRow,
     wanted: WantedRow,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     outcome: Option<OutcomeRow>,
+    #[serde(default, skip_serializing_if = "is_zero")]
     failures: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     not_before_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     last_failure: Option<String>,
     pub(crate) notes: JobNotes,
 }
@@ -91,7 +96,9 @@ enum ResolutionRow {
 #[derive(Debug, Serialize, Deserialize)]
 struct ImagesRow {
     kernel: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     modules: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     rootfs: Option<String>,
 }
 
@@ -114,7 +121,7 @@ pub(crate) struct InstanceRow {
     assignment: AssignmentRow,
     hash: String,
     images: ImagesRow,
-    spec: Tree,
+    spec: SpecForm,
     stage: String,
     created_at_ms: u64,
     running_since_ms: Option<u64>,
@@ -151,6 +158,12 @@ enum EndRow {
     Unknown,
 }
 
+/// A row holds what is not usual: most are written often and read once.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 impl JobRow {
     pub(crate) fn of(job: &Job, notes: &JobNotes) -> JobRow {
         JobRow {
@@ -158,7 +171,7 @@ impl JobRow {
             tenant_given: job.tenant_given,
             generation: job.generation.0,
             run: job.run.0,
-            spec: Tree(job.spec.write()),
+            spec: SpecForm(job.spec.clone()),
             resolution: match &job.resolution {
                 Resolution::Known { images, hash } => {
                     ResolutionRow::Known { images: ImagesRow::of(images), hash: hash.to_hex() }
@@ -195,7 +208,7 @@ impl JobRow {
             tenant_given: self.tenant_given,
             generation: Generation(self.generation),
             run: Generation(self.run),
-            spec: Arc::new(read_spec(&self.spec)?),
+            spec: self.spec.0,
             resolution,
             wanted: match self.wanted {
                 WantedRow::Running => Wanted::Running,
@@ -253,7 +266,7 @@ impl InstanceRow {
             },
             hash: instance.hash.to_hex(),
             images: ImagesRow::of(&instance.images),
-            spec: Tree(instance.spec.write()),
+            spec: SpecForm(instance.spec.clone()),
             stage: instance.stage.as_str().to_owned(),
             created_at_ms: instance.created_at.as_millis(),
             running_since_ms: instance.running_since.map(Mono::as_millis),
@@ -290,7 +303,7 @@ impl InstanceRow {
             assignment,
             hash: hash(&self.hash)?,
             images: self.images.into_images()?,
-            spec: Arc::new(read_spec(&self.spec)?),
+            spec: self.spec.0,
             stage: if self.stage == "app" { Stage::App } else { Stage::Init },
             created_at: Mono::from_millis(self.created_at_ms),
             running_since: self.running_since_ms.map(Mono::from_millis),
@@ -335,10 +348,4 @@ impl ExitRow {
         };
         Exit { end, stop_requested: self.stop_requested }
     }
-}
-
-fn read_spec(tree: &Tree) -> Result<Spec, String> {
-    Spec::read(&tree.0).map_err(|errors| {
-        errors.first().map_or_else(String::new, |error| format!("{}: {}", error.path, error.detail))
-    })
 }

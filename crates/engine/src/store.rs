@@ -52,6 +52,10 @@ const KEYS_MAX: i64 = 100_000;
 /// instance: everything else waits with it.
 const BUSY: Duration = Duration::from_secs(1);
 
+/// How many pages of 4 KiB the write-ahead log grows to before it goes into the database file: a
+/// page that changes with every commit is then written there once for many.
+const CHECKPOINT_PAGES: u32 = 4000;
+
 /// Why the database could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -199,6 +203,7 @@ impl Store {
         connection.busy_timeout(BUSY).map_err(open)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(open)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(open)?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(open)?;
         Migrations::new(vec![M::up(SCHEMA), M::up(IDEMPOTENCY), M::up(RETENTION)])
             .to_latest(&mut connection)
             .map_err(|source| StoreError::Migrate { path: path.to_owned(), source })?;
@@ -388,12 +393,10 @@ fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
 }
 
 fn write(transaction: &Transaction<'_>, changes: &Changes) -> rusqlite::Result<()> {
-    for (id, row) in &changes.jobs {
-        put(transaction, "jobs", "job_id", id.as_str(), row.as_ref().map(body))?;
-    }
-    for (id, row) in &changes.instances {
-        put(transaction, "instances", "id", id.as_str(), row.as_ref().map(body))?;
-    }
+    let jobs = changes.jobs.iter().map(|(id, row)| (id.as_str(), row.as_ref()));
+    put(transaction, "jobs", "job_id", jobs)?;
+    let instances = changes.instances.iter().map(|(id, row)| (id.as_str(), row.as_ref()));
+    put(transaction, "instances", "id", instances)?;
     for (id, tombstone) in &changes.tombstones {
         match tombstone {
             Some(Tombstone { generation, event }) => transaction
@@ -428,18 +431,18 @@ fn write(transaction: &Transaction<'_>, changes: &Changes) -> rusqlite::Result<(
         transaction.execute("UPDATE idempotency_keys SET since_ms = 0", [])?;
     }
     write_keys(transaction, &changes.keys)?;
+    let mut insert =
+        transaction.prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
     for event in &changes.events {
-        transaction
-            .prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-            .execute(params![
-                event.id,
-                event.at,
-                event.job.as_ref().map(JobId::as_str),
-                event.instance.as_ref().map(InstanceId::as_str),
-                event.generation.map(|generation| generation.0),
-                event.kind.as_ref(),
-                event.message,
-            ])?;
+        insert.execute(params![
+            event.id,
+            event.at,
+            event.job.as_ref().map(JobId::as_str),
+            event.instance.as_ref().map(InstanceId::as_str),
+            event.generation.map(|generation| generation.0),
+            event.kind.as_ref(),
+            event.message,
+        ])?;
     }
     // With others, so that a step that changes nothing writes nothing.
     transaction
@@ -476,25 +479,32 @@ fn write_keys(transaction: &Transaction<'_>, keys: &[(String, Used)]) -> rusqlit
     Ok(())
 }
 
-fn put(
+/// Writes rows by their ids; `None` removes.
+fn put<'a, T: serde::Serialize + 'a>(
     transaction: &Transaction<'_>,
     table: &str,
     key: &str,
-    id: &str,
-    body: Option<String>,
-) -> rusqlite::Result<usize> {
-    match body {
-        Some(body) => transaction
-            .prepare_cached(&format!("INSERT OR REPLACE INTO {table} VALUES (?1, ?2)"))?
-            .execute(params![id, body]),
-        None => transaction
-            .prepare_cached(&format!("DELETE FROM {table} WHERE {key} = ?1"))?
-            .execute([id]),
+    rows: impl ExactSizeIterator<Item = (&'a str, Option<&'a T>)>,
+) -> rusqlite::Result<()> {
+    if rows.len() == 0 {
+        return Ok(());
     }
-}
-
-fn body<T: serde::Serialize>(row: &T) -> String {
-    serde_json::to_string(row).expect("rows hold only what JSON can say")
+    let put = format!("INSERT OR REPLACE INTO {table} VALUES (?1, ?2)");
+    let mut put = transaction.prepare_cached(&put)?;
+    let remove = format!("DELETE FROM {table} WHERE {key} = ?1");
+    let mut remove = transaction.prepare_cached(&remove)?;
+    let mut body = Vec::with_capacity(1024);
+    for (id, row) in rows {
+        let Some(row) = row else {
+            remove.execute([id])?;
+            continue;
+        };
+        body.clear();
+        serde_json::to_writer(&mut body, row).expect("rows hold only what JSON can say");
+        let body = str::from_utf8(&body)?;
+        put.execute(params![id, body])?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

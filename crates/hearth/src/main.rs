@@ -28,6 +28,11 @@ use args::{Args, Command};
 use output::Output;
 use std::process::ExitCode;
 
+/// What a request allocates is freed by another thread, the engine's, which is where the system's
+/// allocator loses a third of the daemon's time (docs/adr/0009-allocator.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let args = Args::read();
     let output = Output::new(args.format(), args.color.into());

@@ -156,74 +156,116 @@ impl Spec {
     /// The tree of a spec: defaults are left out where the seed's form has no such field.
     #[must_use]
     pub fn write(&self) -> Value {
-        let mut map: Vec<(String, Value)> = Vec::new();
-        let mut put = |key: &str, value: Value| map.push((key.to_owned(), value));
+        Part::Map(self.parts()).into()
+    }
+
+    /// What [`Spec::write`] makes a tree of, borrowed: rows and answers are written from it.
+    #[must_use]
+    pub fn parts(&self) -> Vec<(&str, Part<'_>)> {
+        let mut parts = Vec::with_capacity(16);
         if let Some(rootfs) = &self.rootfs {
-            put("rootfs", rootfs.as_str().into());
+            parts.push(("rootfs", Part::Text(rootfs.as_str())));
         }
-        put("kernel", self.kernel.as_str().into());
+        parts.push(("kernel", Part::Text(self.kernel.as_str())));
         if !self.cmd.is_empty() {
-            put("cmd", texts(&self.cmd));
+            parts.push(("cmd", Part::Texts(&self.cmd)));
         }
         if !self.env.is_empty() {
-            let env = self.env.iter().map(|(k, v)| (k.clone(), v.as_str().into())).collect();
-            put("env", Value::Map(env));
+            parts.push(("env", Part::Env(&self.env)));
         }
         let Resources { vcpu, mem_mib } = self.resources;
-        put("resources", object([("vcpu", vcpu.into()), ("mem_mb", mem_mib.into())]));
-        put("lifecycle", self.lifecycle.as_str().into());
+        let resources = vec![("vcpu", vcpu.into()), ("mem_mb", mem_mib.into())];
+        parts.push(("resources", Part::Map(resources)));
+        parts.push(("lifecycle", Part::Text(self.lifecycle.as_str())));
         if let Some(WarmPool { min, max, stage }) = self.warm_pool {
             let mut pool = vec![("min", min.into()), ("max", max.into())];
             if stage != Stage::default_for(self.lifecycle) {
-                pool.push(("stage", stage.as_str().into()));
+                pool.push(("stage", Part::Text(stage.as_str())));
             }
-            put("warm_pool", object(pool));
+            parts.push(("warm_pool", Part::Map(pool)));
         }
         if let Some(ready) = &self.ready {
-            put("ready", write_ready(ready));
+            parts.push(("ready", ready_part(ready)));
         }
         if self.boot == Boot::Raw {
-            put("boot", "raw".into());
+            parts.push(("boot", Part::Text("raw")));
         }
         if self.retries > 0 {
-            put("retries", self.retries.into());
+            parts.push(("retries", self.retries.into()));
         }
         if let Some(timeout_s) = self.timeout_s {
-            put("timeout_s", timeout_s.into());
+            parts.push(("timeout_s", timeout_s.into()));
         }
         if self.stop_timeout_s != STOP_TIMEOUT_S_DEFAULT {
-            put("stop_timeout_s", self.stop_timeout_s.into());
+            parts.push(("stop_timeout_s", self.stop_timeout_s.into()));
         }
         if self.disk_mib != DISK_MIB_DEFAULT {
-            put("disk_mb", self.disk_mib.into());
+            parts.push(("disk_mb", self.disk_mib.into()));
         }
-        Value::Map(map)
+        parts
     }
 }
 
-fn object<'a>(entries: impl IntoIterator<Item = (&'a str, Value)>) -> Value {
-    Value::Map(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+/// A field's value as it stands in a spec.
+#[derive(Clone, Debug)]
+pub enum Part<'a> {
+    /// A truth value.
+    Bool(bool),
+    /// A number.
+    Int(i64),
+    /// A text.
+    Text(&'a str),
+    /// A list of texts.
+    Texts(&'a [String]),
+    /// Environment variables by name.
+    Env(&'a BTreeMap<String, String>),
+    /// Fields in their order.
+    Map(Vec<(&'a str, Part<'a>)>),
 }
 
-fn texts(list: &[String]) -> Value {
-    Value::List(list.iter().map(|text| text.as_str().into()).collect())
+impl From<u32> for Part<'_> {
+    fn from(number: u32) -> Self {
+        Part::Int(i64::from(number))
+    }
 }
 
-fn write_ready(ready: &Ready) -> Value {
+impl From<Part<'_>> for Value {
+    fn from(part: Part<'_>) -> Value {
+        match part {
+            Part::Bool(truth) => Value::Bool(truth),
+            Part::Int(number) => Value::Int(number),
+            Part::Text(text) => text.into(),
+            Part::Texts(texts) => {
+                Value::List(texts.iter().map(|text| text.as_str().into()).collect())
+            }
+            Part::Env(env) => {
+                let entry =
+                    |(name, value): (&String, &String)| (name.clone(), value.as_str().into());
+                Value::Map(env.iter().map(entry).collect())
+            }
+            Part::Map(parts) => {
+                let entry = |(key, part): (&str, Part<'_>)| (key.to_owned(), part.into());
+                Value::Map(parts.into_iter().map(entry).collect())
+            }
+        }
+    }
+}
+
+fn ready_part(ready: &Ready) -> Part<'_> {
     let check = match &ready.check {
-        ReadyCheck::Http { port, path } => (
-            "http",
-            object([("port", Value::Int(i64::from(*port))), ("path", path.as_str().into())]),
-        ),
-        ReadyCheck::Tcp { port } => ("tcp", object([("port", Value::Int(i64::from(*port)))])),
-        ReadyCheck::Exec(cmd) => ("exec", texts(cmd)),
-        ReadyCheck::Notify => ("notify", Value::Bool(true)),
+        ReadyCheck::Http { port, path } => {
+            let port = Part::Int(i64::from(*port));
+            ("http", Part::Map(vec![("port", port), ("path", Part::Text(path))]))
+        }
+        ReadyCheck::Tcp { port } => ("tcp", Part::Map(vec![("port", Part::Int(i64::from(*port)))])),
+        ReadyCheck::Exec(cmd) => ("exec", Part::Texts(cmd)),
+        ReadyCheck::Notify => ("notify", Part::Bool(true)),
     };
-    let mut entries = vec![check];
+    let mut parts = vec![check];
     if ready.timeout_s != READY_TIMEOUT_S_DEFAULT {
-        entries.push(("timeout_s", ready.timeout_s.into()));
+        parts.push(("timeout_s", ready.timeout_s.into()));
     }
-    object(entries)
+    Part::Map(parts)
 }
 
 /// The nearest of the known names, where one is near enough to be meant.

@@ -44,9 +44,23 @@ fn parse_hex(hex: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
+/// Two hex digits for each byte; each row of the database has some of these.
+fn hex(bytes: &[u8; 32], digits: &[u8; 16]) -> [u8; 64] {
+    let mut hex = [0; 64];
+    for (pair, byte) in hex.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = digits[usize::from(byte >> 4)];
+        pair[1] = digits[usize::from(byte & 0xf)];
+    }
+    hex
+}
+
+fn write_hex(hex: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str(std::str::from_utf8(hex).map_err(|_| fmt::Error)?)
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write_hex(&hex(&self.0, b"0123456789abcdef"), f)
     }
 }
 
@@ -59,7 +73,7 @@ impl fmt::Debug for Digest {
 /// Shown as 16 upper-case hex digits.
 impl fmt::Display for SpecHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0[..8].iter().try_for_each(|byte| write!(f, "{byte:02X}"))
+        write_hex(&hex(&self.0, b"0123456789ABCDEF")[..16], f)
     }
 }
 

@@ -1,6 +1,8 @@
-//! Names and numbers of things. Every id is a type of its own.
+//! Names and numbers of things. Every id is a type of its own. Names are cheap to clone: each stands
+//! in many indexes.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Longest job id or tenant, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
@@ -24,7 +26,7 @@ macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Checks a text: 1 to 64 letters, digits, `-`, `_` and `.`, beginning with a letter
@@ -34,7 +36,7 @@ macro_rules! name_type {
             /// [`IdError`] with the rule that it breaks.
             pub fn parse(text: &str) -> Result<$name, IdError> {
                 check_name(text, $what)?;
-                Ok($name(text.to_owned()))
+                Ok($name(text.into()))
             }
 
             /// The text.
@@ -82,7 +84,7 @@ fn check_name(text: &str, what: &str) -> Result<(), IdError> {
 
 /// The opaque suffix of one microVM, never reused. Lower-case letters and digits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct InstanceId(String);
+pub struct InstanceId(Arc<str>);
 
 impl InstanceId {
     /// Checks a suffix: 1 to 32 lower-case letters and digits.
@@ -98,7 +100,7 @@ impl InstanceId {
                 ),
             });
         }
-        Ok(InstanceId(text.to_owned()))
+        Ok(InstanceId(text.into()))
     }
 
     /// The suffix.

@@ -13,7 +13,7 @@ pub use action::{Action, Create, Owner};
 pub use desired::{
     Assignment, Instance, Job, Mono, Outcome, PoolKey, PoolTenant, Resolution, Wanted,
 };
-pub use fields::{Declaration, FieldError, Path, Segment, Target};
+pub use fields::{Declaration, FieldError, Part, Path, Segment, Target};
 pub use hash::{Digest, SpecHash};
 pub use ids::{Generation, IdError, Identity, InstanceId, JobId, Slot, Tenant};
 pub use observed::{End, Exit, InstanceState, Observation, Observed, Phase};

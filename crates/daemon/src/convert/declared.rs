@@ -166,8 +166,7 @@ fn changed(change: &PlannedChange) -> ChangedJob {
         Why::Finished => Some("it had finished"),
     };
     let mut changes = Vec::new();
-    let (before, after) =
-        (json::to_json(&change.before.write()), json::to_json(&change.after.write()));
+    let (before, after) = (json::spec_to_json(&change.before), json::spec_to_json(&change.after));
     compare(&Path::default(), Some(&before), Some(&after), &mut changes);
     ChangedJob { job_id: change.job.to_string(), reason: reason.map(str::to_owned), changes }
 }

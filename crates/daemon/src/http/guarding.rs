@@ -5,6 +5,7 @@ use crate::limits;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
+use hearth_engine::json::Tree;
 use hearth_engine::{Guard, Guarded, Repeat, Request};
 
 /// The name of the header that makes a request repeatable.
@@ -40,10 +41,10 @@ impl Guarding {
     }
 
     /// The change, hung on what the headers say. `body` is what the request says beyond its path.
-    pub(super) fn guard(self, request: Request, body: Option<&serde_json::Value>) -> Request {
+    pub(super) fn guard(self, request: Request, body: Option<&Tree>) -> Request {
         let Guarding { key, generations, target } = self;
         let digest = |key| {
-            let body = body.map(ToString::to_string).unwrap_or_default();
+            let body = body.and_then(|body| serde_json::to_string(body).ok()).unwrap_or_default();
             let digest = blake3::hash(format!("{target}\n{body}").as_bytes()).to_string();
             Repeat { key, digest }
         };

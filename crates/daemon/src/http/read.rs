@@ -29,11 +29,11 @@ pub(super) const DECLARED: Bound =
     Bound { bytes_max: limits::DECLARED_BYTES_MAX, help: "declare the jobs in several files" };
 
 /// The body as JSON.
-pub(super) async fn json(
+pub(super) async fn json<T: DeserializeOwned>(
     headers: &HeaderMap,
     body: Body,
     bound: Bound,
-) -> Result<serde_json::Value, Refused> {
+) -> Result<T, Refused> {
     let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media = media.map(|media| media.split(';').next().unwrap_or_default().trim());
     if !media.is_some_and(|media| media.eq_ignore_ascii_case("application/json")) {
