@@ -7,6 +7,7 @@ use hearth_model::{
     JobId, Mono, Outcome, PoolKey, PoolTenant, Resolution, Slot, SpecHash, Stage, Tenant, Wanted,
 };
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// What is kept of a job beside what decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,8 +69,8 @@ impl JobNotes {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct JobRow {
-    tenant: String,
+pub(crate) struct JobRow<'a> {
+    tenant: Cow<'a, str>,
     tenant_given: bool,
     generation: u64,
     run: u64,
@@ -83,8 +84,8 @@ pub(crate) struct JobRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     not_before_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    last_failure: Option<String>,
-    pub(crate) notes: JobNotes,
+    last_failure: Option<Cow<'a, str>>,
+    notes: Cow<'a, JobNotes>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -164,10 +165,10 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-impl JobRow {
-    pub(crate) fn of(job: &Job, notes: &JobNotes) -> JobRow {
+impl<'a> JobRow<'a> {
+    pub(crate) fn of(job: &'a Job, notes: &'a JobNotes) -> JobRow<'a> {
         JobRow {
-            tenant: job.tenant.to_string(),
+            tenant: job.tenant.as_str().into(),
             tenant_given: job.tenant_given,
             generation: job.generation.0,
             run: job.run.0,
@@ -189,8 +190,8 @@ impl JobRow {
             }),
             failures: job.failures,
             not_before_ms: job.not_before.map(Mono::as_millis),
-            last_failure: job.last_failure.clone(),
-            notes: notes.clone(),
+            last_failure: job.last_failure.as_deref().map(Into::into),
+            notes: Cow::Borrowed(notes),
         }
     }
 
@@ -221,9 +222,9 @@ impl JobRow {
             }),
             failures: self.failures,
             not_before: self.not_before_ms.map(Mono::from_millis),
-            last_failure: self.last_failure,
+            last_failure: self.last_failure.map(Cow::into_owned),
         };
-        Ok((job, self.notes))
+        Ok((job, self.notes.into_owned()))
     }
 }
 

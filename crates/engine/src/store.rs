@@ -151,8 +151,8 @@ pub(crate) struct Loaded {
 
 /// What a step changed. `None` removes a row.
 #[derive(Debug, Default)]
-pub(crate) struct Changes {
-    pub(crate) jobs: Vec<(JobId, Option<JobRow>)>,
+pub(crate) struct Changes<'a> {
+    pub(crate) jobs: Vec<(JobId, Option<JobRow<'a>>)>,
     pub(crate) instances: Vec<(InstanceId, Option<InstanceRow>)>,
     pub(crate) tombstones: Vec<(JobId, Option<Tombstone>)>,
     pub(crate) entries: Vec<((PathBuf, JobId), Option<AppliedEntry>)>,
@@ -165,7 +165,7 @@ pub(crate) struct Changes {
     pub(crate) boot_id: Option<String>,
 }
 
-impl Changes {
+impl Changes<'_> {
     fn is_empty(&self) -> bool {
         self.jobs.is_empty()
             && self.instances.is_empty()
@@ -218,7 +218,7 @@ impl Store {
         let mut loaded = Loaded::default();
         for (id, body) in self.bodies("SELECT job_id, body FROM jobs")? {
             let bad = |detail: String| StoreError::Row { what: format!("job {id}"), detail };
-            let row: JobRow = serde_json::from_str(&body).map_err(|e| bad(e.to_string()))?;
+            let row: JobRow<'_> = serde_json::from_str(&body).map_err(|e| bad(e.to_string()))?;
             let (job, notes) = row.into_job(&id).map_err(bad)?;
             loaded.notes.insert(job.id.clone(), notes);
             loaded.jobs.insert(job.id.clone(), job);
@@ -305,7 +305,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Write`]: nothing was written.
-    pub(crate) fn commit(&mut self, changes: &Changes) -> Result<(), StoreError> {
+    pub(crate) fn commit(&mut self, changes: &Changes<'_>) -> Result<(), StoreError> {
         if changes.is_empty() {
             return Ok(());
         }
@@ -392,7 +392,7 @@ fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
     })
 }
 
-fn write(transaction: &Transaction<'_>, changes: &Changes) -> rusqlite::Result<()> {
+fn write(transaction: &Transaction<'_>, changes: &Changes<'_>) -> rusqlite::Result<()> {
     let jobs = changes.jobs.iter().map(|(id, row)| (id.as_str(), row.as_ref()));
     put(transaction, "jobs", "job_id", jobs)?;
     let instances = changes.instances.iter().map(|(id, row)| (id.as_str(), row.as_ref()));
