@@ -1,0 +1,347 @@
+//! What a simulated host is, without a clock, a thread or a task: it changes when it is asked to and
+//! when it is told how late it is. The same calls give the same host.
+
+use crate::HostError;
+use hearth_model::{
+    Action, Create, Digest, End, Exit, Generation, ImageName, Images, InstanceId, InstanceState,
+    Lifecycle, Mono, Observation, Observed, Owner, Phase, Spec, Stage,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How a simulated host behaves.
+#[derive(Clone, Debug)]
+pub struct SimConfig {
+    /// From a creation to the guest's first report.
+    pub boot: Duration,
+    /// How long the command of a `job` runs before it exits: with 0, but `false` with 1, and
+    /// `sh -c "exit N"` with N.
+    pub work: Duration,
+    /// Processors that it claims to have.
+    pub cpus: u32,
+    /// Memory that it claims to have, in MiB.
+    pub memory_mib: u64,
+}
+
+impl Default for SimConfig {
+    fn default() -> SimConfig {
+        SimConfig {
+            boot: Duration::from_millis(200),
+            work: Duration::from_millis(100),
+            cpus: 16,
+            memory_mib: 64 * 1024,
+        }
+    }
+}
+
+/// Whether an image is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It is.
+    There,
+    /// It is not.
+    Missing,
+}
+
+/// A host in memory.
+#[derive(Debug)]
+pub struct Machine {
+    pub(super) config: SimConfig,
+    now: Mono,
+    revision: u64,
+    vms: BTreeMap<InstanceId, Vm>,
+    logs: BTreeMap<InstanceId, Vec<(Mono, String)>>,
+    missing: BTreeSet<ImageName>,
+    refusals: BTreeMap<&'static str, u32>,
+    unready: bool,
+    blind: bool,
+    /// What is due when, for which epoch of an instance.
+    timers: BTreeSet<(Mono, InstanceId, u64, Timer)>,
+}
+
+#[derive(Debug)]
+struct Vm {
+    create: Create,
+    state: InstanceState,
+    /// Grows whenever the timers of before are void.
+    epoch: u64,
+    /// The host's revision since which it is as it is.
+    revision: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// The guest reports.
+    Up,
+    /// The command of a `job` is done.
+    Over,
+}
+
+impl Machine {
+    /// A host without instances, at the beginning of its clock.
+    #[must_use]
+    pub fn new(config: SimConfig) -> Machine {
+        Machine {
+            config,
+            now: Mono::default(),
+            revision: 0,
+            vms: BTreeMap::new(),
+            logs: BTreeMap::new(),
+            missing: BTreeSet::new(),
+            refusals: BTreeMap::new(),
+            unready: false,
+            blind: false,
+            timers: BTreeSet::new(),
+        }
+    }
+
+    /// How late it is: what is due by then happens, in its order. Time never goes back.
+    pub fn advance(&mut self, now: Mono) {
+        while let Some((at, _, _, _)) = self.timers.first()
+            && *at <= now
+        {
+            let Some((at, id, epoch, timer)) = self.timers.pop_first() else { break };
+            self.now = self.now.max(at);
+            if self.vms.get(&id).is_none_or(|vm| vm.epoch != epoch) {
+                continue;
+            }
+            match timer {
+                Timer::Up => self.report(&id),
+                Timer::Over => {
+                    let end = self.vms.get(&id).map_or(End::Unknown, |vm| end_of(&vm.create.spec));
+                    self.exit(&id, end, false);
+                }
+            }
+        }
+        self.now = self.now.max(now);
+    }
+
+    /// When something is due next.
+    #[must_use]
+    pub fn next(&self) -> Option<Mono> {
+        self.timers.first().map(|(at, _, _, _)| *at)
+    }
+
+    /// Grows with every change.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The digests of a spec's images, which are those of their names.
+    ///
+    /// # Errors
+    /// A permanent [`HostError`] where one is missing.
+    pub fn resolve(&self, spec: &Spec) -> Result<Images, HostError> {
+        let digest = |name: &ImageName| {
+            if self.missing.contains(name) {
+                let message = format!("cannot open {name}: not found in the images directory");
+                return Err(HostError::permanent(message));
+            }
+            Ok(Digest(*blake3::hash(name.as_str().as_bytes()).as_bytes()))
+        };
+        let kernel = digest(&spec.kernel)?;
+        let rootfs = spec.rootfs.as_ref().map(digest).transpose()?;
+        Ok(Images { kernel, modules: None, rootfs })
+    }
+
+    /// As [`crate::Host::observe`].
+    ///
+    /// # Errors
+    /// Where it is blind.
+    pub fn observe(&self, since: Option<u64>) -> Result<Observation, HostError> {
+        if self.blind {
+            return Err(HostError::transient("the simulated host cannot be looked at"));
+        }
+        let observed = |vm: &Vm| Observed {
+            slot: vm.create.slot,
+            hash: vm.create.hash,
+            state: vm.state.clone(),
+        };
+        let changed = self.vms.iter().filter(|(_, vm)| since.is_none_or(|at| vm.revision > at));
+        Ok(Observation {
+            whole: since.is_none(),
+            revision: self.revision,
+            instances: changed.map(|(id, vm)| (id.clone(), observed(vm))).collect(),
+            unidentified: Vec::new(),
+        })
+    }
+
+    /// As [`crate::Host::apply`].
+    ///
+    /// # Errors
+    /// Where it was told to refuse it, or there is nobody to tell.
+    pub fn apply(&mut self, action: Action) -> Result<(), HostError> {
+        let name = action.name();
+        if let Some(left) = self.refusals.get_mut(name).filter(|left| **left > 0) {
+            *left -= 1;
+            return Err(HostError::transient(format!("the simulated host refuses to {name}")));
+        }
+        match action {
+            Action::Create(create) => self.create(*create),
+            Action::Tell { instance, identity, go } => {
+                return self.tell(&instance, identity.generation, go);
+            }
+            Action::Stop { instance, .. } => self.exit(&instance, End::Signal(15), true),
+            Action::Remove { instance } => {
+                if self.vms.get(&instance).is_some_and(|vm| !is_over(&vm.state)) {
+                    let message = format!("cannot remove instance {instance}: it runs");
+                    return Err(HostError::transient(message));
+                }
+                self.vms.remove(&instance);
+                self.revision += 1;
+            }
+            Action::DropLogs { instance } => {
+                self.logs.remove(&instance);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the process of an instance lives.
+    #[must_use]
+    pub fn alive(&self, instance: &InstanceId) -> bool {
+        self.vms.get(instance).is_some_and(|vm| !is_over(&vm.state))
+    }
+
+    /// The instances there are, with what they were made of and what they do.
+    pub fn instances(&self) -> impl Iterator<Item = (&Create, &InstanceState)> {
+        self.vms.values().map(|vm| (&vm.create, &vm.state))
+    }
+
+    /// What an instance said, and when.
+    #[must_use]
+    pub fn log(&self, instance: &InstanceId) -> &[(Mono, String)] {
+        self.logs.get(instance).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Ends an instance as if its command or its Firecracker had ended by itself.
+    pub fn end(&mut self, instance: &InstanceId, end: End) {
+        self.exit(instance, end, false);
+    }
+
+    /// The machine loses its power: nothing runs any more, how it ended is not known, and the clock
+    /// begins anew.
+    pub fn reboot(&mut self) {
+        let ids: Vec<InstanceId> = self.vms.keys().cloned().collect();
+        ids.iter().for_each(|id| self.exit(id, End::Unknown, false));
+        self.timers.clear();
+        self.now = Mono::default();
+    }
+
+    /// From now on this image is missing, or there again.
+    pub fn set_missing(&mut self, image: &ImageName, missing: Presence) {
+        match missing {
+            Presence::Missing => self.missing.insert(image.clone()),
+            Presence::There => self.missing.remove(image),
+        };
+    }
+
+    /// The next so many actions of this [name](Action::name) fail.
+    pub fn refuse(&mut self, action: &'static str, count: u32) {
+        self.refusals.insert(action, count);
+    }
+
+    /// Whether readiness checks pass from now on.
+    pub fn set_ready(&mut self, ready: bool) {
+        self.unready = !ready;
+    }
+
+    /// Whether looks fail from now on.
+    pub fn set_blind(&mut self, blind: bool) {
+        self.blind = blind;
+    }
+
+    fn create(&mut self, create: Create) {
+        let id = create.instance.clone();
+        if self.vms.contains_key(&id) {
+            return;
+        }
+        self.timers.insert((self.now.after(self.config.boot), id.clone(), 0, Timer::Up));
+        self.logs.entry(id.clone()).or_default();
+        let vm = Vm { create, state: InstanceState::Booting, epoch: 0, revision: 0 };
+        self.vms.insert(id.clone(), vm);
+        self.bump(&id);
+    }
+
+    /// A guest's first report.
+    fn report(&mut self, id: &InstanceId) {
+        let Some(vm) = self.vms.get(id) else { return };
+        let told = match &vm.create.owner {
+            Owner::Job(identity) => Some(identity.generation),
+            Owner::Pool => None,
+        };
+        match vm.create.stage {
+            Stage::App => self.run(id, told),
+            Stage::Init => self.set(id, Phase::Held, told),
+        }
+    }
+
+    /// The command begins.
+    fn run(&mut self, id: &InstanceId, told: Option<Generation>) {
+        let Some(vm) = self.vms.get(id) else { return };
+        let (spec, epoch) = (vm.create.spec.clone(), vm.epoch);
+        let line = format!("simulated: {}", spec.cmd.join(" "));
+        self.logs.entry(id.clone()).or_default().push((self.now, line));
+        if spec.lifecycle == Lifecycle::Job {
+            let over = self.now.after(self.config.work);
+            self.timers.insert((over, id.clone(), epoch, Timer::Over));
+        }
+        self.set(id, Phase::Running, told);
+    }
+
+    fn set(&mut self, id: &InstanceId, phase: Phase, told: Option<Generation>) {
+        let Some(vm) = self.vms.get_mut(id) else { return };
+        let passes = !(self.unready && vm.create.spec.ready.is_some());
+        let ready = phase == Phase::Running && passes;
+        vm.state = InstanceState::Up { phase, ready, told, ready_detail: None };
+        self.bump(id);
+    }
+
+    fn tell(&mut self, id: &InstanceId, generation: Generation, go: bool) -> Result<(), HostError> {
+        let Some(vm) = self.vms.get_mut(id) else {
+            return Err(HostError::transient(format!("there is no instance {id}")));
+        };
+        let InstanceState::Up { phase, told, .. } = &mut vm.state else {
+            return Err(HostError::transient(format!("instance {id} is not up")));
+        };
+        *told = Some((*told).map_or(generation, |known| known.max(generation)));
+        let (held, told) = (*phase == Phase::Held, *told);
+        if held && go {
+            self.run(id, told);
+        } else {
+            self.bump(id);
+        }
+        Ok(())
+    }
+
+    fn exit(&mut self, id: &InstanceId, end: End, stop_requested: bool) {
+        let Some(vm) = self.vms.get_mut(id).filter(|vm| !is_over(&vm.state)) else { return };
+        vm.state = InstanceState::Exited(Exit { end, stop_requested });
+        vm.epoch += 1;
+        self.bump(id);
+    }
+
+    /// A change of an instance is done: it has a new revision, and so has the host.
+    fn bump(&mut self, id: &InstanceId) {
+        self.revision += 1;
+        if let Some(vm) = self.vms.get_mut(id) {
+            vm.revision = self.revision;
+        }
+    }
+}
+
+fn is_over(state: &InstanceState) -> bool {
+    matches!(state, InstanceState::Exited(_))
+}
+
+/// How a simulated command ends.
+fn end_of(spec: &Spec) -> End {
+    let words: Vec<&str> = spec.cmd.iter().map(String::as_str).collect();
+    let code = match words.as_slice() {
+        ["false" | "/bin/false"] => Some(1),
+        [.., "-c", line] => line.strip_prefix("exit ").and_then(|code| code.trim().parse().ok()),
+        _ => None,
+    };
+    End::Code(code.unwrap_or(0))
+}
