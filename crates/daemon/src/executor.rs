@@ -81,11 +81,11 @@ async fn apply(host: &dyn Host, action: Action) -> Result<(), HostError> {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => {
             tracing::error!(action = name, %instance, "an action panicked");
-            Err(HostError::permanent(format!(
+            Err(HostError::doubtful(format!(
                 "cannot {name} instance {instance}: it panicked, which is a bug"
             )))
         }
-        Err(_) => Err(HostError::transient(format!(
+        Err(_) => Err(HostError::doubtful(format!(
             "cannot {name} instance {instance} within {} s",
             deadline.as_secs()
         ))),

@@ -40,7 +40,8 @@ pub const REPLY_DEADLINE: Duration = Duration::from_secs(20);
 pub const ACTIONS_MAX: usize = 64;
 /// Longest look at the host, on hardware.
 pub const OBSERVE_DEADLINE: Duration = Duration::from_secs(10);
-/// Time between two looks at everything: what no event told of is seen by then.
+/// Time between two looks at the host, at everything where that is cheap: what no event told of is seen
+/// by then, and the engine acts on no look that is several times as old.
 pub const OBSERVE_EVERY: Duration = Duration::from_secs(1);
 /// After a whole look the next one waits at least so many times as long as it took: with what the
 /// engine then makes of it, looking takes well under 1 % of a processor, however many microVMs there are.

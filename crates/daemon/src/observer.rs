@@ -1,4 +1,5 @@
-//! Looks at the host: when it hints at a change, at what has changed; and every second at everything.
+//! Looks at the host: when it hints at a change and each second, at what has changed; and at everything
+//! as often as that costs next to nothing, each second at most.
 //! A look that fails is logged and skipped, since not seeing is not seeing nothing.
 
 use crate::core::Intake;
@@ -66,7 +67,7 @@ pub(crate) async fn run(
                 // Both arms are cancel safe.
                 biased;
                 _ = changes.changed() => {}
-                () = sleep_until(whole_at) => {}
+                () = sleep_until(whole_at.min(look + limits::OBSERVE_EVERY)) => {}
             }
         };
         tokio::select! {

@@ -10,14 +10,24 @@ impl Engine {
     /// Takes in a look at the host that began at `began`.
     pub(crate) fn absorb(&mut self, now: &Now, began: Mono, observation: Observation) {
         let Observation { instances, whole, unidentified, .. } = observation;
+        if whole || self.looked_at.is_some() {
+            self.looked_at = self.looked_at.max(Some(began));
+        }
         if whole {
-            self.observed = true;
             let known = self.fleet.instances().keys();
             let missing: Vec<InstanceId> =
                 known.filter(|id| !instances.contains_key(*id)).cloned().collect();
             missing.iter().for_each(|id| self.missing(now, began, id));
             self.unidentified = unidentified;
         }
+        let (settled, fleet) = (&self.settled, &mut self.fleet);
+        let seen = self.unseen.extract_if(.., |id| {
+            let looked_at = whole || instances.contains_key(id);
+            looked_at && settled.get(id).is_none_or(|settled| *settled <= began)
+        });
+        seen.for_each(|id| {
+            fleet.change_instance(&id, |instance| instance.busy = false);
+        });
         for (id, observed) in instances {
             if self.fleet.instance(&id).is_some() {
                 self.see(now, &id, observed.state);
@@ -37,12 +47,21 @@ impl Engine {
         if instance.busy || stale || instance.exit().is_some() {
             return;
         }
-        let end = if self.started.contains(id) { End::Unknown } else { End::NeverStarted };
+        let end = match self.doubtful.remove(id) {
+            Some(end) => end,
+            None if self.started.contains(id) => End::Unknown,
+            None => End::NeverStarted,
+        };
         self.see(now, id, InstanceState::Exited(Exit { end, stop_requested: false }));
     }
 
     /// Records what an instance does. An end is recorded once, with what it means for its job.
     pub(crate) fn see(&mut self, now: &Now, id: &InstanceId, state: InstanceState) {
+        if !matches!(state, InstanceState::Exited(_)) && self.doubtful.remove(id).is_some() {
+            // It came about.
+            self.started.insert(id.clone());
+            self.touch_instance(id);
+        }
         let Some(instance) = self.fleet.instance(id) else { return };
         if instance.exit().is_some() || instance.state.as_ref() == Some(&state) {
             return;
@@ -54,8 +73,12 @@ impl Engine {
             return;
         }
         if let InstanceState::Exited(exit) = &state {
-            let exit = exit.clone();
+            let mut exit = exit.clone();
+            if let (End::NeverStarted, Some(end)) = (&exit.end, self.doubtful.remove(id)) {
+                exit.end = end;
+            }
             self.ended(now, id, &exit);
+            let state = InstanceState::Exited(exit);
             self.fleet.change_instance(id, |instance| instance.state = Some(state));
             self.touch_instance(id);
             return;

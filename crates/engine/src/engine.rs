@@ -7,13 +7,19 @@ use crate::random::Random;
 use crate::retention::{Oldest, Retention};
 use crate::row::{InstanceRow, JobNotes, JobRow};
 use crate::store::{AppliedEntry, Changes, Loaded, Store, StoreError, Tombstone, Used};
-use hearth_model::{Action, Generation, InstanceId, JobId, Mono, PoolKey};
+use hearth_model::{
+    Action, End, Generation, Instance, InstanceId, InstanceState, JobId, Lifecycle, Mono, PoolKey,
+};
 use hearth_planner::{
     Capacity, Fleet, Limits, PoolHealth, Scope, Subject, World, check, plan, status,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// How old the last look at the host may be. One comes each second, and more rarely where it takes
+/// long.
+const BLIND_AFTER: Duration = Duration::from_secs(5);
 
 /// What an engine is given at its start.
 #[derive(Clone, Debug)]
@@ -42,6 +48,12 @@ pub struct Engine {
     pub(crate) past: BTreeSet<InstanceId>,
     /// Instances whose creation was seen to be done.
     pub(crate) started: BTreeSet<InstanceId>,
+    /// Instances whose creation failed and may have come about all the same, with what it means if
+    /// the next whole look does not find them.
+    pub(crate) doubtful: BTreeMap<InstanceId, End>,
+    /// Instances on which an action was done since they were last looked at. Busy until then: what is
+    /// known of them is older than what was done to them.
+    pub(crate) unseen: BTreeSet<InstanceId>,
     /// When the last action on an instance was over: older looks say nothing of its absence.
     pub(crate) settled: BTreeMap<InstanceId, Mono>,
     /// Instances on which an action failed, with when the next may be tried. Busy until then.
@@ -57,8 +69,9 @@ pub struct Engine {
     /// What the plans so far expect, and when each is due again.
     pub(crate) agenda: Agenda,
     pub(crate) unidentified: Vec<String>,
-    /// Whether the host was ever looked at. Before that nothing is done to it.
-    pub(crate) observed: bool,
+    /// When the host was looked at last, once it was looked at whole. Before that, and while it
+    /// can't be looked at, nothing is done to it.
+    pub(crate) looked_at: Option<Mono>,
     next_action: u64,
     pub(crate) next_event: u64,
     /// Events before this one are forgotten.
@@ -105,6 +118,8 @@ impl Engine {
             notes: BTreeMap::new(),
             past: BTreeSet::new(),
             started: BTreeSet::new(),
+            doubtful: BTreeMap::new(),
+            unseen: BTreeSet::new(),
             settled: BTreeMap::new(),
             resting: BTreeMap::new(),
             tombstones: BTreeMap::new(),
@@ -116,7 +131,7 @@ impl Engine {
             resolving: BTreeSet::new(),
             agenda: Agenda::default(),
             unidentified: Vec::new(),
-            observed: false,
+            looked_at: None,
             next_action: 1,
             next_event: loaded.last_event + 1,
             first_event: 0,
@@ -144,6 +159,92 @@ impl Engine {
             }
             self.fleet.insert_instance(instance);
         }
+        if self.dirty.boot_id {
+            // What was forgotten of them is forgotten for good, with the same commit.
+            self.dirty.jobs.extend(self.fleet.jobs().keys().cloned());
+            self.dirty.instances.extend(self.fleet.instances().keys().cloned());
+        }
+    }
+
+    /// Jobs and instances as the database holds them after the last step.
+    #[must_use]
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// The last generation of a job that was deleted.
+    #[must_use]
+    pub fn tombstone(&self, job: &JobId) -> Option<Generation> {
+        self.tombstones.get(job).map(|tombstone| tombstone.generation)
+    }
+
+    /// How a job stands.
+    #[must_use]
+    pub fn status_of(&self, job: &JobId) -> Option<hearth_planner::Status> {
+        let world = self.world(Mono::default());
+        let job = self.fleet.job(job)?;
+        Some(status(&world, job, self.agenda.waiting(&job.id)).status)
+    }
+
+    /// The plan for everybody, which at rest has no steps.
+    #[must_use]
+    pub fn whole_plan(&self, now: Mono) -> hearth_planner::Plan {
+        plan(&self.world(now), Scope::All)
+    }
+
+    /// The database, without the engine: what a daemon leaves that is killed.
+    #[must_use]
+    pub fn into_store(self) -> Store {
+        self.store
+    }
+
+    /// From now on commits fail as on a full disk, or no longer. For simulations.
+    pub fn set_disk_full(&mut self, full: bool) {
+        self.store.set_disk_full(full);
+    }
+
+    /// Compares what is held in memory with the database: they are one between two steps.
+    ///
+    /// # Errors
+    /// A sentence that names the first difference, or why the database can't be read.
+    pub fn audit(&self) -> Result<(), String> {
+        let mut loaded = self.store.load().map_err(|error| error.to_string())?;
+        if self.dirty.boot_id {
+            forget_times(&mut loaded);
+        }
+        let differs = |what: String| Err(format!("memory and database differ: {what}"));
+        if let Some(id) = differing(self.fleet.jobs(), &loaded.jobs, |left, right| left == right) {
+            let pair = (self.fleet.job(&id), loaded.jobs.get(&id));
+            return differs(format!("job {id}: {pair:?}"));
+        }
+        // A reason that changes while the status stays is written with the next change.
+        let same = |held: &JobNotes, row: &JobNotes| {
+            *held == JobNotes { reason: held.reason.clone(), ..row.clone() }
+        };
+        if let Some(id) = differing(&self.notes, &loaded.notes, same) {
+            let pair = (self.notes.get(&id), loaded.notes.get(&id));
+            return differs(format!("the notes of job {id}: {pair:?}"));
+        }
+        let same = |held: &Instance, (row, started): &(Instance, bool)| {
+            // What it does now is not in the row, but for its end.
+            let held = Instance {
+                state: held.exit().map(|exit| InstanceState::Exited(exit.clone())),
+                busy: false,
+                ..held.clone()
+            };
+            held == *row && self.started.contains(&held.id) == *started
+        };
+        if let Some(id) = differing(self.fleet.instances(), &loaded.instances, same) {
+            let pair = (self.fleet.instance(&id), loaded.instances.get(&id));
+            return differs(format!("instance {id}: {pair:?}"));
+        }
+        if self.tombstones != loaded.tombstones {
+            return differs("the tombstones".to_owned());
+        }
+        if self.entries != loaded.entries || self.log_drops != loaded.log_drops {
+            return differs("the file's entries or the logs to be removed".to_owned());
+        }
+        Ok(())
     }
 
     /// One step: takes in the inputs in their order, plans, commits, and returns what to do.
@@ -209,7 +310,7 @@ impl Engine {
     /// Returns when to plan again (at once after a step that needed no host, such as a claim, since
     /// the next plan has more to do), and the jobs that may stand differently now.
     fn reconcile(&mut self, now: &Now, turn: &mut Turn) -> (Option<Mono>, BTreeSet<JobId>) {
-        if !self.observed {
+        if !self.sees(now.mono) {
             return (None, BTreeSet::new());
         }
         self.retain(now, turn);
@@ -248,6 +349,13 @@ impl Engine {
         let again = self.carry_out(now, plan.steps, turn);
         let at_once = now.mono.after(Duration::from_millis(1));
         (if again { Some(at_once) } else { self.agenda.next() }, planned)
+    }
+
+    /// Whether what is known of the host is fresh enough to act on: a guest that has reported while
+    /// nobody could look must not be taken for one that hangs.
+    pub(crate) fn sees(&self, now: Mono) -> bool {
+        let blind_after = BLIND_AFTER * self.config.limits.time_factor.max(1);
+        self.looked_at.is_some_and(|at| now.since(at) < blind_after)
     }
 
     pub(crate) fn world(&self, now: Mono) -> World<'_> {
@@ -415,12 +523,12 @@ impl Engine {
         }
         for (id, (instance, _)) in &mut loaded.instances {
             instance.busy = self.resting.contains_key(id)
+                || self.unseen.contains(id)
                 || self.actions.values().any(|action| action.instance() == id);
-            if instance.state.is_none() {
-                instance.state = self.fleet.instance(id).and_then(|known| known.state.clone());
-            }
         }
         self.hold(loaded);
+        // What was seen and not recorded has to be seen again.
+        self.looked_at = None;
         self.resolving.clear();
         let mut effects: Vec<Effect> = turn
             .replies
@@ -443,11 +551,25 @@ impl Engine {
     }
 }
 
+/// The first key whose values differ.
+fn differing<K: Ord + Clone, L, R>(
+    left: &BTreeMap<K, L>,
+    right: &BTreeMap<K, R>,
+    same: impl Fn(&L, &R) -> bool,
+) -> Option<K> {
+    let in_left = left.iter().find(|(key, value)| !right.get(*key).is_some_and(|r| same(value, r)));
+    let found = in_left.map(|(key, _)| key);
+    found.or_else(|| right.keys().find(|key| !left.contains_key(*key))).cloned()
+}
+
 /// After a reboot of the host its clock began anew: what was waited for is over.
 fn forget_times(loaded: &mut Loaded) {
     for job in loaded.jobs.values_mut() {
         job.not_before = None;
-        job.failures = 0;
+        if job.spec.lifecycle != Lifecycle::Job {
+            // Those of a `job` count against its retries, whenever they were.
+            job.failures = 0;
+        }
     }
     for (instance, started) in loaded.instances.values_mut() {
         // Its start may not have come to disk, and what may have run is never run twice.

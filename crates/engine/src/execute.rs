@@ -247,7 +247,11 @@ impl Engine {
                     self.log_drops.remove(&instance);
                     self.touch_log_drop(&instance);
                 }
-                Action::Tell { .. } | Action::Stop { .. } => {}
+                Action::Tell { .. } | Action::Stop { .. } => {
+                    if self.fleet.change_instance(&instance, |known| known.busy = true).is_some() {
+                        self.unseen.insert(instance);
+                    }
+                }
             }
             return;
         };
@@ -257,12 +261,17 @@ impl Engine {
             self.resting.insert(instance.clone(), now.mono.after(RETRY_AFTER));
         }
         let (sentence, transient) = (error.sentence(), error.is_transient());
+        let doubtful = error.is_doubtful();
         let known = self.fleet.instance(&instance).map(|known| known.assignment.clone());
         let (job, run) = known.as_ref().map_or((None, None), serves);
         let message = format!("cannot {}: {sentence}", action.name());
         self.event(now, job.as_ref(), Some(&instance), run, "error", message);
         if let Action::Create(_) = action {
             let end = if transient { End::NotCreated(sentence) } else { End::Vmm(sentence) };
+            if doubtful {
+                self.doubtful.insert(instance, end);
+                return;
+            }
             let exit = Exit { end, stop_requested: false };
             self.see(now, &instance, InstanceState::Exited(exit));
         }
@@ -272,6 +281,8 @@ impl Engine {
     fn removed(&mut self, now: Mono, id: &InstanceId, turn: &mut Turn) {
         let Some(instance) = self.fleet.remove_instance(id) else { return };
         self.started.remove(id);
+        self.doubtful.remove(id);
+        self.unseen.remove(id);
         self.settled.remove(id);
         self.touch_instance(id);
         let job = instance.job().filter(|job| self.fleet.job(job).is_some()).cloned();

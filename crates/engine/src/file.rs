@@ -49,7 +49,7 @@ impl Engine {
             let generation = self.doom(id);
             let message = format!("{source} no longer declares it");
             self.event(now, Some(id), None, generation, "accepted", message);
-            if self.observed && self.fleet.of_job(id).next().is_none() {
+            if self.sees(now.mono) && self.fleet.of_job(id).next().is_none() {
                 self.forget(now, id, turn);
             }
         }

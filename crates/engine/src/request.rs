@@ -4,7 +4,9 @@ use crate::engine::{Engine, Turn};
 use crate::guard;
 use crate::input::{Accepted, JobView, Now, Refusal, Reply, Request, Restart, Trouble, Upsert};
 use crate::row::JobNotes;
-use hearth_model::{Generation, InstanceId, Job, JobId, Ready, Resolution, Spec, Tenant, Wanted};
+use hearth_model::{
+    Generation, InstanceId, Job, JobId, Lifecycle, Outcome, Ready, Resolution, Spec, Tenant, Wanted,
+};
 use hearth_planner::{Scope, Status, Step, plan};
 use std::sync::Arc;
 
@@ -39,13 +41,17 @@ impl Engine {
             Request::Guarded(guarded) => self.guarded(now, *guarded, alive, turn),
             Request::Upsert(upsert) => {
                 let (changed, id) = self.upsert(now, upsert)?;
-                let claimed = changed && self.claim_now(now, &id, alive);
-                let view = self.shown(now, &id)?;
+                let claimed = if changed { self.claim_now(now, &id, alive) } else { None };
+                let mut view = self.shown(now, &id)?;
                 let accepted = match view.status {
-                    _ if claimed => Accepted::Claimed,
+                    _ if claimed.is_some() => Accepted::Claimed,
                     Status::Running if !changed => Accepted::Done,
                     _ => Accepted::Pending,
                 };
+                if claimed.is_some() {
+                    // While it is brought up its predecessor may still be what serves.
+                    view.instance = claimed;
+                }
                 Ok(Reply::Changed(accepted, view))
             }
             Request::Delete { job } => self.delete(now, &job, turn),
@@ -176,6 +182,7 @@ impl Engine {
     /// Makes a decided change, on the state that it was decided for.
     pub(crate) fn accept(&mut self, now: &Now, Change { job: after, extent }: Change) {
         let (id, generation) = (after.id.clone(), after.generation);
+        let before = self.fleet.job(&id).map(|job| job.spec.retries);
         if self.fleet.change_job(&id, |job| *job = after.clone()).is_none() {
             self.fleet.insert_job(after);
             self.notes.insert(id.clone(), JobNotes::default());
@@ -187,6 +194,20 @@ impl Engine {
         self.touch_job(&id);
         let message = format!("generation {generation} {what}");
         self.event(now, Some(&id), None, Some(generation), "accepted", message);
+        if let Some(before) = before {
+            self.tried_enough(&id, before);
+        }
+    }
+
+    /// A `job` that waits for a try which its policy, as it is now, no longer allows is over.
+    fn tried_enough(&mut self, id: &JobId, retries_before: u32) {
+        let Some(job) = self.fleet.job(id).filter(|job| job.outcome.is_none()) else { return };
+        let tries = job.spec.retries + 1..=retries_before;
+        let tried = job.spec.lifecycle == Lifecycle::Job && tries.contains(&job.failures);
+        if tried && self.fleet.of_job(id).all(|instance| instance.exit().is_some()) {
+            let reason = job.last_failure.clone().unwrap_or_default();
+            self.over(id, Outcome::Failed(reason));
+        }
     }
 
     fn fresh_job(&mut self) -> JobId {
@@ -200,9 +221,14 @@ impl Engine {
     }
 
     /// Claims a warm instance within the request, where there is one that lives.
-    fn claim_now(&mut self, now: &Now, id: &JobId, alive: &dyn Fn(&InstanceId) -> bool) -> bool {
-        if !self.observed {
-            return false;
+    fn claim_now(
+        &mut self,
+        now: &Now,
+        id: &JobId,
+        alive: &dyn Fn(&InstanceId) -> bool,
+    ) -> Option<InstanceId> {
+        if !self.sees(now.mono) {
+            return None;
         }
         loop {
             let plan = plan(&self.world(now.mono), Scope::Job(id));
@@ -210,10 +236,10 @@ impl Engine {
                 Step::Claim { instance, .. } => Some(instance),
                 _ => None,
             });
-            let Some(warm) = claim else { return false };
+            let warm = claim?;
             if alive(&warm) {
                 self.claim(now, &warm, id);
-                return true;
+                return Some(warm);
             }
             let reason = "it died before it was claimed".to_owned();
             self.fleet.change_instance(&warm, |dead| dead.stopping = Some(reason));
@@ -233,7 +259,7 @@ impl Engine {
             let message = "delete accepted";
             self.event(now, Some(id), None, generation, "accepted", message);
         }
-        let gone = self.observed && self.fleet.of_job(id).next().is_none();
+        let gone = self.sees(now.mono) && self.fleet.of_job(id).next().is_none();
         if gone {
             self.forget(now, id, turn);
         }

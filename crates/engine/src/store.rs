@@ -109,6 +109,8 @@ impl StoreError {
 #[derive(Debug)]
 pub struct Store {
     connection: Connection,
+    /// Simulated: commits fail.
+    full: bool,
 }
 
 /// What a file's entry was when it was last applied.
@@ -207,7 +209,11 @@ impl Store {
         Migrations::new(vec![M::up(SCHEMA), M::up(IDEMPOTENCY), M::up(RETENTION)])
             .to_latest(&mut connection)
             .map_err(|source| StoreError::Migrate { path: path.to_owned(), source })?;
-        Ok(Store { connection })
+        Ok(Store { connection, full: false })
+    }
+
+    pub(crate) fn set_disk_full(&mut self, full: bool) {
+        self.full = full;
     }
 
     /// Everything but the events and keys.
@@ -311,6 +317,10 @@ impl Store {
         }
         let transaction = self.connection.transaction().map_err(StoreError::Write)?;
         write(&transaction, changes).map_err(StoreError::Write)?;
+        if self.full {
+            let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+            return Err(StoreError::Write(rusqlite::Error::SqliteFailure(full, None)));
+        }
         transaction.commit().map_err(StoreError::Write)
     }
 

@@ -131,6 +131,7 @@ pub struct LogLine {
 pub struct HostError {
     message: String,
     transient: bool,
+    doubtful: bool,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -138,12 +139,18 @@ pub struct HostError {
 impl HostError {
     /// Trying again may help.
     pub fn transient(message: impl Into<String>) -> HostError {
-        HostError { message: message.into(), transient: true, source: None }
+        HostError { message: message.into(), transient: true, doubtful: false, source: None }
+    }
+
+    /// It may have been done, or may still be: the next look at the host shows. Trying again may
+    /// help.
+    pub fn doubtful(message: impl Into<String>) -> HostError {
+        HostError { message: message.into(), transient: true, doubtful: true, source: None }
     }
 
     /// Trying again does not help before something is mended.
     pub fn permanent(message: impl Into<String>) -> HostError {
-        HostError { message: message.into(), transient: false, source: None }
+        HostError { message: message.into(), transient: false, doubtful: false, source: None }
     }
 
     /// With its cause.
@@ -160,6 +167,12 @@ impl HostError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         self.transient
+    }
+
+    /// Whether it may have been done all the same.
+    #[must_use]
+    pub fn is_doubtful(&self) -> bool {
+        self.doubtful
     }
 
     /// The whole story in one sentence: this message and those of its causes.

@@ -186,8 +186,20 @@ impl<'a> Planner<'a> {
         let old: Vec<&Instance> =
             live.iter().copied().filter(|instance| !is_current(instance, job)).collect();
         let beside = job.spec.lifecycle == Lifecycle::Service;
-        if !beside {
-            self.stop_old(&old, "it is replaced by a newer generation");
+        let replaced = "it is replaced by a newer generation";
+        if beside {
+            // One goes on until the new one is ready: the newest that serves. What was overtaken
+            // before it did, or is served by another already, only takes room.
+            let serves = |instance: &&&Instance| match &instance.assignment {
+                Assignment::Job { run, .. } => instance.serves(*run),
+                Assignment::Pool(_) => false,
+            };
+            let kept = old.iter().filter(serves).max_by_key(|instance| instance.created_at);
+            let spare = |instance: &&Instance| kept.is_none_or(|kept| kept.id != instance.id);
+            let spare: Vec<&Instance> = old.iter().copied().filter(spare).collect();
+            self.stop_old(&spare, replaced);
+        } else {
+            self.stop_old(&old, replaced);
         }
         if let Some((instance, surplus)) = current.split_first() {
             surplus.iter().for_each(|instance| self.stop(instance, "one instance is enough"));

@@ -242,9 +242,17 @@ impl Machine {
         self.refusals.insert(action, count);
     }
 
-    /// Whether readiness checks pass from now on.
+    /// Whether readiness checks pass from now on. One that has passed is not made again.
     pub fn set_ready(&mut self, ready: bool) {
         self.unready = !ready;
+        let passes = |(id, vm): (&InstanceId, &Vm)| match vm.state {
+            InstanceState::Up { phase: Phase::Running, ready: false, told, .. } if ready => {
+                Some((id.clone(), told))
+            }
+            _ => None,
+        };
+        let now: Vec<_> = self.vms.iter().filter_map(passes).collect();
+        now.into_iter().for_each(|(id, told)| self.set(&id, Phase::Running, told));
     }
 
     /// Whether looks fail from now on.

@@ -1,0 +1,32 @@
+//! The real engine, planner and store over a simulated machine, driven through schedules of wishes and
+//! faults that follow from a seed. After every step the invariants of `invariants` are asserted; when
+//! the trouble is over the world must come to rest.
+//!
+//! ```text
+//!   seed ──> Schedule ──> World { Engine, Machine, queue of what is to come } ──> Passed, or a sentence
+//!                 └──── smaller ones, while they fail ────┘
+//! ```
+
+mod invariants;
+mod schedule;
+mod smaller;
+mod world;
+
+pub use schedule::{Item, Schedule, What};
+pub use smaller::smallest;
+pub use world::{CrashPoint, Passed, Side, run, run_with_crashes};
+
+/// As [`run`], with a panic of the engine as a failure.
+///
+/// # Errors
+/// The invariant that did not hold, or the panic's message.
+pub fn outcome(schedule: &Schedule) -> Result<Passed, String> {
+    std::panic::catch_unwind(|| run(schedule, None))
+        .unwrap_or_else(|panic| Err(panic_message(&*panic)))
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("the engine panicked: {}", text.unwrap_or("without words"))
+}

@@ -1,0 +1,674 @@
+//! The real engine, planner and store over the simulated machine, in virtual time: one queue of what
+//! is to come, no thread, no clock. The same schedule gives the same run.
+
+use crate::invariants::Invariants;
+use crate::schedule::{Death, Fault, Item, JOBS, Lifecycle, Make, Schedule, TROUBLE, What};
+use fastrand::Rng;
+use hearth_engine::{
+    ActionId, Against, Config, Deletions, Effect, Engine, FileEntry, FileLoad, Input, Now, Reply,
+    Request, RequestId, Restart, Retention, Store, Upsert,
+};
+use hearth_host::HostError;
+use hearth_host::sim::{Machine, Presence, SimConfig};
+use hearth_model::{Action, End, ImageName, JobId, Mono, Resolution, Spec, Tenant, Value, hash};
+use hearth_planner::{Capacity, Limits};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// From the last trouble to rest. A service that kept failing backs off for up to 5 min.
+const REST_WITHIN: Duration = Duration::from_secs(900);
+/// A run that needs more steps than this goes round in circles.
+const STEPS_MAX: u64 = 100_000;
+/// As the daemon's deadline for an action whose reply does not come.
+const DEADLINE: Duration = Duration::from_secs(20);
+const IMAGE_THAT_MAY_MISS: &str = "rootfs-1.ext4";
+
+/// How a run went that kept every invariant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// Steps of the engine.
+    pub steps: u64,
+    /// Actions that it asked for.
+    pub actions: u64,
+    /// A digest of everything that happened, in its order.
+    pub trace: u64,
+}
+
+/// A moment of a run at which the daemon is killed, by the number of the engine's step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CrashPoint {
+    /// Which step, counted from 0.
+    pub step: u64,
+    /// On which side of its commit.
+    pub side: Side,
+}
+
+/// A side of a step's commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// What the step took in is lost.
+    Before,
+    /// It is on disk; nobody was answered and nothing was done.
+    After,
+    /// It is on disk, and everything that it asked of the host was done; no reply arrived.
+    Done,
+}
+
+impl Side {
+    /// All of them.
+    pub const ALL: [Side; 3] = [Side::Before, Side::After, Side::Done];
+}
+
+/// Runs a schedule. `tell` takes each thing that happens, in words.
+///
+/// # Errors
+/// The invariant that did not hold, in a sentence.
+pub fn run(schedule: &Schedule, tell: Option<&mut dyn FnMut(&str)>) -> Result<Passed, String> {
+    World::new(schedule, &[], tell).run(&schedule.items)
+}
+
+/// As [`run`], with the daemon killed at these points, which are in their order.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with_crashes(schedule: &Schedule, crashes: &[CrashPoint]) -> Result<Passed, String> {
+    World::new(schedule, crashes, None).run(&schedule.items)
+}
+
+/// What is to come.
+#[derive(Debug)]
+enum Coming {
+    Item(usize),
+    /// An action takes place.
+    Act(ActionId, Box<Action>, Option<Fault>),
+    /// Something reaches the engine, which is that of this life of the daemon.
+    Arrives(u32, Box<Input>),
+    /// A look at the host.
+    Look {
+        whole: bool,
+    },
+    /// The engine's alarm.
+    Wake(u32),
+    Start,
+    DiskFree,
+    Sighted,
+    Ready,
+    Found,
+}
+
+struct World<'a> {
+    now: Duration,
+    /// When the machine was last powered on.
+    booted: Duration,
+    boots: u32,
+    wall_days: i32,
+    rng: Rng,
+    machine: Machine,
+    engine: Option<Engine>,
+    /// The database while there is no daemon.
+    store: Option<Store>,
+    /// How often the daemon was started.
+    life: u32,
+    queue: BTreeMap<(Duration, u64), Coming>,
+    order: u64,
+    faults: Vec<Fault>,
+    disk_full: bool,
+    look_due: bool,
+    seen_revision: u64,
+    requests: u64,
+    crashes: &'a [CrashPoint],
+    invariants: Invariants,
+    passed: Passed,
+    tell: Option<&'a mut dyn FnMut(&str)>,
+}
+
+impl<'a> World<'a> {
+    fn new(
+        schedule: &Schedule,
+        crashes: &'a [CrashPoint],
+        tell: Option<&'a mut dyn FnMut(&str)>,
+    ) -> World<'a> {
+        let mut rng = Rng::with_seed(schedule.seed ^ 0x5EED);
+        let config = SimConfig {
+            boot: Duration::from_millis(rng.u64(20..3000)),
+            work: Duration::from_millis(rng.u64(5..8000)),
+            cpus: 4,
+            memory_mib: rng.u64(3..40) * 133,
+        };
+        let store = Store::in_memory().expect("a database in memory");
+        World {
+            now: Duration::ZERO,
+            booted: Duration::ZERO,
+            boots: 0,
+            wall_days: 0,
+            rng,
+            machine: Machine::new(config.clone()),
+            engine: None,
+            store: Some(store),
+            life: 0,
+            queue: BTreeMap::new(),
+            order: 0,
+            faults: Vec::new(),
+            disk_full: false,
+            look_due: false,
+            seen_revision: 0,
+            requests: 0,
+            crashes,
+            invariants: Invariants::new(capacity(&config)),
+            passed: Passed::default(),
+            tell,
+        }
+    }
+
+    fn run(mut self, items: &[Item]) -> Result<Passed, String> {
+        for (index, item) in items.iter().enumerate() {
+            self.later(item.at, Coming::Item(index));
+        }
+        self.come(Duration::ZERO, Coming::Start);
+        let rest_by = TROUBLE + REST_WITHIN;
+        while self.now < rest_by {
+            let machine = self.machine.next().map(|at| self.booted + at.0);
+            let queued = self.queue.first_key_value().map(|((at, _), _)| *at);
+            match (machine, queued) {
+                (Some(machine), queued) if queued.is_none_or(|queued| machine <= queued) => {
+                    self.pass_to(machine);
+                    self.after_the_host()?;
+                }
+                (_, Some(queued)) => {
+                    self.pass_to(queued);
+                    let Some((_, coming)) = self.queue.pop_first() else { break };
+                    self.happen(coming, items)?;
+                    self.after_the_host()?;
+                }
+                (_, None) => break,
+            }
+            if self.passed.steps > STEPS_MAX {
+                return Err(format!("no rest after {STEPS_MAX} steps"));
+            }
+            let calm = self.now > TROUBLE + Duration::from_secs(30);
+            if calm && self.passed.steps.is_multiple_of(8) && self.at_rest() {
+                break;
+            }
+        }
+        let Some(engine) = &self.engine else {
+            return Err("the daemon does not run at the end".to_owned());
+        };
+        engine.audit()?;
+        self.invariants.at_rest(engine, &self.machine, self.mono())?;
+        Ok(self.passed)
+    }
+
+    /// Whether nothing is under way and nobody waits for anything but time far away.
+    fn at_rest(&self) -> bool {
+        let Some(engine) = &self.engine else { return false };
+        let under_way = self
+            .queue
+            .values()
+            .any(|coming| !matches!(coming, Coming::Look { .. } | Coming::Wake(_)));
+        !under_way && self.invariants.at_rest(engine, &self.machine, self.mono()).is_ok()
+    }
+
+    fn mono(&self) -> Mono {
+        // A host has been up for some while when the daemon is first started.
+        Mono(self.now - self.booted)
+    }
+
+    fn pass_to(&mut self, time: Duration) {
+        self.now = self.now.max(time);
+        self.machine.advance(Mono(self.now - self.booted));
+    }
+
+    /// What the host did by itself is noticed.
+    fn after_the_host(&mut self) -> Result<(), String> {
+        self.invariants.host(&self.machine)?;
+        if self.machine.revision() != self.seen_revision && !self.look_due {
+            self.look_due = true;
+            let soon = self.millis(1..6);
+            self.come(soon, Coming::Look { whole: false });
+        }
+        Ok(())
+    }
+
+    fn millis(&mut self, range: std::ops::Range<u64>) -> Duration {
+        Duration::from_millis(self.rng.u64(range))
+    }
+
+    fn come(&mut self, after: Duration, coming: Coming) {
+        self.later(self.now + after, coming);
+    }
+
+    fn later(&mut self, at: Duration, coming: Coming) {
+        self.order += 1;
+        self.queue.insert((at, self.order), coming);
+    }
+
+    fn say(&mut self, what: impl FnOnce() -> String) {
+        if let Some(tell) = &mut self.tell {
+            tell(&format!("{:>9.3} s  {}", self.now.as_secs_f64(), what()));
+        }
+    }
+
+    fn happen(&mut self, coming: Coming, items: &[Item]) -> Result<(), String> {
+        match coming {
+            Coming::Item(index) => return self.outside(&items[index].what),
+            Coming::Act(id, action, fault) => self.act(id, *action, fault),
+            Coming::Arrives(life, input) => {
+                if life == self.life {
+                    return self.step(vec![*input]);
+                }
+            }
+            Coming::Look { whole } => self.look(whole),
+            Coming::Wake(life) => {
+                if life == self.life {
+                    return self.step(vec![Input::Tick]);
+                }
+            }
+            Coming::Start => return self.start(),
+            Coming::DiskFree => {
+                self.say(|| "the disk has room again".to_owned());
+                self.disk_full = false;
+                if let Some(engine) = &mut self.engine {
+                    engine.set_disk_full(false);
+                }
+            }
+            Coming::Sighted => self.machine.set_blind(false),
+            Coming::Ready => self.machine.set_ready(true),
+            Coming::Found => self.machine.set_missing(&missable(), Presence::There),
+        }
+        Ok(())
+    }
+
+    /// What a schedule says.
+    fn outside(&mut self, what: &What) -> Result<(), String> {
+        self.say(|| what.to_string());
+        match what {
+            What::Upsert(..)
+            | What::Delete(_)
+            | What::Stop(_)
+            | What::Start(_)
+            | What::Restart(_)
+            | What::Load(_) => self.wish(what).map_or(Ok(()), |request| self.ask(request)),
+            What::Die(nth, death) => {
+                self.die(*nth, *death);
+                Ok(())
+            }
+            trouble => {
+                self.trouble(trouble);
+                Ok(())
+            }
+        }
+    }
+
+    /// What a user asks for.
+    fn wish(&self, what: &What) -> Option<Request> {
+        Some(match what {
+            What::Upsert(job, make) => {
+                let FileEntry { job, tenant, spec, resolution } = self.entry(*job, *make);
+                Request::Upsert(Upsert { job: Some(job), tenant, spec, resolution })
+            }
+            What::Delete(job) => Request::Delete { job: id(*job) },
+            What::Stop(job) => Request::Stop { job: id(*job) },
+            What::Start(job) => Request::Start { job: id(*job) },
+            What::Restart(job) => {
+                let job = id(*job);
+                let spec = self.engine.as_ref()?.fleet().job(&job)?.spec.clone();
+                let resolution = self.resolution(&spec);
+                Request::Restart(Restart { job, spec, resolution })
+            }
+            What::Load(entries) => {
+                let entries = entries.iter().map(|(job, make)| self.entry(*job, *make)).collect();
+                let path = Some(PathBuf::from("vms.exs"));
+                let (deletions, against) = (Deletions::All, Against::LastApplied);
+                Request::ApplyFile(FileLoad { path, entries, deletions, against })
+            }
+            _ => return None,
+        })
+    }
+
+    fn entry(&self, job: u8, make: Make) -> FileEntry {
+        let spec = Arc::new(spec(make));
+        let resolution = self.resolution(&spec);
+        let tenant = make.shared.then(|| tenant("shared"));
+        FileEntry { job: id(job), tenant, spec, resolution }
+    }
+
+    fn die(&mut self, nth: u8, death: Death) {
+        let ids = self.machine.instances().map(|(create, _)| create.instance.clone());
+        let alive: Vec<_> = ids.filter(|id| self.machine.alive(id)).collect();
+        if let Some(victim) = alive.get(usize::from(nth) % alive.len().max(1)) {
+            self.say(|| format!("it is {victim}"));
+            self.machine.end(victim, end(death));
+        }
+    }
+
+    fn trouble(&mut self, what: &What) {
+        match what {
+            What::Fault(fault) => self.faults.push(*fault),
+            What::Crash => self.crash(),
+            What::Reboot => {
+                self.crash();
+                self.machine.reboot();
+                self.boots += 1;
+                self.booted = self.now;
+            }
+            What::Jump(days) => self.wall_days += days,
+            What::DiskFull(time) => {
+                self.disk_full = true;
+                if let Some(engine) = &mut self.engine {
+                    engine.set_disk_full(true);
+                }
+                self.come(*time, Coming::DiskFree);
+            }
+            What::Blind(time) => {
+                self.machine.set_blind(true);
+                self.come(*time, Coming::Sighted);
+            }
+            What::Unready(time) => {
+                self.machine.set_ready(false);
+                self.come(*time, Coming::Ready);
+            }
+            What::Missing(time) => {
+                self.machine.set_missing(&missable(), Presence::Missing);
+                self.come(*time, Coming::Found);
+            }
+            _ => {}
+        }
+    }
+
+    /// The daemon is gone in the middle of what it does: of each action under way nothing, a half or
+    /// the whole was done, and no reply arrives.
+    fn crash(&mut self) {
+        let Some(engine) = self.engine.take() else { return };
+        self.store = Some(engine.into_store());
+        self.life += 1;
+        let queue = std::mem::take(&mut self.queue);
+        for (at, coming) in queue {
+            match coming {
+                Coming::Act(_, action, _) => match self.rng.u8(..3) {
+                    0 => {}
+                    1 => self.half(*action),
+                    _ => {
+                        let _ = self.machine.apply(*action);
+                    }
+                },
+                Coming::Arrives(..) | Coming::Wake(_) | Coming::Look { .. } => {}
+                other => {
+                    self.queue.insert(at, other);
+                }
+            }
+        }
+        self.look_due = false;
+        if !self.queue.values().any(|coming| matches!(coming, Coming::Start)) {
+            let after = self.millis(20..800);
+            self.come(after, Coming::Start);
+        }
+    }
+
+    fn start(&mut self) -> Result<(), String> {
+        let Some(store) = self.store.take() else { return Ok(()) };
+        self.life += 1;
+        let config = Config {
+            capacity: self.invariants.capacity,
+            limits: Limits { boots_max: 3, ..Limits::default() },
+            retention: Retention::default(),
+            boot_id: format!("boot-{}", self.boots),
+            seed: self.rng.u64(..),
+        };
+        let mut engine = Engine::open(store, config).map_err(|error| error.to_string())?;
+        engine.set_disk_full(self.disk_full);
+        self.invariants.started(&engine)?;
+        self.engine = Some(engine);
+        self.say(|| "the daemon starts".to_owned());
+        self.come(Duration::ZERO, Coming::Look { whole: true });
+        Ok(())
+    }
+
+    fn look(&mut self, whole: bool) {
+        if whole {
+            self.come(Duration::from_secs(1), Coming::Look { whole });
+        } else {
+            self.look_due = false;
+        }
+        let since = (!whole).then_some(self.seen_revision);
+        let began = self.mono();
+        let Ok(observation) = self.machine.observe(since) else { return };
+        self.seen_revision = observation.revision;
+        let travels = self.millis(0..20);
+        let input = Box::new(Input::Observed { began, observation });
+        self.come(travels, Coming::Arrives(self.life, input));
+    }
+
+    /// An action reaches the host, and its reply begins its way.
+    fn act(&mut self, id: ActionId, action: Action, fault: Option<Fault>) {
+        let name = action.name();
+        let instance = action.instance().clone();
+        let travels = self.millis(1..30);
+        let lost = || {
+            let seconds = DEADLINE.as_secs();
+            HostError::doubtful(format!("cannot {name} instance {instance} within {seconds} s"))
+        };
+        let refused = || HostError::transient(format!("the simulated host refuses to {name}"));
+        let (result, after) = match fault {
+            None | Some(Fault::Late(_)) => (self.machine.apply(action), travels),
+            Some(Fault::Refused) => (Err(refused()), travels),
+            Some(Fault::ReplyLost) => {
+                let _ = self.machine.apply(action);
+                (Err(lost()), DEADLINE)
+            }
+            Some(Fault::Twice) => {
+                let first = self.machine.apply(action.clone());
+                let _ = self.machine.apply(action);
+                (first, travels)
+            }
+            Some(Fault::Half) => {
+                self.half(action);
+                (Err(refused()), travels)
+            }
+        };
+        self.say(|| {
+            let said = result.as_ref().map_or_else(HostError::sentence, |()| "done".to_owned());
+            format!(
+                "host: {name} {instance}: {said}{}",
+                if after == DEADLINE { " (reply lost)" } else { "" }
+            )
+        });
+        self.come(after, Coming::Arrives(self.life, Box::new(Input::Done(id, result))));
+    }
+
+    /// The half of an action.
+    fn half(&mut self, action: Action) {
+        match action {
+            Action::Create(create) => {
+                let id = create.instance.clone();
+                if self.machine.instances().all(|(known, _)| known.instance != id) {
+                    let _ = self.machine.apply(Action::Create(create));
+                    self.machine.end(&id, End::NeverStarted);
+                }
+            }
+            // The guest has it, and the acknowledgement does not come.
+            tell @ Action::Tell { .. } => {
+                let _ = self.machine.apply(tell);
+            }
+            Action::Stop { .. } | Action::Remove { .. } | Action::DropLogs { .. } => {}
+        }
+    }
+
+    fn ask(&mut self, request: Request) -> Result<(), String> {
+        self.requests += 1;
+        self.step(vec![Input::Request(RequestId(self.requests), request)])
+    }
+
+    fn resolution(&self, spec: &Spec) -> Resolution {
+        match self.machine.resolve(spec) {
+            Ok(images) => Resolution::Known { images, hash: hash::spec_hash(spec, &images) },
+            Err(error) => Resolution::Failed(error.sentence()),
+        }
+    }
+
+    fn step(&mut self, inputs: Vec<Input>) -> Result<(), String> {
+        let now = Now {
+            mono: self.mono(),
+            wall: format!("day {} +{:.3}", self.wall_days, self.now.as_secs_f64()),
+        };
+        let Some(engine) = &mut self.engine else { return Ok(()) };
+        let here = self.crashes.first().filter(|point| point.step == self.passed.steps);
+        let here = here.map(|point| point.side);
+        self.passed.steps += 1;
+        if here.is_some() {
+            self.crashes = &self.crashes[1..];
+        }
+        if here == Some(Side::Before) {
+            self.crash();
+            return Ok(());
+        }
+        let machine = &self.machine;
+        let effects = engine.step(&now, inputs, &|id| machine.alive(id));
+        self.invariants.step(engine, &self.machine)?;
+        if self.passed.steps.is_multiple_of(64) {
+            engine.audit()?;
+        }
+        if let Some(side) = here {
+            for effect in effects {
+                if let (Effect::Apply(_, action), Side::Done) = (effect, side) {
+                    let _ = self.machine.apply(action);
+                }
+            }
+            self.crash();
+            return Ok(());
+        }
+        for effect in effects {
+            self.effect(effect)?;
+        }
+        Ok(())
+    }
+
+    fn effect(&mut self, effect: Effect) -> Result<(), String> {
+        match effect {
+            Effect::Reply(request, reply) => {
+                self.trace(request.0);
+                let Some(engine) = &self.engine else { return Ok(()) };
+                self.invariants.acknowledged(engine, &self.machine, &reply)?;
+                self.say(|| match &reply {
+                    Ok(Reply::Changed(accepted, view)) => {
+                        format!("answer: {accepted:?}, {} generation {}", view.job, view.generation)
+                    }
+                    Ok(Reply::Applied(load)) => format!(
+                        "answer: applied {}, deleted {}, kept {}, refused {:?}",
+                        load.applied(),
+                        load.deleted.len(),
+                        load.kept.len(),
+                        load.refused
+                    ),
+                    other => format!("answer: {other:?}"),
+                });
+            }
+            Effect::Apply(id, action) => {
+                self.passed.actions += 1;
+                self.trace(hash_of(action.instance().as_str(), action.name()));
+                let Some(engine) = &self.engine else { return Ok(()) };
+                self.invariants.action(engine, &action)?;
+                let fault = if matches!(action, Action::DropLogs { .. }) {
+                    None
+                } else {
+                    self.faults.pop()
+                };
+                let travels = match fault {
+                    Some(Fault::Late(time)) => time,
+                    _ => self.millis(0..10),
+                };
+                self.come(travels, Coming::Act(id, Box::new(action), fault));
+            }
+            Effect::Resolve(job, run, spec) => {
+                let resolution = self.resolution(&spec);
+                let travels = self.millis(1..20);
+                let input = Box::new(Input::Resolved(job, run, resolution));
+                self.come(travels, Coming::Arrives(self.life, input));
+            }
+            Effect::WakeIn(after) => {
+                self.queue.retain(|_, coming| !matches!(coming, Coming::Wake(_)));
+                self.come(after, Coming::Wake(self.life));
+            }
+            Effect::Log(event) => {
+                self.trace(hash_of(&event.message, &event.kind));
+                self.say(|| {
+                    let job = event.job.as_ref().map_or("", |job| job.as_str());
+                    format!("  {job} {}: {}", event.kind, event.message)
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Something that belongs to what the same seed repeats.
+    fn trace(&mut self, item: u64) {
+        let at = u64::try_from(self.now.as_millis()).unwrap_or(u64::MAX);
+        for word in [at, item] {
+            self.passed.trace = (self.passed.trace ^ word).wrapping_mul(0x0100_0000_01B3);
+        }
+    }
+}
+
+fn hash_of(left: &str, right: &str) -> u64 {
+    let mut hash = 0xCBF2_9CE4_8422_2325_u64;
+    for byte in left.bytes().chain(right.bytes()) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+    }
+    hash
+}
+
+fn capacity(config: &SimConfig) -> Capacity {
+    Capacity { vcpus: u64::from(config.cpus) * 8, memory_mib: config.memory_mib, overhead_mib: 5 }
+}
+
+fn missable() -> ImageName {
+    ImageName::parse(IMAGE_THAT_MAY_MISS).expect("a name")
+}
+
+fn id(job: u8) -> JobId {
+    debug_assert!(job < JOBS, "a schedule names its jobs");
+    JobId::parse(&format!("job-{job}")).expect("a name")
+}
+
+fn tenant(name: &str) -> Tenant {
+    Tenant::parse(name).expect("a name")
+}
+
+fn end(death: Death) -> End {
+    match death {
+        Death::Code(code) => End::Code(code),
+        Death::Killed => End::Vmm("Firecracker ended by signal 9 (killed)".to_owned()),
+        Death::Panic => End::Panic("Kernel panic - not syncing".to_owned()),
+    }
+}
+
+fn spec(make: Make) -> Spec {
+    let object = |entries: Vec<(&str, Value)>| {
+        Value::Map(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+    };
+    let lifecycle = match make.lifecycle {
+        Lifecycle::Service => "service",
+        Lifecycle::Daemon => "daemon",
+        Lifecycle::Job => "job",
+    };
+    let line = format!("exit {}", make.code);
+    let mut fields = vec![
+        ("rootfs", format!("rootfs-{}.ext4", make.version).as_str().into()),
+        ("kernel", "vmlinux".into()),
+        ("cmd", Value::List(vec!["sh".into(), "-c".into(), line.as_str().into()])),
+        ("resources", object(vec![("vcpu", Value::Int(1)), ("mem_mb", Value::Int(128))])),
+        ("lifecycle", lifecycle.into()),
+    ];
+    if make.warm > 0 {
+        let bounds = vec![("min", Value::Int(1)), ("max", Value::Int(i64::from(make.warm)))];
+        fields.push(("warm_pool", object(bounds)));
+    }
+    if make.checked {
+        fields.push(("ready", object(vec![("tcp", object(vec![("port", Value::Int(80))]))])));
+    }
+    if make.lifecycle == Lifecycle::Job && make.retries > 0 {
+        fields.push(("retries", Value::Int(i64::from(make.retries))));
+    }
+    Spec::read(&object(fields)).expect("a spec")
+}
