@@ -2,6 +2,7 @@
 //!
 //! Ctrl-C ends the daemon and leaves its microVMs, as it does for anybody; `down` ends both.
 
+use std::env;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -26,6 +27,8 @@ use crate::{kvm, program};
 const PORT: u16 = 8088;
 /// Where the daemon keeps its state in the lab: the disk that outlives it.
 const LAB_STATE: &str = "/var/lib/hearth";
+/// The lab's kernel may die while guests run in it (docs/adr/0005-the-labs-qemu.md).
+const LAB_STARTS_MAX: u32 = 5;
 /// Adopting many microVMs in the lab takes a while; the daemon itself is up in a second.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(120);
 /// A microVM gets 10 s to stop, and the lab is slow.
@@ -96,7 +99,7 @@ fn serve_arguments(places: &Places, ready: &Ready, state: &Path, extra: &[String
     for (flag, value) in [
         ("--host", "linux".to_owned()),
         ("--listen", format!("127.0.0.1:{PORT}")),
-        ("--desired", path(&places.repo.join("config/desired_vms.exs"))),
+        ("--desired", path(&desired(places))),
         ("--images", path(&ready.images)),
         ("--firecracker", path(&ready.firecracker)),
         ("--state-dir", path(state)),
@@ -110,28 +113,50 @@ fn serve_arguments(places: &Places, ready: &Ready, state: &Path, extra: &[String
     arguments
 }
 
+/// The desired-state file: the one that the daemon's own variables name, or the clone's.
+fn desired(places: &Places) -> PathBuf {
+    let named = ["HEARTH_DESIRED", "FC_EX_CP_DESIRED_VMS_CONFIG"].into_iter().find_map(env::var_os);
+    let named = named.filter(|named| !named.is_empty()).map(PathBuf::from);
+    let named = named.map(|named| std::path::absolute(&named).unwrap_or(named));
+    named.unwrap_or_else(|| places.repo.join("config/desired_vms.exs"))
+}
+
 fn run_in_lab(places: &Places, ready: &Ready, hearth: &Path, extra: &[String]) -> Result<i32> {
-    let lab = Lab::of(places)?;
-    lab.up()?;
-    let forward = Forward { here: PORT, there: PORT };
-    lab.forward(forward)?;
-    let mut command = vec![hearth.display().to_string()];
-    command.extend(serve_arguments(places, ready, Path::new(LAB_STATE), extra));
-    let ended = AtomicBool::new(false);
-    let status = std::thread::scope(|scope| {
-        scope.spawn(|| greet_when_up(&ended));
-        let status = Session::new(command).and_then(|session| lab.run(&session));
-        ended.store(true, Ordering::Relaxed);
-        status
-    });
-    if matches!(status, Ok(SSH_FAILED))
-        && let Some(why) = lab.lost()?
-    {
+    let named = desired(places);
+    if !named.starts_with(&places.repo) {
         bail!(
-            "{why}\nThe lab is gone, and its microVMs with it. `make run` starts it again: the \
-             daemon's state is on its disk, so that services and daemons come back"
+            "the lab sees only this clone: copy {} into {} and name it there",
+            named.display(),
+            places.repo.display()
         );
     }
+    let lab = Lab::of(places)?;
+    let forward = Forward { here: PORT, there: PORT };
+    let mut command = vec![hearth.display().to_string()];
+    command.extend(serve_arguments(places, ready, Path::new(LAB_STATE), extra));
+    let mut starts = 0;
+    let status = loop {
+        starts += 1;
+        lab.up()?;
+        lab.forward(forward)?;
+        let ended = AtomicBool::new(false);
+        let status = std::thread::scope(|scope| {
+            scope.spawn(|| greet_when_up(&ended));
+            let status = Session::new(command.clone()).and_then(|session| lab.run(&session));
+            ended.store(true, Ordering::Relaxed);
+            status
+        });
+        if !matches!(status, Ok(SSH_FAILED)) {
+            break status;
+        }
+        let Some(why) = lab.lost()? else { break status };
+        let next = "the daemon's state is on its disk, so that services and daemons come back";
+        if lab.panicked() && starts < LAB_STARTS_MAX {
+            say(format_args!("run: {why}\nrun: starting the lab again: {next}"));
+        } else {
+            bail!("{why}\nThe lab is gone, and its microVMs with it. `make run` starts it: {next}");
+        }
+    };
     // The lab may be gone, and its forwardings with it.
     let _ = lab.unforward(forward);
     if lab.machine()?.is_some() {

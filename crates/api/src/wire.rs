@@ -313,6 +313,10 @@ pub struct WarmVm {
     pub spec_hash: String,
     /// `warm-…`.
     pub vm_id: String,
+    /// Whose jobs may claim it; null: the jobs for which no tenant was given.
+    #[schema(required = true)]
+    #[serde(default)]
+    pub tenant: Option<String>,
     /// `warm` when it can be claimed, else `starting` or `stopping`.
     pub status: String,
     /// Why, where it is not warm.

@@ -138,6 +138,7 @@ fn warm(view: &WarmView) -> WarmVm {
     WarmVm {
         spec_hash: view.hash.to_string(),
         vm_id: view.instance.warm_id(),
+        tenant: view.tenant.as_ref().map(ToString::to_string),
         status: view.status.to_owned(),
         reason: view.reason.clone(),
         spec: json::spec_to_json(&view.spec),

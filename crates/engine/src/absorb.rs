@@ -20,14 +20,6 @@ impl Engine {
             missing.iter().for_each(|id| self.missing(now, began, id));
             self.unidentified = unidentified;
         }
-        let (settled, fleet) = (&self.settled, &mut self.fleet);
-        let seen = self.unseen.extract_if(.., |id| {
-            let looked_at = whole || instances.contains_key(id);
-            looked_at && settled.get(id).is_none_or(|settled| *settled <= began)
-        });
-        seen.for_each(|id| {
-            fleet.change_instance(&id, |instance| instance.busy = false);
-        });
         for (id, observed) in instances {
             if self.fleet.instance(&id).is_some() {
                 self.see(now, &id, observed.state);
@@ -71,6 +63,10 @@ impl Engine {
             && matches!(&state, InstanceState::Exited(exit) if exit.end == End::NeverStarted)
         {
             return;
+        }
+        if self.unseen.remove(id) {
+            self.resting.remove(id);
+            self.fleet.change_instance(id, |instance| instance.busy = false);
         }
         if let InstanceState::Exited(exit) = &state {
             let mut exit = exit.clone();

@@ -25,6 +25,11 @@ impl Agenda {
         self.waiting.get(job)
     }
 
+    /// What a job waited for is no longer so.
+    pub(crate) fn forget(&mut self, job: &JobId) {
+        self.waiting.remove(job);
+    }
+
     /// Who waits for room.
     pub(crate) fn queue(&self) -> &Queue {
         &self.queue

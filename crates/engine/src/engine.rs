@@ -51,8 +51,8 @@ pub struct Engine {
     /// Instances whose creation failed and may have come about all the same, with what it means if
     /// the next whole look does not find them.
     pub(crate) doubtful: BTreeMap<InstanceId, End>,
-    /// Instances on which an action was done since they were last looked at. Busy until then: what is
-    /// known of them is older than what was done to them.
+    /// Instances on which an action was done whose effect is not seen yet. They rest until it is, so
+    /// that nothing is done twice because a look takes its time.
     pub(crate) unseen: BTreeSet<InstanceId>,
     /// When the last action on an instance was over: older looks say nothing of its absence.
     pub(crate) settled: BTreeMap<InstanceId, Mono>,
@@ -302,6 +302,7 @@ impl Engine {
     fn rested(&mut self, now: Mono) {
         let due = self.resting.extract_if(.., |_, at| *at <= now);
         for (id, _) in due {
+            self.unseen.remove(&id);
             self.fleet.change_instance(&id, |instance| instance.busy = false);
         }
     }
@@ -523,7 +524,6 @@ impl Engine {
         }
         for (id, (instance, _)) in &mut loaded.instances {
             instance.busy = self.resting.contains_key(id)
-                || self.unseen.contains(id)
                 || self.actions.values().any(|action| action.instance() == id);
         }
         self.hold(loaded);

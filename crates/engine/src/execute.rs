@@ -7,7 +7,7 @@ use crate::store::Tombstone;
 use hearth_host::HostError;
 use hearth_model::{
     Action, Assignment, Create, End, Exit, Generation, Identity, Instance, InstanceId,
-    InstanceState, Job, JobId, Lifecycle, Mono, Outcome, Owner, PoolKey, Resolution, Slot,
+    InstanceState, Job, JobId, Lifecycle, Mono, Outcome, Owner, Phase, PoolKey, Resolution, Slot,
 };
 use hearth_planner::{Step, Target, backoff};
 use std::time::Duration;
@@ -247,11 +247,7 @@ impl Engine {
                     self.log_drops.remove(&instance);
                     self.touch_log_drop(&instance);
                 }
-                Action::Tell { .. } | Action::Stop { .. } => {
-                    if self.fleet.change_instance(&instance, |known| known.busy = true).is_some() {
-                        self.unseen.insert(instance);
-                    }
-                }
+                Action::Tell { .. } | Action::Stop { .. } => self.await_sight(now.mono, &action),
             }
             return;
         };
@@ -274,6 +270,23 @@ impl Engine {
             }
             let exit = Exit { end, stop_requested: false };
             self.see(now, &instance, InstanceState::Exited(exit));
+        }
+    }
+
+    /// What was done to an instance has to be seen before more is done to it, or to be waited for.
+    fn await_sight(&mut self, now: Mono, action: &Action) {
+        let id = action.instance();
+        let Some(instance) = self.fleet.instance(id) else { return };
+        let seen = match (action, &instance.state) {
+            (Action::Tell { identity, go, .. }, Some(InstanceState::Up { phase, told, .. })) => {
+                *told >= Some(identity.generation) && !(*go && *phase == Phase::Held)
+            }
+            _ => instance.exit().is_some(),
+        };
+        if !seen {
+            self.fleet.change_instance(id, |instance| instance.busy = true);
+            self.unseen.insert(id.clone());
+            self.resting.insert(id.clone(), now.after(RETRY_AFTER));
         }
     }
 

@@ -461,6 +461,8 @@ pub struct WarmView {
     pub instance: InstanceId,
     /// What it is made of.
     pub hash: SpecHash,
+    /// Whose jobs may claim it; `None`: those whose tenant was not given.
+    pub tenant: Option<Tenant>,
     /// `warm` when it can be claimed, else `starting` or `stopping`.
     pub status: &'static str,
     /// Why, where it is not warm.

@@ -183,6 +183,11 @@ impl Engine {
     pub(crate) fn accept(&mut self, now: &Now, Change { job: after, extent }: Change) {
         let (id, generation) = (after.id.clone(), after.generation);
         let before = self.fleet.job(&id).map(|job| job.spec.retries);
+        if extent == Extent::Replace {
+            // They are of the generation before.
+            self.agenda.forget(&id);
+            self.notes.entry(id.clone()).or_default().exit_code = None;
+        }
         if self.fleet.change_job(&id, |job| *job = after.clone()).is_none() {
             self.fleet.insert_job(after);
             self.notes.insert(id.clone(), JobNotes::default());

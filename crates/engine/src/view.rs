@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::input::{JobView, List, Now, Reply, StatsView, WarmView};
-use hearth_model::{Instance, InstanceId, InstanceState, Job};
+use hearth_model::{Instance, InstanceId, InstanceState, Job, PoolTenant};
 use hearth_planner::{World, status};
 use std::ops::Bound;
 
@@ -80,6 +80,10 @@ impl Engine {
                 WarmView {
                     instance: instance.id.clone(),
                     hash: instance.hash,
+                    tenant: match &key.tenant {
+                        PoolTenant::Shared => None,
+                        PoolTenant::Named(tenant) => Some(tenant.clone()),
+                    },
                     status,
                     reason,
                     spec: instance.spec.clone(),

@@ -139,6 +139,7 @@ that needs --allow-delete, or with --wait a job that failed; 124 --timeout ran o
     #[command(visible_alias = "list")]
     Ps(PsArgs),
     /// Show one job
+    #[command(aliases = ["describe", "inspect"])]
     Get {
         /// Its id
         job: String,
@@ -164,6 +165,7 @@ that needs --allow-delete, or with --wait a job that failed; 124 --timeout ran o
         since: Option<String>,
     },
     /// Delete jobs
+    #[command(aliases = ["delete", "remove"])]
     Rm {
         /// Their ids
         #[arg(required_unless_present = "all", value_name = "JOB")]

@@ -579,6 +579,7 @@ fn stats_have_the_documented_shape() {
                 {
                   "spec_hash": "86A80B8C30045837",
                   "vm_id": "warm-xxxxxxxxxx",
+                  "tenant": null,
                   "status": "warm",
                   "reason": null,
                   "spec": {
@@ -631,7 +632,7 @@ fn logs_are_text_or_json_lines() {
         expect![[r#"
             200 application/x-ndjson
             {
-              "at": "1970-01-01T00:00:00Z",
+              "at": "2026-01-01T00:00:00.000Z",
               "vm_id": "vm-xxxxxxxxxx",
               "stream": "stdout",
               "text": "simulated: /app",
@@ -669,11 +670,11 @@ fn a_log_is_read_from_a_time_or_a_place_on() {
     assert_eq!(lines(&format!("after={old}:1,{new}:1")), 0);
     assert_eq!(lines(&format!("after={new}:1&follow=true")), 0);
     assert_eq!(lines("after=vm-0000000000:7"), 2, "a forgotten place");
-    // A simulated guest writes at the epoch.
     assert_eq!(lines("since=1970-01-01T00:00:00Z"), 2);
-    assert_eq!(lines("since=1970-01-01T00:00:01Z"), 0);
-    assert_eq!(lines("since=2h"), 0);
-    assert_eq!(lines("since=1000000h"), 2);
+    assert_eq!(lines("since=2h"), 2);
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert_eq!(lines("since=1s"), 0);
+    assert_eq!(lines("since=2100-01-01T00:00:00Z"), 0);
     for query in ["since=yesterday", "since=-1h", "after=vm-x", "after=1", "tail=-1", "follow=1"] {
         assert_eq!(daemon.get(&format!("/vms/once/logs?{query}")).status, 400, "{query}");
     }

@@ -198,7 +198,7 @@ impl<'a> Planner<'a> {
             let spare = |instance: &&Instance| kept.is_none_or(|kept| kept.id != instance.id);
             let spare: Vec<&Instance> = old.iter().copied().filter(spare).collect();
             self.stop_old(&spare, replaced);
-        } else {
+        } else if self.can_start(job) {
             self.stop_old(&old, replaced);
         }
         if let Some((instance, surplus)) = current.split_first() {
@@ -229,6 +229,14 @@ impl<'a> Planner<'a> {
             return;
         }
         self.create(job);
+    }
+
+    /// Whether an instance of this job could start on an empty host: what runs is not ended for one
+    /// that can't.
+    fn can_start(&self, job: &Job) -> bool {
+        let capacity = self.world.capacity;
+        let fits = capacity.need(job.spec.resources).fits(capacity.total());
+        fits && matches!(job.resolution, Resolution::Known { .. })
     }
 
     fn wait(&mut self, waiting: Waiting) {

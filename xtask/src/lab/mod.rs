@@ -149,6 +149,12 @@ impl Lab {
         Ok(Some(self.why_it_died()))
     }
 
+    /// Whether the lab's kernel says on its console why it died.
+    pub(crate) fn panicked(&self) -> bool {
+        let console = fs::read(self.console()).unwrap_or_default();
+        String::from_utf8_lossy(&console).lines().any(says_why)
+    }
+
     /// Removes the disk with all state that the lab kept. The lab must be down.
     pub(crate) fn wipe(&self) -> Result<()> {
         let _lock = self.lock()?;
@@ -256,12 +262,15 @@ impl Lab {
 /// pages of registers, so the lines from that reason on; without one the last lines.
 fn last_words(console: &str) -> String {
     const LINES: usize = 8;
-    let reasons = ["BUG: ", "Oops", "Kernel panic", "general protection", "int3: "];
-    let reason = |line: &str| reasons.iter().any(|reason| line.contains(reason));
     let lines: Vec<_> = console.lines().filter(|line| !line.trim().is_empty()).collect();
-    let first = lines.iter().position(|line| reason(line));
+    let first = lines.iter().position(|line| says_why(line));
     let first = first.unwrap_or(lines.len().saturating_sub(LINES));
     lines[first..].iter().take(LINES).copied().collect::<Vec<_>>().join("\n")
+}
+
+fn says_why(line: &str) -> bool {
+    let reasons = ["BUG: ", "Oops", "Kernel panic", "general protection", "int3: "];
+    reasons.iter().any(|reason| line.contains(reason))
 }
 
 /// Writes a file that only its owner may read.
