@@ -5,6 +5,11 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long the lock of a daemon that has just been killed may be held by what it had forked.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+const LOCK_POLL: Duration = Duration::from_millis(10);
 
 /// Why a state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +41,9 @@ pub enum StateDirError {
 #[derive(Debug)]
 pub(crate) struct StateDir {
     path: PathBuf,
-    /// Held by flock, which ends with the process however it ends.
+    /// Held by flock, which ends with the process however it ends, and with what it has forked and
+    /// was not yet another program: a Firecracker that a killed daemon was about to become is past its
+    /// pid file when the next daemon has the lock.
     _lock: File,
 }
 
@@ -73,12 +80,18 @@ impl StateDir {
             .mode(0o600)
             .open(&lock_path)
             .map_err(failed("open the lock", &lock_path))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(StateDirError::Taken { holder: holder(&lock_path), path });
+        let begin = Instant::now();
+        loop {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(rustix::io::Errno::WOULDBLOCK) if begin.elapsed() < LOCK_PATIENCE => {
+                    std::thread::sleep(LOCK_POLL);
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    return Err(StateDirError::Taken { holder: holder(&lock_path), path });
+                }
+                Err(errno) => return Err(failed("lock", &lock_path)(errno.into())),
             }
-            Err(errno) => return Err(failed("lock", &lock_path)(errno.into())),
         }
         fs::write(&lock_path, format!("{}\n", std::process::id()))
             .map_err(failed("write the lock", &lock_path))?;

@@ -113,8 +113,12 @@ impl Invariants {
     /// A claim is for good; a claimed instance is of the tenant's own pool; no name is used twice.
     fn instances(&mut self, engine: &Engine) -> Result<(), String> {
         self.doomed.clear();
+        let mut slots = BTreeSet::new();
         for instance in engine.fleet().instances().values() {
             let id = &instance.id;
+            if !slots.insert(instance.slot) {
+                return Err(format!("{id} has a slot with another"));
+            }
             if instance.stopping.is_some() && self.stopping.insert(id.clone()) {
                 self.doomed.insert(id.clone());
             }
