@@ -14,11 +14,14 @@ struct Arguments {
     /// How many seeds.
     #[arg(long, default_value_t = 1000)]
     count: u64,
+    /// Only name the seed that fails, without its least story.
+    #[arg(long)]
+    brief: bool,
 }
 
 #[expect(clippy::print_stdout, reason = "its output is what it is for")]
 fn main() -> Result<()> {
-    let Arguments { from, count } = Arguments::parse();
+    let Arguments { from, count, brief } = Arguments::parse();
     let began = Instant::now();
     let (mut steps, mut actions) = (0, 0);
     for seed in from..from + count {
@@ -30,6 +33,9 @@ fn main() -> Result<()> {
             }
             Err(failure) => {
                 println!("seed {seed} fails: {failure}");
+                if brief {
+                    bail!("seed {seed} fails");
+                }
                 if let Some((least, failure)) = smallest(&schedule) {
                     println!("\nthe least of it, {} items:", least.items.len());
                     let _ = std::panic::catch_unwind(|| {
