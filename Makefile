@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target/$(shell printf %s '$(CURDIR)' | cksum
 SAY_FIRST = @[ -x "$$CARGO_TARGET_DIR/debug/xtask" ] || \
 	echo "make $@: building the build tool (once, about half a minute)"
 
-.PHONY: help run down test lab-shell
+.PHONY: help run down test soak lab-shell
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
@@ -24,6 +24,10 @@ down: ## End the daemon, its microVMs and what it keeps about them
 test: ## Run every check and every test, those with real guests included
 	$(SAY_FIRST)
 	@cargo xtask ci
+
+soak: ## Run schedules of faults for an hour, and enter the result in docs/reliability.md
+	$(SAY_FIRST)
+	@cargo xtask soak schedules --minutes 60
 
 lab-shell: ## Open a shell where KVM boots Linux
 	$(SAY_FIRST)

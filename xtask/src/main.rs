@@ -16,6 +16,7 @@ mod program;
 mod rootfs;
 mod serve;
 mod setup;
+mod soak;
 mod terminal;
 mod wheel;
 
@@ -50,6 +51,14 @@ enum Task {
     Bench {
         /// Only these: validate, claims, posts, starts, fleet
         figures: Vec<String>,
+    },
+    /// Run for longer than with each commit, and enter the result in docs/reliability.md
+    Soak {
+        /// What
+        part: soak::Part,
+        /// For about so long (all planted bugs are always looked for)
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
     },
     /// Build Hearth and serve config/desired_vms.exs on 127.0.0.1:8088 until Ctrl-C
     Run {
@@ -128,6 +137,7 @@ fn perform(task: Task) -> Result<ExitCode> {
             });
         }
         Task::Bench { figures } => bench::run(&places, &figures)?,
+        Task::Soak { part, minutes } => soak::run(&places, part, minutes)?,
         Task::Run { arguments } => return Ok(exit_code(serve::run(&places, &arguments)?)),
         Task::Down => serve::down(&places)?,
         Task::Images { dir } => {

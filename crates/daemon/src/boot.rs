@@ -7,7 +7,7 @@ use crate::http::{self, App, Guard, Tunnels};
 use crate::listen::Listener;
 use crate::state_dir::StateDir;
 use crate::stop::Stop;
-use crate::{Config, DaemonError, HostChoice, Listen, executor, limits, observer};
+use crate::{Config, DaemonError, HostChoice, Listen, executor, limits, observer, watchdog};
 use hearth_api::DesiredFile;
 use hearth_engine::{Engine, Store};
 use hearth_host::linux::{LinuxConfig, LinuxHost};
@@ -69,6 +69,7 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
     tasks.spawn(observer::run(host.clone(), intake.clone(), seen_sender, stopping.clone()));
     tasks.spawn(http::serve(listener, http::router(Arc::new(app)), stopping.clone()));
     tasks.spawn(watch_file(&config, host, intake, desired_sender, watched, stopping));
+    watchdog::tell(sd_notify::NotifyState::Ready);
     Ok(Daemon { listen, facts, stop, tasks, core_end, state_dir })
 }
 

@@ -1,6 +1,7 @@
 //! The thread that owns the engine. It takes all inputs that wait, makes one step of them, and so
 //! one commit, and hands the effects out. Nothing else touches the engine or its database.
 
+use crate::watchdog::{self, Progress};
 use crate::{clock, limits};
 use hearth_engine::{ActionId, Effect, Engine, Event, Input, Refusal, Reply, Request, RequestId};
 use hearth_host::Host;
@@ -90,6 +91,13 @@ pub(crate) fn spawn(
     host: Arc<dyn Host>,
     work: mpsc::UnboundedSender<Work>,
 ) -> std::io::Result<(Intake, oneshot::Receiver<()>)> {
+    let progress = Progress::default();
+    let (running, end) = std::sync::mpsc::channel();
+    let every = watchdog::LOOK_EVERY * host.facts().time_factor.max(1);
+    let watched = progress.clone();
+    std::thread::Builder::new()
+        .name("hearth-watchdog".to_owned())
+        .spawn(move || watchdog::watch(&watched, every, &end, watchdog::abort))?;
     let (queue, inbox) = mpsc::channel(limits::INTAKE_MAX);
     let (ended, end) = oneshot::channel();
     let (events, _) = broadcast::channel(limits::EVENTS_BUFFERED);
@@ -104,7 +112,8 @@ pub(crate) fn spawn(
         let _ = ended.send(());
     })?;
     std::thread::Builder::new().name("hearth-core".to_owned()).spawn(move || {
-        let core = Core { engine, host, work, told, waiting: BTreeMap::new(), next_request: 0 };
+        let waiting = BTreeMap::new();
+        let core = Core { engine, host, work, told, progress, waiting, next_request: 0 };
         if catch_unwind(AssertUnwindSafe(|| core.run(inbox))).is_err() {
             // The panic's own message is on stderr already. State in memory may be half changed;
             // the database holds only whole steps, and the microVMs do not need this process.
@@ -113,6 +122,7 @@ pub(crate) fn spawn(
             );
             std::process::abort();
         }
+        drop(running);
     })?;
     Ok((intake, end))
 }
@@ -123,6 +133,7 @@ struct Core {
     work: mpsc::UnboundedSender<Work>,
     /// Tells events, so that the engine doesn't wait for words to be put together.
     told: std::sync::mpsc::Sender<Vec<Event>>,
+    progress: Progress,
     waiting: BTreeMap<RequestId, oneshot::Sender<Answer>>,
     next_request: u64,
 }
@@ -134,6 +145,7 @@ impl Core {
             let inputs = batch.drain(..).map(|message| self.input(message)).collect();
             let host = &self.host;
             let effects = self.engine.step(&clock::now(), inputs, &|id| host.alive(id));
+            self.progress.step();
             let mut events = Vec::new();
             for effect in effects {
                 self.hand_out(effect, &mut events);

@@ -22,6 +22,7 @@ mod listen;
 mod observer;
 mod state_dir;
 mod stop;
+mod watchdog;
 
 pub use boot::{Daemon, start};
 pub use desired::{DEFAULT_DESIRED, DesiredPath, source_of};

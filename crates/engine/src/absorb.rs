@@ -36,12 +36,14 @@ impl Engine {
     fn missing(&mut self, now: &Now, began: Mono, id: &InstanceId) {
         let Some(instance) = self.fleet.instance(id) else { return };
         let stale = self.settled.get(id).is_some_and(|settled| *settled >= began);
-        if instance.busy || stale || instance.exit().is_some() {
+        // One that only rests between two tries is not being changed.
+        let changing = instance.busy && !self.resting.contains_key(id);
+        if changing || stale || instance.exit().is_some() {
             return;
         }
         let end = match self.doubtful.remove(id) {
+            _ if self.started.contains(id) => End::Unknown,
             Some(end) => end,
-            None if self.started.contains(id) => End::Unknown,
             None => End::NeverStarted,
         };
         self.see(now, id, InstanceState::Exited(Exit { end, stop_requested: false }));
@@ -49,12 +51,12 @@ impl Engine {
 
     /// Records what an instance does. An end is recorded once, with what it means for its job.
     pub(crate) fn see(&mut self, now: &Now, id: &InstanceId, state: InstanceState) {
-        if !matches!(state, InstanceState::Exited(_)) && self.doubtful.remove(id).is_some() {
-            // It came about.
-            self.started.insert(id.clone());
-            self.touch_instance(id);
-        }
         let Some(instance) = self.fleet.instance(id) else { return };
+        if matches!(state, InstanceState::Up { .. }) && self.started.insert(id.clone()) {
+            // It came about, whatever becomes of the word that it did.
+            self.doubtful.remove(id);
+            self.dirty.instances.insert(id.clone());
+        }
         if instance.exit().is_some() || instance.state.as_ref() == Some(&state) {
             return;
         }

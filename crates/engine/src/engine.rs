@@ -76,14 +76,14 @@ pub struct Engine {
     pub(crate) next_event: u64,
     /// Events before this one are forgotten.
     pub(crate) first_event: u64,
-    dirty: Dirty,
+    pub(crate) dirty: Dirty,
 }
 
 /// What the step has changed and the database does not have yet.
 #[derive(Debug, Default)]
-struct Dirty {
+pub(crate) struct Dirty {
     jobs: BTreeSet<JobId>,
-    instances: BTreeSet<InstanceId>,
+    pub(crate) instances: BTreeSet<InstanceId>,
     tombstones: BTreeSet<JobId>,
     log_drops: BTreeSet<InstanceId>,
     entries: BTreeSet<(PathBuf, JobId)>,

@@ -219,3 +219,21 @@ fn the_status_of_a_daemon_that_is_not_ready_is_shown_and_ends_with_1() {
     "#]]
     .assert_eq(&shown(&finished(status)).replace(&url, "URL"));
 }
+
+#[test]
+fn a_supervisor_is_told_when_it_serves_and_that_it_makes_progress() {
+    let home = support::Home::new();
+    let path = home.path("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).expect("a socket");
+    socket.set_read_timeout(Some(support::DEADLINE)).expect("a deadline");
+    let mut command = home.serve(&[]);
+    command.env("NOTIFY_SOCKET", &path);
+    let _daemon = support::Daemon::spawn(command);
+    let told = || {
+        let mut bytes = [0; 256];
+        let count = socket.recv(&mut bytes).expect("a word in time");
+        String::from_utf8_lossy(&bytes[..count]).trim().to_owned()
+    };
+    assert_eq!(told(), "READY=1");
+    assert_eq!(told(), "WATCHDOG=1");
+}

@@ -3,8 +3,8 @@
 use hearth_engine::{Accepted, Engine, Refusal, Reply};
 use hearth_host::sim::Machine;
 use hearth_model::{
-    Action, Assignment, Generation, InstanceId, InstanceState, Job, JobId, Lifecycle, Mono, Owner,
-    Phase, PoolTenant, Spec, Wanted,
+    Action, Assignment, Generation, Instance, InstanceId, InstanceState, Job, JobId, Lifecycle,
+    Mono, Owner, Phase, PoolTenant, Spec, Wanted,
 };
 use hearth_planner::{Capacity, Status};
 use std::collections::{BTreeMap, BTreeSet};
@@ -230,15 +230,30 @@ impl Invariants {
                 {
                     return Err(format!("{} was given a dead instance", view.job));
                 }
-                if let Some(job) = engine.fleet().job(&view.job) {
-                    self.tell(job);
+                let claimed = view.instance.as_ref().and_then(|id| engine.fleet().instance(id));
+                let serves = |instance: &Instance| match &instance.assignment {
+                    Assignment::Job { job, run, .. } => *job == view.job && *run == view.generation,
+                    Assignment::Pool(_) => false,
+                };
+                if *accepted == Accepted::Claimed && !claimed.is_some_and(serves) {
+                    return Err(format!("{} was given what is not its own: {claimed:?}", view.job));
                 }
+                let job = engine.fleet().job(&view.job);
+                let Some(job) = job.filter(|job| job.generation >= view.generation) else {
+                    return Err(format!(
+                        "{} was told of {} and has {job:?}",
+                        view.job, view.generation
+                    ));
+                };
+                self.tell(job);
             }
             Ok(Reply::Applied(load)) => {
                 let changed = load.replace.iter().chain(&load.update).map(|change| &change.job);
                 for id in load.create.iter().chain(changed).chain(&load.deleted) {
-                    if let Some(job) = engine.fleet().job(id) {
-                        self.tell(job);
+                    match engine.fleet().job(id) {
+                        Some(job) => self.tell(job),
+                        None if load.deleted.contains(id) => {}
+                        None => return Err(format!("{id} was applied and is not there")),
                     }
                 }
             }

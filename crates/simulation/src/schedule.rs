@@ -45,6 +45,8 @@ pub enum What {
     Load(Vec<(u8, Make)>),
     /// One of the microVMs ends by itself.
     Die(u8, Death),
+    /// One of the microVMs is gone with all that it left, as if somebody had cleaned up by hand.
+    Vanish(u8),
     /// What the engine asks the host for next goes wrong.
     Fault(Fault),
     /// kill -9 of the daemon. It is started again after a while.
@@ -166,7 +168,8 @@ impl Schedule {
             let at = moment(&mut rng);
             let what = match rng.u8(..40) {
                 0..20 => What::Fault(Fault::any(&mut rng)),
-                20..29 => What::Die(rng.u8(..), Death::any(&mut rng)),
+                20..28 => What::Die(rng.u8(..), Death::any(&mut rng)),
+                28 => What::Vanish(rng.u8(..)),
                 29..34 => What::Crash,
                 34 => What::Reboot,
                 35 => What::Jump(rng.i32(-400..400)),
@@ -259,6 +262,7 @@ impl fmt::Display for What {
             What::Restart(job) => write!(f, "restart of job-{job}"),
             What::Load(entries) => write!(f, "the file now declares {entries:?}"),
             What::Die(nth, death) => write!(f, "microVM {nth} ends by itself: {death:?}"),
+            What::Vanish(nth) => write!(f, "microVM {nth} is gone with all that it left"),
             What::Fault(fault) => write!(f, "the next action goes wrong: {fault:?}"),
             What::Crash => write!(f, "kill -9 of the daemon"),
             What::Reboot => write!(f, "the machine loses its power"),

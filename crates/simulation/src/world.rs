@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// From the last trouble to rest. A service that kept failing backs off for up to 5 min.
 const REST_WITHIN: Duration = Duration::from_secs(900);
+/// How long the machine has been up at the beginning.
+const UP_BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// A run that needs more steps than this goes round in circles.
 const STEPS_MAX: u64 = 100_000;
 /// As the daemon's deadline for an action whose reply does not come.
@@ -102,6 +104,8 @@ struct World<'a> {
     now: Duration,
     /// When the machine was last powered on.
     booted: Duration,
+    /// What its clock showed then: it has been up for a month when the daemon is first started.
+    clock_at_boot: Duration,
     boots: u32,
     wall_days: i32,
     rng: Rng,
@@ -141,6 +145,7 @@ impl<'a> World<'a> {
         World {
             now: Duration::ZERO,
             booted: Duration::ZERO,
+            clock_at_boot: UP_BEFORE,
             boots: 0,
             wall_days: 0,
             rng,
@@ -169,7 +174,8 @@ impl<'a> World<'a> {
         self.come(Duration::ZERO, Coming::Start);
         let rest_by = TROUBLE + REST_WITHIN;
         while self.now < rest_by {
-            let machine = self.machine.next().map(|at| self.booted + at.0);
+            let due = self.machine.next();
+            let machine = due.map(|at| self.booted + at.0.saturating_sub(self.clock_at_boot));
             let queued = self.queue.first_key_value().map(|((at, _), _)| *at);
             match (machine, queued) {
                 (Some(machine), queued) if queued.is_none_or(|queued| machine <= queued) => {
@@ -211,13 +217,12 @@ impl<'a> World<'a> {
     }
 
     fn mono(&self) -> Mono {
-        // A host has been up for some while when the daemon is first started.
-        Mono(self.now - self.booted)
+        Mono(self.clock_at_boot + self.now - self.booted)
     }
 
     fn pass_to(&mut self, time: Duration) {
         self.now = self.now.max(time);
-        self.machine.advance(Mono(self.now - self.booted));
+        self.machine.advance(self.mono());
     }
 
     /// What the host did by itself is noticed.
@@ -275,7 +280,7 @@ impl<'a> World<'a> {
             }
             Coming::Sighted => self.machine.set_blind(false),
             Coming::Ready => self.machine.set_ready(true),
-            Coming::Found => self.machine.set_missing(&missable(), Presence::There),
+            Coming::Found => self.machine.set_missing(&may_miss(), Presence::There),
         }
         Ok(())
     }
@@ -291,7 +296,11 @@ impl<'a> World<'a> {
             | What::Restart(_)
             | What::Load(_) => self.wish(what).map_or(Ok(()), |request| self.ask(request)),
             What::Die(nth, death) => {
-                self.die(*nth, *death);
+                self.die(*nth, Some(*death));
+                Ok(())
+            }
+            What::Vanish(nth) => {
+                self.die(*nth, None);
                 Ok(())
             }
             trouble => {
@@ -334,12 +343,16 @@ impl<'a> World<'a> {
         FileEntry { job: id(job), tenant, spec, resolution }
     }
 
-    fn die(&mut self, nth: u8, death: Death) {
+    /// A microVM ends by itself, or is gone with all that it left.
+    fn die(&mut self, nth: u8, death: Option<Death>) {
         let ids = self.machine.instances().map(|(create, _)| create.instance.clone());
         let alive: Vec<_> = ids.filter(|id| self.machine.alive(id)).collect();
         if let Some(victim) = alive.get(usize::from(nth) % alive.len().max(1)) {
             self.say(|| format!("it is {victim}"));
-            self.machine.end(victim, end(death));
+            match death {
+                Some(death) => self.machine.end(victim, end(death)),
+                None => self.machine.vanish(victim),
+            }
         }
     }
 
@@ -351,7 +364,7 @@ impl<'a> World<'a> {
                 self.crash();
                 self.machine.reboot();
                 self.boots += 1;
-                self.booted = self.now;
+                (self.booted, self.clock_at_boot) = (self.now, Duration::ZERO);
             }
             What::Jump(days) => self.wall_days += days,
             What::DiskFull(time) => {
@@ -370,7 +383,7 @@ impl<'a> World<'a> {
                 self.come(*time, Coming::Ready);
             }
             What::Missing(time) => {
-                self.machine.set_missing(&missable(), Presence::Missing);
+                self.machine.set_missing(&may_miss(), Presence::Missing);
                 self.come(*time, Coming::Found);
             }
             _ => {}
@@ -622,7 +635,7 @@ fn capacity(config: &SimConfig) -> Capacity {
     Capacity { vcpus: u64::from(config.cpus) * 8, memory_mib: config.memory_mib, overhead_mib: 5 }
 }
 
-fn missable() -> ImageName {
+fn may_miss() -> ImageName {
     ImageName::parse(IMAGE_THAT_MAY_MISS).expect("a name")
 }
 

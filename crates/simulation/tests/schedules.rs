@@ -61,6 +61,7 @@ fn a_schedule_has_hundreds_of_steps_and_trouble_of_every_kind() {
         "Restart",
         "Load",
         "Die",
+        "Vanish",
         "Refused",
         "ReplyLost",
         "Late",

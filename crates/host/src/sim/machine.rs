@@ -220,6 +220,12 @@ impl Machine {
         self.exit(instance, end, false);
     }
 
+    /// An instance is gone with all that it left.
+    pub fn vanish(&mut self, instance: &InstanceId) {
+        self.vms.remove(instance);
+        self.revision += 1;
+    }
+
     /// The machine loses its power: nothing runs any more, how it ended is not known, and the clock
     /// begins anew.
     pub fn reboot(&mut self) {

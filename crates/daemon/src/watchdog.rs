@@ -1,0 +1,101 @@
+//! Sees to it that a daemon that hangs ends: the engine's thread takes a step each second at least, since
+//! the host is looked at that often. Where it takes none for a while, the engine or the runtime is stuck.
+//! Whoever supervises the daemon starts it again, and microVMs do not notice. A supervisor that asked
+//! for it (systemd's `WatchdogSec`) is told of each step's progress.
+
+use sd_notify::NotifyState;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+/// Looks without progress until the daemon is taken for stuck. Counted, so that a process that was
+/// stopped for a while is not.
+const LOOKS_MAX: u32 = 6;
+/// From one look to the next, on hardware.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How far the engine's thread has come.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress(Arc<AtomicU64>);
+
+impl Progress {
+    /// A step is done.
+    pub(crate) fn step(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Looks until `end`'s other side is gone. Calls `stuck` once where there was no progress for
+/// six looks.
+pub(crate) fn watch(
+    progress: &Progress,
+    every: Duration,
+    end: &Receiver<()>,
+    stuck: impl FnOnce(),
+) {
+    let (mut known, mut idle) = (progress.0.load(Ordering::Relaxed), 0);
+    while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(every) {
+        let steps = progress.0.load(Ordering::Relaxed);
+        if steps != known {
+            (known, idle) = (steps, 0);
+            tell(NotifyState::Watchdog);
+            continue;
+        }
+        idle += 1;
+        if idle == LOOKS_MAX {
+            return stuck();
+        }
+    }
+}
+
+/// What a stuck daemon does.
+pub(crate) fn abort() {
+    tracing::error!(
+        "the engine has taken no step for too long; the daemon aborts, microVMs go on, start it again"
+    );
+    // The log has its own thread.
+    std::thread::sleep(Duration::from_millis(200));
+    std::process::abort();
+}
+
+/// Tells the supervisor, where there is one that listens.
+pub(crate) fn tell(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::debug!(%error, "cannot tell the supervisor");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LOOKS_MAX, Progress, watch};
+    use std::sync::mpsc;
+    use std::time::{Duration, Instant};
+
+    const EVERY: Duration = Duration::from_millis(20);
+
+    #[test]
+    fn a_daemon_without_progress_is_stuck_after_some_looks() {
+        let (_running, end) = mpsc::channel();
+        let (begin, mut stuck) = (Instant::now(), false);
+        watch(&Progress::default(), EVERY, &end, || stuck = true);
+        assert!(stuck && begin.elapsed() >= EVERY * LOOKS_MAX);
+    }
+
+    #[test]
+    fn a_daemon_with_progress_is_watched_until_it_ends() {
+        let progress = Progress::default();
+        let (running, end) = mpsc::channel::<()>();
+        let steps = progress.clone();
+        let steps = std::thread::spawn(move || {
+            let begin = Instant::now();
+            while begin.elapsed() < EVERY * LOOKS_MAX * 3 {
+                steps.step();
+                std::thread::sleep(EVERY / 4);
+            }
+            drop(running);
+        });
+        watch(&progress, EVERY, &end, || panic!("it makes progress"));
+        assert!(steps.join().is_ok());
+    }
+}

@@ -1,0 +1,196 @@
+//! `cargo xtask soak`: what takes longer than anybody waits for a commit. Each part runs for about as
+//! long as it is told, goes on where the last run ended, and adds a line to the ledger in
+//! docs/reliability.md.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use crate::cargo::cargo;
+use crate::places::Places;
+use crate::terminal::say;
+use crate::{guest_init, kvm, program, setup};
+
+/// Seeds below this one run with every commit.
+const FIRST_SEED: u64 = 10_000;
+/// Seeds that one process runs before it is looked at.
+const SEEDS_AT_ONCE: u64 = 10_000;
+const KILLS_AT_ONCE: u64 = 500;
+
+/// What there is to soak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// Schedules of faults that no run has had yet
+    Schedules,
+    /// kill -9 of the daemon under load, with bare guests on real Firecracker
+    Kills,
+    /// Whether the simulation finds each planted bug
+    Planted,
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Part::Schedules => "schedules",
+            Part::Kills => "kills",
+            Part::Planted => "planted bugs found",
+        }
+    }
+}
+
+/// Runs a part for so many minutes, and enters what came out.
+pub(crate) fn run(places: &Places, part: Part, minutes: u64) -> Result<()> {
+    let ledger = Ledger { path: places.repo.join("docs/reliability.md") };
+    let until = Instant::now() + Duration::from_secs(minutes * 60);
+    let (count, failures) = match part {
+        Part::Schedules => schedules(places, ledger.sum(part)?, until)?,
+        Part::Kills => kills(places, ledger.sum(part)?, until)?,
+        Part::Planted => planted(places)?,
+    };
+    ledger.enter(places, part, count, &failures)?;
+    match failures.is_empty() {
+        true => Ok(()),
+        false => bail!("{} failed: {}", part.name(), failures.join(", ")),
+    }
+}
+
+/// The table of docs/reliability.md.
+struct Ledger {
+    path: PathBuf,
+}
+
+impl Ledger {
+    fn rows(&self) -> Result<Vec<Vec<String>>> {
+        let text = fs::read_to_string(&self.path)
+            .with_context(|| format!("cannot read {}", self.path.display()))?;
+        let cells =
+            |line: &str| line.trim_matches('|').split('|').map(|c| c.trim().to_owned()).collect();
+        Ok(text.lines().filter(|line| line.starts_with("| 20")).map(cells).collect())
+    }
+
+    /// How many there were of a part in all.
+    fn sum(&self, part: Part) -> Result<u64> {
+        let rows = self.rows()?;
+        let of_part = rows.iter().filter(|row| row.get(2).is_some_and(|what| what == part.name()));
+        let counts = of_part.filter_map(|row| row.get(3)?.replace(',', "").parse::<u64>().ok());
+        Ok(counts.sum())
+    }
+
+    fn enter(&self, places: &Places, part: Part, count: u64, failures: &[String]) -> Result<()> {
+        let git = |args: &[&str]| {
+            program::output(program::command("git").args(args).current_dir(&places.repo))
+        };
+        let date = git(&["log", "-1", "--date=format:%Y-%m-%d", "--format=%cd"])?;
+        let commit = git(&["rev-parse", "--short", "HEAD"])?;
+        let failed = if failures.is_empty() { "0".to_owned() } else { failures.join(", ") };
+        let row = format!(
+            "| {} | {} | {} | {count} | {failed} |\n",
+            date.trim(),
+            commit.trim(),
+            part.name()
+        );
+        let mut text = fs::read_to_string(&self.path)?;
+        text.push_str(&row);
+        fs::write(&self.path, text)
+            .with_context(|| format!("cannot write {}", self.path.display()))?;
+        say(format_args!("soak: {}", row.trim()));
+        Ok(())
+    }
+}
+
+fn simulation(places: &Places) -> Result<PathBuf> {
+    program::run(cargo(places).args(["build", "--quiet", "-p", "hearth-simulation"]))?;
+    Ok(places.target.join("debug/hearth-simulation"))
+}
+
+fn schedules(places: &Places, done: u64, until: Instant) -> Result<(u64, Vec<String>)> {
+    let binary = simulation(places)?;
+    let processes = std::thread::available_parallelism().map_or(1, usize::from);
+    let (mut count, mut failures) = (0, Vec::new());
+    while Instant::now() < until && failures.is_empty() {
+        let run = |index: u64| -> Result<(u64, Child)> {
+            let from = FIRST_SEED + done + count + index * SEEDS_AT_ONCE;
+            let mut command = program::command(&binary);
+            command.args(["--from", &from.to_string(), "--count", &SEEDS_AT_ONCE.to_string()]);
+            Ok((from, command.stderr(Stdio::null()).spawn().context("cannot run the simulation")?))
+        };
+        let children: Vec<_> = (0..processes as u64).map(run).collect::<Result<_>>()?;
+        for (from, mut child) in children {
+            if !child.wait().context("cannot wait for the simulation")?.success() {
+                failures.push(format!("a seed from {from} on"));
+            }
+            count += SEEDS_AT_ONCE;
+        }
+    }
+    Ok((count, failures))
+}
+
+fn kills(places: &Places, done: u64, until: Instant) -> Result<(u64, Vec<String>)> {
+    if let Err(reason) = kvm::can_open() {
+        bail!("kills need /dev/kvm: {reason}");
+    }
+    let ready = setup::ensure(places)?;
+    let (mut count, mut failures) = (0, Vec::new());
+    while Instant::now() < until && failures.is_empty() {
+        let seed = 1000 + done + count;
+        let mut test = cargo(places);
+        test.args(["test", "--quiet", "-p", "hearth", "--test", "kills"])
+            .env("HEARTH_TEST_IMAGES", &ready.images)
+            .env("HEARTH_TEST_FIRECRACKER", &ready.firecracker)
+            .env("HEARTH_KILLS", KILLS_AT_ONCE.to_string())
+            .env("HEARTH_SEED", seed.to_string());
+        if !test.status().context("cannot run the kills")?.success() {
+            failures.push(format!("HEARTH_SEED={seed}"));
+        }
+        count += KILLS_AT_ONCE;
+    }
+    Ok((count, failures))
+}
+
+/// Each patch in a copy of the sources: the simulation has to fail within 10,000 seeds.
+fn planted(places: &Places) -> Result<(u64, Vec<String>)> {
+    let copy = places.target.join("planted");
+    let _ = fs::remove_dir_all(&copy);
+    let clone = ["clone", "--quiet", "--no-hardlinks", "."];
+    program::run(program::command("git").args(clone).arg(&copy).current_dir(&places.repo))?;
+    guest_init::ensure(places)?;
+    fs::create_dir_all(copy.join("build"))?;
+    fs::copy(places.build.join("hearth-init"), copy.join("build/hearth-init"))
+        .context("cannot copy the init")?;
+    let dir = places.repo.join("crates/simulation/planted");
+    let entries = fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let mut patches: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    patches.retain(|path| path.extension().is_some_and(|extension| extension == "patch"));
+    patches.sort();
+    let (mut found, mut missed) = (0, Vec::new());
+    for patch in patches {
+        let name = patch.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if finds(places, &copy, &patch)? {
+            say(format_args!("soak: found {name}"));
+            found += 1;
+        } else {
+            say(format_args!("soak: NOT FOUND {name}"));
+            missed.push(name);
+        }
+    }
+    Ok((found, missed))
+}
+
+fn finds(places: &Places, copy: &Path, patch: &Path) -> Result<bool> {
+    let git = |args: &[&str]| {
+        let mut git = program::command("git");
+        git.args(args).current_dir(copy);
+        git
+    };
+    program::run(&mut git(&["checkout", "--quiet", "."]))?;
+    program::run(git(&["apply"]).arg(patch))?;
+    let mut build = cargo(places);
+    build.current_dir(copy).env("CARGO_TARGET_DIR", copy.join("target"));
+    program::run(build.args(["build", "--quiet", "-p", "hearth-simulation"]))?;
+    let mut run = program::command(copy.join("target/debug/hearth-simulation"));
+    Ok(!program::succeeds(run.args(["--brief", "--count", "10000"])))
+}
