@@ -213,6 +213,9 @@ that needs --allow-delete, or with --wait a job that failed; 124 --timeout ran o
         /// At most this many of the newest
         #[arg(long, default_value_t = 100)]
         limit: usize,
+        /// Go on with each event as it happens, over restarts of the daemon
+        #[arg(short, long)]
+        follow: bool,
     },
     /// Make a TCP port of a guest reachable on 127.0.0.1
     PortForward {

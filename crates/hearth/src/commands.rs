@@ -53,7 +53,10 @@ pub(crate) async fn run(
             let restart = async |job: &str| client.restart(job).await;
             return change(&jobs, restart, Goal::Running, wait, client, output).await;
         }
-        Command::Events { job, limit } => {
+        Command::Events { job, limit, follow: true } => {
+            follow::events(client.follow_events(job.as_deref(), limit).await?, output).await?;
+        }
+        Command::Events { job, limit, follow: false } => {
             output.events(&client.events(job.as_deref(), limit).await?);
         }
         Command::PortForward { job, ports } => {

@@ -3,7 +3,9 @@
 use crate::exit;
 use crate::output::Output;
 use crate::wait::Limit;
-use hearth_api::{Client, ClientError, FollowedLog, Job, JobStatus, LogQuery, LogStream};
+use hearth_api::{
+    Client, ClientError, FollowedEvents, FollowedLog, Job, JobStatus, LogQuery, LogStream, News,
+};
 
 /// Shows a part of a log.
 ///
@@ -25,6 +27,19 @@ pub(crate) async fn follow(mut lines: FollowedLog, output: &Output) -> Result<()
         output.log_line(&line);
     }
     Ok(())
+}
+
+/// Shows events as they happen. It never ends by itself.
+///
+/// # Errors
+/// Where the daemon stays away.
+pub(crate) async fn events(mut events: FollowedEvents, output: &Output) -> Result<(), ClientError> {
+    loop {
+        match events.next().await? {
+            News::Happened(event) => output.event(&event),
+            News::Lost(sentence) => output.lost(&sentence),
+        }
+    }
 }
 
 /// Shows the output of a job until it has ended, and returns its exit code. Goes on where the

@@ -399,6 +399,21 @@ impl Output {
         self.rows(["AT", "JOB", "VM", "KIND", "MESSAGE"], events.iter().map(event_words));
     }
 
+    /// An event that has just happened: one line, since those to come are not known.
+    pub(crate) fn event(&self, event: &Event) {
+        if self.printed(event) {
+            return;
+        }
+        let job = event.job_id.as_deref().unwrap_or("-");
+        let kind = self.painted(&event.kind, Tone::of_event(&event.kind));
+        line(&format!("{}  {job}  {kind}  {}", event.at, plain(&event.message)));
+    }
+
+    /// Events that can't be shown any more.
+    pub(crate) fn lost(&self, sentence: &str) {
+        eprintln!("{} {}", painted("hearth:", Tone::Bad, self.error_colour), plain(sentence));
+    }
+
     /// A job that was just changed.
     pub(crate) fn changed(&self, job: &Job) {
         if self.printed(job) {

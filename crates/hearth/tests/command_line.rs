@@ -237,3 +237,25 @@ fn a_supervisor_is_told_when_it_serves_and_that_it_makes_progress() {
     assert_eq!(told(), "READY=1");
     assert_eq!(told(), "WATCHDOG=1");
 }
+
+#[test]
+fn events_are_followed_as_they_happen() {
+    let sim = sim();
+    sim.post("/vms", &body("before", "job", ""));
+    sim.until_job("before", "completed");
+    let mut command = sim.hearth(&["events", "-f", "-o", "json"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let mut until = |job: &str, kind: &str| {
+        let found = lines.by_ref().map(|line| line.expect("a line")).find(|line| {
+            let event: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            event["job_id"] == job && event["kind"] == kind
+        });
+        assert!(found.is_some(), "no {kind} of {job}");
+    };
+    until("before", "accepted");
+    sim.post("/vms", &body("after", "service", ""));
+    until("after", "accepted");
+    child.kill().expect("it can be ended");
+    child.wait().expect("it can be reaped");
+}
