@@ -421,3 +421,30 @@ async fn a_job_that_could_not_be_created_has_not_failed_and_runs_later() {
     world.run_for(A_WHILE).await;
     assert_eq!(world.status("job").await.0, Status::Completed);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_goes_on_until_its_new_generation_can_start() {
+    let mut world = World::new();
+    world.post("eater", None, &spec("daemon", &[])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    let before = world.get("eater").await.instance;
+    let gone = hearth_model::ImageName::parse("gone.ext4").unwrap();
+    world.host.set_missing(&gone, Presence::Missing);
+    world.post("eater", None, &spec("daemon", &[("rootfs", "gone.ext4".into())])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    let view = world.get("eater").await;
+    assert_eq!((view.status, view.instance), (Status::Running, before.clone()));
+    assert!(view.reason.unwrap().contains("gone.ext4"));
+    let resources = |mem_mb| {
+        let fields = vec![("vcpu".into(), Value::Int(1)), ("mem_mb".into(), Value::Int(mem_mb))];
+        ("resources", Value::Map(fields))
+    };
+    world.post("eater", None, &spec("daemon", &[resources(1_000_000)])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.get("eater").await.instance, before, "more than the host has");
+    let (_, view) = world.post("eater", None, &spec("daemon", &[resources(256)])).await.unwrap();
+    assert!(!view.reason.unwrap_or_default().contains("capacity"), "what it waited for is past");
+    world.run_for(A_WHILE).await;
+    let view = world.get("eater").await;
+    assert!(view.status == Status::Running && view.instance != before, "{view:?}");
+}
