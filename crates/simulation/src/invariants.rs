@@ -195,6 +195,9 @@ impl Invariants {
             return Err(format!("{action:?} is about an instance that the database does not name"));
         };
         match action {
+            Action::Stop { .. } if instance.stopping.is_none() => {
+                return Err(format!("{id} is stopped, and the database does not say so"));
+            }
             Action::Stop { .. } => {
                 let Assignment::Job { job, .. } = &instance.assignment else { return Ok(()) };
                 let Some(job) = engine.fleet().job(job) else { return Ok(()) };
