@@ -177,6 +177,11 @@ mod native {
         assert!(!error.is_transient(), "{}", error.sentence());
         assert!(!lab.instance_dir(&id).exists());
         assert_eq!(lab.state_of(&id).await, None);
+        let mut small = raw("speaker");
+        small.resources.mem_mib = 16;
+        let small = lab.creation("a1", small, Stage::App, Owner::Pool).await;
+        let error = lab.host.apply(Action::Create(Box::new(small))).await.expect_err("refused");
+        assert!(error.sentence().contains("is mem_mb 16 too little"), "{}", error.sentence());
         let mut gone = lab.creation("a1", raw("speaker"), Stage::App, Owner::Pool).await;
         gone.images.kernel = hearth_model::Digest([0; 32]);
         let error = lab.host.apply(Action::Create(Box::new(gone))).await.expect_err("refused");

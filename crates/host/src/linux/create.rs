@@ -22,6 +22,9 @@ use std::sync::Arc;
 const BOOT_ARGS: &str = "console=ttyS0 reboot=k panic=1 pci=off quiet loglevel=4 \
      8250.nr_uarts=1 i8042.noaux i8042.nomux i8042.dumbkbd random.trust_cpu=on";
 
+/// With less memory than this, Firecracker's words for a kernel that does not fit are explained.
+const SMALL_MIB: u32 = 128;
+
 /// Makes an instance, unless there is one by that name.
 pub(super) async fn create(shared: Arc<Shared>, create: Create) -> Result<(), HostError> {
     let Some(instance) = claim_name(&shared, &create)? else { return Ok(()) };
@@ -97,7 +100,11 @@ pub(super) fn factor(shared: &Shared) -> f32 {
 }
 
 fn refused(create: &Create, error: ApiError) -> HostError {
-    let message = format!("cannot start instance {}", create.instance);
+    let mut message = format!("cannot start instance {}", create.instance);
+    let mem_mib = create.spec.resources.mem_mib;
+    if mem_mib < SMALL_MIB && error.to_string().contains("Cannot load kernel") {
+        message += &format!(" (is mem_mb {mem_mib} too little for its kernel? raise it)");
+    }
     if error.is_transient() {
         HostError::transient(message).because(error)
     } else {
