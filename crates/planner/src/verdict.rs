@@ -1,7 +1,7 @@
 //! What the end of an instance means for its job.
 
 use crate::backoff::{STREAK_ENDS_AFTER, backoff};
-use hearth_model::{End, Exit, Instance, Job, Lifecycle, Mono, Outcome};
+use hearth_model::{End, Exit, Instance, Job, Lifecycle, Mono, Outcome, Wanted};
 
 /// What the end of an instance means for its job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,9 @@ pub fn verdict(job: &Job, instance: &Instance, exit: &Exit, now: Mono) -> Verdic
     let asked = instance.stopping.is_some();
     match job.spec.lifecycle {
         Lifecycle::Job => {
-            if asked {
+            // What ended by itself before the stop reached it has done its work, or failed at it.
+            let by_itself = job.wanted == Wanted::Running && !exit.stop_requested;
+            if asked && !by_itself {
                 return Verdict::Nothing;
             }
             let failures = job.failures + 1;
