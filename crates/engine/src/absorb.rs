@@ -62,6 +62,7 @@ impl Engine {
         }
         // While a creation is under way its own result says why nothing was started.
         if instance.busy
+            && !self.resting.contains_key(id)
             && matches!(&state, InstanceState::Exited(exit) if exit.end == End::NeverStarted)
         {
             return;

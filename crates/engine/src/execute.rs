@@ -19,6 +19,11 @@ pub(crate) const PAST_INSTANCES_MAX: usize = 5;
 /// asking all the time, and each failure is an event.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// How long the effect of an action is waited for before it is asked for again. Longer than from one
+/// look at the host to the next but one, so that one of them falls between two tries and may say that
+/// there is nothing any more.
+const SIGHT_AFTER: Duration = Duration::from_secs(3);
+
 impl Engine {
     /// Carries out steps in their order. Returns whether the next plan has more to do at once.
     pub(crate) fn carry_out(&mut self, now: &Now, steps: Vec<Step>, turn: &mut Turn) -> bool {
@@ -286,7 +291,7 @@ impl Engine {
         if !seen {
             self.fleet.change_instance(id, |instance| instance.busy = true);
             self.unseen.insert(id.clone());
-            self.resting.insert(id.clone(), now.after(RETRY_AFTER));
+            self.resting.insert(id.clone(), now.after(SIGHT_AFTER));
         }
     }
 
