@@ -10,7 +10,7 @@
 use crate::capacity::Need;
 use crate::fleet::Subject;
 use crate::pool;
-use crate::status::is_current;
+use crate::status::{is_current, serves_its_run};
 use crate::world::{Outlook, Plan, Scope, Step, Target, Waiting, World};
 use hearth_model::{
     Assignment, Instance, InstanceId, InstanceState, Job, JobId, Lifecycle, Mono, Phase, PoolKey,
@@ -190,11 +190,8 @@ impl<'a> Planner<'a> {
         if beside {
             // One goes on until the new one is ready: the newest that serves. What was overtaken
             // before it did, or is served by another already, only takes room.
-            let serves = |instance: &&&Instance| match &instance.assignment {
-                Assignment::Job { run, .. } => instance.serves(*run),
-                Assignment::Pool(_) => false,
-            };
-            let kept = old.iter().filter(serves).max_by_key(|instance| instance.created_at);
+            let serving = old.iter().filter(|instance| serves_its_run(instance));
+            let kept = serving.max_by_key(|instance| instance.created_at);
             let spare = |instance: &&Instance| kept.is_none_or(|kept| kept.id != instance.id);
             let spare: Vec<&Instance> = old.iter().copied().filter(spare).collect();
             self.stop_old(&spare, replaced);

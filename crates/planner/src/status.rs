@@ -75,10 +75,8 @@ pub fn status(world: &World<'_>, job: &Job, waiting: Option<&Waiting>) -> JobSta
     let instances = world.fleet.of_job(&job.id);
     let mut live: Vec<&Instance> = instances.filter(|instance| instance.exit().is_none()).collect();
     live.sort_by_key(|instance| instance.created_at);
-    let serving = live.iter().rev().copied().find(|instance| match &instance.assignment {
-        Assignment::Job { run, .. } => instance.serves(*run) && instance.stopping.is_none(),
-        Assignment::Pool(_) => false,
-    });
+    let serves = |instance: &&Instance| serves_its_run(instance) && instance.stopping.is_none();
+    let serving = live.iter().rev().copied().find(serves);
     let current = live.iter().rev().copied().find(|instance| is_current(instance, job));
     let shown = current.or(serving).or(live.last().copied());
     let is = |status, reason: Option<String>, instance: Option<&Instance>| JobStatus {
@@ -111,6 +109,14 @@ pub fn status(world: &World<'_>, job: &Job, waiting: Option<&Waiting>) -> JobSta
     }
     let reason = wait(job, waiting, world);
     is(Status::Pending, Some(reason), None)
+}
+
+/// Whether an instance serves the generation that it is for, which may be an older one.
+pub(crate) fn serves_its_run(instance: &Instance) -> bool {
+    match &instance.assignment {
+        Assignment::Job { run, .. } => instance.serves(*run),
+        Assignment::Pool(_) => false,
+    }
 }
 
 /// Whether an instance serves the job's current generation and is to stay.

@@ -2,6 +2,7 @@
 //! schedule is data, made whole from a seed before the run, so that a failing one can be made smaller.
 
 use fastrand::Rng;
+use hearth_model::Lifecycle;
 use std::fmt;
 use std::time::Duration;
 
@@ -82,17 +83,6 @@ pub struct Make {
     pub retries: u8,
     /// Whether it has a tenant that others share.
     pub shared: bool,
-}
-
-/// The lifecycles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lifecycle {
-    /// Replaced when ready.
-    Service,
-    /// Replaced after it has ended.
-    Daemon,
-    /// Runs once.
-    Job,
 }
 
 /// How a microVM ends by itself.

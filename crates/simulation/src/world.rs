@@ -2,7 +2,7 @@
 //! is to come, no thread, no clock. The same schedule gives the same run.
 
 use crate::invariants::Invariants;
-use crate::schedule::{Death, Fault, Item, JOBS, Lifecycle, Make, Schedule, TROUBLE, What};
+use crate::schedule::{Death, Fault, Item, JOBS, Make, Schedule, TROUBLE, What};
 use fastrand::Rng;
 use hearth_engine::{
     ActionId, Against, Config, Deletions, Effect, Engine, FileEntry, FileLoad, Input, Now, Reply,
@@ -10,7 +10,9 @@ use hearth_engine::{
 };
 use hearth_host::HostError;
 use hearth_host::sim::{Machine, Presence, SimConfig};
-use hearth_model::{Action, End, ImageName, JobId, Mono, Resolution, Spec, Tenant, Value, hash};
+use hearth_model::{
+    Action, End, ImageName, JobId, Lifecycle, Mono, Resolution, Spec, Tenant, Value, hash,
+};
 use hearth_planner::{Capacity, Limits};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -660,18 +662,13 @@ fn spec(make: Make) -> Spec {
     let object = |entries: Vec<(&str, Value)>| {
         Value::Map(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
     };
-    let lifecycle = match make.lifecycle {
-        Lifecycle::Service => "service",
-        Lifecycle::Daemon => "daemon",
-        Lifecycle::Job => "job",
-    };
     let line = format!("exit {}", make.code);
     let mut fields = vec![
         ("rootfs", format!("rootfs-{}.ext4", make.version).as_str().into()),
         ("kernel", "vmlinux".into()),
         ("cmd", Value::List(vec!["sh".into(), "-c".into(), line.as_str().into()])),
         ("resources", object(vec![("vcpu", Value::Int(1)), ("mem_mb", Value::Int(128))])),
-        ("lifecycle", lifecycle.into()),
+        ("lifecycle", make.lifecycle.as_str().into()),
     ];
     if make.warm > 0 {
         let bounds = vec![("min", Value::Int(1)), ("max", Value::Int(i64::from(make.warm)))];
