@@ -116,17 +116,7 @@ impl Schedule {
     #[must_use]
     pub fn calm(seed: u64) -> Schedule {
         let mut schedule = Schedule::of(seed);
-        schedule.items.retain(|item| {
-            matches!(
-                item.what,
-                What::Upsert(..)
-                    | What::Delete(_)
-                    | What::Stop(_)
-                    | What::Start(_)
-                    | What::Restart(_)
-                    | What::Load(_)
-            )
-        });
+        schedule.items.retain(|item| item.what.is_wish());
         schedule
     }
 
@@ -199,6 +189,21 @@ fn moment(rng: &mut Rng) -> Duration {
 
 fn a_while(rng: &mut Rng) -> Duration {
     Duration::from_millis(rng.u64(100..20_000))
+}
+
+impl What {
+    /// Whether it is a user's wish, and no trouble.
+    pub(crate) fn is_wish(&self) -> bool {
+        matches!(
+            self,
+            What::Upsert(..)
+                | What::Delete(_)
+                | What::Stop(_)
+                | What::Start(_)
+                | What::Restart(_)
+                | What::Load(_)
+        )
+    }
 }
 
 impl Make {

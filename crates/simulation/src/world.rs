@@ -291,12 +291,7 @@ impl<'a> World<'a> {
     fn outside(&mut self, what: &What) -> Result<(), String> {
         self.say(|| what.to_string());
         match what {
-            What::Upsert(..)
-            | What::Delete(_)
-            | What::Stop(_)
-            | What::Start(_)
-            | What::Restart(_)
-            | What::Load(_) => self.wish(what).map_or(Ok(()), |request| self.ask(request)),
+            wish if wish.is_wish() => self.wish(what).map_or(Ok(()), |request| self.ask(request)),
             What::Die(nth, death) => {
                 self.die(*nth, Some(*death));
                 Ok(())
