@@ -178,6 +178,12 @@ impl Engine {
         self.tombstones.get(job).map(|tombstone| tombstone.generation)
     }
 
+    /// Whether the creation of an instance was seen to be done, and that is in the database.
+    #[must_use]
+    pub fn saw_created(&self, instance: &InstanceId) -> bool {
+        self.started.contains(instance)
+    }
+
     /// How a job stands.
     #[must_use]
     pub fn status_of(&self, job: &JobId) -> Option<hearth_planner::Status> {

@@ -32,6 +32,8 @@ pub(crate) struct Invariants {
     /// Instances that are to end; and those of them for which the last step has decided it.
     stopping: BTreeSet<InstanceId>,
     doomed: BTreeSet<InstanceId>,
+    /// Instances whose creation the database knows to be done.
+    pub(crate) created: BTreeSet<InstanceId>,
     /// Instances whose command has begun.
     begun: BTreeSet<InstanceId>,
     /// How often the command of a generation of a `job` has begun.
@@ -50,6 +52,7 @@ impl Invariants {
             gone: BTreeSet::new(),
             stopping: BTreeSet::new(),
             doomed: BTreeSet::new(),
+            created: BTreeSet::new(),
             begun: BTreeSet::new(),
             runs: BTreeMap::new(),
             retries: BTreeMap::new(),
@@ -121,6 +124,9 @@ impl Invariants {
             }
             if instance.stopping.is_some() && self.stopping.insert(id.clone()) {
                 self.doomed.insert(id.clone());
+            }
+            if engine.saw_created(id) {
+                self.created.insert(id.clone());
             }
             if self.gone.contains(id) {
                 return Err(format!("the name {id} is used again"));

@@ -348,7 +348,9 @@ impl<'a> World<'a> {
             self.say(|| format!("it is {victim}"));
             match death {
                 Some(death) => self.machine.end(victim, end(death)),
-                None => self.machine.vanish(victim),
+                // Before its creation is in the database nobody could tell that it was there.
+                None if self.invariants.created.contains(victim) => self.machine.vanish(victim),
+                None => {}
             }
         }
     }
