@@ -18,16 +18,19 @@ impl Engine {
             let missing: Vec<InstanceId> =
                 known.filter(|id| !instances.contains_key(*id)).cloned().collect();
             missing.iter().for_each(|id| self.missing(now, began, id));
+            let known = |id: &InstanceId| self.fleet.instance(id).is_some();
+            self.settled.retain(|id, at| *at >= began || known(id));
             self.unidentified = unidentified;
+            self.strays.clear();
         }
         for (id, observed) in instances {
             if self.fleet.instance(&id).is_some() {
                 self.see(now, &id, observed.state);
-            } else if whole && self.settled.get(&id).is_none_or(|settled| *settled < began) {
-                // Otherwise its row was removed after the look began.
-                self.unidentified.push(format!(
-                    "instance {id} is on the host and not in the database; it is left alone"
-                ));
+            } else if (whole && self.settled.get(&id).is_none_or(|settled| *settled < began))
+                || self.strays.contains(&id)
+            {
+                // Otherwise it was removed after the look began.
+                self.strays.insert(id, observed);
             }
         }
     }

@@ -7,6 +7,7 @@ use crate::random::Random;
 use crate::retention::{Oldest, Retention};
 use crate::row::{InstanceRow, JobNotes, JobRow};
 use crate::store::{AppliedEntry, Changes, Loaded, Store, StoreError, Tombstone, Used};
+use crate::strays::Strays;
 use hearth_model::{
     Action, End, Generation, Instance, InstanceId, InstanceState, JobId, Lifecycle, Mono, PoolKey,
 };
@@ -54,7 +55,8 @@ pub struct Engine {
     /// Instances on which an action was done whose effect is not seen yet. They rest until it is, so
     /// that nothing is done twice because a look takes its time.
     pub(crate) unseen: BTreeSet<InstanceId>,
-    /// When the last action on an instance was over: older looks say nothing of its absence.
+    /// When the last action on an instance was over: older looks say nothing of its absence, nor of
+    /// what was removed by then.
     pub(crate) settled: BTreeMap<InstanceId, Mono>,
     /// Instances on which an action failed, with when the next may be tried. Busy until then.
     pub(crate) resting: BTreeMap<InstanceId, Mono>,
@@ -69,6 +71,8 @@ pub struct Engine {
     /// What the plans so far expect, and when each is due again.
     pub(crate) agenda: Agenda,
     pub(crate) unidentified: Vec<String>,
+    /// What the host has and the database does not name.
+    pub(crate) strays: Strays,
     /// When the host was looked at last, once it was looked at whole. Before that, and while it
     /// can't be looked at, nothing is done to it.
     pub(crate) looked_at: Option<Mono>,
@@ -131,6 +135,7 @@ impl Engine {
             resolving: BTreeSet::new(),
             agenda: Agenda::default(),
             unidentified: Vec::new(),
+            strays: Strays::default(),
             looked_at: None,
             next_action: 1,
             next_event: loaded.last_event + 1,
@@ -321,6 +326,7 @@ impl Engine {
             return (None, BTreeSet::new());
         }
         self.retain(now, turn);
+        self.take_over(now);
         for subject in self.agenda.due(now.mono) {
             self.fleet.touch(subject);
         }
@@ -370,7 +376,7 @@ impl Engine {
             now,
             fleet: &self.fleet,
             pools: &self.pools,
-            capacity: self.config.capacity,
+            capacity: self.strays.left_of(self.config.capacity),
             limits: self.config.limits,
         }
     }

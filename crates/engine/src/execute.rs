@@ -81,7 +81,10 @@ impl Engine {
                 Owner::Job(identity(&job)),
                 hearth_model::Stage::App,
             ),
-            Target::Pool(key) => (Assignment::Pool(key), Owner::Pool, job.spec.pool_stage()),
+            Target::Pool(key) => {
+                let owner = Owner::Pool(key.tenant.clone());
+                (Assignment::Pool(key), owner, job.spec.pool_stage())
+            }
         };
         let instance = Instance {
             id: id.clone(),
@@ -111,7 +114,8 @@ impl Engine {
     fn fresh(&mut self) -> (InstanceId, Slot) {
         let id = loop {
             let id = self.random.instance();
-            if self.fleet.instance(&id).is_none() && !self.past.contains(&id) {
+            let known = self.fleet.instance(&id).is_some() || self.strays.contains(&id);
+            if !known && !self.past.contains(&id) {
                 break id;
             }
         };
@@ -248,7 +252,6 @@ impl Engine {
                 }
                 Action::Remove { .. } => self.removed(now.mono, &instance, turn),
                 Action::DropLogs { .. } => {
-                    self.settled.remove(&instance);
                     self.log_drops.remove(&instance);
                     self.touch_log_drop(&instance);
                 }
@@ -301,7 +304,6 @@ impl Engine {
         self.started.remove(id);
         self.doubtful.remove(id);
         self.unseen.remove(id);
-        self.settled.remove(id);
         self.touch_instance(id);
         let job = instance.job().filter(|job| self.fleet.job(job).is_some()).cloned();
         let Some(job) = job else { return self.drop_logs(id.clone(), turn) };

@@ -8,6 +8,7 @@
 
 mod absorb;
 mod agenda;
+mod backup;
 mod engine;
 mod execute;
 mod file;
@@ -19,8 +20,10 @@ mod request;
 mod retention;
 mod row;
 mod store;
+mod strays;
 mod view;
 
+pub use backup::{Contents, backup, inspect, restore};
 pub use engine::{Config, Engine};
 pub use input::{
     Accepted, ActionId, Against, Deletions, Drained, Effect, Event, EventPage, Events, FileEntry,

@@ -161,12 +161,17 @@ impl Engine {
         resolution: &Resolution,
     ) -> Job {
         let own = || Tenant::parse(id.as_str()).expect("job ids and tenants have one grammar");
-        let generation =
-            self.tombstones.get(id).map_or(Generation(1), |last| last.generation.next());
+        let hash = match resolution {
+            Resolution::Known { hash, .. } => Some(*hash),
+            Resolution::Failed(_) => None,
+        };
+        let tenant_given = tenant.is_some();
+        let tenant = tenant.cloned().unwrap_or_else(own);
+        let generation = self.first_generation(id, &tenant, hash);
         Job {
             id: id.clone(),
-            tenant_given: tenant.is_some(),
-            tenant: tenant.cloned().unwrap_or_else(own),
+            tenant_given,
+            tenant,
             generation,
             run: generation,
             spec: spec.clone(),
@@ -235,6 +240,7 @@ impl Engine {
         if !self.sees(now.mono) {
             return None;
         }
+        self.take_over(now);
         loop {
             let plan = plan(&self.world(now.mono), Scope::Job(id));
             let claim = plan.steps.into_iter().find_map(|step| match step {

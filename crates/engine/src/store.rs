@@ -50,7 +50,7 @@ const KEYS_MAX: i64 = 100_000;
 
 /// How long a commit waits for whoever else has locked the database, a tool that copies it for
 /// instance: everything else waits with it.
-const BUSY: Duration = Duration::from_secs(1);
+pub(crate) const BUSY: Duration = Duration::from_secs(1);
 
 /// How many pages of 4 KiB the write-ahead log grows to before it goes into the database file: a
 /// page that changes with every commit is then written there once for many.
@@ -70,8 +70,9 @@ pub enum StoreError {
     },
     /// It is damaged or was written by a newer version.
     #[error(
-        "cannot bring the database {path} to this version's form; it may be of a newer Hearth. \
-         Nothing was changed: use that version, or move the file away to begin anew"
+        "cannot bring the database {path} to this version's form; it may be of a newer Hearth or \
+         damaged. Nothing was changed, and no microVM is touched: use that version, or restore a \
+         backup with hearth restore"
     )]
     Migrate {
         /// Which.
@@ -81,12 +82,42 @@ pub enum StoreError {
         source: rusqlite_migration::Error,
     },
     /// A row does not hold what it should.
-    #[error("cannot read the row of {what} in the database: {detail}; restore a backup")]
+    #[error(
+        "cannot read the row of {what} in the database: {detail}; restore a backup with hearth restore"
+    )]
     Row {
         /// Whose row.
         what: String,
         /// What is wrong with it.
         detail: String,
+    },
+    /// Its pages are not what they should be.
+    #[error("the database {path} is damaged: {detail}; restore a backup with hearth restore")]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// What SQLite's check says.
+        detail: String,
+    },
+    /// It could not be read as a whole.
+    #[error("cannot read the database {path}")]
+    Copy {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// A file beside it could not be made.
+    #[error("cannot {operation} {path}")]
+    File {
+        /// What was being done.
+        operation: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
     },
     /// A query failed.
     #[error("cannot read the database")]
@@ -209,7 +240,29 @@ impl Store {
         Migrations::new(vec![M::up(SCHEMA), M::up(IDEMPOTENCY), M::up(RETENTION)])
             .to_latest(&mut connection)
             .map_err(|source| StoreError::Migrate { path: path.to_owned(), source })?;
-        Ok(Store { connection, full: false })
+        Ok(Store::over(connection))
+    }
+
+    /// Of a connection that is what it should be.
+    pub(crate) fn over(connection: Connection) -> Store {
+        Store { connection, full: false }
+    }
+
+    /// Names no instance any more.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`].
+    pub(crate) fn forget_instances(&mut self) -> Result<(), StoreError> {
+        self.connection.execute("DELETE FROM instances", []).map(drop).map_err(StoreError::Write)
+    }
+
+    /// Brings everything into the database file, so that nothing is beside it.
+    ///
+    /// # Errors
+    /// [`StoreError::Copy`].
+    pub(crate) fn close(self, path: &Path) -> Result<(), StoreError> {
+        let failed = |source| StoreError::Copy { path: path.to_owned(), source };
+        self.connection.close().map_err(|(_, source)| failed(source))
     }
 
     pub(crate) fn set_disk_full(&mut self, full: bool) {

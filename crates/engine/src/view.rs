@@ -90,6 +90,7 @@ impl Engine {
                 }
             })
             .collect();
-        StatsView { jobs: self.views(now), warm_pool, unidentified: self.unidentified.clone() }
+        let left_alone = self.unidentified.iter().cloned().chain(self.strays.sentences());
+        StatsView { jobs: self.views(now), warm_pool, unidentified: left_alone.collect() }
     }
 }

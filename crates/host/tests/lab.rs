@@ -10,8 +10,8 @@ mod lab {
     use crate::support::{Lab, image, job, raw, variable};
     use hearth_host::Host;
     use hearth_model::{
-        Action, Boot, End, Exit, Generation, InstanceState, Owner, Phase, Ready, ReadyCheck, Spec,
-        Stage,
+        Action, Boot, End, Exit, Generation, InstanceState, Owner, Phase, PoolTenant, Ready,
+        ReadyCheck, Spec, Stage,
     };
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -65,7 +65,7 @@ mod lab {
         let lab = lab().await;
         let mut spec = script("");
         spec.cmd = vec!["/app/bin/server".to_owned()];
-        let id = lab.create("nocmd", spec, Stage::App, Owner::Pool).await;
+        let id = lab.create("nocmd", spec, Stage::App, Owner::Pool(PoolTenant::Shared)).await;
         let end = End::NotStarted("/app/bin/server: not found in rootfs-test.ext4".to_owned());
         assert_eq!(lab.exit(&id).await.end, end);
     }
@@ -73,8 +73,12 @@ mod lab {
     #[tokio::test]
     async fn a_panic_of_the_guests_kernel_is_told_with_its_last_lines() {
         let lab = lab().await;
-        let id =
-            lab.create("panics", script("echo c > /proc/sysrq-trigger"), Stage::App, Owner::Pool);
+        let id = lab.create(
+            "panics",
+            script("echo c > /proc/sysrq-trigger"),
+            Stage::App,
+            Owner::Pool(PoolTenant::Shared),
+        );
         let id = id.await;
         let exit = lab.exit(&id).await;
         let End::Panic(lines) = &exit.end else { panic!("{exit:?}") };
@@ -88,7 +92,7 @@ mod lab {
         spec.rootfs = Some(image("rootfs-web.ext4"));
         let check = ReadyCheck::Http { port: 4000, path: "/health".to_owned() };
         spec.ready = Some(Ready { check, timeout_s: 60 });
-        let id = lab.create("ready", spec, Stage::App, Owner::Pool).await;
+        let id = lab.create("ready", spec, Stage::App, Owner::Pool(PoolTenant::Shared)).await;
         let first = lab.wait(&id, is_running).await;
         assert!(!is_ready(&first), "{first:?}");
         lab.wait(&id, is_ready).await;
@@ -107,7 +111,7 @@ mod lab {
     async fn a_claimed_guest_shows_its_identity_and_runs_once_told() {
         let lab = lab().await;
         let spec = script("cat /run/hearth/identity.json; sleep 1000");
-        let id = lab.create("claimed", spec, Stage::Init, Owner::Pool).await;
+        let id = lab.create("claimed", spec, Stage::Init, Owner::Pool(PoolTenant::Shared)).await;
         let held = |state: &InstanceState| {
             matches!(state, InstanceState::Up { phase: Phase::Held, told: None, .. })
         };
@@ -167,9 +171,9 @@ mod lab {
     async fn a_stop_gives_the_command_its_time_and_no_more() {
         let lab = lab().await;
         let spec = script("trap 'echo bye; exit 3' TERM; while true; do sleep 0.1; done");
-        let polite = lab.create("polite", spec, Stage::App, Owner::Pool).await;
+        let polite = lab.create("polite", spec, Stage::App, Owner::Pool(PoolTenant::Shared)).await;
         let spec = script("trap '' TERM; echo deaf; while true; do sleep 0.1; done");
-        let deaf = lab.create("deaf", spec, Stage::App, Owner::Pool).await;
+        let deaf = lab.create("deaf", spec, Stage::App, Owner::Pool(PoolTenant::Shared)).await;
         lab.wait(&polite, is_running).await;
         lab.says(&deaf, "deaf").await;
         // The trap is set a moment after the shell was started.
@@ -185,7 +189,7 @@ mod lab {
         let lab = lab().await;
         // A kernel of a distribution has its disk drivers as modules, so it finds no root.
         let spec = Spec { rootfs: Some(image("rootfs-test.ext4")), ..raw("vmlinux") };
-        let id = lab.create("rawlinux", spec, Stage::App, Owner::Pool).await;
+        let id = lab.create("rawlinux", spec, Stage::App, Owner::Pool(PoolTenant::Shared)).await;
         let exit = lab.exit(&id).await;
         let End::Panic(lines) = &exit.end else { panic!("{exit:?}") };
         assert!(lines.contains("Unable to mount root fs"), "{lines}");

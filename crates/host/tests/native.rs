@@ -8,7 +8,7 @@ mod native {
     use crate::contract::Subject;
     use crate::support::{Lab, job, raw};
     use hearth_host::Host;
-    use hearth_model::{Action, End, InstanceState, Owner, Phase, Stage};
+    use hearth_model::{Action, End, InstanceState, Owner, Phase, PoolTenant, Stage};
     use std::path::PathBuf;
 
     const LOAD_ADDRESS: u64 = 0x100_0000;
@@ -87,7 +87,8 @@ mod native {
     async fn a_bare_guest_runs_speaks_is_stopped_and_leaves_nothing() {
         let (_images, path) = images();
         let lab = Lab::new(path).await;
-        let id = lab.create("a1", raw("speaker"), Stage::App, Owner::Pool).await;
+        let id =
+            lab.create("a1", raw("speaker"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
         lab.wait(&id, is_up).await;
         assert!(lab.host.alive(&id));
         lab.says(&id, "OK").await;
@@ -114,9 +115,10 @@ mod native {
     async fn a_second_creation_by_the_same_name_changes_nothing() {
         let (_images, path) = images();
         let lab = Lab::new(path).await;
-        let id = lab.create("a1", raw("speaker"), Stage::App, Owner::Pool).await;
+        let id =
+            lab.create("a1", raw("speaker"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
         let first = pid(&lab, &id);
-        lab.create("a1", raw("speaker"), Stage::App, Owner::Pool).await;
+        lab.create("a1", raw("speaker"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
         assert_eq!(pid(&lab, &id), first);
         lab.stop(&id, 0).await;
     }
@@ -125,8 +127,10 @@ mod native {
     async fn a_restart_adopts_what_runs_and_learns_what_ended() {
         let (_images, path) = images();
         let mut lab = Lab::new(path).await;
-        let stays = lab.create("stays", raw("speaker"), Stage::App, Owner::Pool).await;
-        let dies = lab.create("dies", raw("speaker"), Stage::App, Owner::Pool).await;
+        let stays =
+            lab.create("stays", raw("speaker"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
+        let dies =
+            lab.create("dies", raw("speaker"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
         let (kept, killed) = (pid(&lab, &stays), pid(&lab, &dies));
         lab.host.close().await;
         kill(killed);
@@ -148,7 +152,8 @@ mod native {
     async fn a_killed_firecracker_is_seen_at_once() {
         let (_images, path) = images();
         let lab = Lab::new(path).await;
-        let id = lab.create("a1", raw("flooder"), Stage::App, Owner::Pool).await;
+        let id =
+            lab.create("a1", raw("flooder"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
         lab.wait(&id, is_up).await;
         kill(pid(&lab, &id));
         let exit = lab.exit(&id).await;
@@ -160,7 +165,8 @@ mod native {
     async fn a_guest_that_resets_ends_its_instance() {
         let (_images, path) = images();
         let lab = Lab::new(path).await;
-        let id = lab.create("a1", raw("rebooter"), Stage::App, Owner::Pool).await;
+        let id =
+            lab.create("a1", raw("rebooter"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
         let exit = lab.exit(&id).await;
         assert_eq!(exit.end, End::Vmm("the guest shut down or restarted".to_owned()));
     }
@@ -171,7 +177,7 @@ mod native {
         let lab = Lab::new(path).await;
         let mut spec = raw("speaker");
         spec.resources.mem_mib = 0;
-        let create = lab.creation("a1", spec, Stage::App, Owner::Pool).await;
+        let create = lab.creation("a1", spec, Stage::App, Owner::Pool(PoolTenant::Shared)).await;
         let id = create.instance.clone();
         let error = lab.host.apply(Action::Create(Box::new(create))).await.expect_err("refused");
         assert!(!error.is_transient(), "{}", error.sentence());
@@ -179,10 +185,11 @@ mod native {
         assert_eq!(lab.state_of(&id).await, None);
         let mut small = raw("speaker");
         small.resources.mem_mib = 16;
-        let small = lab.creation("a1", small, Stage::App, Owner::Pool).await;
+        let small = lab.creation("a1", small, Stage::App, Owner::Pool(PoolTenant::Shared)).await;
         let error = lab.host.apply(Action::Create(Box::new(small))).await.expect_err("refused");
         assert!(error.sentence().contains("is mem_mb 16 too little"), "{}", error.sentence());
-        let mut gone = lab.creation("a1", raw("speaker"), Stage::App, Owner::Pool).await;
+        let mut gone =
+            lab.creation("a1", raw("speaker"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
         gone.images.kernel = hearth_model::Digest([0; 32]);
         let error = lab.host.apply(Action::Create(Box::new(gone))).await.expect_err("refused");
         assert!(error.sentence().contains("not in the store"), "{}", error.sentence());
@@ -193,7 +200,8 @@ mod native {
     async fn what_cannot_be_identified_is_reported_and_left_alone() {
         let (_images, path) = images();
         let mut lab = Lab::new(path).await;
-        let id = lab.create("a1", raw("speaker"), Stage::App, Owner::Pool).await;
+        let id =
+            lab.create("a1", raw("speaker"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
         let pid = pid(&lab, &id);
         let manifest = lab.instance_dir(&id).join("manifest.json");
         let text = std::fs::read_to_string(&manifest).expect("a manifest");
@@ -213,7 +221,8 @@ mod native {
     async fn what_a_daemon_left_half_made_or_half_removed_is_removed() {
         let (_images, path) = images();
         let mut lab = Lab::new(path).await;
-        let id = lab.create("a1", raw("speaker"), Stage::App, Owner::Pool).await;
+        let id =
+            lab.create("a1", raw("speaker"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
         let instances = lab.instance_dir(&id).parent().expect("a parent").to_owned();
         for (name, file) in
             [("a2", None), ("a3", Some("manifest.json.new")), ("a4.gone", Some("pid"))]
@@ -236,8 +245,10 @@ mod native {
         let (_images, path) = images();
         let mut lab = Lab::new(path).await;
         let [old, lost] = ["a1", "a2"];
-        let old = lab.create(old, raw("speaker"), Stage::App, Owner::Pool).await;
-        let lost = lab.create(lost, raw("speaker"), Stage::App, Owner::Pool).await;
+        let old =
+            lab.create(old, raw("speaker"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
+        let lost =
+            lab.create(lost, raw("speaker"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
         let pids = [pid(&lab, &old), pid(&lab, &lost)];
         lab.host.close().await;
         pids.into_iter().for_each(kill);
@@ -262,7 +273,8 @@ mod native {
     async fn a_process_that_was_never_started_is_ended_at_the_next_start() {
         let (_images, path) = images();
         let mut lab = Lab::new(path).await;
-        let id = lab.create("a1", raw("speaker"), Stage::App, Owner::Pool).await;
+        let id =
+            lab.create("a1", raw("speaker"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
         let pid = pid(&lab, &id);
         let manifest = lab.instance_dir(&id).join("manifest.json");
         lab.host.close().await;

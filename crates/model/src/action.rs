@@ -1,6 +1,7 @@
 //! What the host can be asked to do. Every action is idempotent: applied twice it does what it
 //! does once.
 
+use crate::desired::PoolTenant;
 use crate::hash::SpecHash;
 use crate::ids::{Identity, InstanceId, Slot};
 use crate::spec::{Images, Spec, Stage};
@@ -63,8 +64,19 @@ pub struct Create {
 pub enum Owner {
     /// A job's.
     Job(Identity),
-    /// A pool's.
-    Pool,
+    /// A pool's, with the tenants that may claim it.
+    Pool(PoolTenant),
+}
+
+impl Owner {
+    /// That of a job's.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Identity> {
+        match self {
+            Owner::Job(identity) => Some(identity),
+            Owner::Pool(_) => None,
+        }
+    }
 }
 
 impl Action {

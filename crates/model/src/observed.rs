@@ -1,9 +1,12 @@
 //! What the host says is.
 
+use crate::action::{Create, Owner};
 use crate::hash::SpecHash;
-use crate::ids::{Generation, InstanceId, Slot};
+use crate::ids::{Generation, Identity, InstanceId, Slot};
+use crate::spec::{Images, Resources, Stage};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// One look at the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,8 +29,46 @@ pub struct Observed {
     pub slot: Slot,
     /// The hash of the spec that it was made of.
     pub hash: SpecHash,
+    /// What else is remembered of how it was made; nothing of what an older Hearth made.
+    pub made: Option<Arc<Made>>,
     /// What it does.
     pub state: InstanceState,
+}
+
+/// What the host remembers of an instance for when the database does not name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// Whose it is: the last that it was to be told, else whose it was when it was made.
+    pub owner: Owner,
+    /// The digests of its images.
+    pub images: Images,
+    /// How far it went by itself.
+    pub stage: Stage,
+    /// What it takes.
+    pub resources: Resources,
+}
+
+impl Made {
+    /// What is remembered of a creation.
+    #[must_use]
+    pub fn of(create: &Create) -> Made {
+        Made {
+            owner: create.owner.clone(),
+            images: create.images,
+            stage: create.stage,
+            resources: create.spec.resources,
+        }
+    }
+
+    /// The same, since it is to be told that it is of this job. What it knows of a later generation
+    /// stays.
+    #[must_use]
+    pub fn told(&self, identity: &Identity) -> Made {
+        match &self.owner {
+            Owner::Job(known) if known.generation >= identity.generation => self.clone(),
+            _ => Made { owner: Owner::Job(identity.clone()), ..self.clone() },
+        }
+    }
 }
 
 /// What an instance does.
@@ -48,6 +89,14 @@ pub enum InstanceState {
     },
     /// The process is gone; what is left can be removed.
     Exited(Exit),
+}
+
+impl InstanceState {
+    /// Whether the process is gone.
+    #[must_use]
+    pub fn is_exited(&self) -> bool {
+        matches!(self, InstanceState::Exited(_))
+    }
 }
 
 /// How far a guest is.

@@ -40,6 +40,8 @@ pub struct Fleet {
     /// Slots below `next_slot` that no instance has.
     free_slots: BTreeSet<Slot>,
     next_slot: u32,
+    /// Slots of what the fleet does not hold.
+    held_slots: BTreeSet<Slot>,
     touched: Touched,
 }
 
@@ -188,10 +190,23 @@ impl Fleet {
         self.load.booting
     }
 
-    /// The lowest slot that no instance has.
+    /// The lowest slot that nothing has.
     #[must_use]
     pub fn free_slot(&self) -> Slot {
-        self.free_slots.first().copied().unwrap_or(Slot(self.next_slot))
+        let beyond = (self.next_slot..).map(Slot);
+        let free = self.free_slots.iter().copied().chain(beyond);
+        free.into_iter().find(|slot| !self.held_slots.contains(slot)).unwrap_or(Slot(u32::MAX))
+    }
+
+    /// Whether an instance has this slot.
+    #[must_use]
+    pub fn has(&self, slot: Slot) -> bool {
+        slot.0 < self.next_slot && !self.free_slots.contains(&slot)
+    }
+
+    /// From now on these slots are not free either.
+    pub fn hold_slots(&mut self, slots: BTreeSet<Slot>) {
+        self.held_slots = slots;
     }
 
     /// Adds a job, or puts it in the place of one.

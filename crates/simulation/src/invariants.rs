@@ -3,10 +3,10 @@
 use hearth_engine::{Accepted, Engine, Refusal, Reply};
 use hearth_host::sim::Machine;
 use hearth_model::{
-    Action, Assignment, Generation, Instance, InstanceId, InstanceState, Job, JobId, Lifecycle,
-    Mono, Owner, Phase, PoolTenant, Spec, Wanted,
+    Action, Assignment, Create, Generation, Instance, InstanceId, InstanceState, Job, JobId,
+    Lifecycle, Mono, Owner, Phase, PoolKey, PoolTenant, Spec, Tenant, Wanted,
 };
-use hearth_planner::{Capacity, Status};
+use hearth_planner::{Capacity, Need, Status};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -37,9 +37,9 @@ pub(crate) struct Invariants {
     /// Instances whose command has begun.
     begun: BTreeSet<InstanceId>,
     /// How often the command of a generation of a `job` has begun.
-    runs: BTreeMap<(JobId, Generation), u32>,
+    runs: BTreeMap<(JobId, Tenant, Generation), u32>,
     /// The most retries that a generation ever had.
-    retries: BTreeMap<(JobId, Generation), u32>,
+    retries: BTreeMap<(JobId, Tenant, Generation), u32>,
 }
 
 impl Invariants {
@@ -57,6 +57,17 @@ impl Invariants {
             runs: BTreeMap::new(),
             retries: BTreeMap::new(),
         }
+    }
+
+    /// The database is lost, and with it all that anybody was told. What the host has stays.
+    pub(crate) fn lose(&mut self) {
+        self.told.clear();
+        self.generations.clear();
+        self.assignments.clear();
+        self.stopping.clear();
+        self.created.clear();
+        self.runs.clear();
+        self.retries.clear();
     }
 
     /// After the start of a daemon.
@@ -107,7 +118,8 @@ impl Invariants {
                 return Err(format!("the generation of {} fell from {last}", job.id));
             }
             *last = job.generation;
-            let retries = self.retries.entry((job.id.clone(), job.run)).or_default();
+            let run = (job.id.clone(), job.tenant.clone(), job.run);
+            let retries = self.retries.entry(run).or_default();
             *retries = (*retries).max(job.spec.retries);
         }
         Ok(())
@@ -171,21 +183,15 @@ impl Invariants {
                 continue;
             }
             self.begun.insert(create.instance.clone());
-            let job = match &create.owner {
-                Owner::Job(identity) => Some(identity.job_id.clone()),
-                Owner::Pool => match self.assignments.get(&create.instance) {
-                    Some(Assignment::Job { job, .. }) => Some(job.clone()),
-                    _ => None,
-                },
-            };
-            let Some(job) = job else {
+            let Some(identity) = create.owner.identity() else {
                 return Err(format!("{} runs its command for nobody", create.instance));
             };
-            let runs = self.runs.entry((job.clone(), *told)).or_default();
+            let run = (identity.job_id.clone(), identity.tenant.clone(), *told);
+            let retries = self.retries.get(&run).copied().unwrap_or_default();
+            let runs = self.runs.entry(run).or_default();
             *runs += 1;
-            let retries = self.retries.get(&(job.clone(), *told)).copied().unwrap_or_default();
             if *runs > 1 + retries {
-                return Err(format!("{job} ran {runs} times as generation {told}"));
+                return Err(format!("{} ran {runs} times as generation {told}", identity.job_id));
             }
         }
         Ok(())
@@ -300,16 +306,26 @@ impl Invariants {
         let named: BTreeSet<&InstanceId> = engine.fleet().instances().keys().collect();
         let there: BTreeSet<&InstanceId> =
             machine.instances().map(|(create, _)| &create.instance).collect();
-        if named != there {
+        if !named.is_subset(&there) {
             return Err(format!("the database names {named:?}, the host has {there:?}"));
         }
+        let strays = machine.instances().filter(|(create, _)| !named.contains(&create.instance));
+        let mut room = self.capacity.total().minus(engine.fleet().used(&self.capacity));
+        for (create, state) in strays {
+            if belongs(engine, create) {
+                return Err(format!("{create:?} belongs to somebody, and nobody took it over"));
+            }
+            if !state.is_exited() {
+                room = room.minus(self.capacity.need(create.spec.resources));
+            }
+        }
         for job in engine.fleet().jobs().values() {
-            self.stands(engine, job)?;
+            self.stands(engine, job, room)?;
         }
         Ok(())
     }
 
-    fn stands(&self, engine: &Engine, job: &Job) -> Result<(), String> {
+    fn stands(&self, engine: &Engine, job: &Job, room: Need) -> Result<(), String> {
         let serving = engine.fleet().of_job(&job.id).filter(|one| one.serves(job.run)).count();
         let there = engine.fleet().of_job(&job.id).count();
         let status = engine.status_of(&job.id);
@@ -320,7 +336,7 @@ impl Invariants {
                 let waits = matches!(status, Some(Status::Pending | Status::Failed)) && there == 0;
                 // Its old generation serves until there is room for the new one beside it.
                 let beside = job.spec.lifecycle == Lifecycle::Service && serving == 0 && there == 1;
-                (serving == 1 && there == 1) || ((waits || beside) && self.may_wait(engine, job))
+                (serving == 1 && there == 1) || ((waits || beside) && self.may_wait(job, room))
             }
         };
         if fine {
@@ -331,9 +347,20 @@ impl Invariants {
     }
 
     /// Whether a job may wait for ever: there is no room for one more.
-    fn may_wait(&self, engine: &Engine, job: &Job) -> bool {
-        let need = self.capacity.need(job.spec.resources);
-        let room = self.capacity.total().minus(engine.fleet().used(&self.capacity));
-        !need.fits(room)
+    fn may_wait(&self, job: &Job, room: Need) -> bool {
+        !self.capacity.need(job.spec.resources).fits(room)
+    }
+}
+
+/// Whether there is a job or a pool that an instance of this make is of.
+fn belongs(engine: &Engine, create: &Create) -> bool {
+    match &create.owner {
+        Owner::Job(identity) => {
+            engine.fleet().job(&identity.job_id).is_some_and(|job| job.tenant == identity.tenant)
+        }
+        Owner::Pool(tenant) => {
+            let key = PoolKey { tenant: tenant.clone(), hash: create.hash };
+            engine.fleet().job_of_pool(&key).is_some()
+        }
     }
 }

@@ -52,6 +52,8 @@ pub enum What {
     Fault(Fault),
     /// kill -9 of the daemon. It is started again after a while.
     Crash,
+    /// kill -9 of the daemon, and its database is gone when it is started again.
+    Lose,
     /// The machine loses its power.
     Reboot,
     /// The wall clock jumps by so many days.
@@ -150,6 +152,7 @@ impl Schedule {
                 0..20 => What::Fault(Fault::any(&mut rng)),
                 20..28 => What::Die(rng.u8(..), Death::any(&mut rng)),
                 28 => What::Vanish(rng.u8(..)),
+                29 if rng.u8(..4) == 0 => What::Lose,
                 29..34 => What::Crash,
                 34 => What::Reboot,
                 35 => What::Jump(rng.i32(-400..400)),
@@ -260,6 +263,7 @@ impl fmt::Display for What {
             What::Vanish(nth) => write!(f, "microVM {nth} is gone with all that it left"),
             What::Fault(fault) => write!(f, "the next action goes wrong: {fault:?}"),
             What::Crash => write!(f, "kill -9 of the daemon"),
+            What::Lose => write!(f, "kill -9 of the daemon, and its database is lost"),
             What::Reboot => write!(f, "the machine loses its power"),
             What::Jump(days) => write!(f, "the wall clock jumps by {days} days"),
             What::DiskFull(time) => write!(f, "the disk is full for {time:?}"),

@@ -117,6 +117,9 @@ struct World<'a> {
     store: Option<Store>,
     /// How often the daemon was started.
     life: u32,
+    /// What the file declares, and whether the next daemon has to read it for the first time.
+    file: Option<Vec<(u8, Make)>>,
+    unread: bool,
     queue: BTreeMap<(Duration, u64), Coming>,
     order: u64,
     faults: Vec<Fault>,
@@ -155,6 +158,8 @@ impl<'a> World<'a> {
             engine: None,
             store: Some(store),
             life: 0,
+            file: None,
+            unread: false,
             queue: BTreeMap::new(),
             order: 0,
             faults: Vec::new(),
@@ -290,6 +295,9 @@ impl<'a> World<'a> {
     /// What a schedule says.
     fn outside(&mut self, what: &What) -> Result<(), String> {
         self.say(|| what.to_string());
+        if let What::Load(entries) = what {
+            self.file = Some(entries.clone());
+        }
         match what {
             wish if wish.is_wish() => self.wish(what).map_or(Ok(()), |request| self.ask(request)),
             What::Die(nth, death) => {
@@ -359,6 +367,12 @@ impl<'a> World<'a> {
         match what {
             What::Fault(fault) => self.faults.push(*fault),
             What::Crash => self.crash(),
+            What::Lose => {
+                self.crash();
+                self.store = Some(Store::in_memory().expect("a database in memory"));
+                self.unread = true;
+                self.invariants.lose();
+            }
             What::Reboot => {
                 self.crash();
                 self.machine.reboot();
@@ -434,7 +448,10 @@ impl<'a> World<'a> {
         self.engine = Some(engine);
         self.say(|| "the daemon starts".to_owned());
         self.come(Duration::ZERO, Coming::Look { whole: true });
-        Ok(())
+        match self.file.clone() {
+            Some(entries) if std::mem::take(&mut self.unread) => self.outside(&What::Load(entries)),
+            _ => Ok(()),
+        }
     }
 
     fn look(&mut self, whole: bool) {

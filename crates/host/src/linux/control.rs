@@ -2,7 +2,8 @@
 //! stream is made again whenever it breaks; nothing in it is trusted but its form.
 
 use super::instance::Instance;
-use super::{Shared, lock};
+use super::layout::names as files;
+use super::{Shared, errors, lock};
 use crate::HostError;
 use hearth_firecracker::{escaped, names, vsock};
 use hearth_guest::{CONTROL_LINE_BYTES_MAX, CONTROL_PORT, Command, Report};
@@ -35,6 +36,12 @@ pub(super) async fn tell(
     let refused =
         |why| HostError::transient(format!("cannot tell instance {id} whose it is: {why}"));
     let instance = shared.instance(id).ok_or_else(|| refused("there is no such instance"))?;
+    let remembered = tokio::task::spawn_blocking({
+        let (instance, identity) = (Arc::clone(&instance), identity.clone());
+        move || instance.remember(&identity)
+    });
+    let manifest = instance.directory.path().join(files::MANIFEST);
+    remembered.await.map_err(errors::task)?.map_err(errors::file("write", &manifest))?;
     if instance.boot == hearth_model::Boot::Raw {
         return Ok(());
     }

@@ -182,7 +182,7 @@ fn config(create: &Create) -> Config {
         stop_timeout_s: spec.stop_timeout_s,
         identity: match &create.owner {
             Owner::Job(identity) => Some(control::to_wire(identity, &create.instance)),
-            Owner::Pool => None,
+            Owner::Pool(_) => None,
         },
     }
 }

@@ -2,10 +2,14 @@
 //! by itself.
 
 use super::layout::names;
+use super::lock;
 use super::manifest::Manifest;
 use hearth_firecracker::{Client, Directory, Process};
 use hearth_guest::Command;
-use hearth_model::{Boot, Exit, InstanceId, InstanceState, Observed, Slot, SpecHash};
+use hearth_model::{
+    Boot, Exit, Identity, InstanceId, InstanceState, Made, Observed, Slot, SpecHash,
+};
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::{mpsc, watch};
@@ -19,6 +23,7 @@ pub(super) struct Instance {
     pub(super) id: InstanceId,
     pub(super) slot: Slot,
     pub(super) hash: SpecHash,
+    made: Mutex<Option<Arc<Made>>>,
     pub(super) boot: Boot,
     pub(super) has_rootfs: bool,
     pub(super) directory: Arc<Directory>,
@@ -50,6 +55,7 @@ impl Instance {
             id,
             slot: manifest.slot(),
             hash: manifest.hash(),
+            made: Mutex::new(manifest.made().map(Arc::new)),
             boot: manifest.boot(),
             has_rootfs: manifest.has_rootfs,
             directory,
@@ -73,7 +79,22 @@ impl Instance {
     }
 
     pub(super) fn observed(&self) -> Observed {
-        Observed { slot: self.slot, hash: self.hash, state: self.state() }
+        let made = lock(&self.made).clone();
+        Observed { slot: self.slot, hash: self.hash, made, state: self.state() }
+    }
+
+    /// Remembers, over a loss of the database too, whose it is to be told to be. Blocks.
+    pub(super) fn remember(&self, identity: &Identity) -> io::Result<()> {
+        let mut made = lock(&self.made);
+        let Some(known) = made.as_deref() else { return Ok(()) };
+        let told = known.told(identity);
+        if told != *known {
+            let mut manifest = Manifest::read(self.directory.path(), &self.id)?;
+            manifest.set_owner(&told.owner);
+            manifest.write(self.directory.path())?;
+            *made = Some(Arc::new(told));
+        }
+        Ok(())
     }
 
     pub(super) fn revision(&self) -> u64 {

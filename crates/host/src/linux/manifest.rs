@@ -3,7 +3,10 @@
 
 use super::layout::{absent_is_fine, create_file, names};
 use hearth_firecracker::Identity;
-use hearth_model::{Boot, InstanceId, Slot, SpecHash};
+use hearth_model::{
+    Boot, Digest, Generation, Images, InstanceId, JobId, Made, Owner, PoolTenant, Resources, Slot,
+    SpecHash, Stage, Tenant,
+};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Write};
 use std::path::Path;
@@ -24,6 +27,9 @@ pub(super) struct Manifest {
     host_boot: String,
     /// Whether the guest has a root file system.
     pub(super) has_rootfs: bool,
+    /// What the database would say of it, for when it does not; absent in what an older Hearth made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    made: Option<MadeForm>,
     /// The process, once there is one.
     pub(super) process: Option<Identity>,
     /// Written before the guest is started, so that what never was is never taken for what ran.
@@ -35,6 +41,107 @@ pub(super) struct Manifest {
 enum BootForm {
     Init,
     Raw,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct MadeForm {
+    owner: OwnerForm,
+    kernel: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    modules: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rootfs: Option<String>,
+    stage: StageForm,
+    vcpu: u32,
+    mem_mib: u32,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum OwnerForm {
+    Job {
+        job: String,
+        tenant: String,
+        generation: u64,
+    },
+    /// A pool of one tenant, or the one for all that named none.
+    Pool {
+        tenant: Option<String>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum StageForm {
+    Init,
+    App,
+}
+
+impl MadeForm {
+    fn of(made: &Made) -> MadeForm {
+        MadeForm {
+            owner: OwnerForm::of(&made.owner),
+            kernel: made.images.kernel.to_string(),
+            modules: made.images.modules.map(|digest| digest.to_string()),
+            rootfs: made.images.rootfs.map(|digest| digest.to_string()),
+            stage: match made.stage {
+                Stage::Init => StageForm::Init,
+                Stage::App => StageForm::App,
+            },
+            vcpu: made.resources.vcpu,
+            mem_mib: made.resources.mem_mib,
+        }
+    }
+
+    /// `None` where a name or a digest is none.
+    fn read(&self) -> Option<Made> {
+        let digest = |hex: &Option<String>| match hex {
+            Some(hex) => Digest::parse(hex).map(Some),
+            None => Some(None),
+        };
+        Some(Made {
+            owner: self.owner.read()?,
+            images: Images {
+                kernel: Digest::parse(&self.kernel)?,
+                modules: digest(&self.modules)?,
+                rootfs: digest(&self.rootfs)?,
+            },
+            stage: match self.stage {
+                StageForm::Init => Stage::Init,
+                StageForm::App => Stage::App,
+            },
+            resources: Resources { vcpu: self.vcpu, mem_mib: self.mem_mib },
+        })
+    }
+}
+
+impl OwnerForm {
+    fn of(owner: &Owner) -> OwnerForm {
+        match owner {
+            Owner::Job(identity) => OwnerForm::Job {
+                job: identity.job_id.to_string(),
+                tenant: identity.tenant.to_string(),
+                generation: identity.generation.0,
+            },
+            Owner::Pool(PoolTenant::Shared) => OwnerForm::Pool { tenant: None },
+            Owner::Pool(PoolTenant::Named(tenant)) => {
+                OwnerForm::Pool { tenant: Some(tenant.to_string()) }
+            }
+        }
+    }
+
+    fn read(&self) -> Option<Owner> {
+        let tenant = |tenant: &str| Tenant::parse(tenant).ok();
+        Some(match self {
+            OwnerForm::Job { job, tenant: of, generation } => Owner::Job(hearth_model::Identity {
+                job_id: JobId::parse(job).ok()?,
+                tenant: tenant(of)?,
+                generation: Generation(*generation),
+            }),
+            OwnerForm::Pool { tenant: None } => Owner::Pool(PoolTenant::Shared),
+            OwnerForm::Pool { tenant: Some(of) } => Owner::Pool(PoolTenant::Named(tenant(of)?)),
+        })
+    }
 }
 
 impl Manifest {
@@ -50,6 +157,7 @@ impl Manifest {
             },
             host_boot: host_boot.to_owned(),
             has_rootfs: create.spec.rootfs.is_some(),
+            made: Some(MadeForm::of(&Made::of(create))),
             process: None,
             started: false,
         }
@@ -68,6 +176,11 @@ impl Manifest {
         }
         if SpecHash::parse(&manifest.spec_hash).is_none() {
             return Err(invalid("its spec hash is none".to_owned()));
+        }
+        if let Some(form) = &manifest.made
+            && form.read().is_none()
+        {
+            return Err(invalid("it says of nobody that could be whose it is".to_owned()));
         }
         Ok(manifest)
     }
@@ -108,6 +221,17 @@ impl Manifest {
         match self.boot {
             BootForm::Init => Boot::Init,
             BootForm::Raw => Boot::Raw,
+        }
+    }
+
+    /// Checked when it was read.
+    pub(super) fn made(&self) -> Option<Made> {
+        self.made.as_ref().and_then(MadeForm::read)
+    }
+
+    pub(super) fn set_owner(&mut self, owner: &Owner) {
+        if let Some(made) = &mut self.made {
+            made.owner = OwnerForm::of(owner);
         }
     }
 

@@ -3,10 +3,11 @@
 
 use crate::HostError;
 use hearth_model::{
-    Action, Create, Digest, End, Exit, Generation, ImageName, Images, InstanceId, InstanceState,
-    Lifecycle, Mono, Observation, Observed, Owner, Phase, Spec, Stage,
+    Action, Create, Digest, End, Exit, Generation, Identity, ImageName, Images, InstanceId,
+    InstanceState, Lifecycle, Made, Mono, Observation, Observed, Owner, Phase, Spec, Stage,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How a simulated host behaves.
@@ -62,6 +63,7 @@ pub struct Machine {
 #[derive(Debug)]
 struct Vm {
     create: Create,
+    made: Arc<Made>,
     state: InstanceState,
     /// Grows whenever the timers of before are void.
     epoch: u64,
@@ -156,6 +158,7 @@ impl Machine {
         let observed = |vm: &Vm| Observed {
             slot: vm.create.slot,
             hash: vm.create.hash,
+            made: Some(Arc::clone(&vm.made)),
             state: vm.state.clone(),
         };
         let changed = self.vms.iter().filter(|(_, vm)| since.is_none_or(|at| vm.revision > at));
@@ -180,7 +183,7 @@ impl Machine {
         match action {
             Action::Create(create) => self.create(*create),
             Action::Tell { instance, identity, go } => {
-                return self.tell(&instance, identity.generation, go);
+                return self.tell(&instance, &identity, go);
             }
             Action::Stop { instance, .. } => self.exit(&instance, End::Signal(15), true),
             Action::Remove { instance } => {
@@ -204,7 +207,7 @@ impl Machine {
         self.vms.get(instance).is_some_and(|vm| !is_over(&vm.state))
     }
 
-    /// The instances there are, with what they were made of and what they do.
+    /// The instances there are, with what they were made of, whose they are by now, and what they do.
     pub fn instances(&self) -> impl Iterator<Item = (&Create, &InstanceState)> {
         self.vms.values().map(|vm| (&vm.create, &vm.state))
     }
@@ -273,7 +276,8 @@ impl Machine {
         }
         self.timers.insert((self.now.after(self.config.boot), id.clone(), 0, Timer::Up));
         self.logs.entry(id.clone()).or_default();
-        let vm = Vm { create, state: InstanceState::Booting, epoch: 0, revision: 0 };
+        let made = Arc::new(Made::of(&create));
+        let vm = Vm { create, made, state: InstanceState::Booting, epoch: 0, revision: 0 };
         self.vms.insert(id.clone(), vm);
         self.bump(&id);
     }
@@ -283,7 +287,7 @@ impl Machine {
         let Some(vm) = self.vms.get(id) else { return };
         let told = match &vm.create.owner {
             Owner::Job(identity) => Some(identity.generation),
-            Owner::Pool => None,
+            Owner::Pool(_) => None,
         };
         match vm.create.stage {
             Stage::App => self.run(id, told),
@@ -312,15 +316,18 @@ impl Machine {
         self.bump(id);
     }
 
-    fn tell(&mut self, id: &InstanceId, generation: Generation, go: bool) -> Result<(), HostError> {
+    fn tell(&mut self, id: &InstanceId, identity: &Identity, go: bool) -> Result<(), HostError> {
         let Some(vm) = self.vms.get_mut(id) else {
             return Err(HostError::transient(format!("there is no instance {id}")));
         };
         let InstanceState::Up { phase, told, .. } = &mut vm.state else {
             return Err(HostError::transient(format!("instance {id} is not up")));
         };
-        *told = Some((*told).map_or(generation, |known| known.max(generation)));
+        *told = (*told).max(Some(identity.generation));
         let (held, told) = (*phase == Phase::Held, *told);
+        let made = vm.made.told(identity);
+        vm.create.owner = made.owner.clone();
+        vm.made = Arc::new(made);
         if held && go {
             self.run(id, told);
         } else {

@@ -3,7 +3,7 @@
 use hearth_host::{Host, HostError, LogQuery};
 use hearth_model::{
     Action, Create, End, Exit, Generation, Identity, InstanceId, InstanceState, JobId, Owner,
-    Phase, Slot, Spec, Stage, Tenant, Value, hash,
+    Phase, PoolTenant, Slot, Spec, Stage, Tenant, Value, hash,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -115,7 +115,7 @@ impl Subject<'_> {
     }
 
     async fn a_stopped_instance_is_seen_to_have_ended_on_request(&self) {
-        let create = self.create(&self.service, Stage::App, Owner::Pool).await;
+        let create = self.create(&self.service, Stage::App, Owner::Pool(PoolTenant::Shared)).await;
         let id = &create.instance;
         self.until(id, "up", |state| matches!(state, InstanceState::Up { .. })).await;
         self.apply(Action::Stop { instance: id.clone(), timeout_s: 1 }).await;
@@ -128,8 +128,8 @@ impl Subject<'_> {
 
     async fn a_look_since_another_shows_what_has_changed_after_it_and_nothing_else(&self) {
         let [first, second] = [
-            self.create(&self.service, Stage::App, Owner::Pool).await.instance,
-            self.create(&self.service, Stage::App, Owner::Pool).await.instance,
+            self.create(&self.service, Stage::App, Owner::Pool(PoolTenant::Shared)).await.instance,
+            self.create(&self.service, Stage::App, Owner::Pool(PoolTenant::Shared)).await.instance,
         ];
         for id in [&first, &second] {
             self.until(id, "ready", |state| {
@@ -197,7 +197,7 @@ impl Subject<'_> {
     }
 
     async fn a_held_instance_waits_for_go_and_ignores_older_generations(&self) {
-        let create = self.create(&self.service, Stage::Init, Owner::Pool).await;
+        let create = self.create(&self.service, Stage::Init, Owner::Pool(PoolTenant::Shared)).await;
         let id = &create.instance;
         let tell = |generation, go| Action::Tell {
             instance: id.clone(),

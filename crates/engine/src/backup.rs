@@ -1,0 +1,102 @@
+//! Copies of the database: taken while a daemon uses it, checked, and put in its place.
+
+use crate::store::{Store, StoreError};
+use rusqlite::{Connection, OpenFlags};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// What a database holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contents {
+    /// Jobs, those on their way out included.
+    pub jobs: usize,
+    /// Instances that it names.
+    pub instances: usize,
+}
+
+/// Copies a database to a new file of mode 0600, as it was at one moment, whoever uses it meanwhile:
+/// nobody waits for it. When this returns the copy was checked and is on disk.
+///
+/// # Errors
+/// [`StoreError::Copy`] where the database can't be read or the file can't be written or is there;
+/// the errors of [`inspect`] where the database is damaged. Nothing is left then.
+pub fn backup(database: &Path, to: &Path) -> Result<Contents, StoreError> {
+    copy(database, to)?;
+    let checked = inspect(to).and_then(|contents| sync(to).map(|()| contents));
+    checked.inspect_err(|_| {
+        let _ = std::fs::remove_file(to);
+    })
+}
+
+/// Makes a new database of a backup, in this version's form. Instances are not in it: what runs is
+/// not what ran then, and the host remembers whose each is.
+///
+/// # Errors
+/// As [`backup`], and as [`Store::open`] where the backup is of a newer version.
+pub fn restore(backup: &Path, to: &Path) -> Result<Contents, StoreError> {
+    copy(backup, to)?;
+    let made = (|| {
+        let mut store = Store::open(to)?;
+        store.forget_instances()?;
+        store.close(to)?;
+        let contents = inspect(to)?;
+        sync(to)?;
+        Ok(contents)
+    })();
+    made.inspect_err(|_| {
+        let _ = std::fs::remove_file(to);
+    })
+}
+
+/// Reads all of a database, without changing it.
+///
+/// # Errors
+/// [`StoreError::Copy`] where it can't be read, [`StoreError::Damaged`] where its pages are not what
+/// they should be, [`StoreError::Row`] where a row holds nonsense.
+pub fn inspect(database: &Path) -> Result<Contents, StoreError> {
+    let failed = |source| StoreError::Copy { path: database.to_owned(), source };
+    let connection = reader(database)?;
+    let findings: String = connection
+        .query_row(
+            "SELECT group_concat(integrity_check, '; ') FROM pragma_integrity_check",
+            [],
+            |row| row.get(0),
+        )
+        .map_err(failed)?;
+    if findings != "ok" {
+        let detail = findings.chars().take(300).collect();
+        return Err(StoreError::Damaged { path: database.to_owned(), detail });
+    }
+    let loaded = Store::over(connection).load()?;
+    Ok(Contents { jobs: loaded.jobs.len(), instances: loaded.instances.len() })
+}
+
+fn reader(database: &Path) -> Result<Connection, StoreError> {
+    let failed = |source| StoreError::Copy { path: database.to_owned(), source };
+    let connection =
+        Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
+    connection.busy_timeout(crate::store::BUSY).map_err(failed)?;
+    Ok(connection)
+}
+
+/// A whole copy, of mode 0600, in a file that was not there.
+fn copy(database: &Path, to: &Path) -> Result<(), StoreError> {
+    let from = reader(database)?;
+    let failed = |source| StoreError::File { operation: "make", path: to.to_owned(), source };
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(failed)?;
+    let name = to.to_string_lossy();
+    let copied = from.execute("VACUUM INTO ?1", [&*name]).map(drop);
+    copied.map_err(|source| {
+        let _ = std::fs::remove_file(to);
+        StoreError::Copy { path: database.to_owned(), source }
+    })
+}
+
+/// The file and its name are on disk.
+fn sync(path: &Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError::File { operation: "sync", path: path.to_owned(), source };
+    File::open(path).and_then(|file| file.sync_all()).map_err(failed)?;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)
+}

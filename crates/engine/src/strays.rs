@@ -1,0 +1,191 @@
+//! Instances that the host has and the database does not name: it was lost, or was restored from a
+//! backup that is older than they are. The host remembers whose they are. Each goes on running, with
+//! its slot and its share of the capacity, and is taken over once there is a job that it belongs to:
+//! as that job's instance where it is made of the job's spec, else as one of another generation, which
+//! the plan replaces as ever. One that belongs to nobody is shown and left alone.
+
+use crate::engine::Engine;
+use crate::input::Now;
+use hearth_model::{
+    Assignment, Generation, Identity, Instance, InstanceId, Job, JobId, Made, Observed, Owner,
+    PoolKey, Resources, Slot, Spec, SpecHash, Tenant, Wanted,
+};
+use hearth_planner::{Capacity, Need};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Instances that belong to nobody yet.
+#[derive(Debug, Default)]
+pub(crate) struct Strays(BTreeMap<InstanceId, Observed>);
+
+impl Strays {
+    pub(crate) fn insert(&mut self, id: InstanceId, observed: Observed) {
+        self.0.insert(id, observed);
+    }
+
+    /// Those that a whole look at the host does not show are gone.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub(crate) fn contains(&self, id: &InstanceId) -> bool {
+        self.0.contains_key(id)
+    }
+
+    /// Slots that nothing else may have.
+    pub(crate) fn slots(&self) -> BTreeSet<Slot> {
+        self.0.values().map(|observed| observed.slot).collect()
+    }
+
+    /// What they leave of the capacity.
+    pub(crate) fn left_of(&self, capacity: Capacity) -> Capacity {
+        let runs = |observed: &&Observed| !observed.state.is_exited();
+        let needs = self.0.values().filter(runs).filter_map(|observed| observed.made.as_ref());
+        let taken =
+            needs.map(|made| capacity.need(made.resources)).fold(Need::default(), Need::plus);
+        let left = capacity.total().minus(taken);
+        Capacity { vcpus: left.vcpus, memory_mib: left.memory_mib, ..capacity }
+    }
+
+    /// A sentence for each.
+    pub(crate) fn sentences(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(|(id, observed)| {
+            let what = match observed.made.as_ref().map(|made| &made.owner) {
+                Some(Owner::Job(Identity { job_id, generation, .. })) => format!(
+                    "instance {id} of job {job_id}, generation {generation}, is on the host and the \
+                     job is not in the database: declare the job to have it taken over"
+                ),
+                Some(Owner::Pool(_)) => format!(
+                    "instance {id} of a pool is on the host and not in the database: declare a job \
+                     of its spec to have it taken over"
+                ),
+                None => format!("instance {id} is on the host and not in the database"),
+            };
+            format!("{what}; it is left alone")
+        })
+    }
+}
+
+impl Engine {
+    /// Takes over what belongs to a job or a pool that there is.
+    pub(crate) fn take_over(&mut self, now: &Now) {
+        // What a job wants now comes first, then the newest.
+        let mut strays: Vec<_> =
+            self.strays.0.iter().map(|(id, one)| (id.clone(), one.clone())).collect();
+        strays.sort_by_key(|(_, observed)| Reverse(self.worth(observed)));
+        for (id, observed) in strays {
+            let Some(made) = observed.made.clone().filter(|_| !self.fleet.has(observed.slot))
+            else {
+                continue;
+            };
+            let Some((assignment, spec)) = self.place_of(&observed, &made) else { continue };
+            self.strays.0.remove(&id);
+            self.fleet.insert_instance(Instance {
+                id: id.clone(),
+                slot: observed.slot,
+                assignment,
+                hash: observed.hash,
+                images: made.images,
+                spec,
+                stage: made.stage,
+                created_at: now.mono,
+                running_since: None,
+                ready_since: None,
+                stopping: None,
+                state: None,
+                busy: false,
+            });
+            self.started.insert(id.clone());
+            self.touch_instance(&id);
+            let job = self.fleet.instance(&id).and_then(Instance::job).cloned();
+            let message = "the database did not name it; it was taken over as it runs";
+            self.event(now, job.as_ref(), Some(&id), None, "adopted", message);
+            self.see(now, &id, observed.state);
+        }
+        self.fleet.hold_slots(self.strays.slots());
+    }
+
+    fn worth(&self, observed: &Observed) -> Option<(bool, Generation)> {
+        let identity = observed.made.as_ref()?.owner.identity()?;
+        let job = self.fleet.job(&identity.job_id)?;
+        Some((is_made_of(job, observed), identity.generation))
+    }
+
+    /// The first generation of a new job: no generation that an instance of a job by that name was
+    /// told is used for anything else.
+    pub(crate) fn first_generation(
+        &self,
+        job: &JobId,
+        tenant: &Tenant,
+        hash: Option<SpecHash>,
+    ) -> Generation {
+        let before = self.tombstones.get(job).map_or(Generation(0), |last| last.generation);
+        let told = |observed: &Observed| {
+            let identity = observed.made.as_ref()?.owner.identity()?;
+            let same = identity.tenant == *tenant && Some(observed.hash) == hash;
+            (identity.job_id == *job).then_some((identity.generation, same))
+        };
+        match self.strays.0.values().filter_map(told).max() {
+            Some((told, true)) if told > before => told,
+            newest => newest.map_or(before, |(told, _)| told.max(before)).next(),
+        }
+    }
+
+    /// Where an instance belongs, and the spec that it has as far as that is known.
+    fn place_of(&mut self, observed: &Observed, made: &Made) -> Option<(Assignment, Arc<Spec>)> {
+        match &made.owner {
+            Owner::Job(identity) => {
+                let job = self.fleet.job(&identity.job_id)?;
+                if job.tenant != identity.tenant {
+                    return None;
+                }
+                let spec = of_size(&job.spec, made.resources);
+                self.make_room(observed, identity);
+                let (job, run) = (identity.job_id.clone(), identity.generation);
+                Some((Assignment::Job { job, run, claimed_at: None }, spec))
+            }
+            Owner::Pool(tenant) => {
+                let key = PoolKey { tenant: tenant.clone(), hash: observed.hash };
+                let spec = self.fleet.job_of_pool(&key)?.spec.clone();
+                Some((Assignment::Pool(key), spec))
+            }
+        }
+    }
+
+    /// Moves the generations of a job, so that an instance of `identity` is its current one where it
+    /// is made of the job's spec and nothing else is that, and of another run where it is not. No
+    /// generation that was ever told is used anew.
+    fn make_room(&mut self, observed: &Observed, identity: &Identity) {
+        let Some(job) = self.fleet.job(&identity.job_id) else { return };
+        let of_run = |instance: &Instance| matches!(&instance.assignment, Assignment::Job { run, .. } if *run == job.run);
+        let has_current = self.fleet.of_job(&job.id).any(of_run);
+        let told = identity.generation;
+        let serves = !has_current && is_made_of(job, observed) && told >= job.run;
+        let newest = job.generation.max(told);
+        let (generation, run) = if serves {
+            (newest, told)
+        } else if told >= job.run && !has_current {
+            (newest.next(), newest.next())
+        } else {
+            (newest, job.run)
+        };
+        let id = job.id.clone();
+        self.fleet.change_job(&id, |job| (job.generation, job.run) = (generation, run));
+        self.touch_job(&id);
+    }
+}
+
+/// Whether an instance of this make is what the job wants now.
+fn is_made_of(job: &Job, observed: &Observed) -> bool {
+    let wanted = job.wanted == Wanted::Running && job.outcome.is_none();
+    wanted && job.hash() == Some(observed.hash)
+}
+
+/// The spec, as something of that size has it.
+fn of_size(spec: &Arc<Spec>, resources: Resources) -> Arc<Spec> {
+    if spec.resources == resources {
+        return Arc::clone(spec);
+    }
+    Arc::new(Spec { resources, ..Spec::clone(spec) })
+}
