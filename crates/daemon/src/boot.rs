@@ -1,6 +1,7 @@
 //! Puts the parts together, in an order that never leaves half a daemon: lock, socket, host,
 //! database, then the tasks. And takes them apart again, microVMs excepted.
 
+use crate::backup::DATABASE;
 use crate::core::{self, Intake};
 use crate::desired::{self, WatchedSource};
 use crate::http::{self, App, Guard, Tunnels};
@@ -179,7 +180,7 @@ fn open_engine(
         boot_id: boot_id()?,
         seed: seed(),
     };
-    Engine::open(Store::open(&state_dir.path().join("hearth.db")).map_err(failed)?, config)
+    Engine::open(Store::open(&state_dir.path().join(DATABASE)).map_err(failed)?, config)
         .map_err(failed)
 }
 

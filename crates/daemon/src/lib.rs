@@ -10,11 +10,13 @@
 //! It decides nothing about jobs: that is the engine's. It never prints: what a person should see
 //! is returned or logged. Ending it leaves every microVM running.
 
+mod backup;
 mod boot;
 mod clock;
 mod convert;
 mod core;
 mod desired;
+pub mod doctor;
 mod executor;
 mod http;
 pub mod limits;
@@ -24,11 +26,12 @@ mod state_dir;
 mod stop;
 mod watchdog;
 
+pub use backup::{BackupError, Restored, backup, restore};
 pub use boot::{Daemon, start};
 pub use desired::{DEFAULT_DESIRED, DesiredPath, source_of};
 pub use hearth_engine::Retention;
 pub use listen::{Listen, ListenError};
-pub use state_dir::{StateDirError, default_state_dir};
+pub use state_dir::{StateDirError, default_state_dir, in_use};
 
 use std::path::PathBuf;
 use std::time::Duration;

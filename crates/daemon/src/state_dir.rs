@@ -47,6 +47,27 @@ pub(crate) struct StateDir {
     _lock: File,
 }
 
+/// The process id of the daemon that uses a state directory, if one does; 0 where it can't be told
+/// which process that is.
+///
+/// # Errors
+/// [`StateDirError::Io`] where that can't be found out.
+pub fn in_use(path: &Path) -> Result<Option<u32>, StateDirError> {
+    let lock_path = path.join("hearth.lock");
+    let lock = match File::open(&lock_path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        lock => lock.map_err(failed("open the lock", &lock_path))?,
+    };
+    match flock(&lock, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(None),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let text = fs::read_to_string(&lock_path).unwrap_or_default();
+            Ok(Some(text.trim().parse().unwrap_or(0)))
+        }
+        Err(errno) => Err(failed("lock", &lock_path)(errno.into())),
+    }
+}
+
 /// `/var/lib/hearth` as root, else `hearth` in `$XDG_STATE_HOME` or in `~/.local/state`.
 #[must_use]
 pub fn default_state_dir() -> PathBuf {

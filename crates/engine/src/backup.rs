@@ -1,18 +1,25 @@
 //! Copies of the database: taken while a daemon uses it, checked, and put in its place.
 
+use crate::row::JobNotes;
 use crate::store::{Store, StoreError};
+use hearth_model::{Digest, InstanceId, Resolution};
 use rusqlite::{Connection, OpenFlags};
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// What a database holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a database names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
-    /// Jobs, those on their way out included.
+    /// How many jobs, those on their way out included.
     pub jobs: usize,
-    /// Instances that it names.
-    pub instances: usize,
+    /// Instances.
+    pub instances: BTreeSet<InstanceId>,
+    /// Instances that are gone and whose logs are kept, or are about to be removed.
+    pub logs: BTreeSet<InstanceId>,
+    /// Images of jobs and instances.
+    pub images: BTreeSet<Digest>,
 }
 
 /// Copies a database to a new file of mode 0600, as it was at one moment, whoever uses it meanwhile:
@@ -69,7 +76,34 @@ pub fn inspect(database: &Path) -> Result<Contents, StoreError> {
         return Err(StoreError::Damaged { path: database.to_owned(), detail });
     }
     let loaded = Store::over(connection).load()?;
-    Ok(Contents { jobs: loaded.jobs.len(), instances: loaded.instances.len() })
+    let of_jobs = loaded.jobs.values().filter_map(|job| match &job.resolution {
+        Resolution::Known { images, .. } => Some(*images),
+        Resolution::Failed(_) => None,
+    });
+    let of_instances = loaded.instances.values().map(|(instance, _)| instance.images);
+    let images = of_jobs.chain(of_instances);
+    let past = loaded.notes.values().flat_map(JobNotes::past).map(|(id, _)| id);
+    Ok(Contents {
+        jobs: loaded.jobs.len(),
+        logs: past.chain(loaded.log_drops).collect(),
+        images: images
+            .flat_map(|images| [Some(images.kernel), images.modules, images.rootfs])
+            .flatten()
+            .collect(),
+        instances: loaded.instances.into_keys().collect(),
+    })
+}
+
+/// Brings what SQLite keeps beside a database that nobody uses into its one file.
+///
+/// # Errors
+/// [`StoreError::Copy`] where it is not a database.
+pub fn gather(database: &Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError::Copy { path: database.to_owned(), source };
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+    let connection = Connection::open_with_flags(database, flags).map_err(failed)?;
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(failed)?;
+    connection.close().map_err(|(_, source)| failed(source))
 }
 
 fn reader(database: &Path) -> Result<Connection, StoreError> {
@@ -77,6 +111,11 @@ fn reader(database: &Path) -> Result<Connection, StoreError> {
     let connection =
         Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
     connection.busy_timeout(crate::store::BUSY).map_err(failed)?;
+    let version = "SELECT user_version FROM pragma_user_version";
+    if connection.query_row(version, [], |row| row.get::<_, u32>(0)).map_err(failed)? == 0 {
+        let detail = "it holds nothing of Hearth".to_owned();
+        return Err(StoreError::Damaged { path: database.to_owned(), detail });
+    }
     Ok(connection)
 }
 

@@ -23,7 +23,7 @@ mod store;
 mod strays;
 mod view;
 
-pub use backup::{Contents, backup, inspect, restore};
+pub use backup::{Contents, backup, gather, inspect, restore};
 pub use engine::{Config, Engine};
 pub use input::{
     Accepted, ActionId, Against, Deletions, Drained, Effect, Event, EventPage, Events, FileEntry,

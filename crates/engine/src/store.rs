@@ -8,6 +8,8 @@ use hearth_model::{Generation, Instance, InstanceId, Job, JobId, Mono};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use rusqlite_migration::{M, Migrations};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -212,12 +214,16 @@ impl Changes<'_> {
 }
 
 impl Store {
-    /// Opens the database, making it where there is none, and brings it to this version's form.
+    /// Opens the database, making it (with mode 0600) where there is none, and brings it to this
+    /// version's form.
     ///
     /// # Errors
     /// [`StoreError::Open`] or [`StoreError::Migrate`]; the file is then as it was.
     pub fn open(path: &Path) -> Result<Store, StoreError> {
         let open = |source| StoreError::Open { path: path.to_owned(), source };
+        OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(|source| {
+            StoreError::File { operation: "make or open", path: path.to_owned(), source }
+        })?;
         Store::prepare(Connection::open(path).map_err(open)?, path)
     }
 

@@ -224,6 +224,38 @@ that needs --allow-delete, or with --wait a job that failed; 124 --timeout ran o
         /// LOCAL:GUEST, or one port for both; LOCAL 0 takes a free one
         ports: PortPair,
     },
+    /// Copy the database to a file, while the daemon runs or not
+    ///
+    /// The copy is as the database was at one moment, was checked and is on disk when this ends. It
+    /// holds the environments of the jobs; its mode is 0600.
+    Backup {
+        /// The file, which is not there yet
+        file: PathBuf,
+        #[command(flatten)]
+        state: StateArgs,
+    },
+    /// Put a backup in the place of the database
+    ///
+    /// The daemon must not run meanwhile. No microVM stops: what runs and is as the backup wants it is
+    /// taken over by the next daemon, what is otherwise is replaced, and what the backup does not know
+    /// is shown and left alone. The database of before is kept beside it.
+    Restore {
+        /// The backup
+        file: PathBuf,
+        #[command(flatten)]
+        state: StateArgs,
+    },
+    /// Check the machine, the state directory and the database, and show what is left over
+    ///
+    /// It changes nothing without --repair, and never ends a microVM.
+    #[command(after_help = "Exit codes: 0 all is well, or was repaired; 1 something is not.")]
+    Doctor {
+        /// Do what it says can be done; the daemon must not run
+        #[arg(long)]
+        repair: bool,
+        #[command(flatten)]
+        state: StateArgs,
+    },
     /// Kernels for guests
     Kernel {
         #[command(subcommand)]
@@ -386,6 +418,24 @@ pub(crate) struct ConvertArgs {
     /// A new file to write to [default: stdout]
     #[arg(long, value_name = "FILE")]
     pub(crate) into: Option<PathBuf>,
+}
+
+/// Whose state; what is not said is taken as hearth serve takes it.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct StateArgs {
+    /// The state directory [default: the daemon's, as hearth config show says]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<String>,
+    /// The daemon's config file [default: the one that hearth serve would read]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl From<StateArgs> for ServeArgs {
+    fn from(StateArgs { state_dir, config }: StateArgs) -> ServeArgs {
+        let flags = state_dir.into_iter().map(|dir| ("state_dir", dir)).collect();
+        ServeArgs { config, flags }
+    }
 }
 
 #[derive(Debug, Subcommand)]

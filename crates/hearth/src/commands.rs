@@ -66,6 +66,9 @@ pub(crate) async fn run(
         Command::Serve(_)
         | Command::Validate(_)
         | Command::Convert(_)
+        | Command::Backup { .. }
+        | Command::Restore { .. }
+        | Command::Doctor { .. }
         | Command::Kernel { .. }
         | Command::Config { .. }
         | Command::Completions { .. }

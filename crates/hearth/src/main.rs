@@ -1,7 +1,7 @@
 //! The `hearth` binary: `hearth serve`, and the command line that talks to it.
 //!
-//! Commands other than `serve`, `validate`, `convert`, `config`, `kernel`, `completions` and `man`
-//! know only the HTTP API; `plan` and `apply` read a file for it.
+//! `backup`, `restore` and `doctor` work on the state directory. Commands other than these, `serve`,
+//! `validate`, `convert`, `config`, `kernel`, `completions` and `man` know only the HTTP API; `plan` and `apply` read a file for it.
 
 mod args;
 mod commands;
@@ -20,6 +20,7 @@ mod serve;
 mod settings;
 mod source;
 mod span;
+mod state;
 mod status;
 mod validate;
 mod wait;
@@ -50,6 +51,9 @@ fn run(args: Args, output: &Output) -> anyhow::Result<u8> {
         Command::Serve(options) => serve::serve(options, output),
         Command::Validate(options) => Ok(validate::validate(&options, output)),
         Command::Convert(options) => convert::convert(&options, output),
+        Command::Backup { file, state } => state::backup(&file, &state.into(), output),
+        Command::Restore { file, state } => state::restore(&file, &state.into(), output),
+        Command::Doctor { repair, state } => state::doctor(repair, &state.into(), output),
         Command::Kernel { command } => kernel::run(command, output),
         Command::Config { command } => config::run(command, output),
         Command::Completions { shell } => Ok(pages::completions(shell, output)),

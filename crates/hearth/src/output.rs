@@ -10,7 +10,8 @@ use crate::config::{self, ConfigFile, Problems, Resolved, Source};
 use crate::settings::{Kind, SETTINGS, Setting};
 use anstream::{AutoStream, ColorChoice};
 use hearth_api::{ClientError, Event, Health, Job, LogLine, Problem, Readiness, Stats};
-use hearth_daemon::Listen;
+use hearth_daemon::doctor::{Finding, Verdict};
+use hearth_daemon::{Listen, Restored};
 use hearth_kernel::Imported;
 use hearth_manifest::{Diagnostics, Styling};
 pub(crate) use plan::Tense;
@@ -134,14 +135,11 @@ impl Output {
             return;
         }
         let label = file.path.display();
-        let number = |count: usize, noun: &str| {
-            format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-        };
         if file.problems.is_empty() {
-            return line(&format!("{label}: {}, no problems", number(file.count(), "setting")));
+            return line(&format!("{label}: {}, no problems", counted(file.count(), "setting")));
         }
         eprintln!("{}\n", file.render(self.error_colour));
-        eprintln!("hearth: {label} has {}", number(file.problems.len(), "problem"));
+        eprintln!("hearth: {label} has {}", counted(file.problems.len(), "problem"));
     }
 
     /// What `hearth config show` found.
@@ -269,6 +267,70 @@ impl Output {
                 modules.display()
             ));
         }
+    }
+
+    pub(crate) fn backed_up(&self, file: &Path, jobs: usize) {
+        if !self.printed(&json!({ "file": file, "jobs": jobs })) {
+            line(&format!("{}: a backup of {}", file.display(), counted(jobs, "job")));
+        }
+    }
+
+    pub(crate) fn restored(&self, file: &Path, restored: &Restored) {
+        let Restored { contents, replaced } = restored;
+        let shown = json!({ "file": file, "jobs": contents.jobs, "replaced": replaced });
+        if self.printed(&shown) {
+            return;
+        }
+        line(&format!("restored {} from {}", counted(contents.jobs, "job"), file.display()));
+        if let Some(replaced) = replaced {
+            line(&format!("the database of before is {}", replaced.display()));
+        }
+    }
+
+    /// What `hearth doctor` found, with what it does about it, or could.
+    pub(crate) fn findings(&self, findings: &[Finding], repairs: bool) {
+        let word = |finding: &Finding| match finding.verdict {
+            Verdict::Good => ("ok", Tone::Good),
+            Verdict::Odd => ("odd", Tone::Busy),
+            Verdict::Bad => ("bad", Tone::Bad),
+        };
+        if self.for_programs() {
+            let all: Vec<_> = findings
+                .iter()
+                .map(|finding| {
+                    json!({ "about": finding.about, "verdict": word(finding).0,
+                            "finding": finding.sentence, "repair": finding.mend() })
+                })
+                .collect();
+            self.printed(&all);
+            return;
+        }
+        for finding in findings {
+            let (word, tone) = word(finding);
+            let about = finding.about;
+            line(&format!(
+                "{} {about:<9} {}",
+                self.painted(&format!("{word:<4}"), tone),
+                plain(&finding.sentence)
+            ));
+            match finding.mend() {
+                Some(mend) if repairs => line(&format!("{:>14} repairing: {mend}", "")),
+                Some(mend) => line(&format!("{:>14} --repair would {mend}", "")),
+                None => {}
+            }
+        }
+    }
+
+    /// What `hearth doctor --repair` did.
+    pub(crate) fn repaired(&self, done: usize, failures: &[String]) {
+        if self.for_programs() {
+            self.printed(&json!({ "repaired": done, "failures": failures }));
+            return;
+        }
+        for failure in failures {
+            line(&self.painted(&plain(failure), Tone::Bad));
+        }
+        line(&format!("repaired {}", counted(done, "thing")));
     }
 
     pub(crate) fn jobs(&self, jobs: &[Job]) {
@@ -512,6 +574,10 @@ fn help_for(error: &anyhow::Error) -> Option<&'static str> {
         ),
         _ => None,
     }
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// A line on stdout. Whoever closes the pipe has seen enough.

@@ -233,7 +233,7 @@ impl Instance {
     pub fn serves(&self, run: Generation) -> bool {
         match &self.state {
             Some(InstanceState::Up { phase: Phase::Running, ready, told, .. }) => {
-                *ready && (*told == Some(run) || self.spec.boot == crate::Boot::Raw)
+                *ready && *told == Some(run)
             }
             _ => false,
         }

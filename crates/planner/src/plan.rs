@@ -304,9 +304,7 @@ impl<'a> Planner<'a> {
             Assignment::Pool(_) => None,
         };
         if *told != Some(job.run) {
-            if let Some(at) = claimed_at.filter(|_| instance.spec.boot == hearth_model::Boot::Init)
-                && self.overdue(at, limits.claim)
-            {
+            if claimed_at.is_some_and(|at| self.overdue(at, limits.claim)) {
                 self.stop(instance, "the guest did not take its identity in time");
                 return;
             }

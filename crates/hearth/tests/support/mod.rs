@@ -241,17 +241,23 @@ impl Answer {
 
 /// Runs a command that should end by itself; one that does not is killed and fails the test.
 pub(crate) fn finished(mut command: Command) -> Output {
-    let mut child =
+    let child =
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts");
-    let begin = Instant::now();
-    while child.try_wait().expect("it can be waited for").is_none() {
-        if begin.elapsed() > DEADLINE {
-            child.kill().expect("it can be killed");
-            panic!("it did not end: {}", shown(&child.wait_with_output().expect("its output")));
-        }
-        std::thread::sleep(Duration::from_millis(10));
+    let pid = rustix::process::Pid::from_child(&child);
+    let (sender, receiver) = std::sync::mpsc::channel();
+    // It is read while it is waited for: a pipe holds 64 KiB.
+    let reader = std::thread::spawn(move || {
+        let output = child.wait_with_output().expect("its output");
+        let _ = sender.send(());
+        output
+    });
+    let ended = receiver.recv_timeout(DEADLINE).is_ok();
+    if !ended {
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("a signal");
     }
-    child.wait_with_output().expect("its output")
+    let output = reader.join().expect("its output");
+    assert!(ended, "it did not end: {}", shown(&output));
+    output
 }
 
 /// A finished command's exit code and output, with what differs from run to run made equal.

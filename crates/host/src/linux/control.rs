@@ -43,6 +43,10 @@ pub(super) async fn tell(
     let manifest = instance.directory.path().join(files::MANIFEST);
     remembered.await.map_err(errors::task)?.map_err(errors::file("write", &manifest))?;
     if instance.boot == hearth_model::Boot::Raw {
+        // There is nobody to tell; that it is remembered is all.
+        if instance.set_state(instance.raw_state()) {
+            shared.bump(&instance);
+        }
         return Ok(());
     }
     let wire = to_wire(&identity, id);

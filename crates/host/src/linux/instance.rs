@@ -7,7 +7,7 @@ use super::manifest::Manifest;
 use hearth_firecracker::{Client, Directory, Process};
 use hearth_guest::Command;
 use hearth_model::{
-    Boot, Exit, Identity, InstanceId, InstanceState, Made, Observed, Slot, SpecHash,
+    Boot, Exit, Identity, InstanceId, InstanceState, Made, Observed, Phase, Slot, SpecHash,
 };
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -95,6 +95,18 @@ impl Instance {
             *made = Some(Arc::new(told));
         }
         Ok(())
+    }
+
+    /// What a raw guest does as long as it runs. It is told nothing: its identity is what is remembered.
+    pub(super) fn raw_state(&self) -> InstanceState {
+        let owner = lock(&self.made);
+        let identity = owner.as_ref().and_then(|made| made.owner.identity());
+        InstanceState::Up {
+            phase: Phase::Running,
+            ready: true,
+            told: identity.map(|identity| identity.generation),
+            ready_detail: None,
+        }
     }
 
     pub(super) fn revision(&self) -> u64 {

@@ -72,18 +72,22 @@ impl Layout {
         self.state.join("logs").join(format!("{id}.log"))
     }
 
-    /// Removes all of an instance but its logs. Succeeds where nothing is there. Its directory is
-    /// renamed first, so that no instance is ever seen of which a part is gone.
+    /// Removes all of an instance but its logs. Succeeds where nothing is there. No instance is ever
+    /// seen of which a part is gone.
     pub(super) fn remove_instance(&self, id: &InstanceId) -> Result<(), HostError> {
         let config = self.config_drive(id);
         for path in [with_suffix(&config, NEW), config] {
             absent_is_fine(std::fs::remove_file(&path)).map_err(errors::file("remove", &path))?;
         }
-        let dir = self.instance(id);
-        let gone = with_suffix(&dir, GONE);
-        absent_is_fine(std::fs::rename(&dir, &gone)).map_err(errors::file("rename", &dir))?;
-        remove_gone(&gone)
+        remove_whole(&self.instance(id))
     }
+}
+
+/// Removes the directory of an instance, which is renamed first. Succeeds where it is gone.
+pub(super) fn remove_whole(dir: &Path) -> Result<(), HostError> {
+    let gone = with_suffix(dir, GONE);
+    absent_is_fine(std::fs::rename(dir, &gone)).map_err(errors::file("rename", dir))?;
+    remove_gone(&gone)
 }
 
 /// Makes a directory and those above it, mode 0700; one that is there stays as it is.

@@ -29,6 +29,9 @@ mod probe;
 mod stop;
 mod store;
 mod supervise;
+mod survey;
+
+pub use survey::{Found, What, survey};
 
 use crate::{BoxFuture, Duplex, Host, HostError, HostFacts, LogPage, LogQuery};
 use hearth_model::{Action, Images, InstanceId, InstanceState, Observation, Spec};
@@ -122,6 +125,14 @@ impl LinuxHost {
         let mut tasks = std::mem::take(&mut *lock(&self.shared.tasks));
         tasks.shutdown().await;
     }
+}
+
+/// What this machine is, as [`Host::facts`] says it. Changes nothing. Blocks.
+///
+/// # Errors
+/// Where Firecracker is unusable.
+pub fn facts(config: &LinuxConfig) -> Result<HostFacts, HostError> {
+    probe::probe(config).map(|(_, facts)| facts)
 }
 
 impl Shared {

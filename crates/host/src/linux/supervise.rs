@@ -6,7 +6,7 @@ use super::output::{Output, follow};
 use super::{Shared, control, exit, lock};
 use hearth_firecracker::{Console, names};
 use hearth_guest::Stream;
-use hearth_model::{Boot, End, Exit, InstanceState, Phase};
+use hearth_model::{Boot, End, Exit};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -77,13 +77,7 @@ async fn supervise(
     let Some(live) = instance.live() else { return };
     let raw = instance.boot == Boot::Raw;
     if raw {
-        let up = InstanceState::Up {
-            phase: Phase::Running,
-            ready: true,
-            told: None,
-            ready_detail: None,
-        };
-        instance.set_state(up);
+        instance.set_state(instance.raw_state());
         shared.bump(instance);
     }
     let followed = async {

@@ -2,7 +2,7 @@
 
 use hearth_host::{Host, HostError, LogQuery};
 use hearth_model::{
-    Action, Create, End, Exit, Generation, Identity, InstanceId, InstanceState, JobId, Owner,
+    Action, Create, End, Exit, Generation, Identity, InstanceId, InstanceState, JobId, Made, Owner,
     Phase, PoolTenant, Slot, Spec, Stage, Tenant, Value, hash,
 };
 use std::sync::Arc;
@@ -110,6 +110,8 @@ impl Subject<'_> {
         let seen = self.host.observe(None).await.unwrap();
         assert_eq!(seen.instances[id].slot, create.slot);
         assert_eq!(seen.instances[id].hash, create.hash);
+        let made = seen.instances[id].made.as_deref();
+        assert_eq!(made, Some(&Made::of(&create)), "what the database would say is remembered");
         self.apply(Action::Stop { instance: id.clone(), timeout_s: 1 }).await;
         self.clean(id).await;
     }
@@ -207,6 +209,9 @@ impl Subject<'_> {
         self.until(id, "held", |state| is_up(state, Phase::Held, None)).await;
         self.apply(tell(3, false)).await;
         self.until(id, "told", |state| is_up(state, Phase::Held, Some(3))).await;
+        let seen = self.host.observe(None).await.unwrap();
+        let owner = seen.instances[id].made.as_ref().map(|made| made.owner.clone());
+        assert_eq!(owner, Some(Owner::Job(identity(3))), "whose it is is remembered");
         self.apply(tell(2, false)).await;
         self.apply(tell(3, true)).await;
         self.until(id, "running", |state| is_up(state, Phase::Running, Some(3))).await;

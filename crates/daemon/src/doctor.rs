@@ -1,0 +1,270 @@
+//! `hearth doctor`: compares a state directory with its database and with what runs, says what is
+//! wrong, and mends what can be mended without ending or losing anything.
+
+use crate::backup::DATABASE;
+use crate::state_dir::{StateDir, in_use};
+use crate::{Config, DaemonError, HostChoice};
+use hearth_engine::Contents;
+use hearth_host::linux::{self, Found, LinuxConfig, What};
+use hearth_model::{InstanceId, Owner};
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// With less than this on its disk a state directory is in trouble soon.
+const FREE_MIB_MIN: u64 = 256;
+
+/// What is the matter with one thing, or that nothing is.
+#[derive(Debug)]
+pub struct Finding {
+    /// What it is about, in a word.
+    pub about: &'static str,
+    /// How it stands.
+    pub verdict: Verdict,
+    /// A sentence, with the mend where it is the user's.
+    pub sentence: String,
+    repair: Option<Repair>,
+}
+
+/// How something stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// As it should.
+    Good,
+    /// Something is left over or unusual; nothing is lost by it.
+    Odd,
+    /// Something does not work.
+    Bad,
+}
+
+#[derive(Debug)]
+enum Repair {
+    Remove(Found),
+    Close(PathBuf),
+}
+
+impl Finding {
+    fn new(about: &'static str, verdict: Verdict, sentence: impl Into<String>) -> Finding {
+        Finding { about, verdict, sentence: sentence.into(), repair: None }
+    }
+
+    fn with(self, repair: Repair) -> Finding {
+        Finding { repair: Some(repair), ..self }
+    }
+
+    /// What [`repair`] would do about it.
+    #[must_use]
+    pub fn mend(&self) -> Option<String> {
+        self.repair.as_ref().map(|repair| match repair {
+            Repair::Remove(found) => format!("remove {}", found.path.display()),
+            Repair::Close(path) => format!("close {} to others", path.display()),
+        })
+    }
+}
+
+/// Looks at everything, and changes nothing. Needs a Tokio runtime.
+///
+/// # Errors
+/// Where the state directory can't be looked at.
+pub fn examine(config: &Config) -> Result<Vec<Finding>, DaemonError> {
+    let dir = std::path::absolute(&config.state_dir)
+        .map_err(|source| DaemonError::System { operation: "find the state directory", source })?;
+    let mut findings = vec![machine(config)];
+    if !dir.is_dir() {
+        let sentence = format!("{} is not there yet; hearth serve makes it", dir.display());
+        findings.push(Finding::new("state", Verdict::Odd, sentence));
+        return Ok(findings);
+    }
+    findings.extend(directory(&dir)?);
+    let daemon = in_use(&dir)?;
+    findings.push(Finding::new(
+        "daemon",
+        Verdict::Good,
+        match daemon {
+            Some(0) => "it runs".to_owned(),
+            Some(pid) => format!("it runs as process {pid}"),
+            None => "it does not run; microVMs do without".to_owned(),
+        },
+    ));
+    // An instance is in the database before anything of it is made, so that it is looked at last.
+    let found = linux::survey(&dir).map_err(|source| DaemonError::Host { source })?;
+    let (contents, finding) = database(&dir.join(DATABASE));
+    findings.push(finding);
+    if let Some(contents) = contents {
+        let known = Known::of(&contents, &found, daemon.is_some());
+        let left_over = found.iter().filter(|found| found.path.exists());
+        findings.extend(left_over.filter_map(|found| known.left(found)));
+    }
+    Ok(findings)
+}
+
+/// Does what the findings say that can be done. No daemon may use the state directory. Returns a
+/// sentence for each that could not be done.
+///
+/// # Errors
+/// Where a daemon runs.
+pub fn repair(config: &Config, findings: &[Finding]) -> Result<Vec<String>, DaemonError> {
+    let _lock = StateDir::open(&config.state_dir)?;
+    let done =
+        findings.iter().filter_map(|finding| finding.repair.as_ref()).map(|repair| match repair {
+            Repair::Remove(found) => found.remove().map_err(|error| error.sentence()),
+            Repair::Close(path) => close(path)
+                .map_err(|error| format!("cannot close {} to others: {error}", path.display())),
+        });
+    Ok(done.filter_map(Result::err).collect())
+}
+
+fn machine(config: &Config) -> Finding {
+    let HostChoice::Linux { firecracker } = &config.host else {
+        return Finding::new("host", Verdict::Odd, "it is simulated: nothing really runs");
+    };
+    let facts = linux::facts(&LinuxConfig {
+        state_dir: config.state_dir.clone(),
+        images_dir: PathBuf::new(),
+        runtime_dir: None,
+        firecracker: firecracker.clone().unwrap_or_else(|| "firecracker".into()),
+        time_factor: None,
+    });
+    match facts {
+        Err(error) => Finding::new("host", Verdict::Bad, error.sentence()),
+        Ok(facts) if facts.warnings.is_empty() => {
+            Finding::new("host", Verdict::Good, facts.description)
+        }
+        Ok(facts) => {
+            let sentence = format!("{}: {}", facts.description, facts.warnings.join("; "));
+            Finding::new("host", Verdict::Odd, sentence)
+        }
+    }
+}
+
+fn directory(dir: &Path) -> Result<Vec<Finding>, DaemonError> {
+    let system = |operation| move |source| DaemonError::System { operation, source };
+    let mut findings = Vec::new();
+    let files = [dir.to_owned(), dir.join(DATABASE), dir.join("hearth.lock")];
+    for path in files.into_iter().filter(|path| path.exists()) {
+        let mode = path.metadata().map_err(system("look at the state directory"))?.mode();
+        if mode & 0o077 != 0 {
+            let sentence =
+                format!("{} is open to others (mode {:o})", path.display(), mode & 0o777);
+            findings.push(Finding::new("state", Verdict::Bad, sentence).with(Repair::Close(path)));
+        }
+    }
+    let disk = rustix::fs::statvfs(dir)
+        .map_err(|errno| system("look at the disk of the state directory")(errno.into()))?;
+    let free_mib = disk.f_bavail * disk.f_frsize / (1024 * 1024);
+    let verdict = if free_mib < FREE_MIB_MIN { Verdict::Bad } else { Verdict::Good };
+    let sentence = format!("{}: {free_mib} MiB of its disk are free", dir.display());
+    findings.push(Finding::new("state", verdict, sentence));
+    Ok(findings)
+}
+
+fn close(path: &Path) -> std::io::Result<()> {
+    let mode = path.metadata()?.mode() & 0o700;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+fn database(path: &Path) -> (Option<Contents>, Finding) {
+    if !path.exists() {
+        let sentence = "there is none; what runs is taken over by the jobs that are declared";
+        return (None, Finding::new("database", Verdict::Odd, sentence));
+    }
+    match hearth_engine::inspect(path) {
+        Ok(contents) => {
+            let (jobs, instances) = (contents.jobs, contents.instances.len());
+            let sentence = format!("whole, with {jobs} jobs and {instances} instances");
+            (Some(contents), Finding::new("database", Verdict::Good, sentence))
+        }
+        Err(error) => {
+            let mut sentence = error.to_string();
+            let mut cause = std::error::Error::source(&error);
+            while let Some(error) = cause {
+                sentence = format!("{sentence}: {error}");
+                cause = error.source();
+            }
+            sentence += "; without a backup move it away, then what runs is taken over by the jobs \
+                         that are declared again";
+            (None, Finding::new("database", Verdict::Bad, sentence))
+        }
+    }
+}
+
+/// What says whether something is left over.
+struct Known<'a> {
+    contents: &'a Contents,
+    /// Instances of which there is something beside their logs.
+    there: BTreeSet<&'a InstanceId>,
+    /// While a daemon runs it makes and removes things, and clears away what an earlier one left.
+    daemon_runs: bool,
+}
+
+impl<'a> Known<'a> {
+    fn of(contents: &'a Contents, found: &'a [Found], daemon_runs: bool) -> Known<'a> {
+        let id = |found: &'a Found| match &found.what {
+            What::Instance { id, .. } => Some(id),
+            _ => None,
+        };
+        Known { contents, there: found.iter().filter_map(id).collect(), daemon_runs }
+    }
+
+    fn names(&self, id: &InstanceId) -> bool {
+        self.contents.instances.contains(id)
+    }
+
+    /// What there is to say of something that was found, if anything.
+    fn left(&self, found: &Found) -> Option<Finding> {
+        let odd = |sentence| Finding::new("leftover", Verdict::Odd, sentence);
+        let bad = |sentence| Finding::new("leftover", Verdict::Bad, sentence);
+        let removable = |sentence| odd(sentence).with(Repair::Remove(found.clone()));
+        Some(match &found.what {
+            What::Instance { id, .. } if self.names(id) => return None,
+            What::Instance { id, owner, process: Some(pid) } => odd(format!(
+                "instance {id} {}runs as process {pid} and is not in the database: a job that is \
+                 declared with its spec takes it over; kill -9 {pid} ends it",
+                of(owner.as_ref())
+            )),
+            What::Instance { id, owner, process: None } => removable(format!(
+                "instance {id} {}has ended and is not in the database",
+                of(owner.as_ref())
+            )),
+            What::Remains if self.daemon_runs => return None,
+            What::Remains => removable(format!(
+                "{} is what a creation or removal left that was cut off",
+                found.path.display()
+            )),
+            What::Unknown(why) => {
+                bad(format!("{} is left alone, since it may run: {why}", found.path.display()))
+            }
+            What::Process(pid) => bad(format!(
+                "process {pid} works in a directory that was removed, so that nobody can reach it: \
+                 kill -9 {pid} ends it"
+            )),
+            What::Log(id) => {
+                if self.names(id) || self.contents.logs.contains(id) || self.there.contains(id) {
+                    return None;
+                }
+                removable(format!("the log of instance {id}, which is not in the database"))
+            }
+            What::Image(digest, bytes) => {
+                // One may be there before the job is that names it, or be that of an instance which is
+                // taken over one day.
+                let unsure = self.daemon_runs || self.there.iter().any(|id| !self.names(id));
+                if unsure || self.contents.images.contains(digest) {
+                    return None;
+                }
+                let (short, mib) = (&digest.to_string()[..16], bytes.div_ceil(1024 * 1024));
+                removable(format!("image {short} of {mib} MiB, which no job names"))
+            }
+        })
+    }
+}
+
+fn of(owner: Option<&Owner>) -> String {
+    match owner {
+        Some(Owner::Job(identity)) => {
+            format!("of job {}, generation {}, ", identity.job_id, identity.generation)
+        }
+        Some(Owner::Pool(_)) => "of a pool ".to_owned(),
+        None => String::new(),
+    }
+}

@@ -1,0 +1,268 @@
+//! `hearth backup`, `restore` and `doctor`, and what becomes of microVMs whose database is lost.
+
+mod support;
+
+use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use support::{Home, body, finished, shown};
+
+fn on_state(home: &Home, args: &[&str]) -> (String, bool) {
+    let mut command = home.hearth(args);
+    match std::env::var_os("HEARTH_TEST_FIRECRACKER") {
+        Some(firecracker) => command.env("HEARTH_FIRECRACKER", firecracker),
+        None => command.env("HEARTH_HOST", "sim"),
+    };
+    command.arg("--state-dir").arg(home.path("state"));
+    let output = finished(command);
+    (shown(&output), output.status.success())
+}
+
+#[test]
+fn a_backup_that_is_taken_under_load_has_what_was_acknowledged_before() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    for job in 0..20 {
+        daemon.post("/vms", &body(&format!("before-{job}"), "service", ""));
+    }
+    let file = home.path("backup.db").display().to_string();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for job in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                let answer = daemon.post("/vms", &body(&format!("during-{job}"), "job", ""));
+                assert!([201, 202].contains(&answer.status), "{answer:?}");
+            }
+        });
+        let (said, done) = on_state(&home, &["backup", &file]);
+        stop.store(true, Ordering::Relaxed);
+        assert!(done, "{said}");
+    });
+    let mode = std::fs::metadata(&file).expect("the backup").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "the environments of jobs are in it");
+    let (said, done) = on_state(&home, &["backup", &file]);
+    assert!(!done && said.contains("File exists"), "nothing is overwritten: {said}");
+
+    let (said, done) = on_state(&home, &["restore", &file]);
+    assert!(!done && said.contains("another hearth daemon (process "), "{said}");
+    daemon.post("/vms", &body("after", "service", ""));
+    daemon.delete("/vms/before-0");
+    daemon.kill();
+    let (said, done) = on_state(&home, &["restore", &file]);
+    assert!(done && said.contains("the database of before is "), "{said}");
+    let daemon = home.start(&[]);
+    let jobs = daemon.jobs();
+    let has = |job: &str| jobs.iter().any(|one| one == job);
+    assert!((0..20).all(|job| has(&format!("before-{job}"))), "{jobs:?}");
+    assert!(!has("after"), "{jobs:?}");
+}
+
+#[test]
+fn what_is_no_backup_or_a_damaged_one_is_refused_and_changes_nothing() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    for job in 0..50 {
+        daemon.post("/vms", &body(&format!("web-{job}"), "service", ""));
+    }
+    let good = home.path("good.db").display().to_string();
+    assert!(on_state(&home, &["backup", &good]).1);
+    daemon.kill();
+    let bytes = std::fs::read(&good).expect("the backup");
+    let mut flipped = bytes.clone();
+    // The first byte of the second page says of what kind it is.
+    flipped[4096] ^= 0x55;
+    let cases: [(&str, &[u8]); 4] = [
+        ("text.db", b"[]\n"),
+        ("empty.db", b""),
+        ("cut.db", &bytes[..bytes.len() / 2]),
+        ("flipped.db", &flipped),
+    ];
+    for (name, bytes) in cases {
+        let path = home.path(name);
+        std::fs::write(&path, bytes).expect("a file");
+        let (said, done) = on_state(&home, &["restore", &path.display().to_string()]);
+        assert!(!done && said.contains(name), "{name}: {said}");
+    }
+    let (said, done) = on_state(&home, &["restore", "nowhere.db"]);
+    assert!(!done && said.contains("nowhere.db"), "{said}");
+    let left = std::fs::read_dir(home.path("state")).expect("the state").flatten();
+    let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().contains("new")), "{left:?}");
+    assert_eq!(home.start(&[]).jobs().len(), 50);
+}
+
+#[test]
+fn a_damaged_database_is_not_started_from_and_a_backup_mends_it() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    daemon.post("/vms", &body("web", "service", ""));
+    let backup = home.path("backup.db").display().to_string();
+    assert!(on_state(&home, &["backup", &backup]).1);
+    daemon.kill();
+    let database = home.path("state/hearth.db");
+    for part in ["state/hearth.db-wal", "state/hearth.db-shm"] {
+        let _ = std::fs::remove_file(home.path(part));
+    }
+    std::fs::write(&database, vec![0x55; 20_000]).expect("nonsense");
+    let said = shown(&finished(home.serve(&[])));
+    assert!(said.contains("hearth.db") && said.contains("exit code: 1"), "{said}");
+    let (said, done) = on_state(&home, &["doctor"]);
+    assert!(!done && said.contains("bad  database"), "{said}");
+    let (said, done) = on_state(&home, &["restore", &backup]);
+    assert!(done, "{said}");
+    let kept = std::fs::read_dir(home.path("state")).expect("the state").flatten();
+    let kept = kept.filter(|entry| entry.file_name().to_string_lossy().contains(".replaced-"));
+    assert_eq!(kept.count(), 1, "what was there is kept");
+    home.start(&[]).until_job("web", "running");
+}
+
+#[test]
+fn doctor_shows_what_is_left_over_and_repairs_only_when_told_and_alone() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    daemon.post("/vms", &body("web", "service", ""));
+    let write = |name: &str| {
+        let path = home.path("state").join(name);
+        std::fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+        std::fs::write(path, "x").expect("a file");
+    };
+    let image = "ab".repeat(32);
+    write("logs/a1b2c3d4e5.log");
+    write("logs/a1b2c3d4e5.log.1");
+    write("logs/notes.txt");
+    write(&format!("images/{image}"));
+    write("instances/a1b2c3d4e6.gone/kernel");
+    write("instances/a1b2c3d4e7/manifest.json.new");
+    write("instances/a1b2c3d4e8/manifest.json");
+    let open = |mode| {
+        let path = home.path("state");
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("a mode");
+    };
+    open(0o755);
+    let (said, done) = on_state(&home, &["doctor", "--repair"]);
+    assert!(!done && said.contains("another hearth daemon"), "{said}");
+    daemon.kill();
+    open(0o755);
+    let (looked, done) = on_state(&home, &["doctor", "-o", "json"]);
+    assert!(!done, "{looked}");
+    let json = looked.lines().find(|line| line.starts_with('[')).expect("a list");
+    let findings: Vec<Value> = serde_json::from_str(json).expect("JSON");
+    let repairs: Vec<&str> =
+        findings.iter().filter_map(|finding| finding["repair"].as_str()).collect();
+    assert_eq!(repairs.len(), 6, "{looked}");
+    assert!(home.path("state/instances/a1b2c3d4e6.gone").exists(), "it only looked");
+
+    let (said, done) = on_state(&home, &["doctor", "--repair"]);
+    assert!(!done && said.contains("repaired 6 things"), "what can't be told is left: {said}");
+    let there = |name: &str| home.path("state").join(name).exists();
+    assert!(there("instances/a1b2c3d4e8") && there("logs/notes.txt"));
+    let gone = ["logs/a1b2c3d4e5.log", "instances/a1b2c3d4e6.gone", "instances/a1b2c3d4e7"];
+    assert!(!gone.into_iter().any(there) && !there(&format!("images/{image}")));
+    let mode = std::fs::metadata(home.path("state")).expect("the state").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    std::fs::remove_dir_all(home.path("state/instances/a1b2c3d4e8")).expect("by hand");
+    let (said, _) = on_state(&home, &["doctor"]);
+    assert!(!said.contains("leftover"), "{said}");
+    home.start(&[]).until_job("web", "running");
+}
+
+mod native {
+    use super::on_state;
+    use crate::support::{Daemon, Home};
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+
+    fn variable(name: &str) -> PathBuf {
+        PathBuf::from(std::env::var_os(name).unwrap_or_else(|| {
+            panic!("{name} is not set: `cargo xtask ci native` sets it and runs this test")
+        }))
+    }
+
+    fn start(home: &Home) -> Daemon {
+        let mut command = home.hearth(["serve", "--listen", "127.0.0.1:0", "--host", "linux"]);
+        command.arg("--state-dir").arg(home.path("state"));
+        command.arg("--images").arg(variable("HEARTH_TEST_IMAGES"));
+        command.arg("--firecracker").arg(variable("HEARTH_TEST_FIRECRACKER"));
+        command.args(["--desired", "none.exs"]);
+        Daemon::spawn(command)
+    }
+
+    fn body(job: &str, memory: u32) -> String {
+        format!(
+            r#"{{"job_id":"{job}","tenant":"t","spec":{{"boot":"raw","kernel":"tiny",
+            "resources":{{"vcpu":1,"mem_mb":{memory}}},"lifecycle":"service",
+            "warm_pool":{{"min":1}}}}}}"#
+        )
+    }
+
+    /// The processes that work in an instance's directory, by instance.
+    fn processes(home: &Home) -> BTreeMap<String, String> {
+        let instances = home.path("state/instances").canonicalize().expect("a directory");
+        let mut found = BTreeMap::new();
+        for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+            let Ok(cwd) = std::fs::read_link(entry.path().join("cwd")) else { continue };
+            if cwd.parent() == Some(&instances) {
+                let id = cwd.file_name().expect("a name").to_string_lossy().into_owned();
+                found.insert(id, entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn real_microvms_outlive_their_database_and_are_taken_over_when_declared_again() {
+        let home = Home::new();
+        let daemon = start(&home);
+        daemon.post("/vms", &body("web", 32));
+        daemon.post("/vms", &body("other", 33));
+        daemon.until_job("web", "running");
+        daemon.until_job("other", "running");
+        daemon.until_warm(2);
+        // One that was claimed from the pool is no less its job's.
+        assert_eq!(daemon.post("/vms", &body("claimed", 32)).status, 201);
+        daemon.until_job("claimed", "running");
+        daemon.until_warm(2);
+        let before = processes(&home);
+        assert_eq!(before.len(), 5, "{before:?}");
+        daemon.kill();
+        for part in ["hearth.db", "hearth.db-wal", "hearth.db-shm"] {
+            let _ = std::fs::remove_file(home.path("state").join(part));
+        }
+
+        let daemon = start(&home);
+        let left = daemon.get("/stats").json()["unidentified"].as_array().expect("a list").len();
+        assert_eq!((processes(&home), left), (before.clone(), 5), "nothing is touched");
+        let (said, _) = on_state(&home, &["doctor"]);
+        assert_eq!(said.matches("is not in the database: a job that is declared").count(), 5);
+        assert!(said.contains("of job claimed, generation 1, runs as process"), "{said}");
+        daemon.post("/vms", &body("web", 32));
+        daemon.post("/vms", &body("claimed", 32));
+        daemon.until_job("web", "running");
+        daemon.until_job("claimed", "running");
+        daemon.until_warm(1);
+        assert_eq!(processes(&home), before, "they are what they were");
+        daemon.post("/vms", &body("other", 34));
+        daemon.until_job("other", "running");
+        daemon.until("the spec of now runs in the place of the one before", || {
+            let now = processes(&home);
+            // Its old pool is nobody's, until a job of that spec is declared.
+            now.len() == 6 && before.keys().filter(|id| !now.contains_key(*id)).count() == 1
+        });
+        for job in ["web", "claimed", "other"] {
+            daemon.delete(&format!("/vms/{job}"));
+        }
+        daemon.until("only what belongs to nobody is left", || processes(&home).len() == 1);
+        let pid = processes(&home).into_values().next().expect("one").parse().expect("a pid");
+        let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("a signal");
+        daemon.until("it has ended", || processes(&home).is_empty() && daemon.jobs().is_empty());
+        daemon.kill();
+        let (said, done) = on_state(&home, &["doctor", "--repair"]);
+        assert!(done && said.contains("of a pool has ended and is not in the database"), "{said}");
+        let left = std::fs::read_dir(home.path("state/instances")).expect("a directory").count();
+        assert_eq!(left, 0, "{said}");
+    }
+}

@@ -1,0 +1,159 @@
+//! What lies in a state directory, looked at without touching it, for whoever compares it with the
+//! database while no daemon does. A running daemon may make and remove things meanwhile.
+
+use super::layout::{self, names};
+use super::manifest::Manifest;
+use crate::HostError;
+use hearth_firecracker::{AdoptError, Directory, Process, boot_id};
+use hearth_model::{Digest, InstanceId, Owner};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Something in a state directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it is.
+    pub what: What,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// The directory of an instance.
+    Instance {
+        /// Which.
+        id: InstanceId,
+        /// Whose it is, where that was kept.
+        owner: Option<Owner>,
+        /// Its process, where one runs.
+        process: Option<i32>,
+    },
+    /// What is left of an instance whose removal or creation was cut off; nothing runs in it.
+    Remains,
+    /// What is in it can't be told, and so not whether something runs; a sentence.
+    Unknown(String),
+    /// A process that works in a directory which is gone, so that nobody can reach it any more.
+    Process(i32),
+    /// The log of an instance.
+    Log(InstanceId),
+    /// A copy of an image, and how many bytes of the disk it takes.
+    Image(Digest, u64),
+}
+
+impl Found {
+    /// Removes it, which must be of an instance that does not run, or of none. Succeeds where it is
+    /// gone.
+    ///
+    /// # Errors
+    /// Where it can't be removed.
+    pub fn remove(&self) -> Result<(), HostError> {
+        let removed = match self.what {
+            What::Instance { .. } => return layout::remove_whole(&self.path),
+            What::Remains => std::fs::remove_dir_all(&self.path),
+            What::Log(_) | What::Image(..) => std::fs::remove_file(&self.path),
+            What::Unknown(_) | What::Process(_) => {
+                let message = format!("cannot remove {}: it may run", self.path.display());
+                return Err(HostError::permanent(message));
+            }
+        };
+        layout::absent_is_fine(removed).map_err(super::errors::file("remove", &self.path))
+    }
+}
+
+/// Looks at all of a state directory. Needs a Tokio runtime.
+///
+/// # Errors
+/// Where a directory of it, or `/proc`, can't be read. One that is not there has nothing in it.
+pub fn survey(state_dir: &Path) -> Result<Vec<Found>, HostError> {
+    let boot = boot_id().map_err(super::errors::file("read", Path::new("/proc")))?;
+    let instances = state_dir.join("instances");
+    let mut found = each(&instances, |path| Some(instance(path, &boot)))?;
+    found.extend(each(&state_dir.join("logs"), |path| {
+        let name = path.file_name()?.to_str()?;
+        let name = name.strip_suffix(".1").unwrap_or(name).strip_suffix(".log")?;
+        InstanceId::parse(name).ok().map(What::Log)
+    })?);
+    found.extend(each(&state_dir.join("images"), |path| {
+        use std::os::unix::fs::MetadataExt;
+        let digest = Digest::parse(path.file_name()?.to_str()?)?;
+        Some(What::Image(digest, path.metadata().ok()?.blocks() * 512))
+    })?);
+    found.extend(each(Path::new("/proc"), |path| lost_process(path, &instances))?);
+    Ok(found)
+}
+
+fn each(dir: &Path, what: impl Fn(&Path) -> Option<What>) -> Result<Vec<Found>, HostError> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(super::errors::file("read", dir))?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(super::errors::file("read", dir))?.path();
+        if let Some(what) = what(&path) {
+            found.push(Found { path, what });
+        }
+    }
+    found.sort_by(|left, right| left.path.cmp(&right.path));
+    Ok(found)
+}
+
+fn instance(path: &Path, boot: &str) -> What {
+    if layout::is_gone(path) {
+        return What::Remains;
+    }
+    let unknown = |why: &dyn fmt::Display| What::Unknown(why.to_string());
+    let id = match InstanceId::parse(&path.file_name().unwrap_or_default().to_string_lossy()) {
+        Ok(id) => id,
+        Err(error) => return unknown(&error),
+    };
+    if Manifest::is_lost(path) || is_unwritten(path) {
+        return What::Remains;
+    }
+    let manifest = match Manifest::read(path, &id) {
+        Ok(manifest) => manifest,
+        Err(error) => return unknown(&format!("cannot read its manifest: {error}")),
+    };
+    let owner = manifest.made().map(|made| made.owner);
+    if !manifest.is_of_boot(boot) {
+        return What::Instance { id, owner, process: None };
+    }
+    match process(path, &manifest, &id) {
+        Ok(process) => What::Instance { id, owner, process },
+        Err(error) => unknown(&error),
+    }
+}
+
+/// Whether nothing was started in it: the manifest comes first.
+fn is_unwritten(path: &Path) -> bool {
+    let only_the_new_one = |entries: std::fs::ReadDir| {
+        entries.flatten().all(|entry| entry.file_name() == names::MANIFEST_NEW)
+    };
+    std::fs::read_dir(path).is_ok_and(only_the_new_one)
+}
+
+/// The process of an instance, where it runs.
+fn process(path: &Path, manifest: &Manifest, id: &InstanceId) -> Result<Option<i32>, String> {
+    let directory = Directory::open(path).map_err(|error| format!("cannot open it: {error}"))?;
+    let process = match &manifest.process {
+        Some(identity) => match Process::adopt(identity, &directory) {
+            Ok(process) => Some(process),
+            Err(AdoptError::Gone { .. }) => None,
+            Err(error) => return Err(error.to_string()),
+        },
+        None => Process::find(&directory, id.as_str())
+            .map_err(|error| format!("cannot look for its process: {error}"))?,
+    };
+    Ok(process.map(|process| process.identity().pid))
+}
+
+/// A process that works in a directory of an instance which was removed beneath it.
+fn lost_process(path: &Path, instances: &Path) -> Option<What> {
+    let pid = path.file_name()?.to_str()?.parse().ok()?;
+    let works_in = std::fs::read_link(path.join("cwd")).ok()?;
+    let works_in = works_in.to_str()?.strip_suffix(" (deleted)")?;
+    Path::new(works_in).starts_with(instances).then_some(What::Process(pid))
+}
