@@ -8,6 +8,9 @@ use hearth_model::{Generation, Instance, InstanceId, Job, JobId, Mono};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use rusqlite_migration::{M, Migrations};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -68,6 +71,15 @@ pub enum StoreError {
         #[source]
         source: rusqlite::Error,
     },
+    /// What is in memory of it could not be put on disk.
+    #[error("cannot write {path} to the disk")]
+    Settle {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// It is damaged or was written by a newer version.
     #[error(
         "cannot bring the database {path} to this version's form; it may be of a newer Hearth. \
@@ -102,6 +114,18 @@ impl StoreError {
     pub fn is_disk_full(&self) -> bool {
         matches!(self, StoreError::Write(error)
             if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
+    }
+
+    /// Whether the disk failed to keep what was written: then the kernel may have dropped it, and
+    /// another sync that succeeds says nothing of it (Rebello and others, "Can Applications Recover
+    /// from fsync Failures?", ATC 2020).
+    #[must_use]
+    pub fn is_sync_failed(&self) -> bool {
+        use rusqlite::ffi::{SQLITE_IOERR_DIR_FSYNC, SQLITE_IOERR_FSYNC};
+        matches!(self, StoreError::Write(error)
+        if error.sqlite_error().is_some_and(|error| {
+            [SQLITE_IOERR_FSYNC, SQLITE_IOERR_DIR_FSYNC].contains(&error.extended_code)
+        }))
     }
 }
 
@@ -184,8 +208,12 @@ impl Store {
     /// Opens the database, making it where there is none, and brings it to this version's form.
     ///
     /// # Errors
-    /// [`StoreError::Open`] or [`StoreError::Migrate`]; the file is then as it was.
+    /// [`StoreError::Settle`], [`StoreError::Open`] or [`StoreError::Migrate`]; the file is then as it was.
     pub fn open(path: &Path) -> Result<Store, StoreError> {
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        let log = PathBuf::from(log);
+        settle(&log).map_err(|source| StoreError::Settle { path: log, source })?;
         let open = |source| StoreError::Open { path: path.to_owned(), source };
         Store::prepare(Connection::open(path).map_err(open)?, path)
     }
@@ -387,6 +415,26 @@ impl Store {
             events.reverse();
         }
         Ok(EventPage { events, more, oldest, newest })
+    }
+}
+
+/// Puts what can be read of a file on disk, by writing each of its bytes anew. After a sync that failed the
+/// kernel may hold bytes that it takes for written and that are not: they are read, and what is appended
+/// behind them would be lost with them.
+fn settle(path: &Path) -> io::Result<()> {
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    let mut chunk = vec![0; 1024 * 1024];
+    let mut at = 0;
+    loop {
+        let count = file.read_at(&mut chunk, at)?;
+        if count == 0 {
+            return file.sync_all();
+        }
+        file.write_all_at(&chunk[..count], at)?;
+        at += count as u64;
     }
 }
 
