@@ -71,6 +71,17 @@ pub enum StoreError {
         #[source]
         source: rusqlite::Error,
     },
+    /// It is no database any more, or one whose parts do not fit together.
+    #[error(
+        "the database {path} is damaged: {detail}. Nothing was changed: restore a backup of it, or move \
+         it away to begin anew"
+    )]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
     /// What is in memory of it could not be put on disk.
     #[error("cannot write {path} to the disk")]
     Settle {
@@ -101,7 +112,7 @@ pub enum StoreError {
         detail: String,
     },
     /// A query failed.
-    #[error("cannot read the database")]
+    #[error("cannot read the database; restore a backup of it, or move it away to begin anew")]
     Read(#[source] rusqlite::Error),
     /// A commit failed.
     #[error("cannot write the database")]
@@ -208,14 +219,21 @@ impl Store {
     /// Opens the database, making it where there is none, and brings it to this version's form.
     ///
     /// # Errors
-    /// [`StoreError::Settle`], [`StoreError::Open`] or [`StoreError::Migrate`]; the file is then as it was.
+    /// [`StoreError::Settle`], [`StoreError::Open`], [`StoreError::Damaged`] or [`StoreError::Migrate`]; the
+    /// file is then as it was.
     pub fn open(path: &Path) -> Result<Store, StoreError> {
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
         let log = PathBuf::from(log);
         settle(&log).map_err(|source| StoreError::Settle { path: log, source })?;
-        let open = |source| StoreError::Open { path: path.to_owned(), source };
-        Store::prepare(Connection::open(path).map_err(open)?, path)
+        let connection = Connection::open(path).map_err(|error| unusable(path, error))?;
+        let verdict: String = connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(|error| unusable(path, error))?;
+        if verdict != "ok" {
+            return Err(StoreError::Damaged { path: path.to_owned(), detail: verdict });
+        }
+        Store::prepare(connection, path)
     }
 
     /// A database in memory, for simulations.
@@ -224,12 +242,12 @@ impl Store {
     /// As [`Store::open`].
     pub fn in_memory() -> Result<Store, StoreError> {
         let path = Path::new(":memory:");
-        let open = |source| StoreError::Open { path: path.to_owned(), source };
-        Store::prepare(Connection::open_in_memory().map_err(open)?, path)
+        let connection = Connection::open_in_memory().map_err(|error| unusable(path, error))?;
+        Store::prepare(connection, path)
     }
 
     fn prepare(mut connection: Connection, path: &Path) -> Result<Store, StoreError> {
-        let open = |source| StoreError::Open { path: path.to_owned(), source };
+        let open = |error| unusable(path, error);
         connection.busy_timeout(BUSY).map_err(open)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(open)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(open)?;
@@ -415,6 +433,18 @@ impl Store {
             events.reverse();
         }
         Ok(EventPage { events, more, oldest, newest })
+    }
+}
+
+/// Why a database can't be opened.
+fn unusable(path: &Path, error: rusqlite::Error) -> StoreError {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    let path = path.to_owned();
+    match error.sqlite_error_code() {
+        Some(DatabaseCorrupt | NotADatabase) => {
+            StoreError::Damaged { path, detail: error.to_string() }
+        }
+        _ => StoreError::Open { path, source: error },
     }
 }
 
@@ -607,6 +637,41 @@ mod tests {
         Connection::open(&path).unwrap().pragma_update(None, "user_version", 1_000).unwrap();
         let error = Store::open(&path).unwrap_err().to_string();
         assert!(error.contains("may be of a newer Hearth"), "{error}");
+    }
+
+    /// Every change of a whole database is refused, or does no harm: the store opens and holds what can be
+    /// held. Which of both is a matter of what was changed, and none is a panic.
+    #[test]
+    fn a_damaged_database_is_refused_with_the_mend_and_not_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hearth.db");
+        let mut store = Store::open(&path).unwrap();
+        (0..50).for_each(|number| commit(&mut store, &format!("key-{number}"), number));
+        drop(store);
+        let whole = std::fs::read(&path).unwrap();
+        let check = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            match Store::open(&path).and_then(|store| store.load().map(drop)) {
+                Ok(()) => false,
+                Err(error) => {
+                    let text = error.to_string();
+                    assert!(text.contains("restore") || text.contains("move"), "{text}");
+                    assert!(std::fs::read(&path).unwrap() == bytes, "it was changed: {text}");
+                    true
+                }
+            }
+        };
+        assert!(!check(&whole));
+        let mut refused = 0;
+        for at in (0..whole.len()).step_by(97) {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 0xff;
+            refused += usize::from(check(&flipped));
+            // A database of no bytes is a new one, and of the last page nothing may be in use.
+            assert!(at == 0 || at + 4096 > whole.len() || check(&whole[..at]), "cut off at {at}");
+        }
+        assert!(refused > 10, "{refused}");
+        assert!(check(b"not a database, however long it may be"));
     }
 
     #[test]
