@@ -113,7 +113,7 @@ fn kill_at(host: &impl Host, call: &str, number: usize, seed: u64) -> bool {
     killed
 }
 
-fn kill_everywhere<H: Host>(host: fn() -> H, most: usize) {
+fn kill_everywhere<H: Host + 'static>(host: fn() -> H, most: usize) {
     let seed = number("HEARTH_SEED", 1) as u64;
     let mut rng = Rng::with_seed(seed);
     let mut points = Vec::new();
@@ -124,14 +124,15 @@ fn kill_everywhere<H: Host>(host: fn() -> H, most: usize) {
     }
     // Each call has its turn, however rare it is.
     points.sort();
-    let all = points.len();
     points.truncate(number("HEARTH_SYSCALLS", most));
     let mut reached = 0;
     for (_, call, number) in &points {
-        println!("{call} {number}");
-        reached += usize::from(kill_at(&host(), call, *number, seed));
+        // Where it fails, the thread's name says at what.
+        let thread = std::thread::Builder::new().name(format!("{call} {number}"));
+        let (call, number) = (call.clone(), *number);
+        let killed = thread.spawn(move || kill_at(&host(), &call, number, seed)).expect("a thread");
+        reached += usize::from(killed.join().expect("what follows the kill is as it should be"));
     }
-    println!("killed at {reached} of {} points of {all}", points.len());
     assert!(reached * 2 > points.len(), "most points of one run are reached by another");
 }
 
@@ -141,7 +142,7 @@ mod system {
     use std::process::Command;
 
     /// Points that are tried unless told otherwise.
-    const POINTS: usize = 40;
+    const POINTS: usize = 60;
 
     struct Sim {
         home: Home,

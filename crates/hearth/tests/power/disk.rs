@@ -155,10 +155,10 @@ impl Disk {
         add(&mut |_| Part::Whole);
         add(&mut |at| whole_if(open[at].change.bytes().is_none()));
         add(&mut |at| whole_if(open[at].change.bytes().is_some()));
-        for one in 0..open.len() {
+        for (one, pending) in open.iter().enumerate() {
             add(&mut |at| whole_if(at < one));
             add(&mut |at| whole_if(at != one));
-            let Change::Write { bytes, .. } = &open[one].change else { continue };
+            let Change::Write { bytes, .. } = &pending.change else { continue };
             add(&mut |at| if at == one { Part::Zeroes } else { Part::Whole });
             let sectors = bytes.len().div_ceil(SECTOR);
             if sectors > 1 {
