@@ -51,6 +51,13 @@ pub(crate) const LAB: &[Need] = &[
 /// What measuring takes.
 pub(crate) const BENCH: &[Need] = &[program("wrk", "wrk", "sends many requests at once")];
 
+/// What tests take that let system calls fail or kill at them.
+pub(crate) const SYSTEM: &[Need] = &[
+    program("strace", "strace", "records, fails and kills at system calls, in tests"),
+    program("unshare", "util-linux", "gives tests namespaces of their own"),
+    program("prlimit", "util-linux", "gives tests bounds of their own"),
+];
+
 /// What comparing our reading of `.exs` files with Elixir's takes.
 pub(crate) const ELIXIR: &[Need] =
     &[program("elixir", "elixir", "says what it makes of desired-state files, in tests")];

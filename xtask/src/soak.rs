@@ -13,7 +13,7 @@ use clap::ValueEnum;
 use crate::cargo::cargo;
 use crate::places::Places;
 use crate::terminal::say;
-use crate::{guest_init, kvm, program, setup};
+use crate::{guest_init, kvm, packages, program, setup};
 
 /// Seeds below this one run with every commit.
 const FIRST_SEED: u64 = 10_000;
@@ -28,6 +28,10 @@ pub(crate) enum Part {
     Schedules,
     /// kill -9 of the daemon under load, with bare guests on real Firecracker
     Kills,
+    /// kill -9 at each system call of a run, on the simulated host and with bare guests
+    Syscalls,
+    /// Every remains of a loss of power at every moment of a run
+    Power,
     /// Whether the simulation finds each planted bug
     Planted,
 }
@@ -37,6 +41,8 @@ impl Part {
         match self {
             Part::Schedules => "schedules",
             Part::Kills => "kills",
+            Part::Syscalls => "runs killed at every system call",
+            Part::Power => "runs that lost the power at every moment",
             Part::Planted => "planted bugs found",
         }
     }
@@ -48,7 +54,18 @@ pub(crate) fn run(places: &Places, part: Part, minutes: u64) -> Result<()> {
     let until = Instant::now() + Duration::from_secs(minutes * 60);
     let (count, failures) = match part {
         Part::Schedules => schedules(places, ledger.sum(part)?, until)?,
-        Part::Kills => kills(places, ledger.sum(part)?, until)?,
+        Part::Kills => {
+            let kills = KILLS_AT_ONCE.to_string();
+            let (runs, failures) =
+                runs(places, "kills", "HEARTH_KILLS", &kills, 1000 + ledger.sum(part)?, until)?;
+            (runs * KILLS_AT_ONCE, failures)
+        }
+        Part::Syscalls => {
+            runs(places, "syscalls", "HEARTH_SYSCALLS", "all", 1000 + ledger.sum(part)?, until)?
+        }
+        Part::Power => {
+            runs(places, "power", "HEARTH_POWER", "all", 1000 + ledger.sum(part)?, until)?
+        }
         Part::Planted => planted(places)?,
     };
     ledger.enter(places, part, count, &failures)?;
@@ -129,24 +146,34 @@ fn schedules(places: &Places, done: u64, until: Instant) -> Result<(u64, Vec<Str
     Ok((count, failures))
 }
 
-fn kills(places: &Places, done: u64, until: Instant) -> Result<(u64, Vec<String>)> {
+/// Runs a test of the real daemon again and again, each time from another seed and as thoroughly as
+/// `variable` says.
+fn runs(
+    places: &Places,
+    test: &str,
+    variable: &str,
+    extent: &str,
+    first_seed: u64,
+    until: Instant,
+) -> Result<(u64, Vec<String>)> {
     if let Err(reason) = kvm::can_open() {
-        bail!("kills need /dev/kvm: {reason}");
+        bail!("{test} needs /dev/kvm: {reason}");
     }
     let ready = setup::ensure(places)?;
+    packages::ensure(packages::SYSTEM)?;
     let (mut count, mut failures) = (0, Vec::new());
     while Instant::now() < until && failures.is_empty() {
-        let seed = 1000 + done + count;
-        let mut test = cargo(places);
-        test.args(["test", "--quiet", "-p", "hearth", "--test", "kills"])
+        let seed = first_seed + count;
+        let mut run = cargo(places);
+        run.args(["test", "--quiet", "-p", "hearth", "--test", test])
             .env("HEARTH_TEST_IMAGES", &ready.images)
             .env("HEARTH_TEST_FIRECRACKER", &ready.firecracker)
-            .env("HEARTH_KILLS", KILLS_AT_ONCE.to_string())
+            .env(variable, extent)
             .env("HEARTH_SEED", seed.to_string());
-        if !test.status().context("cannot run the kills")?.success() {
+        if !run.status().with_context(|| format!("cannot run {test}"))?.success() {
             failures.push(format!("HEARTH_SEED={seed}"));
         }
-        count += KILLS_AT_ONCE;
+        count += 1;
     }
     Ok((count, failures))
 }

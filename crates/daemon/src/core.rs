@@ -113,7 +113,9 @@ pub(crate) fn spawn(
     })?;
     std::thread::Builder::new().name("hearth-core".to_owned()).spawn(move || {
         let waiting = BTreeMap::new();
-        let core = Core { engine, host, work, told, progress, waiting, next_request: 0 };
+        // It outlives a panic, and with it those who wait: what was asked of a step that did not end may
+        // have happened, so that nobody is told that it was refused.
+        let mut core = Core { engine, host, work, told, progress, waiting, next_request: 0 };
         if catch_unwind(AssertUnwindSafe(|| core.run(inbox))).is_err() {
             // The panic's own message is on stderr already. State in memory may be half changed;
             // the database holds only whole steps, and the microVMs do not need this process.
@@ -122,6 +124,7 @@ pub(crate) fn spawn(
             );
             std::process::abort();
         }
+        drop(core);
         drop(running);
     })?;
     Ok((intake, end))
@@ -139,7 +142,7 @@ struct Core {
 }
 
 impl Core {
-    fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
+    fn run(&mut self, mut inbox: mpsc::Receiver<Message>) {
         let mut batch = Vec::with_capacity(limits::BATCH_MAX);
         while inbox.blocking_recv_many(&mut batch, limits::BATCH_MAX) > 0 {
             let inputs = batch.drain(..).map(|message| self.input(message)).collect();

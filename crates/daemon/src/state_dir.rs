@@ -92,6 +92,7 @@ impl StateDir {
             .map_err(failed("make the directory", &path))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700))
             .map_err(failed("close to others the directory", &path))?;
+        sync_names(&path);
         let lock_path = path.join("hearth.lock");
         let lock = OpenOptions::new()
             .read(true)
@@ -128,6 +129,21 @@ impl StateDir {
     pub(crate) fn publish(&self, address: &str) -> Result<(), StateDirError> {
         let path = self.path.join("listen");
         fs::write(&path, format!("{address}\n")).map_err(failed("write", &path))
+    }
+}
+
+/// Puts the names of the directory and of those above it on disk: what is synced within a directory is
+/// lost all the same where a loss of power takes the directory. Each time, since the daemon that made
+/// them may not have come so far.
+fn sync_names(path: &Path) {
+    for parent in path.ancestors().skip(1) {
+        match File::open(parent).and_then(|directory| directory.sync_all()) {
+            // Some directories are closed to readers, and some file systems can't sync any.
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
+                tracing::warn!(%error, directory = %parent.display(), "cannot sync a directory");
+            }
+            _ => {}
+        }
     }
 }
 

@@ -265,8 +265,10 @@ impl Engine {
     /// engine stands where the database does.
     ///
     /// # Panics
-    /// Where the planner breaks an invariant of its plan, and where the database can't be read after
-    /// a commit that failed: memory would be ahead of the disk. No microVM depends on this process.
+    /// Where the planner breaks an invariant of its plan, where the database can't be read after a
+    /// commit that failed: memory would be ahead of the disk, and where a sync failed: whether the step
+    /// is on disk is not known, so it may be neither acknowledged nor refused. No microVM depends on
+    /// this process.
     pub fn step(
         &mut self,
         now: &Now,
@@ -304,6 +306,11 @@ impl Engine {
                     effects.push(Effect::WakeIn(at.since(now.mono)));
                 }
                 effects
+            }
+            Err(error) if error.is_sync_failed() => {
+                panic!(
+                    "the disk failed to sync the database; look for its errors in the kernel's log"
+                )
             }
             Err(error) => self.retreat(&error, turn),
         }

@@ -9,7 +9,8 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use rusqlite_migration::{M, Migrations};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -70,6 +71,17 @@ pub enum StoreError {
         #[source]
         source: rusqlite::Error,
     },
+    /// It is no database any more, or one whose parts do not fit together.
+    #[error(
+        "the database {path} is damaged: {detail}. Nothing was changed, and no microVM is touched: \
+         restore a backup with hearth restore"
+    )]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
     /// It is damaged or was written by a newer version.
     #[error(
         "cannot bring the database {path} to this version's form; it may be of a newer Hearth or \
@@ -93,14 +105,6 @@ pub enum StoreError {
         /// What is wrong with it.
         detail: String,
     },
-    /// Its pages are not what they should be.
-    #[error("the database {path} is damaged: {detail}; restore a backup with hearth restore")]
-    Damaged {
-        /// Which.
-        path: PathBuf,
-        /// What SQLite's check says.
-        detail: String,
-    },
     /// It could not be read as a whole.
     #[error("cannot read the database {path}")]
     Copy {
@@ -122,7 +126,7 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// A query failed.
-    #[error("cannot read the database")]
+    #[error("cannot read the database; restore a backup with hearth restore")]
     Read(#[source] rusqlite::Error),
     /// A commit failed.
     #[error("cannot write the database")]
@@ -135,6 +139,18 @@ impl StoreError {
     pub fn is_disk_full(&self) -> bool {
         matches!(self, StoreError::Write(error)
             if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
+    }
+
+    /// Whether the disk failed to keep what was written: then the kernel may have dropped it, and
+    /// another sync that succeeds says nothing of it (Rebello and others, "Can Applications Recover
+    /// from fsync Failures?", ATC 2020).
+    #[must_use]
+    pub fn is_sync_failed(&self) -> bool {
+        use rusqlite::ffi::{SQLITE_IOERR_DIR_FSYNC, SQLITE_IOERR_FSYNC};
+        matches!(self, StoreError::Write(error)
+        if error.sqlite_error().is_some_and(|error| {
+            [SQLITE_IOERR_FSYNC, SQLITE_IOERR_DIR_FSYNC].contains(&error.extended_code)
+        }))
     }
 }
 
@@ -218,13 +234,31 @@ impl Store {
     /// version's form.
     ///
     /// # Errors
-    /// [`StoreError::Open`] or [`StoreError::Migrate`]; the file is then as it was.
+    /// [`StoreError::File`], [`StoreError::Open`], [`StoreError::Damaged`] or [`StoreError::Migrate`]; the
+    /// file is then as it was.
     pub fn open(path: &Path) -> Result<Store, StoreError> {
-        let open = |source| StoreError::Open { path: path.to_owned(), source };
-        OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(|source| {
-            StoreError::File { operation: "make or open", path: path.to_owned(), source }
-        })?;
-        Store::prepare(Connection::open(path).map_err(open)?, path)
+        let file = |operation, path: &Path| {
+            let path = path.to_owned();
+            move |source| StoreError::File { operation, path, source }
+        };
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(file("make or open", path))?;
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        let log = PathBuf::from(log);
+        settle(&log).map_err(file("sync", &log))?;
+        let connection = Connection::open(path).map_err(|error| unusable(path, error))?;
+        let verdict: String = connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(|error| unusable(path, error))?;
+        if verdict != "ok" {
+            return Err(StoreError::Damaged { path: path.to_owned(), detail: verdict });
+        }
+        Store::prepare(connection, path)
     }
 
     /// A database in memory, for simulations.
@@ -233,12 +267,12 @@ impl Store {
     /// As [`Store::open`].
     pub fn in_memory() -> Result<Store, StoreError> {
         let path = Path::new(":memory:");
-        let open = |source| StoreError::Open { path: path.to_owned(), source };
-        Store::prepare(Connection::open_in_memory().map_err(open)?, path)
+        let connection = Connection::open_in_memory().map_err(|error| unusable(path, error))?;
+        Store::prepare(connection, path)
     }
 
     fn prepare(mut connection: Connection, path: &Path) -> Result<Store, StoreError> {
-        let open = |source| StoreError::Open { path: path.to_owned(), source };
+        let open = |error| unusable(path, error);
         connection.busy_timeout(BUSY).map_err(open)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(open)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(open)?;
@@ -449,6 +483,38 @@ impl Store {
     }
 }
 
+/// Why a database can't be opened.
+fn unusable(path: &Path, error: rusqlite::Error) -> StoreError {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    let path = path.to_owned();
+    match error.sqlite_error_code() {
+        Some(DatabaseCorrupt | NotADatabase) => {
+            StoreError::Damaged { path, detail: error.to_string() }
+        }
+        _ => StoreError::Open { path, source: error },
+    }
+}
+
+/// Puts what can be read of a file on disk, by writing each of its bytes anew. After a sync that failed the
+/// kernel may hold bytes that it takes for written and that are not: they are read, and what is appended
+/// behind them would be lost with them.
+fn settle(path: &Path) -> io::Result<()> {
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    let mut chunk = vec![0; 1024 * 1024];
+    let mut at = 0;
+    loop {
+        let count = file.read_at(&mut chunk, at)?;
+        if count == 0 {
+            return file.sync_all();
+        }
+        file.write_all_at(&chunk[..count], at)?;
+        at += count as u64;
+    }
+}
+
 fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
     Ok(Event {
         id: row.get(0)?,
@@ -618,6 +684,41 @@ mod tests {
         Connection::open(&path).unwrap().pragma_update(None, "user_version", 1_000).unwrap();
         let error = Store::open(&path).unwrap_err().to_string();
         assert!(error.contains("may be of a newer Hearth"), "{error}");
+    }
+
+    /// Every change of a whole database is refused, or does no harm: the store opens and holds what can be
+    /// held. Which of both is a matter of what was changed, and none is a panic.
+    #[test]
+    fn a_damaged_database_is_refused_with_the_mend_and_not_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hearth.db");
+        let mut store = Store::open(&path).unwrap();
+        (0..50).for_each(|number| commit(&mut store, &format!("key-{number}"), number));
+        drop(store);
+        let whole = std::fs::read(&path).unwrap();
+        let check = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            match Store::open(&path).and_then(|store| store.load().map(drop)) {
+                Ok(()) => false,
+                Err(error) => {
+                    let text = error.to_string();
+                    assert!(text.contains("restore") || text.contains("move"), "{text}");
+                    assert!(std::fs::read(&path).unwrap() == bytes, "it was changed: {text}");
+                    true
+                }
+            }
+        };
+        assert!(!check(&whole));
+        let mut refused = 0;
+        for at in (0..whole.len()).step_by(97) {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 0xff;
+            refused += usize::from(check(&flipped));
+            // A database of no bytes is a new one, and of the last page nothing may be in use.
+            assert!(at == 0 || at + 4096 > whole.len() || check(&whole[..at]), "cut off at {at}");
+        }
+        assert!(refused > 10, "{refused}");
+        assert!(check(b"not a database, however long it may be"));
     }
 
     #[test]

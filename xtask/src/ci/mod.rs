@@ -191,6 +191,7 @@ pub(crate) fn run(places: &Places, wanted: Vec<String>) -> Result<bool> {
     run.check("unused", || unused::check(places));
     run.stage("api-fuzz", || api_fuzz::run(places));
     run.stage("elixir", || tests.elixir());
+    run.stage("system", || tests.system());
     run.stage("native", || tests.native());
     run.stage("lab", || tests.lab());
 

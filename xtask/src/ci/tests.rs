@@ -1,6 +1,6 @@
 //! The tests: those that run anywhere, those that need Elixir (in modules named `elixir`), those that
-//! need `/dev/kvm` (in modules named `native`), and those that need a KVM which boots Linux (in
-//! modules named `lab`). All are built once.
+//! trace processes and mount (in modules named `system`), those that need `/dev/kvm` (in modules named
+//! `native`), and those that need a KVM which boots Linux (in modules named `lab`). All are built once.
 //!
 //! What the last two need is told to them by three variables: `HEARTH_TEST_IMAGES` (a directory of
 //! images), `HEARTH_TEST_FIRECRACKER` (the binary) and `HEARTH_TEST_STATE` (a directory that they
@@ -26,6 +26,7 @@ use crate::{kvm, packages, program, wheel};
 
 const NATIVE: &str = "test(/(^|::)native::/) - package(xtask)";
 const ELIXIR: &str = "test(/(^|::)elixir::/) - package(xtask)";
+const SYSTEM: &str = "test(/(^|::)system::/) - package(xtask)";
 const LAB: &str = "test(/(^|::)lab::/) - package(xtask)";
 /// A test in the lab that takes longer than this hangs.
 const LAB_TEST_SECONDS_MAX: &str = "600";
@@ -112,9 +113,29 @@ impl<'a> Tests<'a> {
         self.run_here(ELIXIR)
     }
 
+    /// Those that ask more of the operating system than processes usually may.
+    pub(super) fn system(&self) -> Result<Outcome> {
+        if let Err(error) = packages::ensure(packages::SYSTEM) {
+            return self.skipped(SYSTEM, &format!("no strace: {error:#}"));
+        }
+        let trace = ["-D", "-f", "-qq", "-o", "/dev/null", "true"];
+        if !program::succeeds(program::command("strace").args(trace)) {
+            return self.skipped(SYSTEM, "no process may be traced here");
+        }
+        let mount = ["--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"];
+        if !program::succeeds(program::command("unshare").args(mount)) {
+            return self.skipped(SYSTEM, "nothing may be mounted here; root may");
+        }
+        self.run_here(SYSTEM)
+    }
+
     pub(super) fn native(&self) -> Result<Outcome> {
         if let Err(reason) = kvm::can_open() {
             return self.skipped(NATIVE, &reason.to_string());
+        }
+        // Some of them are traced. Without strace those fail.
+        if let Err(error) = packages::ensure(packages::SYSTEM) {
+            say(format_args!("native: no strace: {error:#}"));
         }
         self.run_here(NATIVE)
     }

@@ -1,13 +1,18 @@
 //! A real `hearth serve --host sim` process, and a plain HTTP client for it.
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
+pub(crate) mod client;
+pub(crate) mod native;
+pub(crate) mod strace;
+
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -101,35 +106,88 @@ impl Home {
         command
     }
 
+    /// The instances that the database names.
+    pub(crate) fn named(&self) -> BTreeSet<String> {
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let database = rusqlite::Connection::open_with_flags(self.path("state/hearth.db"), flags)
+            .expect("the database");
+        let mut query = database.prepare("SELECT id FROM instances").expect("a query");
+        let ids = query.query_map([], |row| row.get(0)).expect("rows");
+        ids.collect::<Result<_, _>>().expect("ids")
+    }
+
     pub(crate) fn start(&self, more: &[&str]) -> Daemon {
         Daemon::spawn(self.serve(more))
     }
 }
 
 impl Daemon {
-    pub(crate) fn spawn(mut command: Command) -> Daemon {
+    pub(crate) fn spawn(command: Command) -> Daemon {
+        let daemon = Daemon::try_spawn(command).expect("the daemon says where it listens");
+        daemon.until("the daemon is ready", || daemon.get("/readyz").status == 200);
+        daemon
+    }
+
+    /// A daemon that listens, and need not be ready; or how it ended before that.
+    pub(crate) fn try_spawn(mut command: Command) -> Result<Daemon, ExitStatus> {
         command.stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().expect("the daemon starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut line = String::new();
-        stdout.read_line(&mut line).expect("the daemon says where it listens");
+        stdout.read_line(&mut line).expect("its output can be read");
+        if line.is_empty() {
+            return Err(child.wait().expect("it can be reaped"));
+        }
         let url = line
             .strip_prefix("hearth: listening on ")
             .and_then(|rest| rest.split(' ').next())
             .unwrap_or_else(|| panic!("the daemon said {line:?}"))
             .to_owned();
-        let daemon = Daemon { child, url, stdout };
-        daemon.until("the daemon is ready", || daemon.get("/readyz").status == 200);
-        daemon
+        Ok(Daemon { child, url, stdout })
     }
 
-    pub(crate) fn kill(mut self) {
+    /// Waits until it is ready, and says how often it was asked. `None` where it ends before.
+    pub(crate) fn ready(&self) -> Option<usize> {
+        let begin = Instant::now();
+        for asked in 1.. {
+            let (status, _) = client::ask(&self.url, "GET", "/readyz", "")?;
+            if status == 200 {
+                return Some(asked);
+            }
+            assert!(begin.elapsed() < DEADLINE, "the daemon is not ready");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        None
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn kill(mut self) -> ExitStatus {
         self.child.kill().expect("it can be killed");
-        self.child.wait().expect("it can be reaped");
+        self.child.wait().expect("it can be reaped")
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it can be waited for")
+    }
+
+    /// Waits for it to end by itself.
+    pub(crate) fn wait(mut self) -> ExitStatus {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.ended() {
+                return status;
+            }
+            assert!(begin.elapsed() < DEADLINE, "the daemon does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// SIGTERM, and what it said until it ended.
-    pub(crate) fn terminate(mut self) -> (std::process::ExitStatus, String) {
+    pub(crate) fn terminate(mut self) -> (ExitStatus, String) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
         let mut said = String::new();
@@ -236,6 +294,31 @@ impl Answer {
             Err(_) => self.body.clone(),
         };
         settled(&format!("{} {media}\n{body}\n", self.status))
+    }
+}
+
+/// Whether every job runs or stands still, and every warm instance is warm.
+pub(crate) fn at_rest(daemon: &Daemon) -> bool {
+    let stats = daemon.get("/stats").json();
+    let all = |list: &str, allowed: &[&str]| {
+        let list = stats[list].as_array().expect("a list");
+        list.iter().all(|vm| allowed.contains(&vm["status"].as_str().unwrap_or_default()))
+    };
+    all("jobs", &["running", "stopped"]) && all("warm_pool", &["warm"])
+}
+
+/// The names in a directory.
+pub(crate) fn names(directory: &Path) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(directory).expect("a directory").flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// A number from the environment; `all` is the largest.
+pub(crate) fn number(name: &str, default: usize) -> usize {
+    match std::env::var(name).as_deref() {
+        Err(_) => default,
+        Ok("all") => usize::MAX,
+        Ok(text) => text.parse().expect("a number"),
     }
 }
 

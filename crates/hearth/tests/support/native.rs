@@ -1,0 +1,103 @@
+//! Daemons over real Firecracker with bare guests, and what they have on the host.
+
+use super::{DEADLINE, Daemon, Home, at_rest, names};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// A state directory, and every microVM that runs from it.
+pub(crate) struct Native {
+    pub(crate) home: Home,
+}
+
+fn variable(name: &str) -> PathBuf {
+    PathBuf::from(std::env::var_os(name).unwrap_or_else(|| {
+        panic!("{name} is not set: `cargo xtask ci native` sets it and runs this test")
+    }))
+}
+
+impl Native {
+    pub(crate) fn new() -> Native {
+        Native { home: Home::new() }
+    }
+
+    pub(crate) fn serve(&self) -> Command {
+        let mut command = self.home.hearth(["serve", "--listen", "127.0.0.1:0", "--host", "linux"]);
+        command.arg("--state-dir").arg(self.home.path("state"));
+        command.arg("--images").arg(variable("HEARTH_TEST_IMAGES"));
+        command.arg("--firecracker").arg(variable("HEARTH_TEST_FIRECRACKER"));
+        command.args(["--desired", "none.exs", "--vcpus-per-cpu", "64"]);
+        command
+    }
+
+    pub(crate) fn start(&self) -> Daemon {
+        Daemon::spawn(self.serve())
+    }
+
+    fn instances(&self) -> PathBuf {
+        self.home.path("state/instances")
+    }
+
+    /// The pids of all processes that work in an instance's directory.
+    pub(crate) fn processes(&self) -> Vec<(String, i32)> {
+        // A daemon that was killed early has not made it.
+        let Ok(instances) = self.instances().canonicalize() else { return Vec::new() };
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").expect("/proc").flatten() {
+            let Ok(pid) = entry.file_name().to_string_lossy().parse() else { continue };
+            let Ok(cwd) = fs::read_link(entry.path().join("cwd")) else { continue };
+            if cwd.parent() == Some(&instances) {
+                let name = cwd.file_name().expect("a name").to_string_lossy();
+                found.push((name.trim_end_matches(" (deleted)").to_owned(), pid));
+            }
+        }
+        found.sort();
+        found
+    }
+
+    /// Host and database name the same instances, each with one process.
+    pub(crate) fn agrees(&self) -> Result<(), String> {
+        let (named, directories) = (self.home.named(), names(&self.instances()));
+        let processes: Vec<String> = self.processes().into_iter().map(|(id, _)| id).collect();
+        let alive: BTreeSet<String> = processes.iter().cloned().collect();
+        if named == directories && named == alive && alive.len() == processes.len() {
+            return Ok(());
+        }
+        Err(format!("database {named:?}, directories {directories:?}, processes {processes:?}"))
+    }
+
+    /// Waits for rest, and compares.
+    pub(crate) fn compare(&self, daemon: &Daemon) {
+        let begin = Instant::now();
+        loop {
+            let (rest, agrees) = (at_rest(daemon), self.agrees());
+            if rest && agrees.is_ok() {
+                return;
+            }
+            if begin.elapsed() > DEADLINE {
+                panic!("no rest: {agrees:?} {:#}", daemon.get("/stats").json());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Nothing is left of any instance.
+    pub(crate) fn is_empty(&self) -> bool {
+        names(&self.instances()).is_empty()
+            && self.processes().is_empty()
+            && self.home.named().is_empty()
+            && names(&self.home.path("state/logs")).is_empty()
+    }
+}
+
+impl Drop for Native {
+    /// A test that fails leaves no microVM behind.
+    fn drop(&mut self) {
+        for (_, pid) in self.processes() {
+            let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
