@@ -55,6 +55,9 @@ pub(crate) const BENCH: &[Need] = &[program("wrk", "wrk", "sends many requests a
 pub(crate) const ELIXIR: &[Need] =
     &[program("elixir", "elixir", "says what it makes of desired-state files, in tests")];
 
+/// What building the fuzz targets takes.
+pub(crate) const FUZZ: &[Need] = &[program("g++", "g++", "compiles the fuzzer's engine")];
+
 /// What downloading wheels takes.
 pub(crate) const PIP: &[Need] = &[
     program("python3", "python3", "unpacks wheels"),

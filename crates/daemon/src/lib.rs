@@ -16,6 +16,8 @@ mod convert;
 mod core;
 mod desired;
 mod executor;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod http;
 pub mod limits;
 mod listen;

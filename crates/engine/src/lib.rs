@@ -11,6 +11,8 @@ mod agenda;
 mod engine;
 mod execute;
 mod file;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod guard;
 mod input;
 pub mod json;

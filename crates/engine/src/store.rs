@@ -212,6 +212,11 @@ impl Store {
         Ok(Store { connection, full: false })
     }
 
+    #[cfg(fuzzing)]
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     pub(crate) fn set_disk_full(&mut self, full: bool) {
         self.full = full;
     }
