@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use hearth_fuzz::engine;
 use hearth_host::sim::{SimConfig, SimHost};
 use http_body_util::BodyExt;
-use libfuzzer_sys::{Corpus, fuzz_target};
+use libfuzzer_sys::{Corpus, fuzz_mutator, fuzz_target};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -44,6 +44,10 @@ struct Answer {
     /// `None` where it has no end.
     body: Option<Vec<u8>>,
 }
+
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    hearth_fuzz::mutate(data, size, max_size, seed)
+});
 
 fuzz_target!(|input: &[u8]| -> Corpus {
     let requests: Option<Vec<_>> =
@@ -129,7 +133,12 @@ fn documented(method: &Method, path: &str, answer: &Answer) {
     let media = answer.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media = media.unwrap_or_default().split(';').next().unwrap_or_default();
     let item = OPERATIONS.iter().find(|(template, _)| fits(template, path)).map(|(_, item)| item);
-    let asked = if method == Method::HEAD { "get" } else { &method.as_str().to_lowercase() };
+    let asked = match *method {
+        Method::GET | Method::HEAD => "get",
+        Method::POST => "post",
+        Method::DELETE => "delete",
+        _ => "another",
+    };
     let Some(operation) = item.and_then(|item| item.get(asked)) else {
         assert!(matches!(status, 403 | 404 | 405), "{method} {path} answers {status}");
         return;

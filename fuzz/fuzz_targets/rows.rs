@@ -12,12 +12,12 @@
 
 use hearth_engine::fuzzing::{TABLES, insert};
 use hearth_engine::{
-    Config, Effect, Engine, Events, Guard, Guarded, Input, List, Repeat, Reply, Request, Store,
-    StoreError, Upsert,
+    Config, Effect, Engine, Events, Guard, Guarded, Input, List, Repeat, Reply, Request, Restart,
+    Store, StoreError, Upsert,
 };
-use hearth_fuzz::{ask, config, nothing_seen, now, resolution};
-use hearth_model::{JobId, Spec};
-use libfuzzer_sys::{Corpus, fuzz_target};
+use hearth_fuzz::{ask, config, look, now, resolution};
+use hearth_model::{Assignment, InstanceState, JobId, Observed, Phase, Spec};
+use libfuzzer_sys::{Corpus, fuzz_mutator, fuzz_target};
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
@@ -28,6 +28,10 @@ const FILE_BYTES_MAX: usize = 256 * 1024;
 
 static DIR: LazyLock<tempfile::TempDir> = LazyLock::new(hearth_fuzz::work_dir);
 static REAL: LazyLock<Vec<u8>> = LazyLock::new(real);
+
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    hearth_fuzz::mutate(data, size, max_size, seed)
+});
 
 fuzz_target!(|input: &[u8]| -> Corpus {
     if let Some(damage) = input.strip_prefix(b"damage ") {
@@ -56,17 +60,18 @@ fn rows(input: &[u8]) -> Corpus {
         return Corpus::Reject;
     }
     match Engine::open(store, config()) {
-        Ok(engine) => lives_on(engine),
+        Ok(engine) => lives_on(engine, input.len() % 2 == 0),
         Err(error) => sentence(&error),
     }
     Corpus::Keep
 }
 
-/// Steps of an engine that took something over, on a host that has nothing of it, and a restart.
-fn lives_on(mut engine: Engine) {
+/// Steps of an engine that took something over, on a host that has nothing of it, at first or only in
+/// the end, and a restart.
+fn lives_on(mut engine: Engine, at_first: bool) {
     reads(&mut engine);
     for seconds in [2, 3, 30] {
-        let mut inputs = vec![nothing_seen(seconds)];
+        let mut inputs = vec![seen(&engine, seconds, at_first && seconds < 30)];
         for _ in 0..3 {
             let effects = engine.step(&now(seconds), std::mem::take(&mut inputs), &|_| false);
             for effect in effects {
@@ -78,7 +83,7 @@ fn lives_on(mut engine: Engine) {
                     Effect::Reply(..) | Effect::WakeIn(_) | Effect::Log(_) => {}
                 }
             }
-            inputs.push(nothing_seen(seconds));
+            inputs.push(seen(&engine, seconds, at_first && seconds < 30));
         }
         engine.audit().expect("memory and database are one");
     }
@@ -87,6 +92,24 @@ fn lives_on(mut engine: Engine) {
     let fleet = engine.fleet().jobs().clone();
     let engine = Engine::open(engine.into_store(), config()).expect("it is of our own making");
     assert_eq!(*engine.fleet().jobs(), fleet);
+}
+
+/// A look at a host on which every instance serves, or on which nothing is left.
+fn seen(engine: &Engine, seconds: u64, all: bool) -> Input {
+    let instances = engine.fleet().instances().values().filter(|_| all);
+    look(
+        seconds,
+        instances.map(|instance| {
+            let told = match &instance.assignment {
+                Assignment::Job { run, .. } => Some(*run),
+                Assignment::Pool(_) => None,
+            };
+            let phase = Phase::Running;
+            let state = InstanceState::Up { phase, ready: true, told, ready_detail: None };
+            let observed = Observed { slot: instance.slot, hash: instance.hash, state };
+            (instance.id.clone(), observed)
+        }),
+    )
 }
 
 /// What only reads.
@@ -122,13 +145,17 @@ fn changes(engine: &mut Engine) {
         let _ = ask(engine, 31, Request::Guarded(Box::new(guarded)));
     }
     let jobs: Vec<JobId> = engine.fleet().jobs().keys().cloned().collect();
-    for (at, job) in jobs.into_iter().enumerate() {
-        let request = match at % 3 {
-            0 => Request::Stop { job },
-            1 => Request::Start { job },
-            _ => Request::Delete { job },
-        };
-        let _ = ask(engine, 32, request);
+    for job in jobs {
+        let spec = spec.clone();
+        let restart = Restart { job: job.clone(), resolution: resolution(&spec), spec };
+        for request in [
+            Request::Stop { job: job.clone() },
+            Request::Start { job: job.clone() },
+            Request::Restart(restart),
+            Request::Delete { job },
+        ] {
+            let _ = ask(engine, 32, request);
+        }
     }
 }
 

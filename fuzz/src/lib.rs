@@ -1,10 +1,14 @@
 //! What the fuzz targets share: an engine over a host that has nothing, in time that stands still.
 
+mod mutate;
+
+pub use mutate::mutate;
+
 use hearth_engine::{
     Config, Effect, Engine, Input, Now, Refusal, Reply, Request, RequestId, Store,
 };
 use hearth_host::sim::{Machine, SimConfig};
-use hearth_model::{Mono, Observation, Resolution, Spec, hash};
+use hearth_model::{InstanceId, Mono, Observation, Observed, Resolution, Spec, hash};
 use hearth_planner::{Capacity, Limits};
 use std::time::Duration;
 
@@ -53,12 +57,12 @@ pub fn ask(engine: &mut Engine, seconds: u64, request: Request) -> Result<Reply,
     reply.expect("every request is answered")
 }
 
-/// A look at a host on which nothing is left.
-pub fn nothing_seen(seconds: u64) -> Input {
+/// A whole look at a host.
+pub fn look(seconds: u64, instances: impl Iterator<Item = (InstanceId, Observed)>) -> Input {
     let observation = Observation {
         whole: true,
         revision: 1,
-        instances: std::iter::empty().collect(),
+        instances: instances.collect(),
         unidentified: Vec::new(),
     };
     Input::Observed { began: now(seconds).mono, observation }

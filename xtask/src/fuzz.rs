@@ -46,8 +46,6 @@ const SHOWN_BYTES_MAX: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) target: &'static str,
-    /// Its last words about how far it got.
-    pub(crate) progress: String,
     /// What it failed at.
     pub(crate) crash: Option<PathBuf>,
     pub(crate) failed: bool,
@@ -139,7 +137,7 @@ fn run_one(
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.starts_with(target) && !before.contains(path)
     });
-    let run = Run { target, progress, crash: new, failed: !status.success() };
+    let run = Run { target, crash: new, failed: !status.success() };
     if run.failed {
         tell(&run, programs, &text);
     }
