@@ -62,6 +62,9 @@ pub(crate) const SYSTEM: &[Need] = &[
 pub(crate) const ELIXIR: &[Need] =
     &[program("elixir", "elixir", "says what it makes of desired-state files, in tests")];
 
+/// What building the fuzz targets takes.
+pub(crate) const FUZZ: &[Need] = &[program("g++", "g++", "compiles the fuzzer's engine")];
+
 /// What downloading wheels takes.
 pub(crate) const PIP: &[Need] = &[
     program("python3", "python3", "unpacks wheels"),

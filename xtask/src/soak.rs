@@ -13,7 +13,7 @@ use clap::ValueEnum;
 use crate::cargo::cargo;
 use crate::places::Places;
 use crate::terminal::say;
-use crate::{guest_init, kvm, packages, program, setup};
+use crate::{fuzz, guest_init, kvm, packages, program, setup};
 
 /// Seeds below this one run with every commit.
 const FIRST_SEED: u64 = 10_000;
@@ -34,6 +34,8 @@ pub(crate) enum Part {
     Power,
     /// Whether the simulation finds each planted bug
     Planted,
+    /// The fuzz targets, by turns
+    Fuzz,
 }
 
 impl Part {
@@ -44,6 +46,7 @@ impl Part {
             Part::Syscalls => "runs killed at every system call",
             Part::Power => "runs that lost the power at every moment",
             Part::Planted => "planted bugs found",
+            Part::Fuzz => "fuzz",
         }
     }
 }
@@ -67,8 +70,9 @@ pub(crate) fn run(places: &Places, part: Part, minutes: u64) -> Result<()> {
             runs(places, "power", "HEARTH_POWER", "all", 1000 + ledger.sum(part)?, until)?
         }
         Part::Planted => planted(places)?,
+        Part::Fuzz => return fuzzed(places, &ledger, minutes),
     };
-    ledger.enter(places, part, count, &failures)?;
+    ledger.enter(places, part.name(), count, &failures)?;
     match failures.is_empty() {
         true => Ok(()),
         false => bail!("{} failed: {}", part.name(), failures.join(", ")),
@@ -97,19 +101,15 @@ impl Ledger {
         Ok(counts.sum())
     }
 
-    fn enter(&self, places: &Places, part: Part, count: u64, failures: &[String]) -> Result<()> {
+    fn enter(&self, places: &Places, what: &str, count: u64, failures: &[String]) -> Result<()> {
         let git = |args: &[&str]| {
             program::output(program::command("git").args(args).current_dir(&places.repo))
         };
         let date = git(&["log", "-1", "--date=format:%Y-%m-%d", "--format=%cd"])?;
         let commit = git(&["rev-parse", "--short", "HEAD"])?;
         let failed = if failures.is_empty() { "0".to_owned() } else { failures.join(", ") };
-        let row = format!(
-            "| {} | {} | {} | {count} | {failed} |\n",
-            date.trim(),
-            commit.trim(),
-            part.name()
-        );
+        let row =
+            format!("| {} | {} | {what} | {count} | {failed} |\n", date.trim(), commit.trim(),);
         let mut text = fs::read_to_string(&self.path)?;
         text.push_str(&row);
         fs::write(&self.path, text)
@@ -176,6 +176,29 @@ fn runs(
         count += 1;
     }
     Ok((count, failures))
+}
+
+/// Every target gets the same part of the time; the ledger says how many minutes of a processor.
+fn fuzzed(places: &Places, ledger: &Ledger, minutes: u64) -> Result<()> {
+    let programs = fuzz::build(places)?;
+    let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    let targets = fuzz::TARGETS.len() as u64;
+    let each = Duration::from_secs((minutes * 60 * processors.min(targets) / targets).max(1));
+    let mut failed = Vec::new();
+    for run in fuzz::run(places, &programs, &fuzz::TARGETS, each)? {
+        let name =
+            |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let failures: Vec<String> = match run.failed {
+            true => vec![run.crash.as_ref().and_then(name).unwrap_or("no input".to_owned())],
+            false => Vec::new(),
+        };
+        ledger.enter(places, &format!("fuzz {}", run.target), each.as_secs() / 60, &failures)?;
+        failed.extend(failures);
+    }
+    match failed.is_empty() {
+        true => Ok(()),
+        false => bail!("fuzz failed at {}", failed.join(", ")),
+    }
 }
 
 /// Each patch in a copy of the sources: the simulation has to fail within 10,000 seeds.

@@ -18,6 +18,8 @@ mod core;
 mod desired;
 pub mod doctor;
 mod executor;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod http;
 pub mod limits;
 mod listen;

@@ -12,6 +12,8 @@ mod backup;
 mod engine;
 mod execute;
 mod file;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod guard;
 mod input;
 pub mod json;

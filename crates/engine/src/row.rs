@@ -9,6 +9,10 @@ use hearth_model::{
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
+/// The largest generation of a row: more changes than anybody makes, and a number that is the same in
+/// whatever reads JSON and SQL.
+const GENERATION_MAX: u64 = 1 << 53;
+
 /// What is kept of a job beside what decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JobNotes {
@@ -159,6 +163,14 @@ enum EndRow {
     Unknown,
 }
 
+/// A generation of a row.
+pub(crate) fn generation(number: u64) -> Result<Generation, String> {
+    match number {
+        1..=GENERATION_MAX => Ok(Generation(number)),
+        _ => Err(format!("bad generation {number}")),
+    }
+}
+
 /// A row holds what is not usual: most are written often and read once.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
 fn is_zero(number: &u32) -> bool {
@@ -203,12 +215,19 @@ impl<'a> JobRow<'a> {
             },
             ResolutionRow::Failed(reason) => Resolution::Failed(reason),
         };
+        let (current, run) = (generation(self.generation)?, generation(self.run)?);
+        if run > current {
+            return Err(format!("it runs at generation {run}, and is at {current}"));
+        }
+        for past in &self.notes.past {
+            InstanceId::parse(&past.instance).map_err(|error| error.to_string())?;
+        }
         let job = Job {
             id: JobId::parse(id).map_err(|error| error.to_string())?,
             tenant: Tenant::parse(&self.tenant).map_err(|error| error.to_string())?,
             tenant_given: self.tenant_given,
-            generation: Generation(self.generation),
-            run: Generation(self.run),
+            generation: current,
+            run,
             spec: self.spec.0,
             resolution,
             wanted: match self.wanted {
@@ -294,7 +313,7 @@ impl InstanceRow {
             }),
             AssignmentRow::Job { job, run, claimed_at_ms } => Assignment::Job {
                 job: JobId::parse(&job).map_err(|error| error.to_string())?,
-                run: Generation(run),
+                run: generation(run)?,
                 claimed_at: claimed_at_ms.map(Mono::from_millis),
             },
         };
@@ -305,7 +324,11 @@ impl InstanceRow {
             hash: hash(&self.hash)?,
             images: self.images.into_images()?,
             spec: self.spec.0,
-            stage: if self.stage == "app" { Stage::App } else { Stage::Init },
+            stage: match self.stage.as_str() {
+                "app" => Stage::App,
+                "init" => Stage::Init,
+                other => return Err(format!("bad stage {other:?}")),
+            },
             created_at: Mono::from_millis(self.created_at_ms),
             running_since: self.running_since_ms.map(Mono::from_millis),
             ready_since: self.ready_since_ms.map(Mono::from_millis),

@@ -3,7 +3,7 @@
 
 use crate::guard::KEY_LIVES;
 use crate::input::{Accepted, Event, EventPage, Events};
-use crate::row::{InstanceRow, JobNotes, JobRow};
+use crate::row::{self, InstanceRow, JobNotes, JobRow};
 use hearth_model::{Generation, Instance, InstanceId, Job, JobId, Mono};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use rusqlite_migration::{M, Migrations};
@@ -305,6 +305,11 @@ impl Store {
         self.connection.close().map_err(|(_, source)| failed(source))
     }
 
+    #[cfg(fuzzing)]
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     pub(crate) fn set_disk_full(&mut self, full: bool) {
         self.full = full;
     }
@@ -351,6 +356,10 @@ impl Store {
             .map_err(StoreError::Read)?;
         for row in rows {
             let (id, tombstone) = row.map_err(StoreError::Read)?;
+            row::generation(tombstone.generation.0).map_err(|detail| StoreError::Row {
+                what: format!("the deleted job {id}"),
+                detail,
+            })?;
             loaded.tombstones.insert(job_id(&id)?, tombstone);
         }
         let mut statement =
@@ -719,6 +728,41 @@ mod tests {
         }
         assert!(refused > 10, "{refused}");
         assert!(check(b"not a database, however long it may be"));
+    }
+
+    #[test]
+    fn a_row_that_holds_what_hearth_never_writes_is_refused() {
+        let hash = "0".repeat(64);
+        let spec = r#"{"kernel":"k","boot":"raw","resources":{"vcpu":1,"mem_mb":64},"lifecycle":"daemon"}"#;
+        let job = format!(
+            r#"{{"tenant":"t","tenant_given":true,"generation":2,"run":1,"spec":{spec},"resolution":{{"Failed":"x"}},"wanted":"Running","notes":{{"past":["abc"],"status":"running","since":"x"}}}}"#
+        );
+        let instance = format!(
+            r#"{{"slot":0,"assignment":{{"Job":{{"job":"web","run":1,"claimed_at_ms":null}}}},"hash":"{hash}","images":{{"kernel":"{hash}"}},"spec":{spec},"stage":"app","created_at_ms":0,"running_since_ms":null,"ready_since_ms":null,"stopping":null,"exit":null,"started":true}}"#
+        );
+        let check = |table: &str, body: &str| {
+            let store = Store::in_memory().unwrap();
+            let id = if table == "jobs" { "web" } else { "abc" };
+            let insert = format!("INSERT INTO {table} VALUES (?1, ?2)");
+            store.connection.execute(&insert, [id, body]).unwrap();
+            store.load().map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(check("jobs", &job), Ok(()));
+        assert_eq!(check("instances", &instance), Ok(()));
+        let refused = [
+            ("jobs", &job, ":2,", ":18446744073709551615,", "bad generation 18446744073709551615"),
+            ("jobs", &job, r#""run":1"#, r#""run":0"#, "bad generation 0"),
+            ("jobs", &job, r#""run":1"#, r#""run":3"#, "it runs at generation 3, and is at 2"),
+            ("jobs", &job, "abc", "../abc", "an instance id is"),
+            ("instances", &instance, r#""app""#, r#""ap""#, "bad stage \"ap\""),
+        ];
+        for (table, row, from, to, detail) in refused {
+            let error = check(table, &row.replacen(from, to, 1)).unwrap_err();
+            assert!(error.contains(detail) && error.ends_with("restore a backup"), "{error}");
+        }
+        let store = Store::in_memory().unwrap();
+        store.connection.execute("INSERT INTO tombstones VALUES ('web', 1 << 60, 0)", []).unwrap();
+        assert!(store.load().is_err());
     }
 
     #[test]

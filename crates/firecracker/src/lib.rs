@@ -15,6 +15,8 @@
 mod client;
 mod console;
 mod directory;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod process;
 mod spawn;
 mod version;

@@ -280,9 +280,9 @@ impl Identity {
 }
 
 /// What is needed of `/proc/<pid>/stat`.
-struct Stat {
-    is_zombie: bool,
-    start_ticks: u64,
+pub(crate) struct Stat {
+    pub(crate) is_zombie: bool,
+    pub(crate) start_ticks: u64,
 }
 
 impl Stat {
@@ -293,7 +293,7 @@ impl Stat {
     }
 
     /// The second field, the command's name, may itself hold spaces and parentheses.
-    fn parse(text: &str) -> Option<Stat> {
+    pub(crate) fn parse(text: &str) -> Option<Stat> {
         let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
         let state = fields.next()?;
         // Field 22 is the nineteenth after the state, which is field 3.

@@ -54,8 +54,9 @@ impl LogFrameHeader {
         bytes
     }
 
-    /// Reads a header. `None` where the stream is unknown or the length is over the bound: the
-    /// peer does not speak this protocol, and the connection should be closed.
+    /// Reads a header. `None` where the stream is unknown, the length is over the bound or the
+    /// payload would end beyond all offsets: the peer does not speak this protocol, and the
+    /// connection should be closed.
     #[must_use]
     pub fn decode(bytes: &[u8; LOG_FRAME_HEADER_BYTES]) -> Option<LogFrameHeader> {
         let (offset, rest) = bytes.split_first_chunk::<8>()?;
@@ -66,11 +67,9 @@ impl LogFrameHeader {
             _ => return None,
         };
         let len = u32::from_le_bytes(len.try_into().ok()?);
-        (len as usize <= LOG_PAYLOAD_BYTES_MAX).then_some(LogFrameHeader {
-            offset: u64::from_le_bytes(*offset),
-            stream,
-            len,
-        })
+        let offset = u64::from_le_bytes(*offset);
+        offset.checked_add(u64::from(len))?;
+        (len as usize <= LOG_PAYLOAD_BYTES_MAX).then_some(LogFrameHeader { offset, stream, len })
     }
 }
 
@@ -93,12 +92,16 @@ mod tests {
         assert_eq!(LogFrameHeader::decode(&unknown), None);
         let long = LogFrameHeader { len: LOG_PAYLOAD_BYTES_MAX as u32 + 1, ..header };
         assert_eq!(LogFrameHeader::decode(&long.encode()), None);
+        let far = LogFrameHeader { offset: u64::MAX - 4, ..header };
+        assert_eq!(LogFrameHeader::decode(&far.encode()), None);
+        let last = LogFrameHeader { offset: u64::MAX - 5, ..header };
+        assert_eq!(LogFrameHeader::decode(&last.encode()), Some(last));
     }
 
     proptest! {
         #[test]
         fn a_header_is_read_back(
-            offset in any::<u64>(),
+            offset in 0..=u64::MAX - LOG_PAYLOAD_BYTES_MAX as u64,
             err in any::<bool>(),
             len in 0..=LOG_PAYLOAD_BYTES_MAX as u32,
         ) {

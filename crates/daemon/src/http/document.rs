@@ -5,8 +5,9 @@ use crate::limits;
 use hearth_api::{PROBLEM_JSON, Problem, document::Create};
 use std::collections::BTreeMap;
 use utoipa::openapi::header::{Header, HeaderBuilder};
+use utoipa::openapi::link::{Link, LinkBuilder};
 use utoipa::openapi::{ContentBuilder, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder, Type};
-use utoipa::{IntoParams, IntoResponses, OpenApi};
+use utoipa::{IntoParams, IntoResponses, Modify, OpenApi, openapi};
 
 /// The document before its routes.
 #[derive(OpenApi)]
@@ -17,7 +18,14 @@ use utoipa::{IntoParams, IntoResponses, OpenApi};
             change is on disk before it is answered. Times are RFC 3339 UTC.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
-    components(schemas(Problem, Create, hearth_api::Job, hearth_api::LogLine))
+    components(schemas(
+        Problem,
+        Create,
+        hearth_api::Job,
+        hearth_api::LogLine,
+        hearth_api::Page<hearth_api::Job>
+    )),
+    modifiers(&Links)
 )]
 pub(super) struct Whole;
 
@@ -71,9 +79,84 @@ impl<const STATUS: u16> IntoResponses for Changed<STATUS> {
             .content("application/json", job)
             .header("Location", header("The job."))
             .header("ETag", header("The job's generation in quotes, for `If-Match`."))
-            .header("Idempotency-Repeated", repeated)
-            .build();
-        BTreeMap::from([(STATUS.to_string(), response.into())])
+            .header("Idempotency-Repeated", repeated);
+        BTreeMap::from([(STATUS.to_string(), linked(response).build().into())])
+    }
+}
+
+/// The job as it is.
+pub(super) struct Shown;
+
+impl IntoResponses for Shown {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let job = ContentBuilder::new().schema(Some(Ref::from_schema_name("Job"))).build();
+        let response = ResponseBuilder::new()
+            .description("The job.")
+            .content("application/json", job)
+            .header("ETag", header("Its generation in quotes, for `If-Match`."));
+        BTreeMap::from([("200".to_owned(), linked(response).build().into())])
+    }
+}
+
+/// A page of jobs, from the first of which one goes on.
+pub(super) struct Listed;
+
+impl IntoResponses for Listed {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let page = ContentBuilder::new().schema(Some(Ref::from_schema_name("Page_Job"))).build();
+        let response =
+            ResponseBuilder::new().description("A page of jobs.").content("application/json", page);
+        let names = PAGES_OF_JOB.into_iter().chain(CHANGES_OF_JOB).map(of_first);
+        BTreeMap::from([("200".to_owned(), refer(response, names).build().into())])
+    }
+}
+
+/// What can be asked about a job once an answer has named it.
+const PAGES_OF_JOB: [&str; 4] = ["getJob", "readLog", "listJobEvents", "connectPort"];
+/// What can be done with it, at any generation or at this one alone.
+const CHANGES_OF_JOB: [&str; 4] = ["stopJob", "startJob", "restartJob", "deleteJob"];
+
+/// The name of a link that holds at the generation of the answer alone.
+fn unchanged(operation: &str) -> String {
+    format!("{operation}Unchanged")
+}
+
+/// The name of a link from a page of jobs.
+fn of_first(operation: &str) -> String {
+    format!("{operation}OfFirst")
+}
+
+/// An answer from which one goes on to whatever concerns its job.
+fn linked(response: ResponseBuilder) -> ResponseBuilder {
+    let names = PAGES_OF_JOB.into_iter().chain(CHANGES_OF_JOB).map(str::to_owned);
+    refer(response, names.chain(CHANGES_OF_JOB.map(unchanged)))
+}
+
+fn refer(response: ResponseBuilder, names: impl Iterator<Item = String>) -> ResponseBuilder {
+    names.fold(response, |response, name| {
+        let link = Ref::new(format!("#/components/links/{name}"));
+        response.link(name, RefOr::<Link>::Ref(link))
+    })
+}
+
+/// Puts the links where the answers refer to.
+struct Links;
+
+impl Modify for Links {
+    fn modify(&self, document: &mut openapi::OpenApi) {
+        let links = &mut document.components.get_or_insert_default().links;
+        let link = |operation: &str, job: &str| {
+            LinkBuilder::new().operation_id(operation).parameter("job_id", job)
+        };
+        let (named, first) = ("$response.body#/job_id", "$response.body#/items/0/job_id");
+        for operation in PAGES_OF_JOB.into_iter().chain(CHANGES_OF_JOB) {
+            links.insert(operation.to_owned(), link(operation, named).build().into());
+            links.insert(of_first(operation), link(operation, first).build().into());
+        }
+        for operation in CHANGES_OF_JOB {
+            let link = link(operation, named).parameter("If-Match", "$response.header.ETag");
+            links.insert(unchanged(operation), link.build().into());
+        }
     }
 }
 

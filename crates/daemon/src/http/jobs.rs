@@ -1,7 +1,7 @@
 //! Jobs: create or replace, list, show, stop, start, delete.
 
 use super::App;
-use super::document::{Changed, Guarded, Keyed, OfJob, Refuses};
+use super::document::{Changed, Guarded, Keyed, Listed, OfJob, Refuses, Shown};
 use super::guarding::{Guarding, IDEMPOTENCY_REPEATED};
 use super::problem::Refused;
 use super::read::{self, JobPath, Params};
@@ -103,7 +103,7 @@ const LIFECYCLES: &[Lifecycle] = &[Lifecycle::Service, Lifecycle::Daemon, Lifecy
 /// `GET /vms`: jobs by id, in pages.
 #[utoipa::path(get, path = "/vms", operation_id = "listJobs", summary = "Jobs by id, in pages.",
     params(ListParams),
-    responses((status = 200, description = "A page of jobs.", body = Page<Job>), Refuses<400>, Refuses<403>, Refuses<503>))]
+    responses(Listed, Refuses<400>, Refuses<403>, Refuses<503>))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(params): Params<ListParams>,
@@ -119,8 +119,7 @@ pub(super) async fn list(
 /// `GET /vms/{job_id}`.
 #[utoipa::path(get, path = "/vms/{job_id}", operation_id = "getJob", summary = "One job.",
     params(OfJob),
-    responses((status = 200, description = "The job.", body = Job,
-        headers(("ETag" = String, description = "Its generation in quotes, for `If-Match`."))), Refuses<403>, Refuses<404>, Refuses<503>))]
+    responses(Shown, Refuses<403>, Refuses<404>, Refuses<503>))]
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     JobPath(job): JobPath,

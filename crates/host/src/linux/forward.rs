@@ -46,7 +46,7 @@ pub(super) async fn connect(
 }
 
 /// Names the port and reads the line of the answer, and not a byte more.
-async fn ask(mut stream: UnixStream, port: u16) -> io::Result<(UnixStream, String)> {
+pub(super) async fn ask(mut stream: UnixStream, port: u16) -> io::Result<(UnixStream, String)> {
     stream.write_all(format!("{port}\n").as_bytes()).await?;
     let mut line = Vec::new();
     loop {

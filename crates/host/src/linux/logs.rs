@@ -64,8 +64,8 @@ impl LogWriter {
     pub(super) fn open(path: &Path) -> io::Result<LogWriter> {
         let mut file =
             OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
-        let parsed = Parsed::of(&std::fs::read(path)?);
-        let Some(parsed) = parsed else {
+        let bytes = std::fs::read(path)?;
+        let Some(parsed) = Parsed::of(&bytes) else {
             // Nothing, or nothing that is a log: the content begins behind the older file.
             file.set_len(0)?;
             let older = std::fs::read(older(path)).unwrap_or_default();
@@ -148,28 +148,28 @@ fn now() -> String {
 }
 
 /// One file: its base and its whole lines.
-struct Parsed {
+struct Parsed<'a> {
     header_len: usize,
     base: u64,
-    content: String,
+    content: &'a [u8],
 }
 
-impl Parsed {
-    fn of(bytes: &[u8]) -> Option<Parsed> {
+impl<'a> Parsed<'a> {
+    fn of(bytes: &'a [u8]) -> Option<Parsed<'a>> {
         let whole = bytes.iter().rposition(|&byte| byte == b'\n')? + 1;
         let header_len = bytes.iter().position(|&byte| byte == b'\n')? + 1;
         let header = std::str::from_utf8(&bytes[..header_len]).ok()?;
         let base = header.strip_prefix("base ")?.trim_end().parse().ok()?;
-        // Lines are written as UTF-8, so this changes nothing but a damaged file.
-        let content = String::from_utf8_lossy(&bytes[header_len..whole]).into_owned();
-        Some(Parsed { header_len, base, content })
+        Some(Parsed { header_len, base, content: &bytes[header_len..whole] })
     }
 
     /// Each line with the cursor and the guest's offset behind it.
     fn lines(&self) -> impl Iterator<Item = (u64, LogLine, u64)> {
         let mut cursor = self.base;
-        self.content.split_inclusive('\n').filter_map(move |line| {
+        self.content.split_inclusive(|&byte| byte == b'\n').filter_map(move |line| {
             cursor += line.len() as u64;
+            // Lines are written as UTF-8, so this changes nothing but a damaged file.
+            let line = String::from_utf8_lossy(line);
             let mut parts = line.trim_end_matches('\n').splitn(4, ' ');
             let at = parts.next()?.to_owned();
             let stream = Source::parse(parts.next()?)?.name();
@@ -247,6 +247,24 @@ mod tests {
         assert_eq!(writer.offset(), 4);
         writer.line(Source::Stdout, 8, b"two").unwrap();
         assert_eq!(texts(&read(&path, LogQuery::default()).unwrap()), ["one", "two"]);
+    }
+
+    #[test]
+    fn a_damaged_line_keeps_its_length_and_the_next_one_is_whole() {
+        let (_dir, path) = log();
+        let mut writer = LogWriter::open(&path).unwrap();
+        writer.line(Source::Stdout, 4, b"one").unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let end = bytes.len() - 1;
+        bytes[end - 3..end].fill(0xff);
+        std::fs::write(&path, &bytes).unwrap();
+        let mut writer = LogWriter::open(&path).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        writer.line(Source::Stdout, 8, b"two").unwrap();
+        let page = read(&path, LogQuery::default()).unwrap();
+        assert_eq!(texts(&page), ["\u{fffd}\u{fffd}\u{fffd}", "two"]);
+        let after = LogQuery { after: page.lines[0].cursor, tail: None };
+        assert_eq!(texts(&read(&path, after).unwrap()), ["two"]);
     }
 
     #[test]

@@ -18,6 +18,8 @@ mod create;
 mod errors;
 mod exit;
 mod forward;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod images;
 mod initramfs;
 mod instance;

@@ -160,7 +160,7 @@ pub(super) async fn follow(
     }
 }
 
-async fn read_frames(mut stream: UnixStream, output: &Mutex<Output>) -> io::Result<()> {
+pub(super) async fn read_frames(mut stream: UnixStream, output: &Mutex<Output>) -> io::Result<()> {
     let cursor = LogCursor { from: lock(output).offset() };
     let mut line = serde_json::to_vec(&cursor)?;
     line.push(b'\n');

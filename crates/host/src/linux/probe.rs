@@ -39,7 +39,7 @@ pub(super) fn probe(config: &LinuxConfig) -> Result<(PathBuf, HostFacts), HostEr
         warnings,
         cpus: std::thread::available_parallelism()
             .map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX)),
-        memory_mib: memory_mib(),
+        memory_mib: memory_mib(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default()),
         time_factor: config
             .time_factor
             .unwrap_or(if emulated { EMULATED_FACTOR } else { 1 })
@@ -80,8 +80,7 @@ fn kvm_warning(cpuinfo: &str) -> Option<String> {
     })
 }
 
-fn memory_mib() -> u64 {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+pub(super) fn memory_mib(meminfo: &str) -> u64 {
     let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kib: u64 = total
         .and_then(|total| total.split_whitespace().next())

@@ -1,0 +1,83 @@
+//! What the fuzz targets share: an engine over a host that has nothing, in time that stands still.
+
+mod mutate;
+
+pub use mutate::mutate;
+
+use hearth_engine::{
+    Config, Effect, Engine, Input, Now, Refusal, Reply, Request, RequestId, Store,
+};
+use hearth_host::sim::{Machine, SimConfig};
+use hearth_model::{InstanceId, Mono, Observation, Observed, Resolution, Spec, hash};
+use hearth_planner::{Capacity, Limits};
+use std::time::Duration;
+
+/// The boot of the host that an engine takes for its own.
+pub const BOOT_ID: &str = "a6f0b0f2-5e3c-4f0e-9d3a-6f2c1d0e9b8a";
+
+/// What an engine is told at its start.
+pub fn config() -> Config {
+    Config {
+        capacity: Capacity { vcpus: 64, memory_mib: 64 * 1024, overhead_mib: 5 },
+        limits: Limits::default(),
+        retention: hearth_engine::Retention::default(),
+        boot_id: BOOT_ID.to_owned(),
+        seed: 1,
+    }
+}
+
+/// Some time after the host's boot.
+pub fn now(seconds: u64) -> Now {
+    let mono = Mono(Duration::from_secs(1_000_000 + seconds));
+    Now { mono, wall: "2026-11-24T12:00:00Z".to_owned() }
+}
+
+/// An engine on an empty database.
+pub fn engine() -> Engine {
+    Engine::open(Store::in_memory().expect("memory is there"), config()).expect("it is empty")
+}
+
+/// The images of a spec on a host that has all of them.
+pub fn resolution(spec: &Spec) -> Resolution {
+    let machine = Machine::new(SimConfig::default());
+    match machine.resolve(spec) {
+        Ok(images) => Resolution::Known { images, hash: hash::spec_hash(spec, &images) },
+        Err(error) => Resolution::Failed(error.sentence()),
+    }
+}
+
+/// Asks an engine something.
+pub fn ask(engine: &mut Engine, seconds: u64, request: Request) -> Result<Reply, Refusal> {
+    let inputs = vec![Input::Request(RequestId(1), request)];
+    let effects = engine.step(&now(seconds), inputs, &|_| false);
+    let reply = effects.into_iter().find_map(|effect| match effect {
+        Effect::Reply(_, reply) => Some(reply),
+        _ => None,
+    });
+    reply.expect("every request is answered")
+}
+
+/// A whole look at a host.
+pub fn look(seconds: u64, instances: impl Iterator<Item = (InstanceId, Observed)>) -> Input {
+    let observation = Observation {
+        whole: true,
+        revision: 1,
+        instances: instances.collect(),
+        unidentified: Vec::new(),
+    };
+    Input::Observed { began: now(seconds).mono, observation }
+}
+
+/// Whether no terminal takes any of it for a command.
+pub fn is_tame(text: &str) -> bool {
+    text.chars().all(|c| {
+        let reorders = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        !(c.is_control() || reorders)
+    })
+}
+
+/// A directory that a target may fill: beneath `TMPDIR`, best in memory. Whoever runs the target
+/// removes it.
+pub fn work_dir() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("hearth-fuzz-").tempdir().expect("a directory is made")
+}
