@@ -1,8 +1,9 @@
 //! What Hearth's init says from inside a guest, without one: the config drive is read, reports and
 //! output go over the vsock's socket, the status drive is written before the end.
 //!
-//! The root file system of such a guest holds three programs: `/fake/exit CODE` ends at once,
-//! `/fake/say TEXT` says a line and serves, anything else serves in silence until it is stopped. A
+//! The root file system of such a guest holds three programs: `/fake/exit CODE LINE…` says its
+//! lines and ends at once, `/fake/say LINE` says a line and serves, anything else serves in silence until
+//! it is stopped. A
 //! readiness check passes at once.
 
 use crate::process::{self, Shared, lock};
@@ -72,7 +73,10 @@ impl Guest {
         state.phase = Phase::Running;
         match self.config.cmd.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["/fake/say", text, ..] => state.output.extend(format!("{text}\n").into_bytes()),
-            ["/fake/exit", code, ..] => self.end(Ending::Code(code.parse().unwrap_or(1)), false),
+            ["/fake/exit", code, ref text @ ..] => {
+                text.iter().for_each(|line| state.output.extend(format!("{line}\n").into_bytes()));
+                self.end(Ending::Code(code.parse().unwrap_or(1)), false);
+            }
             _ => {}
         }
     }

@@ -93,7 +93,7 @@ pub(crate) fn before(shared: &Shared, does: &Does) {
         Does::Exit(code) => std::process::exit(*code),
         Does::Signal(number) => end_by(*number),
         Does::Flood { text, bytes } => flood(shared, text, *bytes),
-        Does::Close | Does::Answer { .. } | Does::Garbage(_) => {}
+        Does::Nothing | Does::Close | Does::Answer { .. } | Does::Garbage(_) => {}
     }
 }
 

@@ -63,6 +63,8 @@ pub enum Effect {
 /// What goes wrong.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Does {
+    /// Nothing else; where the effect was skipped, success is told all the same.
+    Nothing,
     /// Nothing more happens, nor does any other call get an answer. The guest runs on.
     Hang,
     /// Waits for so many milliseconds, then goes on as if nothing had been.

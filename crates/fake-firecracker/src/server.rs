@@ -160,6 +160,7 @@ fn answer(shared: &Arc<Shared>, request: &Request, open: usize) -> Told {
         Does::Answer { status, message } => Told::Answer(Answer::fault(status, &message)),
         Does::Garbage(bytes) => Told::Bytes(bytes),
         Does::Close => Told::Nothing,
+        Does::Nothing => Told::Answer(done.unwrap_or(Answer { status: 204, body: None })),
         _ => Told::Answer(done.unwrap_or_else(|| api::handle(shared, &mut vm, request))),
     }
 }
