@@ -198,6 +198,39 @@ async fn a_configuration_whose_answer_is_lost_is_taken_back_and_made_again() {
 }
 
 #[tokio::test]
+async fn a_start_whose_answer_is_lost_is_read_back() {
+    let stand = stand(&[]).await;
+    for (number, does) in losses().into_iter().enumerate() {
+        let id = format!("lost{number}");
+        stand.fake.script(&[Fault::new(at(START, Effect::Done), does.clone())]);
+        let id = stand.try_create(&id, raw("speaker")).await.expect("it runs");
+        stand.lab.wait(&id, is_up).await;
+        stand.lab.says(&id, "OK").await;
+        let id = format!("undone{number}");
+        stand.fake.script(&[Fault::new(at(START, Effect::Skipped), does)]);
+        let error = stand.try_create(&id, raw("speaker")).await.expect_err("it never ran");
+        assert!(error.is_transient(), "{}", error.sentence());
+        stand.is_gone(&id).await;
+    }
+    let starts = stand.fake.calls().iter().filter(|call| call.name == START).count();
+    assert_eq!(starts, 2 * losses().len(), "none was asked for twice");
+    stand.clean().await;
+}
+
+#[tokio::test]
+async fn a_start_of_which_nothing_is_known_is_not_said_to_have_run_nothing() {
+    let stand = stand(&[Fault::new(at(START, Effect::Done), Does::Signal(9))]).await;
+    let error = stand.try_create("a1", raw("speaker")).await.expect_err("it is gone");
+    assert!(!error.is_transient(), "{}", error.sentence());
+    stand.is_gone("a1").await;
+    stand.fake.script(&[Fault::new(at(START, Effect::Done), Does::Hang)]);
+    let error = stand.try_create("a1", raw("speaker")).await.expect_err("it hung");
+    assert!(!error.is_transient(), "{}", error.sentence());
+    stand.is_gone("a1").await;
+    stand.clean().await;
+}
+
+#[tokio::test]
 async fn a_process_that_does_not_come_about_leaves_nothing() {
     let launch = |(at, does)| Fault::new(On::Launch, does).of([at]);
     let all = [Does::Exit(1), Does::Signal(11), Does::Hang, Does::Close];
