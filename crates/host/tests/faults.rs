@@ -405,3 +405,20 @@ async fn a_guest_that_hears_no_stop_is_killed() {
     assert!(exit.stop_requested);
     stand.clean().await;
 }
+
+#[tokio::test]
+async fn processes_that_are_stuck_are_adopted_side_by_side() {
+    const STUCK: u32 = 5;
+    let mut stand = stand(&[Fault::new(On::before("GET /"), Does::Hang)]).await;
+    for number in 0..STUCK {
+        let id = format!("a{number}");
+        stand.try_create(&id, raw("speaker")).await.expect("created");
+    }
+    let began = Instant::now();
+    stand.lab.restart().await;
+    // Each is given 2 s.
+    assert!(began.elapsed() < Duration::from_secs(2) * (STUCK - 1), "{:?}", began.elapsed());
+    let seen = stand.lab.host.observe(None).await.expect("a look");
+    assert_eq!((seen.instances.len(), seen.unidentified.len()), (5, 0), "{seen:?}");
+    assert!(seen.instances.keys().all(|id| stand.lab.host.alive(id)));
+}
