@@ -12,6 +12,8 @@ use hearth_host::{Host, HostError};
 use hearth_model::{
     Action, Boot, End, Exit, Generation, InstanceId, InstanceState, Owner, Phase, Spec, Stage,
 };
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{PidfdFlags, pidfd_open};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use support::{Lab, image, job, raw};
@@ -264,6 +266,22 @@ async fn a_killed_process_is_seen_within_a_second() {
     // A busy machine may be slow now and then; a look every some seconds always is.
     let fastest = seen_after.iter().min().expect("five");
     assert!(*fastest < Duration::from_secs(1), "{seen_after:?}");
+    stand.clean().await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_is_dead_is_not_alive_before_its_end_was_taken_note_of() {
+    let stand = stand(&[]).await;
+    let id = stand.try_create("a1", raw("speaker")).await.expect("created");
+    stand.lab.wait(&id, is_up).await;
+    assert!(stand.lab.host.alive(&id));
+    let pid = rustix::process::Pid::from_raw(stand.pid(&id)).expect("a pid");
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("a descriptor");
+    stand.kill(&id);
+    // Nothing is awaited here, so that on this one thread the task that waits for the end can't run.
+    let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
+    assert_eq!(poll(&mut ended, None), Ok(1));
+    assert!(!stand.lab.host.alive(&id));
     stand.clean().await;
 }
 
