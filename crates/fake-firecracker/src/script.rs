@@ -39,7 +39,7 @@ pub enum On {
         /// to the guest's init as `guest identity` or `guest stop`, and `guest connect` for a connection
         /// to it; `*` for all.
         name: String,
-        /// The how manyth such call of the process, from 1; 0 for each.
+        /// Which such call of the process, counted from 1; 0 for each.
         nth: u32,
         /// Whether what was asked for is done first.
         effect: Effect,
@@ -208,7 +208,7 @@ impl Fake {
 #[derive(Debug)]
 pub(crate) struct Script {
     dir: PathBuf,
-    /// The how manyth process this is.
+    /// Which process this is, counted from 1.
     process: u32,
     faults: Vec<Fault>,
     /// How often each call was made.

@@ -1,0 +1,413 @@
+//! The real daemon over a Firecracker that goes wrong. It needs neither KVM nor Linux guests.
+//!
+//! Alone: `cargo nextest run -p hearth -p hearth-fake-firecracker -E 'package(hearth) & binary(faults)'`.
+
+mod support;
+
+use hearth_fake_firecracker::{Does, Effect, Fake, Fault, On, kernels};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use support::{DEADLINE, Daemon, Home, finished, shown};
+
+const START: &str = "InstanceStart";
+/// The calls that configure a bare guest.
+const CALLS: [&str; 4] = ["PUT /machine-config", "PUT /boot-source", "PUT /vsock", "PUT /entropy"];
+
+/// A home with images and a fake of its own.
+struct World {
+    home: Home,
+    fake: Fake,
+}
+
+impl World {
+    fn new(faults: &[Fault]) -> World {
+        let home = Home::new();
+        let (images, stand) = (home.path("images"), home.path("stand"));
+        fs::create_dir(&images).expect("made");
+        fs::create_dir(&stand).expect("made");
+        // A superblock's magic is what the host looks for (ext4's layout, `s_magic`).
+        let mut rootfs = vec![0; 4096];
+        rootfs[1024 + 0x38..][..2].copy_from_slice(&0xef53_u16.to_le_bytes());
+        let files = [
+            ("speaker", kernels::speaker("OK\n")),
+            ("flooder", kernels::flooder("\x1b[2Jx\u{7}y\r\n")),
+            ("rebooter", kernels::rebooter()),
+            ("rootfs.ext4", rootfs),
+        ];
+        for (name, bytes) in files {
+            fs::write(images.join(name), bytes).expect("written");
+        }
+        let fake = Fake::new(&stand);
+        fake.script(faults);
+        World { home, fake }
+    }
+
+    fn start(&self) -> Daemon {
+        let mut command = self.home.hearth(["serve", "--listen", "127.0.0.1:0", "--host", "linux"]);
+        command.arg("--state-dir").arg(self.home.path("state"));
+        command.arg("--images").arg(self.home.path("images"));
+        command.arg("--firecracker").arg(self.fake.binary());
+        command.args(["--desired", "none.exs", "--vcpus-per-cpu", "64"]);
+        Daemon::spawn(command)
+    }
+
+    fn instances(&self) -> PathBuf {
+        self.home.path("state/instances")
+    }
+
+    /// The instances that have a directory.
+    fn directories(&self) -> BTreeSet<String> {
+        names(&self.instances())
+    }
+
+    /// The processes of all instances: whose, and their pids.
+    fn processes(&self) -> Vec<(String, i32)> {
+        let Ok(instances) = self.instances().canonicalize() else { return Vec::new() };
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").expect("/proc").flatten() {
+            let Ok(pid) = entry.file_name().to_string_lossy().parse() else { continue };
+            let Ok(cwd) = fs::read_link(entry.path().join("cwd")) else { continue };
+            if cwd.parent() == Some(&instances) {
+                let name = cwd.file_name().expect("a name").to_string_lossy();
+                found.push((name.trim_end_matches(" (deleted)").to_owned(), pid));
+            }
+        }
+        found.sort();
+        found
+    }
+
+    /// Ends the process of an instance and waits until the kernel says that it has.
+    fn kill(&self, instance: &str) {
+        let pid = fs::read_to_string(self.instances().join(instance).join("pid")).expect("a pid");
+        let raw = pid.trim().parse().ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+        let pidfd = pidfd_open(raw, PidfdFlags::empty()).expect("a descriptor");
+        pidfd_send_signal(&pidfd, Signal::KILL).expect("killed");
+        assert_eq!(poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None), Ok(1));
+    }
+
+    /// At rest there are so many instances: each a directory and a process, and nothing else.
+    fn holds(&self, daemon: &Daemon, count: usize) {
+        daemon.until(&format!("{count} instances are all there is"), || {
+            let processes: Vec<String> = self.processes().into_iter().map(|(id, _)| id).collect();
+            let directories: Vec<String> = self.directories().into_iter().collect();
+            processes == directories && processes.len() == count
+        });
+    }
+}
+
+impl Drop for World {
+    /// A test leaves no process behind.
+    fn drop(&mut self) {
+        for (_, pid) in self.processes() {
+            let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+fn names(dir: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// A POST of a bare guest.
+fn bare(job: &str, kernel: &str) -> String {
+    let spec = json!({
+        "boot": "raw", "kernel": kernel, "lifecycle": "service",
+        "resources": {"vcpu": 1, "mem_mb": 32},
+    });
+    json!({"job_id": job, "spec": spec}).to_string()
+}
+
+/// A POST of a guest with Hearth's init, whose command is one of the fake's.
+fn init(job: &str, lifecycle: &str, cmd: &[&str], warm: u64) -> String {
+    let mut spec = json!({
+        "rootfs": "rootfs.ext4", "kernel": "speaker", "lifecycle": lifecycle, "cmd": cmd,
+        "resources": {"vcpu": 1, "mem_mb": 32},
+    });
+    if warm > 0 {
+        spec["warm_pool"] = json!({"min": warm, "max": warm});
+    }
+    json!({"job_id": job, "spec": spec}).to_string()
+}
+
+/// The suffix by which an instance is known, warm or not.
+fn suffix(vm: &Value) -> String {
+    let id = vm.as_str().unwrap_or_else(|| panic!("{vm} is no instance"));
+    id.rsplit('-').next().expect("a suffix").to_owned()
+}
+
+fn on(call: &str, effect: Effect) -> On {
+    On::Call { name: call.to_owned(), nth: 1, effect }
+}
+
+#[test]
+fn a_killed_firecracker_is_replaced_at_once_then_with_back_off_and_leaves_nothing() {
+    let world = World::new(&[]);
+    let daemon = world.start();
+    daemon.post("/vms", &bare("web", "speaker"));
+    let mut last = suffix(&daemon.until_job("web", "running")["vm_id"]);
+    let mut waits = Vec::new();
+    for _ in 0..3 {
+        world.kill(&last);
+        let begin = Instant::now();
+        let mut new = String::new();
+        daemon.until("another takes its place", || {
+            let job = daemon.get("/vms/web").json();
+            new = job["vm_id"].as_str().map(|_| suffix(&job["vm_id"])).unwrap_or_default();
+            job["status"] == "running" && new != last
+        });
+        waits.push(begin.elapsed());
+        last = new;
+    }
+    // At once, then after 1 s, then after 2 s.
+    assert!(waits[1] >= Duration::from_secs(1) && waits[2] >= Duration::from_secs(2), "{waits:?}");
+    world.holds(&daemon, 1);
+    assert_eq!(world.fake.processes().len(), 4);
+}
+
+#[test]
+fn a_firecracker_that_hangs_is_ended_and_no_other_waits_for_it() {
+    let world = World::new(&[Fault::new(On::before("PUT /vsock"), Does::Hang).of([1])]);
+    let daemon = world.start();
+    daemon.post("/vms", &bare("stuck", "speaker"));
+    daemon.until("it has begun", || world.fake.processes().len() == 1);
+    daemon.post("/vms", &bare("other", "speaker"));
+    daemon.until_job("other", "running");
+    assert_ne!(daemon.get("/vms/stuck").json()["status"], "running", "the other did not wait");
+    daemon.until_job("stuck", "running");
+    world.holds(&daemon, 2);
+}
+
+#[test]
+fn lost_answers_and_5xx_leave_one_instance_that_runs() {
+    let answer = || Does::Answer { status: 500, message: "I/O error".to_owned() };
+    for does in [Does::Close, answer()] {
+        // Each call of the first processes in turn, so that the fifth is the one.
+        let mut faults: Vec<Fault> = (1..)
+            .zip(CALLS)
+            .map(|(at, call)| Fault::new(on(call, Effect::Done), does.clone()).of([at]))
+            .collect();
+        faults.truncate(2);
+        faults.push(Fault::new(on(START, Effect::Done), does).of([3]));
+        let world = World::new(&faults);
+        let daemon = world.start();
+        daemon.post("/vms", &bare("web", "speaker"));
+        daemon.until_job("web", "running");
+        world.holds(&daemon, 1);
+        assert_eq!(world.fake.processes().len(), 3, "the start of the third was read back");
+    }
+}
+
+#[test]
+fn a_job_whose_start_has_no_known_outcome_is_not_run_again() {
+    let world = World::new(&[
+        Fault::new(on(START, Effect::Done), Does::Close).of([1]),
+        Fault::new(on(START, Effect::Done), Does::Signal(9)).of([2]),
+    ]);
+    let daemon = world.start();
+    daemon.post("/vms", &init("read-back", "job", &["/fake/exit", "0"], 0));
+    daemon.until_job("read-back", "completed");
+    daemon.post("/vms", &init("unknown", "job", &["/fake/exit", "0"], 0));
+    let job = daemon.until_job("unknown", "failed");
+    assert!(job["reason"].as_str().is_some_and(|why| why.contains("cannot tell whether")), "{job}");
+    world.holds(&daemon, 0);
+    assert_eq!(world.fake.processes().len(), 2);
+}
+
+#[test]
+fn a_crash_loop_is_slowed_down_and_its_neighbours_are_not() {
+    const LOOPERS: usize = 5;
+    let world = World::new(&[]);
+    let daemon = world.start();
+    let starts = |prefix: &str| {
+        let mut took: Vec<Duration> = (0..9)
+            .map(|number| {
+                let job = format!("{prefix}-{number}");
+                let begin = Instant::now();
+                daemon.post("/vms", &bare(&job, "speaker"));
+                daemon.until_job(&job, "running");
+                begin.elapsed()
+            })
+            .collect();
+        took.sort();
+        took[took.len() / 2]
+    };
+    let before = starts("before");
+    for number in 0..LOOPERS {
+        daemon.post("/vms", &bare(&format!("loops-{number}"), "rebooter"));
+    }
+    let begin = Instant::now();
+    let during = starts("during");
+    assert!(during < before * 4 + Duration::from_millis(100), "{during:?} instead of {before:?}");
+    daemon
+        .until("each was started three times", || world.fake.processes().len() >= 18 + 3 * LOOPERS);
+    // 0, 0, 1, 2, 4, … seconds lie between their starts.
+    let bound = 3 + usize::try_from(begin.elapsed().as_secs().ilog2()).unwrap_or(0);
+    let looped = world.fake.processes().len() - 18;
+    assert!(looped <= LOOPERS * bound, "{looped} starts in {:?}", begin.elapsed());
+}
+
+#[test]
+fn a_warm_instance_that_has_died_is_never_what_a_claim_is_answered_with() {
+    const POOLS: u64 = 20;
+    let world = World::new(&[]);
+    let daemon = world.start();
+    // By its memory a pool is another.
+    let post = |job: String, memory: u64| {
+        let body = init(&job, "service", &["/fake/serve"], 1);
+        let body = body.replace(r#""mem_mb":32"#, &format!(r#""mem_mb":{memory}"#));
+        daemon.post("/vms", &body).json()
+    };
+    for pool in 0..POOLS {
+        post(format!("first-{pool}"), 32 + pool);
+    }
+    daemon.until_warm(POOLS);
+    let stats = daemon.get("/stats").json();
+    for vm in stats["warm_pool"].as_array().expect("a pool") {
+        let memory = vm["spec"]["resources"]["mem_mb"].as_u64().expect("memory");
+        let warm = suffix(&vm["vm_id"]);
+        world.kill(&warm);
+        let job = format!("claims-{memory}");
+        let answer = post(job.clone(), memory);
+        assert!(answer["generation"].is_u64(), "{answer:#}");
+        let claimed = answer["vm_id"].as_str().map(|_| suffix(&answer["vm_id"]));
+        assert_ne!(claimed, Some(warm), "{answer:#}");
+        daemon.until_job(&job, "running");
+    }
+}
+
+#[test]
+fn a_claimed_guest_is_told_again_and_given_up_for_another_after_5_s() {
+    // The first process is the job's own, which knows whose it is from the start.
+    let identity = "guest identity";
+    let world = World::new(&[
+        Fault::new(On::before(identity), Does::Nothing).of([2]),
+        Fault::new(On::before(identity), Does::Hang).of([3]),
+    ]);
+    let daemon = world.start();
+    let post = |job: &str| {
+        let answer = daemon.post("/vms", &init(job, "service", &["/fake/serve"], 1));
+        assert!(answer.status < 300, "{}", answer.body);
+        answer.json()
+    };
+    post("first");
+    daemon.until_warm(1);
+    let claimed = suffix(&post("forgetful")["vm_id"]);
+    let job = daemon.until_job("forgetful", "running");
+    assert_eq!(suffix(&job["vm_id"]), claimed, "it was told again");
+    assert!(world.fake.calls().iter().filter(|call| call.name == identity).count() >= 2);
+    daemon.until_warm(1);
+    let claimed = suffix(&post("deaf")["vm_id"]);
+    let begin = Instant::now();
+    let job = daemon.until_job("deaf", "running");
+    assert_ne!(suffix(&job["vm_id"]), claimed);
+    assert!(begin.elapsed() >= Duration::from_secs(4), "it was given its time");
+    daemon.until("the deaf one is gone", || !world.directories().contains(&claimed));
+}
+
+#[test]
+fn a_claim_that_was_answered_is_told_after_a_kill_of_the_daemon() {
+    let identity = "guest identity";
+    let world = World::new(&[Fault::new(On::before(identity), Does::Nothing).of([2])]);
+    let daemon = world.start();
+    let post = |job: &str| daemon.post("/vms", &init(job, "service", &["/fake/serve"], 1)).json();
+    post("first");
+    daemon.until_warm(1);
+    let claimed = suffix(&post("second")["vm_id"]);
+    daemon.until("the first word is said and lost", || {
+        world.fake.calls().iter().any(|call| call.name == identity)
+    });
+    daemon.kill();
+    let daemon = world.start();
+    let job = daemon.until_job("second", "running");
+    assert_eq!(suffix(&job["vm_id"]), claimed);
+}
+
+#[test]
+fn a_flood_blocks_nobody_and_is_bounded_and_escaped_also_while_the_daemon_is_away() {
+    let world = World::new(&[]);
+    let daemon = world.start();
+    daemon.post("/vms", &bare("floods", "flooder"));
+    daemon.until_job("floods", "running");
+    let bounded = || {
+        let bytes = bytes_in(&world.home.path("state/logs")) + bytes_in(&world.instances());
+        assert!(bytes < 8 << 20, "{bytes} bytes");
+    };
+    let prompt = |daemon: &Daemon, job: &str| {
+        let begin = Instant::now();
+        daemon.post("/vms", &bare(job, "speaker"));
+        daemon.until_job(job, "running");
+        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    };
+    std::thread::sleep(Duration::from_secs(2));
+    prompt(&daemon, "one");
+    bounded();
+    let mut logs = world.home.hearth(["logs", "floods", "--tail", "50"]);
+    logs.env("HEARTH_URL", &daemon.url);
+    let seen = on_a_terminal(logs);
+    assert!(seen.contains("\\u{1b}[2Jx\\u{7}y") && !seen.contains(['\x1b', '\x07']), "{seen:?}");
+    daemon.kill();
+    std::thread::sleep(Duration::from_secs(2));
+    bounded();
+    let daemon = world.start();
+    daemon.until_job("floods", "running");
+    prompt(&daemon, "two");
+    assert_eq!(world.fake.processes().len(), 3, "the flood was taken over");
+}
+
+/// What a command shows to someone at a terminal.
+fn on_a_terminal(mut command: Command) -> String {
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&terminal).and_then(|()| unlockpt(&terminal)).expect("a terminal");
+    let name = ptsname(&terminal, Vec::new()).expect("its name");
+    let name = Path::new(OsStr::from_bytes(name.as_bytes())).to_owned();
+    let end = fs::File::options().read(true).write(true).open(name).expect("its other end");
+    let mut child = command.stdout(end).spawn().expect("it starts");
+    // The command holds the other end until it is over.
+    drop(command);
+    let mut seen = Vec::new();
+    // At the end of all writers a terminal gives an error.
+    let _ = fs::File::from(terminal).read_to_end(&mut seen);
+    assert!(child.wait().expect("it can be reaped").success());
+    String::from_utf8_lossy(&seen).into_owned()
+}
+
+fn bytes_in(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let bytes = |entry: fs::DirEntry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => bytes_in(&entry.path()),
+        _ => entry.metadata().map(|meta| meta.len()).unwrap_or_default(),
+    };
+    entries.map(bytes).sum()
+}
+
+#[test]
+fn garbage_from_the_api_is_escaped_in_what_is_shown() {
+    let answer = Does::Answer { status: 400, message: "\x1b[31mred\u{202e}".to_owned() };
+    let each = On::Call { name: START.to_owned(), nth: 0, effect: Effect::Skipped };
+    let world = World::new(&[Fault::new(each, answer)]);
+    let daemon = world.start();
+    daemon.post("/vms", &bare("web", "speaker"));
+    daemon.until("its reason is told", || {
+        daemon.get("/vms/web").json()["reason"].as_str().is_some_and(|why| why.contains("red"))
+    });
+    for args in [&["ps"][..], &["events", "web"], &["get", "web"], &["status"]] {
+        let mut command = world.home.hearth(args);
+        command.env("HEARTH_URL", &daemon.url);
+        let output = finished(command);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{args:?} {}", shown(&output));
+        assert!(!text.contains('\x1b') && !text.contains('\u{202e}'), "{args:?} {text:?}");
+    }
+}
