@@ -106,11 +106,15 @@ impl World {
 }
 
 impl Drop for World {
-    /// A test leaves no process behind.
+    /// A test leaves no process behind, and no config drive in the runtime directory.
     fn drop(&mut self) {
         for (_, pid) in self.processes() {
             let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+        for instance in self.directories() {
+            let drive = fs::read_link(self.instances().join(instance).join("config.img"));
+            let _ = drive.map(fs::remove_file);
         }
     }
 }
