@@ -165,7 +165,12 @@ impl ApiError {
     /// Whether the same call may succeed later without anything being changed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Connect { .. } | Self::Deadline { .. } | Self::Broken { .. })
+        match self {
+            Self::Connect { .. } | Self::Deadline { .. } | Self::Broken { .. } => true,
+            // 503 is what an eleventh connection gets.
+            Self::Rejected { status, .. } => *status >= 500,
+            Self::TooLarge { .. } | Self::Json { .. } => false,
+        }
     }
 }
 
@@ -384,6 +389,19 @@ mod tests {
         let error = client.entropy().await.unwrap_err();
         assert_eq!(error.to_string(), "Firecracker refused PUT /entropy with 400: no go");
         assert!(!error.is_transient());
+        server.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_the_server_could_not_do_it_may_do_later() {
+        let (_dir, client, server) = served(
+            "HTTP/1.1 503\r\nConnection: close\r\nContent-Length: 40\r\n\r\n\
+             { \"error\": \"Too many open connections\" }",
+            1.0,
+        );
+        let error = client.entropy().await.unwrap_err();
+        assert!(matches!(error, ApiError::Rejected { status: 503, .. }), "{error}");
+        assert!(error.is_transient());
         server.join().unwrap();
     }
 

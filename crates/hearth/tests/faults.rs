@@ -1,384 +1,417 @@
-//! An operating system that refuses: no room, no descriptors, no memory, pids that come again. The daemon
-//! bears it, says it, and goes on once it is over.
+//! The real daemon over a Firecracker that goes wrong. It needs neither KVM nor Linux guests.
+//!
+//! Alone: `cargo nextest run -p hearth -p hearth-fake-firecracker -E 'package(hearth) & binary(faults)'`.
 
 mod support;
 
-mod system {
-    use crate::support::client::ask;
-    use crate::support::strace::Attached;
-    use crate::support::{Daemon, Home, at_rest, body};
-    use std::io::Write;
-    use std::net::TcpStream;
-    use std::path::{Path, PathBuf};
-    use std::process::Command;
+use hearth_fake_firecracker::{Does, Effect, Fake, Fault, On, kernels};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use support::{Daemon, Home, finished, shown};
 
-    /// The same command behind another, which becomes it.
-    fn behind(wrapper: &[&str], command: &Command) -> Command {
-        let mut behind = Command::new(wrapper[0]);
-        behind.args(&wrapper[1..]).arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => behind.env(name, value),
-                None => behind.env_remove(name),
-            };
-        }
-        behind.current_dir(command.get_current_dir().expect("a home"));
-        behind
-    }
+const START: &str = "InstanceStart";
+/// The calls that configure a bare guest.
+const CALLS: [&str; 4] = ["PUT /machine-config", "PUT /boot-source", "PUT /vsock", "PUT /entropy"];
 
-    /// A path as the daemon sees it.
-    fn seen_by(daemon: &Daemon, path: &Path) -> PathBuf {
-        let root = PathBuf::from(format!("/proc/{}/root", daemon.pid()));
-        root.join(path.strip_prefix("/").expect("an absolute path"))
-    }
+/// A home with images and a fake of its own.
+struct World {
+    home: Home,
+    fake: Fake,
+}
 
-    /// Writes until there is no room.
-    fn fill(path: &Path) {
-        let mut file = std::fs::File::create(path).expect("there is room for a name");
-        for size in [4096, 512, 64, 1] {
-            while file.write_all(&vec![b'x'; size]).is_ok() {}
-        }
-    }
-
-    #[test]
-    fn a_full_disk_refuses_changes_and_nothing_else_until_there_is_room() {
+impl World {
+    fn new(faults: &[Fault]) -> World {
         let home = Home::new();
-        let state = home.path("state");
-        std::fs::create_dir(&state).expect("a directory");
-        let script = format!(
-            "mount -t tmpfs -o size=512k,mode=700 tmpfs {} && exec \"$@\"",
-            state.display()
-        );
-        let wrapper = ["unshare", "--mount", "sh", "-c", &script, "sh"];
-        let daemon = Daemon::spawn(behind(&wrapper, &home.serve(&["--desired", "none.exs"])));
-        assert_eq!(daemon.post("/vms", &body("web", "service", "")).status, 202);
-        daemon.until_job("web", "running");
-        daemon.until("all is written", || at_rest(&daemon));
-
-        let filler = seen_by(&daemon, &state.join("filler"));
-        fill(&filler);
-        let events = daemon.get("/events").json()["newest"].clone();
-        let refused: Vec<_> = (0..20)
-            .map(|number| {
-                let answer = daemon.post("/vms", &body(&format!("late-{number}"), "service", ""));
-                assert!([202, 507].contains(&answer.status), "{answer:?}");
-                answer
-            })
-            .filter(|answer| answer.status == 507)
-            .collect();
-        // The last page of a file may have had room.
-        assert!(refused.len() > 10, "{refused:?}");
-        assert_eq!(refused[0].json()["type"], "urn:hearth:problem:disk-full", "{:?}", refused[0]);
-        assert_eq!(daemon.post("/vms/web/stop", "").status, 507);
-        assert_eq!(daemon.delete("/vms/web").status, 507);
-        // What the engine has seen and could not record it has to see again.
-        daemon.until_job("web", "running");
-        assert_eq!(daemon.get("/readyz").status, 200);
-        assert_eq!(daemon.jobs().len(), 21 - refused.len(), "{events}");
-
-        std::fs::remove_file(filler).expect("the filler can be removed");
-        daemon.until("there is room", || {
-            daemon.post("/vms", &body("room", "service", "")).status / 100 == 2
-        });
-        daemon.until_job("room", "running");
-        assert_eq!(daemon.delete("/vms/web").status / 100, 2);
-        daemon.until("it is gone", || daemon.get("/vms/web").status == 404);
+        let (images, stand) = (home.path("images"), home.path("stand"));
+        fs::create_dir(&images).expect("made");
+        fs::create_dir(&stand).expect("made");
+        // A superblock's magic is what the host looks for (ext4's layout, `s_magic`).
+        let mut rootfs = vec![0; 4096];
+        rootfs[1024 + 0x38..][..2].copy_from_slice(&0xef53_u16.to_le_bytes());
+        let files = [
+            ("speaker", kernels::speaker("OK\n")),
+            ("flooder", kernels::flooder("\x1b[2Jx\u{7}y\r\n")),
+            ("rebooter", kernels::rebooter()),
+            ("rootfs.ext4", rootfs),
+        ];
+        for (name, bytes) in files {
+            fs::write(images.join(name), bytes).expect("written");
+        }
+        let fake = Fake::new(&stand);
+        fake.script(faults);
+        World { home, fake }
     }
 
-    #[test]
-    fn a_daemon_without_descriptors_waits_for_them() {
-        let home = Home::new();
-        let wrapper = ["prlimit", "--nofile=64:64"];
-        let daemon = Daemon::spawn(behind(&wrapper, &home.serve(&["--desired", "none.exs"])));
-        daemon.post("/vms", &body("web", "service", ""));
-        daemon.until_job("web", "running");
-        let authority = daemon.url.strip_prefix("http://").expect("an address");
-        let idle: Vec<TcpStream> =
-            (0..100).map(|_| TcpStream::connect(authority).expect("it is queued")).collect();
-        let descriptors =
-            || std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
-        daemon.until("none is left", || descriptors() >= 63);
-        // Who waits is served once others have gone: who says nothing is given up after 10 s.
-        let patient = std::thread::scope(|scope| {
-            let asked = scope.spawn(|| ask(&daemon.url, "GET", "/vms/web", ""));
-            std::thread::sleep(std::time::Duration::from_millis(300));
-            drop(idle);
-            asked.join().expect("it was answered")
-        });
-        assert_eq!(patient.expect("an answer").1["status"], "running");
-        assert_eq!(daemon.post("/vms", &body("late", "service", "")).status, 202);
-        daemon.until_job("late", "running");
+    fn start(&self) -> Daemon {
+        let mut command = self.home.hearth(["serve", "--listen", "127.0.0.1:0", "--host", "linux"]);
+        command.arg("--state-dir").arg(self.home.path("state"));
+        command.arg("--images").arg(self.home.path("images"));
+        command.arg("--firecracker").arg(self.fake.binary());
+        command.args(["--desired", "none.exs", "--vcpus-per-cpu", "64"]);
+        Daemon::spawn(command)
     }
 
-    #[test]
-    fn what_the_system_refuses_for_a_while_is_borne() {
-        for (calls, error) in [
-            ("accept4", "EMFILE"),
-            ("accept4", "ENOMEM"),
-            ("accept4", "ECONNABORTED"),
-            ("openat,openat2,open", "EMFILE"),
-            ("openat,openat2,open", "ENOMEM"),
-            ("clone3,clone", "EAGAIN"),
-            ("mmap,brk,mremap", "ENOMEM"),
-            ("sendto,writev", "ENOBUFS"),
-            ("pwrite64", "EIO"),
-            ("pwrite64", "ENOSPC"),
-            ("pread64", "EIO"),
-        ] {
-            let home = Home::new();
-            home.write("desired.exs", "[]");
-            let mut daemon = home.start(&["--desired", "desired.exs"]);
-            daemon.post("/vms", &body("web", "service", ""));
-            daemon.until_job("web", "running");
-            let inject = format!("inject={calls}:error={error}:when=1..6");
-            let trace = format!("trace={calls}");
-            let attached = Attached::to(&daemon, &["-e", &trace, "-e", &inject]);
-            let mut known = Vec::new();
-            for number in 0..12 {
-                let job = format!("job-{number}");
-                let asked = ask(&daemon.url, "POST", "/vms", &body(&job, "service", ""));
-                match asked {
-                    Some((200..=202, _)) => known.push(job),
-                    Some((503 | 507, _)) | None => {}
-                    Some(other) => panic!("{calls} {error}: {other:?}"),
-                }
+    fn instances(&self) -> PathBuf {
+        self.home.path("state/instances")
+    }
+
+    /// The instances that have a directory.
+    fn directories(&self) -> BTreeSet<String> {
+        names(&self.instances())
+    }
+
+    /// The processes of all instances: whose, and their pids.
+    fn processes(&self) -> Vec<(String, i32)> {
+        let Ok(instances) = self.instances().canonicalize() else { return Vec::new() };
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").expect("/proc").flatten() {
+            let Ok(pid) = entry.file_name().to_string_lossy().parse() else { continue };
+            let Ok(cwd) = fs::read_link(entry.path().join("cwd")) else { continue };
+            if cwd.parent() == Some(&instances) {
+                let name = cwd.file_name().expect("a name").to_string_lossy();
+                found.push((name.trim_end_matches(" (deleted)").to_owned(), pid));
             }
-            drop(attached);
-            assert_eq!(daemon.ended(), None, "{calls} {error}");
-            for job in &known {
-                daemon.until_job(job, "running");
-            }
-            daemon.post("/vms", &body("late", "service", ""));
-            daemon.until_job("late", "running");
+        }
+        found.sort();
+        found
+    }
+
+    /// Ends the process of an instance and waits until the kernel says that it has.
+    fn kill(&self, instance: &str) {
+        let pid = fs::read_to_string(self.instances().join(instance).join("pid")).expect("a pid");
+        let raw = pid.trim().parse().ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+        let pidfd = pidfd_open(raw, PidfdFlags::empty()).expect("a descriptor");
+        pidfd_send_signal(&pidfd, Signal::KILL).expect("killed");
+        assert_eq!(poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None), Ok(1));
+    }
+
+    /// At rest there are so many instances: each a directory and a process, and nothing else.
+    fn holds(&self, daemon: &Daemon, count: usize) {
+        daemon.until(&format!("{count} instances are all there is"), || {
+            let processes: Vec<String> = self.processes().into_iter().map(|(id, _)| id).collect();
+            let directories: Vec<String> = self.directories().into_iter().collect();
+            processes == directories && processes.len() == count
+        });
+    }
+}
+
+impl Drop for World {
+    /// A test leaves no process behind, and no config drive in the runtime directory.
+    fn drop(&mut self) {
+        for (_, pid) in self.processes() {
+            let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+        for instance in self.directories() {
+            let drive = fs::read_link(self.instances().join(instance).join("config.img"));
+            let _ = drive.map(fs::remove_file);
         }
     }
 }
 
-mod native {
-    use crate::support::native::Native;
-    use crate::support::{Daemon, finished, shown};
-    use std::fs;
-    use std::path::Path;
-    use std::process::{Child, Command, Stdio};
-    use std::time::{Duration, Instant};
+fn names(dir: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
 
-    fn raw(job: &str) -> String {
-        format!(
-            r#"{{"job_id":"{job}","spec":{{"boot":"raw","kernel":"tiny",
-            "resources":{{"vcpu":1,"mem_mb":32}},"lifecycle":"service"}}}}"#
-        )
+/// A POST of a bare guest.
+fn bare(job: &str, kernel: &str) -> String {
+    let spec = json!({
+        "boot": "raw", "kernel": kernel, "lifecycle": "service",
+        "resources": {"vcpu": 1, "mem_mb": 32},
+    });
+    json!({"job_id": job, "spec": spec}).to_string()
+}
+
+/// A POST of a guest with Hearth's init, whose command is one of the fake's.
+fn init(job: &str, lifecycle: &str, cmd: &[&str], warm: u64) -> String {
+    let mut spec = json!({
+        "rootfs": "rootfs.ext4", "kernel": "speaker", "lifecycle": lifecycle, "cmd": cmd,
+        "resources": {"vcpu": 1, "mem_mb": 32},
+    });
+    if warm > 0 {
+        spec["warm_pool"] = json!({"min": warm, "max": warm});
     }
+    json!({"job_id": job, "spec": spec}).to_string()
+}
 
-    fn start(daemon: &Daemon, job: &str) {
-        assert_eq!(daemon.post("/vms", &raw(job)).status, 202);
-        daemon.until_job(job, "running");
-    }
+/// The suffix by which an instance is known, warm or not.
+fn suffix(vm: &Value) -> String {
+    let id = vm.as_str().unwrap_or_else(|| panic!("{vm} is no instance"));
+    id.rsplit('-').next().expect("a suffix").to_owned()
+}
 
-    /// Whether its pid is in use.
-    fn is_there(pid: i32) -> bool {
-        Path::new(&format!("/proc/{pid}")).exists()
-    }
+fn on(call: &str, effect: Effect) -> On {
+    On::Call { name: call.to_owned(), nth: 1, effect }
+}
 
-    #[test]
-    fn a_signal_in_the_middle_of_work_ends_the_daemon_in_time_and_no_microvm() {
-        let host = Native::new();
-        let daemon = host.start();
-        start(&daemon, "web");
-        let before = host.processes();
-        for number in 0..30 {
-            assert_eq!(daemon.post("/vms", &raw(&format!("late-{number}"))).status, 202);
-        }
+#[test]
+fn a_killed_firecracker_is_replaced_at_once_then_with_back_off_and_leaves_nothing() {
+    let world = World::new(&[]);
+    let daemon = world.start();
+    daemon.post("/vms", &bare("web", "speaker"));
+    let mut last = suffix(&daemon.until_job("web", "running")["vm_id"]);
+    let mut waits = Vec::new();
+    for _ in 0..3 {
+        world.kill(&last);
         let begin = Instant::now();
-        let (status, _) = daemon.terminate();
-        assert!(status.success() && begin.elapsed() < Duration::from_secs(10), "{status}");
-        let left = host.processes();
-        assert!(before.iter().all(|microvm| left.contains(microvm)), "{before:?} {left:?}");
-        let daemon = host.start();
-        daemon.until("all run", || {
-            daemon.get("/stats").json()["jobs"]
-                .as_array()
-                .is_some_and(|jobs| jobs.iter().all(|job| job["status"] == "running"))
+        let mut new = String::new();
+        daemon.until("another takes its place", || {
+            let job = daemon.get("/vms/web").json();
+            new = job["vm_id"].as_str().map(|_| suffix(&job["vm_id"])).unwrap_or_default();
+            job["status"] == "running" && new != last
         });
-        host.compare(&daemon);
-        // Those that ran are the same.
-        let now = host.processes();
-        assert!(before.iter().all(|microvm| now.contains(microvm)), "{before:?} {now:?}");
-        daemon.kill();
+        waits.push(begin.elapsed());
+        last = new;
     }
+    // At once, then after 1 s, then after 2 s.
+    assert!(waits[1] >= Duration::from_secs(1) && waits[2] >= Duration::from_secs(2), "{waits:?}");
+    world.holds(&daemon, 1);
+    assert_eq!(world.fake.processes().len(), 4);
+}
 
-    #[test]
-    fn a_database_that_cannot_be_read_stops_the_start_and_no_microvm() {
-        let host = Native::new();
-        let daemon = host.start();
-        start(&daemon, "web");
-        daemon.terminate();
-        let microvms = host.processes();
-        let path = host.home.path("state/hearth.db");
-        let whole = fs::read(&path).expect("the database");
-        let newer = {
-            let copy = host.home.path("newer.db");
-            fs::write(&copy, &whole).expect("a copy");
-            let database = rusqlite::Connection::open(&copy).expect("a database");
-            database.pragma_update(None, "user_version", 1000).expect("a version");
-            drop(database);
-            fs::read(copy).expect("a copy")
-        };
-        let half = {
-            let copy = host.home.path("half.db");
-            fs::write(&copy, &whole).expect("a copy");
-            let database = rusqlite::Connection::open(&copy).expect("a database");
-            database.execute_batch("DROP TABLE log_drops").expect("a change");
-            drop(database);
-            fs::read(copy).expect("a copy")
-        };
-        let mut flipped = whole.clone();
-        flipped[..16].iter_mut().for_each(|byte| *byte ^= 0xff);
-        let mut scrambled = whole.clone();
-        scrambled[4096..].iter_mut().for_each(|byte| *byte = byte.wrapping_mul(31) ^ 0x55);
-        for (what, bytes) in [
-            ("of a newer version", newer),
-            ("half migrated", half),
-            ("without its header", flipped),
-            ("with other pages", scrambled),
-            ("cut off", whole[..whole.len() / 2].to_vec()),
-        ] {
-            fs::write(&path, bytes).expect("the database can be written");
-            let refused = finished(host.serve());
-            assert_eq!(refused.status.code(), Some(1), "{what}: {}", shown(&refused));
-            let text = shown(&refused);
-            assert!(text.contains("cannot start from the state in"), "{what}: {text}");
-            assert!(text.contains("away to begin anew"), "{what}: {text}");
-            assert_eq!(host.processes(), microvms, "{what}");
-        }
-        fs::write(&path, whole).expect("the database can be written");
-        let daemon = host.start();
+#[test]
+fn a_firecracker_that_hangs_is_ended_and_no_other_waits_for_it() {
+    let world = World::new(&[Fault::new(On::before("PUT /vsock"), Does::Hang).of([1])]);
+    let daemon = world.start();
+    daemon.post("/vms", &bare("stuck", "speaker"));
+    daemon.until("it has begun", || world.fake.processes().len() == 1);
+    daemon.post("/vms", &bare("other", "speaker"));
+    daemon.until_job("other", "running");
+    assert_ne!(daemon.get("/vms/stuck").json()["status"], "running", "the other did not wait");
+    daemon.until_job("stuck", "running");
+    world.holds(&daemon, 2);
+}
+
+#[test]
+fn lost_answers_and_5xx_leave_one_instance_that_runs() {
+    let answer = || Does::Answer { status: 500, message: "I/O error".to_owned() };
+    for does in [Does::Close, answer()] {
+        // Each call of the first processes in turn, so that the fifth is the one.
+        let mut faults: Vec<Fault> = (1..)
+            .zip(CALLS)
+            .map(|(at, call)| Fault::new(on(call, Effect::Done), does.clone()).of([at]))
+            .collect();
+        faults.truncate(2);
+        faults.push(Fault::new(on(START, Effect::Done), does).of([3]));
+        let world = World::new(&faults);
+        let daemon = world.start();
+        daemon.post("/vms", &bare("web", "speaker"));
         daemon.until_job("web", "running");
-        assert_eq!(host.processes(), microvms);
-        daemon.kill();
+        world.holds(&daemon, 1);
+        assert_eq!(world.fake.processes().len(), 3, "the start of the third was read back");
     }
+}
 
-    /// A pid namespace, in which the next pid can be chosen.
-    struct Pids {
-        init: Child,
+#[test]
+fn a_job_whose_start_has_no_known_outcome_is_not_run_again() {
+    let world = World::new(&[
+        Fault::new(on(START, Effect::Done), Does::Close).of([1]),
+        Fault::new(on(START, Effect::Done), Does::Signal(9)).of([2]),
+    ]);
+    let daemon = world.start();
+    daemon.post("/vms", &init("read-back", "job", &["/fake/exit", "0"], 0));
+    daemon.until_job("read-back", "completed");
+    daemon.post("/vms", &init("unknown", "job", &["/fake/exit", "0"], 0));
+    let job = daemon.until_job("unknown", "failed");
+    assert!(job["reason"].as_str().is_some_and(|why| why.contains("cannot tell whether")), "{job}");
+    world.holds(&daemon, 0);
+    assert_eq!(world.fake.processes().len(), 2);
+}
+
+#[test]
+fn a_crash_loop_is_slowed_down_and_its_neighbours_are_not() {
+    const LOOPERS: usize = 5;
+    let world = World::new(&[]);
+    let daemon = world.start();
+    let starts = |prefix: &str| {
+        let mut took: Vec<Duration> = (0..9)
+            .map(|number| {
+                let job = format!("{prefix}-{number}");
+                let begin = Instant::now();
+                daemon.post("/vms", &bare(&job, "speaker"));
+                daemon.until_job(&job, "running");
+                begin.elapsed()
+            })
+            .collect();
+        took.sort();
+        took[took.len() / 2]
+    };
+    let before = starts("before");
+    for number in 0..LOOPERS {
+        daemon.post("/vms", &bare(&format!("loops-{number}"), "rebooter"));
     }
+    let begin = Instant::now();
+    let during = starts("during");
+    assert!(during < before * 4 + Duration::from_millis(100), "{during:?} instead of {before:?}");
+    daemon
+        .until("each was started three times", || world.fake.processes().len() >= 18 + 3 * LOOPERS);
+    // 0, 0, 1, 2, 4, … seconds lie between their starts.
+    let bound = 3 + usize::try_from(begin.elapsed().as_secs().ilog2()).unwrap_or(0);
+    let looped = world.fake.processes().len() - 18;
+    assert!(looped <= LOOPERS * bound, "{looped} starts in {:?}", begin.elapsed());
+}
 
-    impl Pids {
-        fn new() -> Pids {
-            // Its first process waits for nobody, and so its children are reaped by the kernel.
-            let script = ["--pid", "--fork", "--mount-proc", "--kill-child=KILL", "env"];
-            let init = Command::new("unshare")
-                .args(script)
-                .args(["--ignore-signal=CHLD", "cat"])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .spawn()
-                .expect("unshare starts");
-            let pids = Pids { init };
-            let begin = Instant::now();
-            while !fs::read_to_string(format!("/proc/{}/comm", pids.first().unwrap_or(0)))
-                .is_ok_and(|name| name == "cat\n")
-            {
-                assert!(begin.elapsed() < Duration::from_secs(10), "there is no namespace");
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            pids
-        }
-
-        fn first(&self) -> Option<i32> {
-            children(self.init.id().cast_signed()).first().copied()
-        }
-
-        /// The same command in the namespace.
-        fn within(&self, command: &Command) -> Command {
-            let first = self.first().expect("the namespace lives").to_string();
-            let mut within = Command::new("nsenter");
-            within.args(["--target", &first, "--pid", "--mount", "--"]);
-            within.arg(command.get_program()).args(command.get_args());
-            for (name, value) in command.get_envs() {
-                match value {
-                    Some(value) => within.env(name, value),
-                    None => within.env_remove(name),
-                };
-            }
-            if let Some(directory) = command.get_current_dir() {
-                within.current_dir(directory);
-            }
-            within
-        }
+#[test]
+fn a_warm_instance_that_has_died_is_never_what_a_claim_is_answered_with() {
+    const POOLS: u64 = 20;
+    let world = World::new(&[]);
+    let daemon = world.start();
+    // By its memory a pool is another.
+    let post = |job: String, memory: u64| {
+        let body = init(&job, "service", &["/fake/serve"], 1);
+        let body = body.replace(r#""mem_mb":32"#, &format!(r#""mem_mb":{memory}"#));
+        daemon.post("/vms", &body).json()
+    };
+    for pool in 0..POOLS {
+        post(format!("first-{pool}"), 32 + pool);
     }
-
-    impl Drop for Pids {
-        fn drop(&mut self) {
-            // With its first process ends all that is in it.
-            let _ = self.init.kill();
-            let _ = self.init.wait();
-        }
+    daemon.until_warm(POOLS);
+    let stats = daemon.get("/stats").json();
+    for vm in stats["warm_pool"].as_array().expect("a pool") {
+        let memory = vm["spec"]["resources"]["mem_mb"].as_u64().expect("memory");
+        let warm = suffix(&vm["vm_id"]);
+        world.kill(&warm);
+        let job = format!("claims-{memory}");
+        let answer = post(job.clone(), memory);
+        assert!(answer["generation"].is_u64(), "{answer:#}");
+        let claimed = answer["vm_id"].as_str().map(|_| suffix(&answer["vm_id"]));
+        assert_ne!(claimed, Some(warm), "{answer:#}");
+        daemon.until_job(&job, "running");
     }
+}
 
-    fn children(pid: i32) -> Vec<i32> {
-        let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-        text.unwrap_or_default().split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
-    }
+#[test]
+fn a_claimed_guest_is_told_again_and_given_up_for_another_after_5_s() {
+    // The first process is the job's own, which knows whose it is from the start.
+    let identity = "guest identity";
+    let world = World::new(&[
+        Fault::new(On::before(identity), Does::Nothing).of([2]),
+        Fault::new(On::before(identity), Does::Hang).of([3]),
+    ]);
+    let daemon = world.start();
+    let post = |job: &str| {
+        let answer = daemon.post("/vms", &init(job, "service", &["/fake/serve"], 1));
+        assert!(answer.status < 300, "{}", answer.body);
+        answer.json()
+    };
+    post("first");
+    daemon.until_warm(1);
+    let claimed = suffix(&post("forgetful")["vm_id"]);
+    let job = daemon.until_job("forgetful", "running");
+    assert_eq!(suffix(&job["vm_id"]), claimed, "it was told again");
+    assert!(world.fake.calls().iter().filter(|call| call.name == identity).count() >= 2);
+    daemon.until_warm(1);
+    let claimed = suffix(&post("deaf")["vm_id"]);
+    let begin = Instant::now();
+    let job = daemon.until_job("deaf", "running");
+    assert_ne!(suffix(&job["vm_id"]), claimed);
+    assert!(begin.elapsed() >= Duration::from_secs(4), "it was given its time");
+    daemon.until("the deaf one is gone", || !world.directories().contains(&claimed));
+}
 
-    /// A process's pid in its own namespace.
-    fn inner(pid: i32) -> i32 {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
-        let line = status.lines().find(|line| line.starts_with("NSpid:")).expect("its pids");
-        line.split_whitespace().next_back().and_then(|pid| pid.parse().ok()).expect("a pid")
-    }
+#[test]
+fn a_claim_that_was_answered_is_told_after_a_kill_of_the_daemon() {
+    let identity = "guest identity";
+    let world = World::new(&[Fault::new(On::before(identity), Does::Nothing).of([2])]);
+    let daemon = world.start();
+    let post = |job: &str| daemon.post("/vms", &init(job, "service", &["/fake/serve"], 1)).json();
+    post("first");
+    daemon.until_warm(1);
+    let claimed = suffix(&post("second")["vm_id"]);
+    daemon.until("the first word is said and lost", || {
+        world.fake.calls().iter().any(|call| call.name == identity)
+    });
+    daemon.kill();
+    let daemon = world.start();
+    let job = daemon.until_job("second", "running");
+    assert_eq!(suffix(&job["vm_id"]), claimed);
+}
 
-    fn kill(pid: i32) {
-        let process = rustix::process::Pid::from_raw(pid).expect("a pid");
-        rustix::process::kill_process(process, rustix::process::Signal::KILL).expect("a signal");
+#[test]
+fn a_flood_blocks_nobody_and_is_bounded_and_escaped_also_while_the_daemon_is_away() {
+    let world = World::new(&[]);
+    let daemon = world.start();
+    daemon.post("/vms", &bare("floods", "flooder"));
+    daemon.until_job("floods", "running");
+    let bounded = || {
+        let bytes = bytes_in(&world.home.path("state/logs")) + bytes_in(&world.instances());
+        assert!(bytes < 8 << 20, "{bytes} bytes");
+    };
+    let prompt = |daemon: &Daemon, job: &str| {
         let begin = Instant::now();
-        while is_there(pid) {
-            assert!(begin.elapsed() < Duration::from_secs(10), "{pid} does not end");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
+        daemon.post("/vms", &bare(job, "speaker"));
+        daemon.until_job(job, "running");
+        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    };
+    std::thread::sleep(Duration::from_secs(2));
+    prompt(&daemon, "one");
+    bounded();
+    let mut logs = world.home.hearth(["logs", "floods", "--tail", "50"]);
+    logs.env("HEARTH_URL", &daemon.url);
+    let seen = on_a_terminal(logs);
+    assert!(seen.contains("\\u{1b}[2Jx\\u{7}y") && !seen.contains(['\x1b', '\x07']), "{seen:?}");
+    daemon.kill();
+    std::thread::sleep(Duration::from_secs(2));
+    bounded();
+    let daemon = world.start();
+    daemon.until_job("floods", "running");
+    prompt(&daemon, "two");
+    assert_eq!(world.fake.processes().len(), 3, "the flood was taken over");
+}
 
-    #[test]
-    fn a_process_that_got_the_pid_of_a_dead_firecracker_is_never_killed() {
-        let host = Native::new();
-        let pids = Pids::new();
-        let daemon = Daemon::spawn(pids.within(&host.serve()));
-        start(&daemon, "web");
-        let (instance, firecracker) = host.processes()[0].clone();
-        let reused = inner(firecracker);
-        let served_by = children(daemon.pid().cast_signed())[0];
-        kill(served_by);
-        daemon.wait();
-        kill(firecracker);
+/// What a command shows to someone at a terminal.
+fn on_a_terminal(mut command: Command) -> String {
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&terminal).and_then(|()| unlockpt(&terminal)).expect("a terminal");
+    let name = ptsname(&terminal, Vec::new()).expect("its name");
+    let name = Path::new(OsStr::from_bytes(name.as_bytes())).to_owned();
+    let end = fs::File::options().read(true).write(true).open(name).expect("its other end");
+    let mut child = command.stdout(end).spawn().expect("it starts");
+    // The command holds the other end until it is over.
+    drop(command);
+    let mut seen = Vec::new();
+    // At the end of all writers a terminal gives an error.
+    let _ = fs::File::from(terminal).read_to_end(&mut seen);
+    assert!(child.wait().expect("it can be reaped").success());
+    String::from_utf8_lossy(&seen).into_owned()
+}
 
-        // In its very directory, so that only its start and its program tell them apart.
-        let script =
-            "cd \"$2\" && echo $(($1 - 1)) > /proc/sys/kernel/ns_last_pid; sleep 600 & wait";
-        let mut victim = Command::new("sh");
-        victim.args(["-c", script, "sh", &reused.to_string()]);
-        victim.arg(host.home.path("state/instances").join(&instance));
-        let mut victim = pids.within(&victim).spawn().expect("it starts");
-        let begin = Instant::now();
-        let sleeper = loop {
-            let there = host.processes().into_iter().map(|(_, pid)| pid);
-            let mut same = there.filter(|pid| inner(*pid) == reused);
-            if let Some(pid) = same.next() {
-                break pid;
-            }
-            assert!(begin.elapsed() < Duration::from_secs(10), "the pid was not reused");
-            std::thread::sleep(Duration::from_millis(5));
-        };
+fn bytes_in(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let bytes = |entry: fs::DirEntry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => bytes_in(&entry.path()),
+        _ => entry.metadata().map(|meta| meta.len()).unwrap_or_default(),
+    };
+    entries.map(bytes).sum()
+}
 
-        let daemon = Daemon::spawn(pids.within(&host.serve()));
-        daemon.until("another microVM runs", || {
-            daemon.get("/vms/web").json()["status"] == "running"
-                && host.processes().iter().any(|(id, _)| *id != instance)
-        });
-        assert_eq!(daemon.delete("/vms/web").status / 100, 2);
-        daemon.until("it is deleted", || daemon.get("/vms/web").status == 404);
-        assert!(is_there(sleeper), "it was killed");
-        kill(children(daemon.pid().cast_signed())[0]);
-        daemon.wait();
-        kill(sleeper);
-        victim.wait().expect("it can be reaped");
+#[test]
+fn garbage_from_the_api_is_escaped_in_what_is_shown() {
+    let answer = Does::Answer { status: 400, message: "\x1b[31mred\u{202e}".to_owned() };
+    let each = On::Call { name: START.to_owned(), nth: 0, effect: Effect::Skipped };
+    let world = World::new(&[Fault::new(each, answer)]);
+    let daemon = world.start();
+    daemon.post("/vms", &bare("web", "speaker"));
+    daemon.until("its reason is told", || {
+        daemon.get("/vms/web").json()["reason"].as_str().is_some_and(|why| why.contains("red"))
+    });
+    for args in [&["ps"][..], &["events", "web"], &["get", "web"], &["status"]] {
+        let mut command = world.home.hearth(args);
+        command.env("HEARTH_URL", &daemon.url);
+        let output = finished(command);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{args:?} {}", shown(&output));
+        assert!(!text.contains('\x1b') && !text.contains('\u{202e}'), "{args:?} {text:?}");
     }
 }

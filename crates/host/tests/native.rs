@@ -7,53 +7,25 @@ mod support;
 mod native {
     use crate::contract::Subject;
     use crate::support::{Lab, job, raw};
+    use hearth_fake_firecracker::kernels;
     use hearth_host::Host;
     use hearth_model::{Action, End, InstanceState, Owner, Phase, PoolTenant, Stage};
     use std::path::PathBuf;
-
-    const LOAD_ADDRESS: u64 = 0x100_0000;
 
     /// A directory with guests: `speaker` says `OK` once and halts, `flooder` never stops saying
     /// `x`, `rebooter` resets the machine.
     fn images() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut speaker = vec![0x66, 0xba, 0xf8, 0x03];
-        for byte in *b"OK\n" {
-            speaker.extend([0xb0, byte, 0xee]);
-        }
-        speaker.extend([0xf4, 0xeb, 0xfd]);
-        let flooder = vec![0x66, 0xba, 0xf8, 0x03, 0xb0, b'x', 0xee, 0xeb, 0xfd];
-        // The keyboard controller's command 0xfe pulses the reset line.
-        let rebooter = vec![0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfd];
-        for (name, code) in [("speaker", speaker), ("flooder", flooder), ("rebooter", rebooter)] {
-            std::fs::write(dir.path().join(name), elf(&code)).expect("written");
+        let kernels = [
+            ("speaker", kernels::speaker("OK\n")),
+            ("flooder", kernels::flooder("x")),
+            ("rebooter", kernels::rebooter()),
+        ];
+        for (name, kernel) in kernels {
+            std::fs::write(dir.path().join(name), kernel).expect("written");
         }
         let path = dir.path().to_owned();
         (dir, path)
-    }
-
-    /// A 64-bit ELF executable with one segment.
-    fn elf(code: &[u8]) -> Vec<u8> {
-        let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
-        let mut put = |bytes: &[u8]| elf.extend_from_slice(bytes);
-        put(&2_u16.to_le_bytes());
-        put(&62_u16.to_le_bytes());
-        put(&1_u32.to_le_bytes());
-        for number in [LOAD_ADDRESS, 64, 0] {
-            put(&u64::to_le_bytes(number));
-        }
-        put(&0_u32.to_le_bytes());
-        for number in [64_u16, 56, 1, 0, 0, 0] {
-            put(&number.to_le_bytes());
-        }
-        put(&1_u32.to_le_bytes());
-        put(&5_u32.to_le_bytes());
-        let size = code.len() as u64;
-        for number in [120, LOAD_ADDRESS, LOAD_ADDRESS, size, size, 16] {
-            put(&u64::to_le_bytes(number));
-        }
-        put(code);
-        elf
     }
 
     fn is_up(state: &InstanceState) -> bool {

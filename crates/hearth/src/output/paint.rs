@@ -140,11 +140,13 @@ pub(super) fn age(since: &str, now: jiff::Timestamp) -> String {
     }
 }
 
-/// With control characters shown as escapes, tabs and line ends excepted.
+/// With control characters shown as escapes, tabs and line ends excepted, and so what reorders a line
+/// (Unicode's bidirectional overrides and its line separators).
 pub(super) fn plain(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() && c != '\t' && c != '\n' {
+        let reorders = matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if (c.is_control() && c != '\t' && c != '\n') || reorders {
             shown.extend(c.escape_default());
         } else {
             shown.push(c);
@@ -160,6 +162,7 @@ mod tests {
     #[test]
     fn a_guest_cannot_drive_the_terminal() {
         assert_eq!(plain("\u{1b}[2Jred\r\u{9b}x\tok"), "\\u{1b}[2Jred\\r\\u{9b}x\tok");
+        assert_eq!(plain("a\u{202e}b\u{2066}"), "a\\u{202e}b\\u{2066}");
         let lines = table(["A"], [["\u{1b}[2J".into()]].into_iter(), false);
         assert_eq!(lines, ["A", "\\u{1b}[2J"]);
     }

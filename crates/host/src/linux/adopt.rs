@@ -13,6 +13,7 @@ use hearth_firecracker::{
 use hearth_model::{Boot, End, Exit, InstanceId};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use tokio::task::JoinSet;
 
 /// What there is of an instance's process.
 enum Found {
@@ -27,13 +28,21 @@ enum Found {
 pub(super) async fn adopt_all(shared: &Arc<Shared>) -> Result<(), HostError> {
     let dir = shared.layout.instances();
     let entries = std::fs::read_dir(&dir).map_err(errors::file("read", &dir))?;
+    // Side by side, since each waits for its own process: those that are stuck hold up nobody.
+    let mut adoptions = JoinSet::new();
     for entry in entries {
         let path = entry.map_err(errors::file("read", &dir))?.path();
-        if let Err(reason) = adopt(shared, &path).await {
-            let sentence = format!("{} is left alone: {reason}", path.display());
-            tracing::warn!(sentence, "unidentified");
-            lock(&shared.unidentified).push(sentence);
-        }
+        let shared = Arc::clone(shared);
+        adoptions.spawn(async move {
+            if let Err(reason) = adopt(&shared, &path).await {
+                let sentence = format!("{} is left alone: {reason}", path.display());
+                tracing::warn!(sentence, "unidentified");
+                lock(&shared.unidentified).push(sentence);
+            }
+        });
+    }
+    while let Some(adopted) = adoptions.join_next().await {
+        adopted.map_err(errors::task)?;
     }
     Ok(())
 }

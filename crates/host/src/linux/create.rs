@@ -9,7 +9,8 @@ use super::supervise::{self, Fifos};
 use super::{Shared, blank, cgroup, control, errors, initramfs};
 use crate::HostError;
 use hearth_firecracker::{
-    Action, ApiError, BootSource, Client, Directory, Drive, MachineConfig, Spawn, Vsock, names,
+    Action, ApiError, BootSource, Client, Directory, Drive, MachineConfig, MicroVmState, Spawn,
+    Vsock, names,
 };
 use hearth_guest::{Config, GUEST_CID, STATUS_DRIVE_BYTES, encode_config};
 use hearth_model::{Boot, Create, End, Exit, Owner, ReadyCheck, Stage};
@@ -88,11 +89,30 @@ async fn make(
     manifest.started = true;
     let dir = instance.directory.path();
     manifest.write(dir).map_err(errors::file("write the manifest in", dir))?;
-    live.client.action(Action::InstanceStart).await.map_err(|error| refused(create, error))?;
+    start(&live.client, create).await?;
     tracing::debug!(instance = %create.instance, "Firecracker accepted the start");
     let fifos = Fifos { console: launched.console, log: launched.log };
     supervise::start(shared, Arc::clone(instance), fifos);
     Ok(())
+}
+
+/// Starts the guest. Where the answer is lost it is asked whether it runs: what may have run is never
+/// said to have been not made, since then it would be run again.
+async fn start(client: &Client, create: &Create) -> Result<(), HostError> {
+    let error = match client.action(Action::InstanceStart).await {
+        Ok(()) => return Ok(()),
+        Err(error) if error.is_transient() => error,
+        Err(error) => return Err(refused(create, error)),
+    };
+    match client.describe().await {
+        Ok(info) if info.state == MicroVmState::NotStarted => Err(refused(create, error)),
+        Ok(_) => Ok(()),
+        Err(silent) => {
+            tracing::warn!(instance = %create.instance, %silent, "cannot ask whether it started");
+            let message = format!("cannot tell whether instance {} started", create.instance);
+            Err(HostError::permanent(message).because(error))
+        }
+    }
 }
 
 pub(super) fn factor(shared: &Shared) -> f32 {

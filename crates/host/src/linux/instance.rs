@@ -128,8 +128,16 @@ impl Instance {
         }
     }
 
+    /// Whether its process lives. The kernel is asked: the task that waits for the end may not have run
+    /// yet, and a claim must not be answered with what is dead.
     pub(super) fn is_alive(&self) -> bool {
-        self.alive.load(Ordering::Acquire)
+        let lives = |live: &Live| !live.process.has_exited();
+        !self.is_noted_dead() && self.live().is_some_and(lives)
+    }
+
+    /// Whether the task that waits for its end has taken note of it.
+    pub(super) fn is_noted_dead(&self) -> bool {
+        !self.alive.load(Ordering::Acquire)
     }
 
     /// The process is gone; the flag is down before anything else is known of the exit.

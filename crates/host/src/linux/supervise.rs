@@ -83,7 +83,8 @@ async fn supervise(
     let followed = async {
         match &output {
             Some(output) if !raw => {
-                follow(shared, instance, output, || !instance.is_alive()).await;
+                // Not before the exit has ended the wait below: it is what ends this one.
+                follow(shared, instance, output, || instance.is_noted_dead()).await;
             }
             _ => std::future::pending().await,
         }

@@ -24,24 +24,30 @@ pub(crate) fn variable(name: &str) -> PathBuf {
 pub(crate) struct Lab {
     pub(crate) state: tempfile::TempDir,
     pub(crate) images: PathBuf,
+    pub(crate) firecracker: PathBuf,
     pub(crate) host: LinuxHost,
 }
 
 impl Lab {
+    /// With real Firecracker.
     pub(crate) async fn new(images: PathBuf) -> Lab {
+        Lab::with(images, variable("HEARTH_TEST_FIRECRACKER")).await
+    }
+
+    pub(crate) async fn with(images: PathBuf, firecracker: PathBuf) -> Lab {
         let state = match std::env::var_os("HEARTH_TEST_STATE") {
             Some(dir) => tempfile::tempdir_in(dir),
             None => tempfile::tempdir(),
         };
         let state = state.expect("a state directory");
-        let host = open(state.path(), &images).await;
-        Lab { state, images, host }
+        let host = open(state.path(), &images, &firecracker).await;
+        Lab { state, images, firecracker, host }
     }
 
     /// As a daemon that is killed and started again.
     pub(crate) async fn restart(&mut self) {
         self.host.close().await;
-        self.host = open(self.state.path(), &self.images).await;
+        self.host = open(self.state.path(), &self.images, &self.firecracker).await;
     }
 
     pub(crate) fn instance_dir(&self, id: &InstanceId) -> PathBuf {
@@ -141,12 +147,13 @@ impl Lab {
     }
 }
 
-async fn open(state: &Path, images: &Path) -> LinuxHost {
+async fn open(state: &Path, images: &Path, firecracker: &Path) -> LinuxHost {
     let config = LinuxConfig {
         state_dir: state.join("state"),
         images_dir: images.to_owned(),
-        runtime_dir: None,
-        firecracker: variable("HEARTH_TEST_FIRECRACKER"),
+        // Of its own: the usual one is shared, and these tests name their instances alike.
+        runtime_dir: Some(state.join("run")),
+        firecracker: firecracker.to_owned(),
         time_factor: None,
     };
     LinuxHost::open(config).await.expect("a host")

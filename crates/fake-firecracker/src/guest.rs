@@ -1,0 +1,260 @@
+//! What Hearth's init says from inside a guest, without one: the config drive is read, reports and
+//! output go over the vsock's socket, the status drive is written before the end.
+//!
+//! The root file system of such a guest holds three programs: `/fake/exit CODE LINE…` says its
+//! lines and ends at once, `/fake/say LINE` says a line and serves, anything else serves in silence until
+//! it is stopped. A
+//! readiness check passes at once.
+
+use crate::process::{self, Shared, lock};
+use crate::script::{Does, Effect};
+use hearth_guest::{
+    CONTROL_PORT, Command, Config, Ending, Exit, Identity, LOG_PORT, LogCursor, LogFrameHeader,
+    Phase, Report, Stage, Status, Stream, decode_config, encode_status,
+};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// From the last report to the reboot.
+const REBOOT: Duration = Duration::from_millis(20);
+const SIGTERM: u8 = 15;
+
+/// Hearth's init.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    config: Config,
+    status_drive: PathBuf,
+    booted: Instant,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    identity: Option<Identity>,
+    output: Vec<u8>,
+    /// The writing ends of the control streams.
+    streams: Vec<UnixStream>,
+}
+
+impl Guest {
+    /// Boots a guest with the drives that Hearth gives to its init: root, scratch, config, status.
+    pub(crate) fn boot(_shared: &Arc<Shared>, drives: &[&Path]) -> io::Result<Arc<Guest>> {
+        let &[_root, _scratch, config, status] = drives else {
+            return Err(io::Error::other("it has four drives"));
+        };
+        let config = decode_config(&std::fs::read(config)?).map_err(io::Error::other)?;
+        let state = State {
+            phase: Phase::Held,
+            identity: config.identity.clone(),
+            output: Vec::new(),
+            streams: Vec::new(),
+        };
+        let guest = Arc::new(Guest {
+            status_drive: status.to_owned(),
+            booted: Instant::now(),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            config,
+        });
+        if guest.config.stage == Stage::App {
+            guest.start(&mut lock(&guest.state));
+        }
+        Ok(guest)
+    }
+
+    /// Starts the command.
+    fn start(self: &Arc<Guest>, state: &mut State) {
+        state.phase = Phase::Running;
+        match self.config.cmd.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            ["/fake/say", text, ..] => state.output.extend(format!("{text}\n").into_bytes()),
+            ["/fake/exit", code, ref text @ ..] => {
+                text.iter().for_each(|line| state.output.extend(format!("{line}\n").into_bytes()));
+                self.end(Ending::Code(code.parse().unwrap_or(1)), false);
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends the guest soon.
+    fn end(self: &Arc<Guest>, ending: Ending, stop_requested: bool) {
+        let guest = Arc::clone(self);
+        std::thread::spawn(move || {
+            let status = {
+                let mut state = lock(&guest.state);
+                state.phase = Phase::Ended;
+                guest.report(&mut state);
+                let exit = Exit { ending, stop_requested, out_of_memory: false };
+                let uptime_ms = guest.booted.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
+                let tail = String::from_utf8_lossy(&state.output).into_owned();
+                Status { instance: guest.config.instance.clone(), exit, uptime_ms, tail }
+            };
+            let written = encode_status(&status).map_err(io::Error::other).and_then(|bytes| {
+                let drive = std::fs::File::options().write(true).open(&guest.status_drive)?;
+                drive.write_all_at(&bytes, 0)
+            });
+            guest.changed.notify_all();
+            std::thread::sleep(REBOOT);
+            std::process::exit(i32::from(written.is_err()));
+        });
+    }
+
+    pub(crate) fn ctrl_alt_del(self: &Arc<Guest>) {
+        self.stop();
+    }
+
+    fn stop(self: &Arc<Guest>) {
+        let mut state = lock(&self.state);
+        if matches!(state.phase, Phase::Held | Phase::Running) {
+            state.phase = Phase::Stopping;
+            self.report(&mut state);
+            self.end(Ending::Signal(SIGTERM), true);
+        }
+    }
+
+    fn take_identity(self: &Arc<Guest>, new: Identity, go: bool) {
+        let mut state = lock(&self.state);
+        let takes = state
+            .identity
+            .as_ref()
+            .is_none_or(|known| known.job_id == new.job_id && known.generation <= new.generation);
+        if takes {
+            state.identity = Some(new);
+            if go && state.phase == Phase::Held {
+                self.start(&mut state);
+            }
+        }
+        self.report(&mut state);
+    }
+
+    /// Tells all control streams how it is.
+    fn report(&self, state: &mut State) {
+        let report = Report {
+            instance: self.config.instance.clone(),
+            phase: state.phase,
+            ready: state.phase == Phase::Running,
+            identity: state.identity.clone(),
+            ready_detail: None,
+        };
+        let line = serde_json::to_string(&report).unwrap_or_default() + "\n";
+        state.streams.retain_mut(|stream| stream.write_all(line.as_bytes()).is_ok());
+    }
+
+    /// The control stream: reports out, commands in.
+    fn control(
+        self: &Arc<Guest>,
+        shared: &Shared,
+        reader: BufReader<UnixStream>,
+    ) -> io::Result<()> {
+        {
+            let mut state = lock(&self.state);
+            state.streams.push(reader.get_ref().try_clone()?);
+            self.report(&mut state);
+        }
+        let stream = reader.get_ref().try_clone()?;
+        for line in reader.lines() {
+            let command: Command = serde_json::from_str(&line?)?;
+            let name = match &command {
+                Command::Identity { .. } => "guest identity",
+                Command::Stop { .. } => "guest stop",
+            };
+            let carry = || match command {
+                Command::Identity { identity, go, .. } => self.take_identity(identity, go),
+                Command::Stop { .. } => self.stop(),
+            };
+            let fault = lock(&shared.script).at_call(name, 0);
+            match fault {
+                None => carry(),
+                Some((Effect::Done, does)) => {
+                    carry();
+                    meets(shared, &stream, &does)?;
+                }
+                Some((Effect::Skipped, does)) => {
+                    meets(shared, &stream, &does)?;
+                    if let Does::Wait(_) | Does::Flood { .. } = does {
+                        carry();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The log stream: a cursor in, frames out.
+    fn log(&self, mut reader: BufReader<UnixStream>) -> io::Result<()> {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let mut from = serde_json::from_str::<LogCursor>(&line)?.from;
+        let mut stream = reader.into_inner();
+        let mut state = lock(&self.state);
+        loop {
+            let at = usize::try_from(from).unwrap_or(usize::MAX).min(state.output.len());
+            let piece = &state.output[at..];
+            if !piece.is_empty() {
+                let len = u32::try_from(piece.len()).unwrap_or(u32::MAX);
+                let header = LogFrameHeader { offset: at as u64, stream: Stream::Stdout, len };
+                stream.write_all(&header.encode())?;
+                stream.write_all(piece)?;
+                from = state.output.len() as u64;
+            }
+            if state.phase == Phase::Ended {
+                return Ok(());
+            }
+            state = self.changed.wait(state).map_err(|_| io::Error::other("a panic"))?;
+        }
+    }
+}
+
+/// What a script has happen to a stream of the guest.
+fn meets(shared: &Shared, stream: &UnixStream, does: &Does) -> io::Result<()> {
+    process::before(shared, does);
+    match does {
+        Does::Close => {
+            stream.shutdown(std::net::Shutdown::Both)?;
+            Err(io::ErrorKind::ConnectionAborted.into())
+        }
+        Does::Garbage(bytes) => (&*stream).write_all(bytes.as_bytes()),
+        _ => Ok(()),
+    }
+}
+
+/// Takes connections from the host. A bare guest has no driver: nothing there ever answers one.
+pub(crate) fn listen(shared: &Arc<Shared>, listener: UnixListener, guest: Option<Arc<Guest>>) {
+    let shared = Arc::clone(shared);
+    std::thread::spawn(move || {
+        let mut unanswered = Vec::new();
+        while let Ok((stream, _)) = listener.accept() {
+            let Some(guest) = guest.clone() else {
+                unanswered.push(stream);
+                continue;
+            };
+            let shared = Arc::clone(&shared);
+            std::thread::spawn(move || {
+                // A stream that breaks is made again by the host.
+                let _ = connect(&shared, &guest, stream);
+            });
+        }
+    });
+}
+
+/// `CONNECT port` in, `OK port` out, then what the port says.
+fn connect(shared: &Shared, guest: &Arc<Guest>, stream: UnixStream) -> io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let port = line.trim().strip_prefix("CONNECT ").and_then(|port| port.parse::<u32>().ok());
+    if let Some((_, does)) = lock(&shared.script).at_call("guest connect", 0) {
+        meets(shared, &stream, &does)?;
+    }
+    // Nothing listens on the others.
+    if ![Some(CONTROL_PORT), Some(LOG_PORT)].contains(&port) {
+        return Ok(());
+    }
+    (&stream).write_all(b"OK 1073741824\n")?;
+    if port == Some(CONTROL_PORT) { guest.control(shared, reader) } else { guest.log(reader) }
+}

@@ -1,0 +1,384 @@
+//! An operating system that refuses: no room, no descriptors, no memory, pids that come again. The daemon
+//! bears it, says it, and goes on once it is over.
+
+mod support;
+
+mod system {
+    use crate::support::client::ask;
+    use crate::support::strace::Attached;
+    use crate::support::{Daemon, Home, at_rest, body};
+    use std::io::Write;
+    use std::net::TcpStream;
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
+
+    /// The same command behind another, which becomes it.
+    fn behind(wrapper: &[&str], command: &Command) -> Command {
+        let mut behind = Command::new(wrapper[0]);
+        behind.args(&wrapper[1..]).arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => behind.env(name, value),
+                None => behind.env_remove(name),
+            };
+        }
+        behind.current_dir(command.get_current_dir().expect("a home"));
+        behind
+    }
+
+    /// A path as the daemon sees it.
+    fn seen_by(daemon: &Daemon, path: &Path) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", daemon.pid()));
+        root.join(path.strip_prefix("/").expect("an absolute path"))
+    }
+
+    /// Writes until there is no room.
+    fn fill(path: &Path) {
+        let mut file = std::fs::File::create(path).expect("there is room for a name");
+        for size in [4096, 512, 64, 1] {
+            while file.write_all(&vec![b'x'; size]).is_ok() {}
+        }
+    }
+
+    #[test]
+    fn a_full_disk_refuses_changes_and_nothing_else_until_there_is_room() {
+        let home = Home::new();
+        let state = home.path("state");
+        std::fs::create_dir(&state).expect("a directory");
+        let script = format!(
+            "mount -t tmpfs -o size=512k,mode=700 tmpfs {} && exec \"$@\"",
+            state.display()
+        );
+        let wrapper = ["unshare", "--mount", "sh", "-c", &script, "sh"];
+        let daemon = Daemon::spawn(behind(&wrapper, &home.serve(&["--desired", "none.exs"])));
+        assert_eq!(daemon.post("/vms", &body("web", "service", "")).status, 202);
+        daemon.until_job("web", "running");
+        daemon.until("all is written", || at_rest(&daemon));
+
+        let filler = seen_by(&daemon, &state.join("filler"));
+        fill(&filler);
+        let events = daemon.get("/events").json()["newest"].clone();
+        let refused: Vec<_> = (0..20)
+            .map(|number| {
+                let answer = daemon.post("/vms", &body(&format!("late-{number}"), "service", ""));
+                assert!([202, 507].contains(&answer.status), "{answer:?}");
+                answer
+            })
+            .filter(|answer| answer.status == 507)
+            .collect();
+        // The last page of a file may have had room.
+        assert!(refused.len() > 10, "{refused:?}");
+        assert_eq!(refused[0].json()["type"], "urn:hearth:problem:disk-full", "{:?}", refused[0]);
+        assert_eq!(daemon.post("/vms/web/stop", "").status, 507);
+        assert_eq!(daemon.delete("/vms/web").status, 507);
+        // What the engine has seen and could not record it has to see again.
+        daemon.until_job("web", "running");
+        assert_eq!(daemon.get("/readyz").status, 200);
+        assert_eq!(daemon.jobs().len(), 21 - refused.len(), "{events}");
+
+        std::fs::remove_file(filler).expect("the filler can be removed");
+        daemon.until("there is room", || {
+            daemon.post("/vms", &body("room", "service", "")).status / 100 == 2
+        });
+        daemon.until_job("room", "running");
+        assert_eq!(daemon.delete("/vms/web").status / 100, 2);
+        daemon.until("it is gone", || daemon.get("/vms/web").status == 404);
+    }
+
+    #[test]
+    fn a_daemon_without_descriptors_waits_for_them() {
+        let home = Home::new();
+        let wrapper = ["prlimit", "--nofile=64:64"];
+        let daemon = Daemon::spawn(behind(&wrapper, &home.serve(&["--desired", "none.exs"])));
+        daemon.post("/vms", &body("web", "service", ""));
+        daemon.until_job("web", "running");
+        let authority = daemon.url.strip_prefix("http://").expect("an address");
+        let idle: Vec<TcpStream> =
+            (0..100).map(|_| TcpStream::connect(authority).expect("it is queued")).collect();
+        let descriptors =
+            || std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
+        daemon.until("none is left", || descriptors() >= 63);
+        // Who waits is served once others have gone: who says nothing is given up after 10 s.
+        let patient = std::thread::scope(|scope| {
+            let asked = scope.spawn(|| ask(&daemon.url, "GET", "/vms/web", ""));
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            drop(idle);
+            asked.join().expect("it was answered")
+        });
+        assert_eq!(patient.expect("an answer").1["status"], "running");
+        assert_eq!(daemon.post("/vms", &body("late", "service", "")).status, 202);
+        daemon.until_job("late", "running");
+    }
+
+    #[test]
+    fn what_the_system_refuses_for_a_while_is_borne() {
+        for (calls, error) in [
+            ("accept4", "EMFILE"),
+            ("accept4", "ENOMEM"),
+            ("accept4", "ECONNABORTED"),
+            ("openat,openat2,open", "EMFILE"),
+            ("openat,openat2,open", "ENOMEM"),
+            ("clone3,clone", "EAGAIN"),
+            ("mmap,brk,mremap", "ENOMEM"),
+            ("sendto,writev", "ENOBUFS"),
+            ("pwrite64", "EIO"),
+            ("pwrite64", "ENOSPC"),
+            ("pread64", "EIO"),
+        ] {
+            let home = Home::new();
+            home.write("desired.exs", "[]");
+            let mut daemon = home.start(&["--desired", "desired.exs"]);
+            daemon.post("/vms", &body("web", "service", ""));
+            daemon.until_job("web", "running");
+            let inject = format!("inject={calls}:error={error}:when=1..6");
+            let trace = format!("trace={calls}");
+            let attached = Attached::to(&daemon, &["-e", &trace, "-e", &inject]);
+            let mut known = Vec::new();
+            for number in 0..12 {
+                let job = format!("job-{number}");
+                let asked = ask(&daemon.url, "POST", "/vms", &body(&job, "service", ""));
+                match asked {
+                    Some((200..=202, _)) => known.push(job),
+                    Some((503 | 507, _)) | None => {}
+                    Some(other) => panic!("{calls} {error}: {other:?}"),
+                }
+            }
+            drop(attached);
+            assert_eq!(daemon.ended(), None, "{calls} {error}");
+            for job in &known {
+                daemon.until_job(job, "running");
+            }
+            daemon.post("/vms", &body("late", "service", ""));
+            daemon.until_job("late", "running");
+        }
+    }
+}
+
+mod native {
+    use crate::support::native::Native;
+    use crate::support::{Daemon, finished, shown};
+    use std::fs;
+    use std::path::Path;
+    use std::process::{Child, Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    fn raw(job: &str) -> String {
+        format!(
+            r#"{{"job_id":"{job}","spec":{{"boot":"raw","kernel":"tiny",
+            "resources":{{"vcpu":1,"mem_mb":32}},"lifecycle":"service"}}}}"#
+        )
+    }
+
+    fn start(daemon: &Daemon, job: &str) {
+        assert_eq!(daemon.post("/vms", &raw(job)).status, 202);
+        daemon.until_job(job, "running");
+    }
+
+    /// Whether its pid is in use.
+    fn is_there(pid: i32) -> bool {
+        Path::new(&format!("/proc/{pid}")).exists()
+    }
+
+    #[test]
+    fn a_signal_in_the_middle_of_work_ends_the_daemon_in_time_and_no_microvm() {
+        let host = Native::new();
+        let daemon = host.start();
+        start(&daemon, "web");
+        let before = host.processes();
+        for number in 0..30 {
+            assert_eq!(daemon.post("/vms", &raw(&format!("late-{number}"))).status, 202);
+        }
+        let begin = Instant::now();
+        let (status, _) = daemon.terminate();
+        assert!(status.success() && begin.elapsed() < Duration::from_secs(10), "{status}");
+        let left = host.processes();
+        assert!(before.iter().all(|microvm| left.contains(microvm)), "{before:?} {left:?}");
+        let daemon = host.start();
+        daemon.until("all run", || {
+            daemon.get("/stats").json()["jobs"]
+                .as_array()
+                .is_some_and(|jobs| jobs.iter().all(|job| job["status"] == "running"))
+        });
+        host.compare(&daemon);
+        // Those that ran are the same.
+        let now = host.processes();
+        assert!(before.iter().all(|microvm| now.contains(microvm)), "{before:?} {now:?}");
+        daemon.kill();
+    }
+
+    #[test]
+    fn a_database_that_cannot_be_read_stops_the_start_and_no_microvm() {
+        let host = Native::new();
+        let daemon = host.start();
+        start(&daemon, "web");
+        daemon.terminate();
+        let microvms = host.processes();
+        let path = host.home.path("state/hearth.db");
+        let whole = fs::read(&path).expect("the database");
+        let newer = {
+            let copy = host.home.path("newer.db");
+            fs::write(&copy, &whole).expect("a copy");
+            let database = rusqlite::Connection::open(&copy).expect("a database");
+            database.pragma_update(None, "user_version", 1000).expect("a version");
+            drop(database);
+            fs::read(copy).expect("a copy")
+        };
+        let half = {
+            let copy = host.home.path("half.db");
+            fs::write(&copy, &whole).expect("a copy");
+            let database = rusqlite::Connection::open(&copy).expect("a database");
+            database.execute_batch("DROP TABLE log_drops").expect("a change");
+            drop(database);
+            fs::read(copy).expect("a copy")
+        };
+        let mut flipped = whole.clone();
+        flipped[..16].iter_mut().for_each(|byte| *byte ^= 0xff);
+        let mut scrambled = whole.clone();
+        scrambled[4096..].iter_mut().for_each(|byte| *byte = byte.wrapping_mul(31) ^ 0x55);
+        for (what, bytes) in [
+            ("of a newer version", newer),
+            ("half migrated", half),
+            ("without its header", flipped),
+            ("with other pages", scrambled),
+            ("cut off", whole[..whole.len() / 2].to_vec()),
+        ] {
+            fs::write(&path, bytes).expect("the database can be written");
+            let refused = finished(host.serve());
+            assert_eq!(refused.status.code(), Some(1), "{what}: {}", shown(&refused));
+            let text = shown(&refused);
+            assert!(text.contains("cannot start from the state in"), "{what}: {text}");
+            assert!(text.contains("away to begin anew"), "{what}: {text}");
+            assert_eq!(host.processes(), microvms, "{what}");
+        }
+        fs::write(&path, whole).expect("the database can be written");
+        let daemon = host.start();
+        daemon.until_job("web", "running");
+        assert_eq!(host.processes(), microvms);
+        daemon.kill();
+    }
+
+    /// A pid namespace, in which the next pid can be chosen.
+    struct Pids {
+        init: Child,
+    }
+
+    impl Pids {
+        fn new() -> Pids {
+            // Its first process waits for nobody, and so its children are reaped by the kernel.
+            let script = ["--pid", "--fork", "--mount-proc", "--kill-child=KILL", "env"];
+            let init = Command::new("unshare")
+                .args(script)
+                .args(["--ignore-signal=CHLD", "cat"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .spawn()
+                .expect("unshare starts");
+            let pids = Pids { init };
+            let begin = Instant::now();
+            while !fs::read_to_string(format!("/proc/{}/comm", pids.first().unwrap_or(0)))
+                .is_ok_and(|name| name == "cat\n")
+            {
+                assert!(begin.elapsed() < Duration::from_secs(10), "there is no namespace");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            pids
+        }
+
+        fn first(&self) -> Option<i32> {
+            children(self.init.id().cast_signed()).first().copied()
+        }
+
+        /// The same command in the namespace.
+        fn within(&self, command: &Command) -> Command {
+            let first = self.first().expect("the namespace lives").to_string();
+            let mut within = Command::new("nsenter");
+            within.args(["--target", &first, "--pid", "--mount", "--"]);
+            within.arg(command.get_program()).args(command.get_args());
+            for (name, value) in command.get_envs() {
+                match value {
+                    Some(value) => within.env(name, value),
+                    None => within.env_remove(name),
+                };
+            }
+            if let Some(directory) = command.get_current_dir() {
+                within.current_dir(directory);
+            }
+            within
+        }
+    }
+
+    impl Drop for Pids {
+        fn drop(&mut self) {
+            // With its first process ends all that is in it.
+            let _ = self.init.kill();
+            let _ = self.init.wait();
+        }
+    }
+
+    fn children(pid: i32) -> Vec<i32> {
+        let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        text.unwrap_or_default().split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    }
+
+    /// A process's pid in its own namespace.
+    fn inner(pid: i32) -> i32 {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+        let line = status.lines().find(|line| line.starts_with("NSpid:")).expect("its pids");
+        line.split_whitespace().next_back().and_then(|pid| pid.parse().ok()).expect("a pid")
+    }
+
+    fn kill(pid: i32) {
+        let process = rustix::process::Pid::from_raw(pid).expect("a pid");
+        rustix::process::kill_process(process, rustix::process::Signal::KILL).expect("a signal");
+        let begin = Instant::now();
+        while is_there(pid) {
+            assert!(begin.elapsed() < Duration::from_secs(10), "{pid} does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn a_process_that_got_the_pid_of_a_dead_firecracker_is_never_killed() {
+        let host = Native::new();
+        let pids = Pids::new();
+        let daemon = Daemon::spawn(pids.within(&host.serve()));
+        start(&daemon, "web");
+        let (instance, firecracker) = host.processes()[0].clone();
+        let reused = inner(firecracker);
+        let served_by = children(daemon.pid().cast_signed())[0];
+        kill(served_by);
+        daemon.wait();
+        kill(firecracker);
+
+        // In its very directory, so that only its start and its program tell them apart.
+        let script =
+            "cd \"$2\" && echo $(($1 - 1)) > /proc/sys/kernel/ns_last_pid; sleep 600 & wait";
+        let mut victim = Command::new("sh");
+        victim.args(["-c", script, "sh", &reused.to_string()]);
+        victim.arg(host.home.path("state/instances").join(&instance));
+        let mut victim = pids.within(&victim).spawn().expect("it starts");
+        let begin = Instant::now();
+        let sleeper = loop {
+            let there = host.processes().into_iter().map(|(_, pid)| pid);
+            let mut same = there.filter(|pid| inner(*pid) == reused);
+            if let Some(pid) = same.next() {
+                break pid;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(10), "the pid was not reused");
+            std::thread::sleep(Duration::from_millis(5));
+        };
+
+        let daemon = Daemon::spawn(pids.within(&host.serve()));
+        daemon.until("another microVM runs", || {
+            daemon.get("/vms/web").json()["status"] == "running"
+                && host.processes().iter().any(|(id, _)| *id != instance)
+        });
+        assert_eq!(daemon.delete("/vms/web").status / 100, 2);
+        daemon.until("it is deleted", || daemon.get("/vms/web").status == 404);
+        assert!(is_there(sleeper), "it was killed");
+        kill(children(daemon.pid().cast_signed())[0]);
+        daemon.wait();
+        kill(sleeper);
+        victim.wait().expect("it can be reaped");
+    }
+}
