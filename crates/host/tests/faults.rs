@@ -10,7 +10,8 @@ use contract::Subject;
 use hearth_fake_firecracker::{Does, Effect, Fake, Fault, On, kernels};
 use hearth_host::{Host, HostError};
 use hearth_model::{
-    Action, Boot, End, Exit, Generation, InstanceId, InstanceState, Owner, Phase, Spec, Stage,
+    Action, Boot, End, Exit, Generation, InstanceId, InstanceState, Owner, Phase, PoolTenant, Spec,
+    Stage,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{PidfdFlags, pidfd_open};
@@ -68,7 +69,7 @@ fn is_up(state: &InstanceState) -> bool {
 
 impl Stand {
     async fn try_create(&self, id: &str, spec: Spec) -> Result<InstanceId, HostError> {
-        let create = self.lab.creation(id, spec, Stage::App, Owner::Pool).await;
+        let create = self.lab.creation(id, spec, Stage::App, Owner::Pool(PoolTenant::Shared)).await;
         let id = create.instance.clone();
         self.lab.host.apply(Action::Create(Box::new(create))).await.map(|()| id)
     }
