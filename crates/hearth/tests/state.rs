@@ -171,24 +171,8 @@ fn doctor_shows_what_is_left_over_and_repairs_only_when_told_and_alone() {
 
 mod native {
     use super::on_state;
-    use crate::support::{Daemon, Home};
+    use crate::support::native::Native;
     use std::collections::BTreeMap;
-    use std::path::PathBuf;
-
-    fn variable(name: &str) -> PathBuf {
-        PathBuf::from(std::env::var_os(name).unwrap_or_else(|| {
-            panic!("{name} is not set: `cargo xtask ci native` sets it and runs this test")
-        }))
-    }
-
-    fn start(home: &Home) -> Daemon {
-        let mut command = home.hearth(["serve", "--listen", "127.0.0.1:0", "--host", "linux"]);
-        command.arg("--state-dir").arg(home.path("state"));
-        command.arg("--images").arg(variable("HEARTH_TEST_IMAGES"));
-        command.arg("--firecracker").arg(variable("HEARTH_TEST_FIRECRACKER"));
-        command.args(["--desired", "none.exs"]);
-        Daemon::spawn(command)
-    }
 
     fn body(job: &str, memory: u32) -> String {
         format!(
@@ -198,24 +182,14 @@ mod native {
         )
     }
 
-    /// The processes that work in an instance's directory, by instance.
-    fn processes(home: &Home) -> BTreeMap<String, String> {
-        let instances = home.path("state/instances").canonicalize().expect("a directory");
-        let mut found = BTreeMap::new();
-        for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
-            let Ok(cwd) = std::fs::read_link(entry.path().join("cwd")) else { continue };
-            if cwd.parent() == Some(&instances) {
-                let id = cwd.file_name().expect("a name").to_string_lossy().into_owned();
-                found.insert(id, entry.file_name().to_string_lossy().into_owned());
-            }
-        }
-        found
+    fn processes(host: &Native) -> BTreeMap<String, i32> {
+        host.processes().into_iter().collect()
     }
 
     #[test]
     fn real_microvms_outlive_their_database_and_are_taken_over_when_declared_again() {
-        let home = Home::new();
-        let daemon = start(&home);
+        let host = Native::new();
+        let daemon = host.start();
         daemon.post("/vms", &body("web", 32));
         daemon.post("/vms", &body("other", 33));
         daemon.until_job("web", "running");
@@ -225,17 +199,17 @@ mod native {
         assert_eq!(daemon.post("/vms", &body("claimed", 32)).status, 201);
         daemon.until_job("claimed", "running");
         daemon.until_warm(2);
-        let before = processes(&home);
+        let before = processes(&host);
         assert_eq!(before.len(), 5, "{before:?}");
         daemon.kill();
         for part in ["hearth.db", "hearth.db-wal", "hearth.db-shm"] {
-            let _ = std::fs::remove_file(home.path("state").join(part));
+            let _ = std::fs::remove_file(host.home.path("state").join(part));
         }
 
-        let daemon = start(&home);
+        let daemon = host.start();
         let left = daemon.get("/stats").json()["unidentified"].as_array().expect("a list").len();
-        assert_eq!((processes(&home), left), (before.clone(), 5), "nothing is touched");
-        let (said, _) = on_state(&home, &["doctor"]);
+        assert_eq!((processes(&host), left), (before.clone(), 5), "nothing is touched");
+        let (said, _) = on_state(&host.home, &["doctor"]);
         assert_eq!(said.matches("is not in the database: a job that is declared").count(), 5);
         assert!(said.contains("of job claimed, generation 1, runs as process"), "{said}");
         daemon.post("/vms", &body("web", 32));
@@ -243,26 +217,26 @@ mod native {
         daemon.until_job("web", "running");
         daemon.until_job("claimed", "running");
         daemon.until_warm(1);
-        assert_eq!(processes(&home), before, "they are what they were");
+        assert_eq!(processes(&host), before, "they are what they were");
         daemon.post("/vms", &body("other", 34));
         daemon.until_job("other", "running");
         daemon.until("the spec of now runs in the place of the one before", || {
-            let now = processes(&home);
+            let now = processes(&host);
             // Its old pool is nobody's, until a job of that spec is declared.
             now.len() == 6 && before.keys().filter(|id| !now.contains_key(*id)).count() == 1
         });
         for job in ["web", "claimed", "other"] {
             daemon.delete(&format!("/vms/{job}"));
         }
-        daemon.until("only what belongs to nobody is left", || processes(&home).len() == 1);
-        let pid = processes(&home).into_values().next().expect("one").parse().expect("a pid");
+        daemon.until("only what belongs to nobody is left", || processes(&host).len() == 1);
+        let pid = processes(&host).into_values().next().expect("one");
         let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("a signal");
-        daemon.until("it has ended", || processes(&home).is_empty() && daemon.jobs().is_empty());
+        daemon.until("it has ended", || processes(&host).is_empty() && daemon.jobs().is_empty());
         daemon.kill();
-        let (said, done) = on_state(&home, &["doctor", "--repair"]);
+        let (said, done) = on_state(&host.home, &["doctor", "--repair"]);
         assert!(done && said.contains("of a pool has ended and is not in the database"), "{said}");
-        let left = std::fs::read_dir(home.path("state/instances")).expect("a directory").count();
+        let left = std::fs::read_dir(host.home.path("state/instances")).expect("a directory").count();
         assert_eq!(left, 0, "{said}");
     }
 }
