@@ -17,7 +17,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use support::{DEADLINE, Daemon, Home, finished, shown};
+use support::{Daemon, Home, finished, shown};
 
 const START: &str = "InstanceStart";
 /// The calls that configure a bare guest.
@@ -106,11 +106,15 @@ impl World {
 }
 
 impl Drop for World {
-    /// A test leaves no process behind.
+    /// A test leaves no process behind, and no config drive in the runtime directory.
     fn drop(&mut self) {
         for (_, pid) in self.processes() {
             let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+        for instance in self.directories() {
+            let drive = fs::read_link(self.instances().join(instance).join("config.img"));
+            let _ = drive.map(fs::remove_file);
         }
     }
 }

@@ -151,7 +151,8 @@ async fn open(state: &Path, images: &Path, firecracker: &Path) -> LinuxHost {
     let config = LinuxConfig {
         state_dir: state.join("state"),
         images_dir: images.to_owned(),
-        runtime_dir: None,
+        // Of its own: the usual one is shared, and these tests name their instances alike.
+        runtime_dir: Some(state.join("run")),
         firecracker: firecracker.to_owned(),
         time_factor: None,
     };
