@@ -1,6 +1,8 @@
 //! What Hearth relies on in Firecracker, as one suite for two binaries: the fake one (module `fake`), which
 //! runs anywhere, and the real one (module `native`), which needs `/dev/kvm` and is named by
 //! `HEARTH_TEST_FIRECRACKER`. What holds here for both is what tests with the fake may build upon.
+//!
+//! Alone: `cargo nextest run -p hearth-firecracker -p hearth-fake-firecracker`.
 
 use hearth_fake_firecracker::{Fake, kernels};
 use hearth_firecracker::{

@@ -291,9 +291,16 @@ fn a_warm_instance_that_has_died_is_never_what_a_claim_is_answered_with() {
     }
 }
 
+/// The first process is a job's own and knows whose it is from the start; the second is warm.
+fn with_a_pool(daemon: &Daemon) {
+    daemon.post("/vms", &init("first", "service", &["/fake/serve"], 0));
+    daemon.until_job("first", "running");
+    daemon.post("/vms", &init("first", "service", &["/fake/serve"], 1));
+    daemon.until_warm(1);
+}
+
 #[test]
 fn a_claimed_guest_is_told_again_and_given_up_for_another_after_5_s() {
-    // The first process is the job's own, which knows whose it is from the start.
     let identity = "guest identity";
     let world = World::new(&[
         Fault::new(On::before(identity), Does::Nothing).of([2]),
@@ -305,8 +312,7 @@ fn a_claimed_guest_is_told_again_and_given_up_for_another_after_5_s() {
         assert!(answer.status < 300, "{}", answer.body);
         answer.json()
     };
-    post("first");
-    daemon.until_warm(1);
+    with_a_pool(&daemon);
     let claimed = suffix(&post("forgetful")["vm_id"]);
     let job = daemon.until_job("forgetful", "running");
     assert_eq!(suffix(&job["vm_id"]), claimed, "it was told again");
@@ -326,8 +332,7 @@ fn a_claim_that_was_answered_is_told_after_a_kill_of_the_daemon() {
     let world = World::new(&[Fault::new(On::before(identity), Does::Nothing).of([2])]);
     let daemon = world.start();
     let post = |job: &str| daemon.post("/vms", &init(job, "service", &["/fake/serve"], 1)).json();
-    post("first");
-    daemon.until_warm(1);
+    with_a_pool(&daemon);
     let claimed = suffix(&post("second")["vm_id"]);
     daemon.until("the first word is said and lost", || {
         world.fake.calls().iter().any(|call| call.name == identity)

@@ -1,5 +1,7 @@
 //! The real host over a Firecracker that goes wrong. It needs neither KVM nor Linux guests; where a guest
 //! has Hearth's init, the fake says what the init would.
+//!
+//! Alone: `cargo nextest run -p hearth-host -p hearth-fake-firecracker -E 'binary(faults)'`.
 
 #[allow(dead_code, unreachable_pub, missing_docs)]
 mod contract;
