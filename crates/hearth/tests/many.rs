@@ -2,12 +2,15 @@
 //! notices one that dies, and whether it grows while they come and go. What was measured is printed;
 //! `HEARTH_INSTANCES`, `HEARTH_DEATHS` and `HEARTH_CHURN_SECONDS` make more of it.
 
+#![expect(clippy::print_stdout, reason = "what was measured is its output")]
+
 mod support;
 
 mod native {
     use crate::support::native::Native;
     use crate::support::{DEADLINE, Daemon, names};
     use rustix::process::{Pid, Signal, kill_process};
+    use std::fmt;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::{Duration, Instant};
 
@@ -21,13 +24,6 @@ mod native {
             r#"{{"job_id":"{job}","tenant":"many","spec":{{"boot":"raw","kernel":"tiny",
             "resources":{{"vcpu":1,"mem_mb":{memory}}},"lifecycle":"service"}}}}"#
         )
-    }
-
-    /// A daemon that may hand out more than there is, since bare guests take next to nothing.
-    fn start(host: &Native) -> Daemon {
-        let mut command = host.serve();
-        command.args(["--vcpus-per-cpu", "4096", "--memory-reserve-mb", "0"]);
-        Daemon::spawn(command)
     }
 
     /// Waits until all jobs run.
@@ -54,7 +50,7 @@ mod native {
     fn all_are_adopted_after_a_kill_and_one_that_dies_is_replaced() {
         let (count, deaths) = (number("HEARTH_INSTANCES", 60), number("HEARTH_DEATHS", 10));
         let host = Native::new();
-        let daemon = start(&host);
+        let daemon = host.start();
         for job in 0..count {
             let answer = daemon.post("/vms", &body(&format!("job-{job}"), 16));
             assert_eq!(answer.status, 202, "{answer:?}");
@@ -65,9 +61,7 @@ mod native {
         daemon.kill();
 
         let begin = Instant::now();
-        let mut command = host.serve();
-        command.args(["--vcpus-per-cpu", "4096", "--memory-reserve-mb", "0"]);
-        let daemon = Daemon::try_spawn(command).expect("it listens");
+        let daemon = Daemon::try_spawn(host.serve()).expect("it listens");
         let listening = begin.elapsed();
         daemon.ready().expect("it is ready");
         until_all_run(&daemon, count);
@@ -113,7 +107,7 @@ mod native {
     }
 
     /// What a daemon holds.
-    #[derive(Clone, Copy, Debug)]
+    #[derive(Clone, Copy)]
     struct Held {
         at: Duration,
         kib: u64,
@@ -137,11 +131,20 @@ mod native {
         }
     }
 
+    impl fmt::Display for Held {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            let Held { kib, descriptors, threads, .. } = self;
+            write!(f, "{kib} KiB, {descriptors} descriptors, {threads} threads")
+        }
+    }
+
     /// The slope of memory over time, in KiB a minute, by least squares.
     fn slope(samples: &[Held]) -> f64 {
-        let points: Vec<(f64, f64)> =
-            samples.iter().map(|held| (held.at.as_secs_f64() / 60.0, held.kib as f64)).collect();
-        let count = points.len() as f64;
+        let points: Vec<(f64, f64)> = samples
+            .iter()
+            .map(|held| (held.at.as_secs_f64() / 60.0, f64::from(u32::try_from(held.kib).unwrap())))
+            .collect();
+        let count = f64::from(u32::try_from(points.len()).unwrap());
         let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
         let (x, y) = (mean(|point| point.0), mean(|point| point.1));
         let rise: f64 = points.iter().map(|point| (point.0 - x) * (point.1 - y)).sum();
@@ -153,7 +156,7 @@ mod native {
     fn a_daemon_whose_microvms_come_and_go_does_not_grow_and_leaks_nothing() {
         let lasts = Duration::from_secs(number("HEARTH_CHURN_SECONDS", 12));
         let host = Native::new();
-        let daemon = start(&host);
+        let daemon = host.start();
         let empty = Held::by(&daemon, Duration::ZERO);
         let (stop, begin) = (AtomicBool::new(false), Instant::now());
         let mut samples = Vec::new();
@@ -202,14 +205,14 @@ mod native {
         let steady = &samples[samples.len() / 2..];
         let slope = slope(steady);
         println!(
-            "{changes} changes in {lasts:?}: {empty:?} at first, {:?} in the middle, {:?} at the end, \
-             {left:?} once nothing is left; the second half's memory grows by {slope:.1} KiB a minute",
+            "{changes} changes in {lasts:?}: {empty} at first, {} in the middle, {} at the end, \
+             {left} once nothing is left; the second half's memory grows by {slope:.1} KiB a minute",
             steady[0],
             steady[steady.len() - 1],
         );
         daemon.until("its descriptors are closed", || {
             Held::by(&daemon, Duration::ZERO).descriptors <= empty.descriptors + 4
         });
-        assert!(left.kib < empty.kib + 128 * 1024, "{left:?} after {empty:?}");
+        assert!(left.kib < empty.kib + 128 * 1024, "{left} after {empty}");
     }
 }

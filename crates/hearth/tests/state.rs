@@ -236,7 +236,8 @@ mod native {
         daemon.kill();
         let (said, done) = on_state(&host.home, &["doctor", "--repair"]);
         assert!(done && said.contains("of a pool has ended and is not in the database"), "{said}");
-        let left = std::fs::read_dir(host.home.path("state/instances")).expect("a directory").count();
+        let left =
+            std::fs::read_dir(host.home.path("state/instances")).expect("a directory").count();
         assert_eq!(left, 0, "{said}");
     }
 }

@@ -23,12 +23,14 @@ impl Native {
         Native { home: Home::new() }
     }
 
+    /// A daemon that may hand out more than there is, since bare guests take next to nothing.
     pub(crate) fn serve(&self) -> Command {
         let mut command = self.home.hearth(["serve", "--listen", "127.0.0.1:0", "--host", "linux"]);
         command.arg("--state-dir").arg(self.home.path("state"));
         command.arg("--images").arg(variable("HEARTH_TEST_IMAGES"));
         command.arg("--firecracker").arg(variable("HEARTH_TEST_FIRECRACKER"));
-        command.args(["--desired", "none.exs", "--vcpus-per-cpu", "64"]);
+        command.args(["--desired", "none.exs", "--vcpus-per-cpu", "4096"]);
+        command.args(["--memory-reserve-mb", "0"]);
         command
     }
 
