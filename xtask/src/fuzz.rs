@@ -124,13 +124,17 @@ fn run_one(
         // What it finds goes into the first.
         .args([&corpus, &seed])
         .env("TMPDIR", &own)
+        // The message is enough to begin with; `again` shows the way to it.
+        .env("RUST_BACKTRACE", "0")
         .current_dir(&own)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(file);
     let status = command.status().with_context(|| format!("cannot run {target}"))?;
     let text = String::from_utf8_lossy(&fs::read(&log).unwrap_or_default()).into_owned();
-    let progress = text.lines().rev().find(|line| line.starts_with('#')).unwrap_or_default();
+    // `#7466 DONE cov: 11981 ft: 39866 corp: 1025/339Kb …`, below which a dictionary is suggested.
+    let is_progress = |line: &&str| line.starts_with('#') && !line.starts_with("##");
+    let progress = text.lines().rev().find(is_progress).unwrap_or_default();
     let progress = progress.replace('\t', " ");
     say(format_args!("fuzz {target}: {progress}"));
     let new = files(&crashes)?.into_iter().find(|path| {
