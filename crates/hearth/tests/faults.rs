@@ -6,25 +6,10 @@ mod support;
 mod system {
     use crate::support::client::ask;
     use crate::support::strace::Attached;
-    use crate::support::{Daemon, Home, at_rest, body};
+    use crate::support::{Daemon, Home, at_rest, behind, body};
     use std::io::Write;
     use std::net::TcpStream;
     use std::path::{Path, PathBuf};
-    use std::process::Command;
-
-    /// The same command behind another, which becomes it.
-    fn behind(wrapper: &[&str], command: &Command) -> Command {
-        let mut behind = Command::new(wrapper[0]);
-        behind.args(&wrapper[1..]).arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => behind.env(name, value),
-                None => behind.env_remove(name),
-            };
-        }
-        behind.current_dir(command.get_current_dir().expect("a home"));
-        behind
-    }
 
     /// A path as the daemon sees it.
     fn seen_by(daemon: &Daemon, path: &Path) -> PathBuf {
