@@ -335,9 +335,13 @@ mod native {
         daemon.wait();
         kill(firecracker);
 
-        // In its very directory, so that only its start and its program tell them apart.
-        let script =
-            "cd \"$2\" && echo $(($1 - 1)) > /proc/sys/kernel/ns_last_pid; sleep 600 & wait";
+        // In its very directory, so that only its start and its program tell them apart. The kernel takes its
+        // time to let go of a pid.
+        let script = r#"cd "$2" && for turn in $(seq 100); do
+            echo $(($1 - 1)) > /proc/sys/kernel/ns_last_pid; sleep 600 & child=$!
+            if [ $child = $1 ]; then wait; exit; fi
+            kill $child; wait; sleep 0.05
+            done"#;
         let mut victim = Command::new("sh");
         victim.args(["-c", script, "sh", &reused.to_string()]);
         victim.arg(host.home.path("state/instances").join(&instance));
@@ -349,7 +353,11 @@ mod native {
             if let Some(pid) = same.next() {
                 break pid;
             }
-            assert!(begin.elapsed() < Duration::from_secs(10), "the pid was not reused");
+            assert!(
+                begin.elapsed() < Duration::from_secs(10),
+                "{reused} was not reused: {:?}",
+                host.processes().iter().map(|(_, pid)| inner(*pid)).collect::<Vec<_>>()
+            );
             std::thread::sleep(Duration::from_millis(5));
         };
 
