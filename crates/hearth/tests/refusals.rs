@@ -6,25 +6,10 @@ mod support;
 mod system {
     use crate::support::client::ask;
     use crate::support::strace::Attached;
-    use crate::support::{Daemon, Home, at_rest, body};
+    use crate::support::{Daemon, Home, at_rest, behind, body};
     use std::io::Write;
     use std::net::TcpStream;
     use std::path::{Path, PathBuf};
-    use std::process::Command;
-
-    /// The same command behind another, which becomes it.
-    fn behind(wrapper: &[&str], command: &Command) -> Command {
-        let mut behind = Command::new(wrapper[0]);
-        behind.args(&wrapper[1..]).arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => behind.env(name, value),
-                None => behind.env_remove(name),
-            };
-        }
-        behind.current_dir(command.get_current_dir().expect("a home"));
-        behind
-    }
 
     /// A path as the daemon sees it.
     fn seen_by(daemon: &Daemon, path: &Path) -> PathBuf {
@@ -350,9 +335,13 @@ mod native {
         daemon.wait();
         kill(firecracker);
 
-        // In its very directory, so that only its start and its program tell them apart.
-        let script =
-            "cd \"$2\" && echo $(($1 - 1)) > /proc/sys/kernel/ns_last_pid; sleep 600 & wait";
+        // In its very directory, so that only its start and its program tell them apart. The kernel takes its
+        // time to let go of a pid.
+        let script = r#"cd "$2" && for turn in $(seq 100); do
+            echo $(($1 - 1)) > /proc/sys/kernel/ns_last_pid; sleep 600 & child=$!
+            if [ $child = $1 ]; then wait; exit; fi
+            kill $child; wait; sleep 0.05
+            done"#;
         let mut victim = Command::new("sh");
         victim.args(["-c", script, "sh", &reused.to_string()]);
         victim.arg(host.home.path("state/instances").join(&instance));
@@ -364,7 +353,11 @@ mod native {
             if let Some(pid) = same.next() {
                 break pid;
             }
-            assert!(begin.elapsed() < Duration::from_secs(10), "the pid was not reused");
+            assert!(
+                begin.elapsed() < Duration::from_secs(10),
+                "{reused} was not reused: {:?}",
+                host.processes().iter().map(|(_, pid)| inner(*pid)).collect::<Vec<_>>()
+            );
             std::thread::sleep(Duration::from_millis(5));
         };
 

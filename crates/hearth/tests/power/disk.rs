@@ -64,6 +64,8 @@ pub(crate) struct Disk {
     root: PathBuf,
     /// What of each inode is surely on disk; `None` for a directory.
     contents: Vec<Option<Vec<u8>>>,
+    /// How long each file is for processes.
+    lengths: Vec<u64>,
     /// The names as processes see them.
     live: BTreeMap<Name, Inode>,
     /// The names that are surely on disk.
@@ -79,6 +81,7 @@ impl Disk {
         Disk {
             root: root.to_owned(),
             contents: vec![None],
+            lengths: vec![0],
             live: BTreeMap::new(),
             durable: BTreeMap::new(),
             pending: Vec::new(),
@@ -102,11 +105,14 @@ impl Disk {
             Event::MakeDir(path) => self.make(number, self.name(path), None),
             Event::Write { path, offset, bytes } => {
                 let inode = self.find(path).unwrap_or_else(|| panic!("{path:?} is not there"));
-                let (offset, bytes) = (*offset, bytes.clone());
+                let (offset, bytes) = (offset.unwrap_or(self.lengths[inode]), bytes.clone());
+                let end = offset + bytes.len() as u64;
+                self.lengths[inode] = self.lengths[inode].max(end);
                 self.push(number, Change::Write { inode, offset, bytes });
             }
             Event::Resize { path, len } => {
                 let Some(inode) = self.find(path) else { return false };
+                self.lengths[inode] = *len;
                 self.push(number, Change::Resize { inode, len: *len });
             }
             Event::Rename { from, to } => {
@@ -183,6 +189,15 @@ impl Disk {
         found
     }
 
+    /// Whether a file system with a journal may leave this: names are changed on disk in their order, and
+    /// the bytes of a write are there as a whole or not at all, since the length follows them.
+    pub(crate) fn is_of_journal(&self, remains: &Remains) -> bool {
+        let names = self.pending.iter().filter(|one| !one.synced && one.change.bytes().is_none());
+        let kept = names.map(|one| remains.parts.iter().any(|(id, _)| *id == one.id));
+        kept.is_sorted_by(|before, after| before >= after)
+            && remains.parts.iter().all(|(_, part)| *part == Part::Whole)
+    }
+
     /// Puts the files that remain into a directory.
     pub(crate) fn put(&self, remains: &Remains, target: &Path) {
         let part = |pending: &Pending| {
@@ -245,6 +260,7 @@ impl Disk {
 
     fn inode(&mut self, content: Option<Vec<u8>>) -> Inode {
         self.contents.push(content);
+        self.lengths.push(0);
         self.contents.len() - 1
     }
 

@@ -16,9 +16,10 @@ pub(crate) const CALLS: &str = "trace=open,openat,openat2,creat,close,write,pwri
 pub(crate) enum Event {
     /// A file is there from now on, if it was not before.
     Create(PathBuf),
+    /// Without an offset, at the end.
     Write {
         path: PathBuf,
-        offset: u64,
+        offset: Option<u64>,
         bytes: Rc<[u8]>,
     },
     Resize {
@@ -64,7 +65,8 @@ pub(crate) fn read(trace: &str, root: &Path, events: &mut Vec<Event>) {
 struct Reader<'a, 'b> {
     root: &'b Path,
     events: &'b mut Vec<Event>,
-    offsets: HashMap<i32, u64>,
+    /// Where each descriptor is; `None` where it is always at the end.
+    offsets: HashMap<i32, Option<u64>>,
     /// By thread: the beginning of a call, and how many events there were.
     unfinished: HashMap<&'a str, (&'a str, usize)>,
     /// Processes of their own, which are no daemon yet.
@@ -120,7 +122,9 @@ impl<'a> Reader<'a, '_> {
             "write" | "pwrite64" | "writev" => self.write(name, &arguments, result),
             "lseek" => {
                 let at = result.split(' ').next().and_then(|at| at.parse().ok()).expect("a number");
-                self.offsets.insert(descriptor(arguments[0]), at);
+                if let Some(Some(offset)) = self.offsets.get_mut(&descriptor(arguments[0])) {
+                    *offset = at;
+                }
             }
             "ftruncate" => {
                 if let Some(path) = self.ours(of_descriptor(arguments[0])) {
@@ -178,9 +182,10 @@ impl<'a> Reader<'a, '_> {
             "open" | "creat" => (path(arguments[0]), arguments[1]),
             _ => (at(arguments[0], arguments[1]), arguments[2]),
         };
-        self.offsets.insert(descriptor(result), 0);
+        let appends = flags.contains("O_APPEND");
+        self.offsets.insert(descriptor(result), (!appends).then_some(0));
         let Some(file) = self.ours(Some(file)) else { return };
-        assert!(!flags.contains("O_APPEND") && name != "creat", "{name} {flags} is not understood");
+        assert!(name != "creat", "it is not understood");
         if flags.contains("O_CREAT") {
             self.events.push(Event::Create(file.clone()));
         }
@@ -194,12 +199,14 @@ impl<'a> Reader<'a, '_> {
             result.split(' ').next().and_then(|len| len.parse().ok()).expect("a length");
         let number = descriptor(arguments[0]);
         let offset = match name {
-            "pwrite64" => arguments[3].parse().expect("an offset"),
-            _ => {
-                let offset = self.offsets.entry(number).or_default();
-                *offset += len as u64;
-                *offset - len as u64
-            }
+            "pwrite64" => Some(arguments[3].parse().expect("an offset")),
+            _ => match self.offsets.entry(number).or_insert(Some(0)) {
+                Some(offset) => {
+                    *offset += len as u64;
+                    Some(*offset - len as u64)
+                }
+                None => None,
+            },
         };
         let Some(path) = self.ours(of_descriptor(arguments[0])) else { return };
         let mut bytes = Vec::new();

@@ -297,6 +297,20 @@ impl Answer {
     }
 }
 
+/// The same command behind another, which becomes it.
+pub(crate) fn behind(wrapper: &[&str], command: &Command) -> Command {
+    let mut behind = Command::new(wrapper[0]);
+    behind.args(&wrapper[1..]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => behind.env(name, value),
+            None => behind.env_remove(name),
+        };
+    }
+    behind.current_dir(command.get_current_dir().expect("a home"));
+    behind
+}
+
 /// Whether every job runs or stands still, and every warm instance is warm.
 pub(crate) fn at_rest(daemon: &Daemon) -> bool {
     let stats = daemon.get("/stats").json();
