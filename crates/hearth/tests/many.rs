@@ -19,6 +19,7 @@ mod native {
         text.map_or(default, |text| text.parse().expect("a number"))
     }
 
+    /// The kernel lies at 16 MiB.
     fn body(job: &str, memory: u64) -> String {
         format!(
             r#"{{"job_id":"{job}","tenant":"many","spec":{{"boot":"raw","kernel":"tiny",
@@ -52,7 +53,7 @@ mod native {
         let host = Native::new();
         let daemon = host.start();
         for job in 0..count {
-            let answer = daemon.post("/vms", &body(&format!("job-{job}"), 16));
+            let answer = daemon.post("/vms", &body(&format!("job-{job}"), 18));
             assert_eq!(answer.status, 202, "{answer:?}");
         }
         until_all_run(&daemon, count);
@@ -175,7 +176,7 @@ mod native {
                         };
                         let answer = match rng.u8(..3) {
                             0 => daemon.delete(&format!("/vms/{job}")),
-                            _ => daemon.post("/vms", &body(&job, 16 + rng.u64(..2))),
+                            _ => daemon.post("/vms", &body(&job, 18 + rng.u64(..2))),
                         };
                         assert!([200, 201, 202, 204, 404].contains(&answer.status), "{answer:?}");
                         if job.starts_with("once") {
