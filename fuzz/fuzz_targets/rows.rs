@@ -106,7 +106,7 @@ fn seen(engine: &Engine, seconds: u64, all: bool) -> Input {
             };
             let phase = Phase::Running;
             let state = InstanceState::Up { phase, ready: true, told, ready_detail: None };
-            let observed = Observed { slot: instance.slot, hash: instance.hash, state };
+            let observed = Observed { slot: instance.slot, hash: instance.hash, made: None, state };
             (instance.id.clone(), observed)
         }),
     )

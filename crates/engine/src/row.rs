@@ -9,10 +9,6 @@ use hearth_model::{
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
-/// The largest generation of a row: more changes than anybody makes, and a number that is the same in
-/// whatever reads JSON and SQL.
-const GENERATION_MAX: u64 = 1 << 53;
-
 /// What is kept of a job beside what decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JobNotes {
@@ -165,10 +161,7 @@ enum EndRow {
 
 /// A generation of a row.
 pub(crate) fn generation(number: u64) -> Result<Generation, String> {
-    match number {
-        1..=GENERATION_MAX => Ok(Generation(number)),
-        _ => Err(format!("bad generation {number}")),
-    }
+    Generation::kept(number).ok_or_else(|| format!("bad generation {number}"))
 }
 
 /// A row holds what is not usual: most are written often and read once.

@@ -758,7 +758,7 @@ mod tests {
         ];
         for (table, row, from, to, detail) in refused {
             let error = check(table, &row.replacen(from, to, 1)).unwrap_err();
-            assert!(error.contains(detail) && error.ends_with("restore a backup"), "{error}");
+            assert!(error.contains(detail) && error.ends_with("with hearth restore"), "{error}");
         }
         let store = Store::in_memory().unwrap();
         store.connection.execute("INSERT INTO tombstones VALUES ('web', 1 << 60, 0)", []).unwrap();

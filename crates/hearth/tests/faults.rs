@@ -70,20 +70,8 @@ impl World {
         names(&self.instances())
     }
 
-    /// The processes of all instances: whose, and their pids.
     fn processes(&self) -> Vec<(String, i32)> {
-        let Ok(instances) = self.instances().canonicalize() else { return Vec::new() };
-        let mut found = Vec::new();
-        for entry in fs::read_dir("/proc").expect("/proc").flatten() {
-            let Ok(pid) = entry.file_name().to_string_lossy().parse() else { continue };
-            let Ok(cwd) = fs::read_link(entry.path().join("cwd")) else { continue };
-            if cwd.parent() == Some(&instances) {
-                let name = cwd.file_name().expect("a name").to_string_lossy();
-                found.push((name.trim_end_matches(" (deleted)").to_owned(), pid));
-            }
-        }
-        found.sort();
-        found
+        support::native::processes(&self.instances())
     }
 
     /// Ends the process of an instance and waits until the kernel says that it has.
@@ -419,4 +407,29 @@ fn garbage_from_the_api_is_escaped_in_what_is_shown() {
         assert!(output.status.success(), "{args:?} {}", shown(&output));
         assert!(!text.contains('\x1b') && !text.contains('\u{202e}'), "{args:?} {text:?}");
     }
+}
+
+#[test]
+fn five_thousand_leftovers_are_cleared_away_behind_and_what_may_run_is_left_alone() {
+    let world = World::new(&[]);
+    let plant = |number: u32| {
+        let name = format!("left{number:06}");
+        let (dir, file, text) = match number % 250 {
+            0 => (name, "manifest.json", "{}"),
+            1..100 => (name, "manifest.json", ""),
+            100..175 => (name, "manifest.json.new", "{"),
+            _ => (format!("{name}.gone"), "kernel", "x"),
+        };
+        let dir = world.instances().join(dir);
+        fs::create_dir_all(&dir).expect("a directory");
+        fs::write(dir.join(file), text).expect("a file");
+    };
+    (0..5000).for_each(plant);
+    let daemon = world.start();
+    assert_eq!(daemon.get("/healthz").status, 200);
+    daemon.post("/vms", &bare("web", "speaker"));
+    daemon.until_job("web", "running");
+    daemon.until("all are cleared away", || world.directories().len() == 20 + 1);
+    let stats = daemon.get("/stats").json();
+    assert_eq!(stats["unidentified"].as_array().expect("a list").len(), 20, "{stats:#}");
 }

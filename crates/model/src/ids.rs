@@ -133,6 +133,16 @@ impl fmt::Display for InstanceId {
 pub struct Generation(pub u64);
 
 impl Generation {
+    /// The largest that is read back: more changes than anybody makes, and a number that is the same
+    /// in whatever reads JSON and SQL.
+    const MAX: u64 = 1 << 53;
+
+    /// One that was kept; `None` where it can't be one.
+    #[must_use]
+    pub fn kept(number: u64) -> Option<Generation> {
+        (1..=Generation::MAX).contains(&number).then_some(Generation(number))
+    }
+
     /// The next one.
     #[must_use]
     pub fn next(self) -> Generation {

@@ -3,7 +3,7 @@
 use super::{DEADLINE, Daemon, Home, at_rest, names};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,23 @@ fn variable(name: &str) -> PathBuf {
     PathBuf::from(std::env::var_os(name).unwrap_or_else(|| {
         panic!("{name} is not set: `cargo xtask ci native` sets it and runs this test")
     }))
+}
+
+/// The instances and pids of all processes that work in a directory of these.
+pub(crate) fn processes(instances: &Path) -> Vec<(String, i32)> {
+    // A daemon that was killed early has not made it.
+    let Ok(instances) = instances.canonicalize() else { return Vec::new() };
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").expect("/proc").flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse() else { continue };
+        let Ok(cwd) = fs::read_link(entry.path().join("cwd")) else { continue };
+        if cwd.parent() == Some(&instances) {
+            let name = cwd.file_name().expect("a name").to_string_lossy();
+            found.push((name.trim_end_matches(" (deleted)").to_owned(), pid));
+        }
+    }
+    found.sort();
+    found
 }
 
 impl Native {
@@ -42,21 +59,8 @@ impl Native {
         self.home.path("state/instances")
     }
 
-    /// The pids of all processes that work in an instance's directory.
     pub(crate) fn processes(&self) -> Vec<(String, i32)> {
-        // A daemon that was killed early has not made it.
-        let Ok(instances) = self.instances().canonicalize() else { return Vec::new() };
-        let mut found = Vec::new();
-        for entry in fs::read_dir("/proc").expect("/proc").flatten() {
-            let Ok(pid) = entry.file_name().to_string_lossy().parse() else { continue };
-            let Ok(cwd) = fs::read_link(entry.path().join("cwd")) else { continue };
-            if cwd.parent() == Some(&instances) {
-                let name = cwd.file_name().expect("a name").to_string_lossy();
-                found.push((name.trim_end_matches(" (deleted)").to_owned(), pid));
-            }
-        }
-        found.sort();
-        found
+        processes(&self.instances())
     }
 
     /// Host and database name the same instances, each with one process.

@@ -11,7 +11,7 @@ use hearth_firecracker::{
     AdoptError, Client, Directory, MicroVmState, Process, ProcessExit, names,
 };
 use hearth_model::{Boot, End, Exit, InstanceId};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tokio::task::JoinSet;
 
@@ -30,38 +30,58 @@ pub(super) async fn adopt_all(shared: &Arc<Shared>) -> Result<(), HostError> {
     let entries = std::fs::read_dir(&dir).map_err(errors::file("read", &dir))?;
     // Side by side, since each waits for its own process: those that are stuck hold up nobody.
     let mut adoptions = JoinSet::new();
+    let mut remains = Vec::new();
     for entry in entries {
         let path = entry.map_err(errors::file("read", &dir))?.path();
+        if layout::is_gone(&path) {
+            remains.push(path);
+            continue;
+        }
         let shared = Arc::clone(shared);
         adoptions.spawn(async move {
-            if let Err(reason) = adopt(&shared, &path).await {
+            adopt(&shared, &path).await.unwrap_or_else(|reason| {
                 let sentence = format!("{} is left alone: {reason}", path.display());
                 tracing::warn!(sentence, "unidentified");
                 lock(&shared.unidentified).push(sentence);
-            }
+                None
+            })
         });
     }
     while let Some(adopted) = adoptions.join_next().await {
-        adopted.map_err(errors::task)?;
+        remains.extend(adopted.map_err(errors::task)?);
+    }
+    if !remains.is_empty() {
+        shared.spawn(clear_away(remains));
     }
     Ok(())
 }
 
-/// Adopts one instance, or says why it is left alone.
-async fn adopt(shared: &Arc<Shared>, path: &Path) -> Result<(), String> {
-    if layout::is_gone(path) {
-        return layout::remove_gone(path).map_err(|error| error.sentence());
-    }
+/// Removes what nothing runs in and no instance will ever be named like. Nobody waits for it.
+async fn clear_away(remains: Vec<PathBuf>) {
+    tracing::info!(directories = remains.len(), "clearing away what is left of instances");
+    let cleared = tokio::task::spawn_blocking(move || {
+        for path in remains {
+            if let Err(error) = layout::remove_gone(&path) {
+                tracing::warn!(error = error.sentence(), "cannot clear away");
+            }
+        }
+    });
+    // Cancelled at the end of the daemon: the next one goes on.
+    let _ = cleared.await;
+}
+
+/// Adopts one instance, or says why it is left alone. Returns what is to be cleared away instead.
+async fn adopt(shared: &Arc<Shared>, path: &Path) -> Result<Option<PathBuf>, String> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let id = InstanceId::parse(&name).map_err(|error| error.to_string())?;
     match Manifest::remove_unwritten(path) {
         Ok(false) => {}
-        Ok(true) => return Ok(()),
+        Ok(true) => return Ok(None),
         Err(error) => return Err(format!("cannot remove what was begun of it: {error}")),
     }
     if Manifest::is_lost(path) {
-        tracing::info!(instance = %id, "removed what a loss of power left of it");
-        return shared.layout.remove_instance(&id).map_err(|error| error.sentence());
+        tracing::info!(instance = %id, "removing what a loss of power left of it");
+        return shared.layout.set_aside(&id).map(Some).map_err(|error| error.sentence());
     }
     let directory = Directory::open(path).map_err(|error| format!("cannot open it: {error}"))?;
     let directory = Arc::new(directory);
@@ -83,7 +103,7 @@ async fn adopt(shared: &Arc<Shared>, path: &Path) -> Result<(), String> {
         Found::Gone => learn_end(shared, &instance, &manifest),
     }
     shared.instances().insert(id, instance);
-    Ok(())
+    Ok(None)
 }
 
 fn find(manifest: &Manifest, directory: &Directory, id: &InstanceId) -> Result<Found, String> {

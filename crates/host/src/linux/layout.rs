@@ -75,19 +75,29 @@ impl Layout {
     /// Removes all of an instance but its logs. Succeeds where nothing is there. No instance is ever
     /// seen of which a part is gone.
     pub(super) fn remove_instance(&self, id: &InstanceId) -> Result<(), HostError> {
+        remove_gone(&self.set_aside(id)?)
+    }
+
+    /// The quick part of a removal: there is no such instance any more. Returns what is left to be
+    /// removed of it, at any time.
+    pub(super) fn set_aside(&self, id: &InstanceId) -> Result<PathBuf, HostError> {
         let config = self.config_drive(id);
         for path in [with_suffix(&config, NEW), config] {
             absent_is_fine(std::fs::remove_file(&path)).map_err(errors::file("remove", &path))?;
         }
-        remove_whole(&self.instance(id))
+        set_aside(&self.instance(id))
     }
 }
 
-/// Removes the directory of an instance, which is renamed first. Succeeds where it is gone.
+/// Removes the directory of an instance. Succeeds where it is gone.
 pub(super) fn remove_whole(dir: &Path) -> Result<(), HostError> {
+    remove_gone(&set_aside(dir)?)
+}
+
+fn set_aside(dir: &Path) -> Result<PathBuf, HostError> {
     let gone = with_suffix(dir, GONE);
     absent_is_fine(std::fs::rename(dir, &gone)).map_err(errors::file("rename", dir))?;
-    remove_gone(&gone)
+    Ok(gone)
 }
 
 /// Makes a directory and those above it, mode 0700; one that is there stays as it is.

@@ -136,7 +136,7 @@ impl OwnerForm {
             OwnerForm::Job { job, tenant: of, generation } => Owner::Job(hearth_model::Identity {
                 job_id: JobId::parse(job).ok()?,
                 tenant: tenant(of)?,
-                generation: Generation(*generation),
+                generation: Generation::kept(*generation)?,
             }),
             OwnerForm::Pool { tenant: None } => Owner::Pool(PoolTenant::Shared),
             OwnerForm::Pool { tenant: Some(of) } => Owner::Pool(PoolTenant::Named(tenant(of)?)),
