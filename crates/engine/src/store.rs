@@ -711,7 +711,7 @@ mod tests {
                 Ok(()) => false,
                 Err(error) => {
                     let text = error.to_string();
-                    assert!(text.contains("restore") || text.contains("move"), "{text}");
+                    assert!(text.contains("hearth restore"), "{text}");
                     assert!(std::fs::read(&path).unwrap() == bytes, "it was changed: {text}");
                     true
                 }

@@ -232,7 +232,7 @@ mod native {
             assert_eq!(refused.status.code(), Some(1), "{what}: {}", shown(&refused));
             let text = shown(&refused);
             assert!(text.contains("cannot start from the state in"), "{what}: {text}");
-            assert!(text.contains("away to begin anew"), "{what}: {text}");
+            assert!(text.contains("restore"), "{what}: {text}");
             assert_eq!(host.processes(), microvms, "{what}");
         }
         fs::write(&path, whole).expect("the database can be written");

@@ -205,8 +205,15 @@ mod native {
             }
         }
         lab.restart().await;
-        let left = std::fs::read_dir(&instances).expect("read").flatten();
-        assert_eq!(left.map(|entry| entry.file_name()).collect::<Vec<_>>(), ["a1"]);
+        let left = || std::fs::read_dir(&instances).expect("read").count();
+        let begin = std::time::Instant::now();
+        while left() > 1 && begin.elapsed() < std::time::Duration::from_secs(30) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        assert!(
+            left() == 1 && lab.instance_dir(&id).exists(),
+            "what runs is there, and nothing else"
+        );
         let seen = lab.host.observe(None).await.expect("a look");
         assert_eq!((seen.instances.len(), seen.unidentified.len()), (1, 0), "{seen:?}");
         lab.stop(&id, 0).await;
