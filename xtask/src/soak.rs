@@ -32,6 +32,8 @@ pub(crate) enum Part {
     Syscalls,
     /// Every remains of a loss of power at every moment of a run
     Power,
+    /// 1,000 microVMs over a kill of their daemon, and microVMs that come and go; prints what it measures
+    Many,
     /// Whether the simulation finds each planted bug
     Planted,
     /// The fuzz targets, by turns
@@ -45,6 +47,7 @@ impl Part {
             Part::Kills => "kills",
             Part::Syscalls => "runs killed at every system call",
             Part::Power => "runs that lost the power at every moment",
+            Part::Many => "minutes of microVMs that come and go",
             Part::Planted => "planted bugs found",
             Part::Fuzz => "fuzz",
         }
@@ -69,6 +72,7 @@ pub(crate) fn run(places: &Places, part: Part, minutes: u64) -> Result<()> {
         Part::Power => {
             runs(places, "power", "HEARTH_POWER", "all", 1000 + ledger.sum(part)?, until)?
         }
+        Part::Many => (minutes, many(places, minutes)?),
         Part::Planted => planted(places)?,
         Part::Fuzz => return fuzzed(places, &ledger, minutes),
     };
@@ -176,6 +180,22 @@ fn runs(
         count += 1;
     }
     Ok((count, failures))
+}
+
+fn many(places: &Places, minutes: u64) -> Result<Vec<String>> {
+    if let Err(reason) = kvm::can_open() {
+        bail!("many microVMs need /dev/kvm: {reason}");
+    }
+    let ready = setup::ensure(places)?;
+    let mut run = cargo(places);
+    run.args(["test", "--quiet", "-p", "hearth", "--test", "many", "--", "--nocapture"])
+        .env("HEARTH_TEST_IMAGES", &ready.images)
+        .env("HEARTH_TEST_FIRECRACKER", &ready.firecracker)
+        .env("HEARTH_INSTANCES", "1000")
+        .env("HEARTH_DEATHS", "30")
+        .env("HEARTH_CHURN_SECONDS", (minutes * 60).to_string());
+    let held = run.status().context("cannot run many microVMs")?.success();
+    Ok(if held { Vec::new() } else { vec!["see above".to_owned()] })
 }
 
 /// Every target gets the same part of the time; the ledger says how many minutes of a processor.
