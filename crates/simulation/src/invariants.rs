@@ -82,11 +82,20 @@ impl Invariants {
         self.generations_rise(engine)?;
         self.instances(engine)?;
         self.host(machine)?;
-        let used = engine.fleet().used(&self.capacity);
+        let used = engine.fleet().used(&self.capacity).plus(self.strays_take(engine, machine));
         if !used.fits(self.capacity.total()) {
             return Err(format!("more is reserved than there is: {used:?}"));
         }
-        Ok(())
+        tenants_keep_what_they_have(engine, machine)
+    }
+
+    /// What runs and is not in the database takes its share.
+    fn strays_take(&self, engine: &Engine, machine: &Machine) -> Need {
+        let strays = machine.instances().filter(|(create, state)| {
+            !state.is_exited() && engine.fleet().instance(&create.instance).is_none()
+        });
+        let needs = strays.map(|(create, _)| self.capacity.need(create.spec.resources));
+        needs.fold(Need::default(), Need::plus)
     }
 
     /// An acknowledged change is there, or a later one is.
@@ -310,15 +319,13 @@ impl Invariants {
             return Err(format!("the database names {named:?}, the host has {there:?}"));
         }
         let strays = machine.instances().filter(|(create, _)| !named.contains(&create.instance));
-        let mut room = self.capacity.total().minus(engine.fleet().used(&self.capacity));
-        for (create, state) in strays {
+        for (create, _) in strays {
             if belongs(engine, create) {
                 return Err(format!("{create:?} belongs to somebody, and nobody took it over"));
             }
-            if !state.is_exited() {
-                room = room.minus(self.capacity.need(create.spec.resources));
-            }
         }
+        let used = engine.fleet().used(&self.capacity).plus(self.strays_take(engine, machine));
+        let room = self.capacity.total().minus(used);
         for job in engine.fleet().jobs().values() {
             self.stands(engine, job, room)?;
         }
@@ -350,6 +357,22 @@ impl Invariants {
     fn may_wait(&self, job: &Job, room: Need) -> bool {
         !self.capacity.need(job.spec.resources).fits(room)
     }
+}
+
+/// What was told that it is of a tenant's job serves no other tenant.
+fn tenants_keep_what_they_have(engine: &Engine, machine: &Machine) -> Result<(), String> {
+    for (create, _) in machine.instances() {
+        let (Some(identity), Some(instance)) =
+            (create.owner.identity(), engine.fleet().instance(&create.instance))
+        else {
+            continue;
+        };
+        let job = instance.job().and_then(|job| engine.fleet().job(job));
+        if job.is_some_and(|job| job.tenant != identity.tenant || job.id != identity.job_id) {
+            return Err(format!("{identity:?} has {}, which serves {job:?}", create.instance));
+        }
+    }
+    Ok(())
 }
 
 /// Whether there is a job or a pool that an instance of this make is of.
