@@ -158,8 +158,10 @@ impl Engine {
     /// generation that was ever told is used anew.
     fn make_room(&mut self, observed: &Observed, identity: &Identity) {
         let Some(job) = self.fleet.job(&identity.job_id) else { return };
-        let of_run = |instance: &Instance| matches!(&instance.assignment, Assignment::Job { run, .. } if *run == job.run);
-        let has_current = self.fleet.of_job(&job.id).any(of_run);
+        let has_current = self.fleet.of_job(&job.id).any(|instance| match &instance.assignment {
+            Assignment::Job { run, .. } => *run == job.run,
+            Assignment::Pool(_) => false,
+        });
         let told = identity.generation;
         let serves = !has_current && is_made_of(job, observed) && told >= job.run;
         let newest = job.generation.max(told);
