@@ -83,16 +83,16 @@ impl Instance {
         Observed { slot: self.slot, hash: self.hash, made, state: self.state() }
     }
 
-    /// Remembers, over a loss of the database too, whose it is to be told to be. Blocks.
+    /// Remembers, over a loss of the database too, whose it is to be told to be. Blocks. There is one
+    /// action on an instance at a time.
     pub(super) fn remember(&self, identity: &Identity) -> io::Result<()> {
-        let mut made = lock(&self.made);
-        let Some(known) = made.as_deref() else { return Ok(()) };
+        let Some(known) = lock(&self.made).clone() else { return Ok(()) };
         let told = known.told(identity);
         if told != *known {
             let mut manifest = Manifest::read(self.directory.path(), &self.id)?;
             manifest.set_owner(&told.owner);
             manifest.write(self.directory.path())?;
-            *made = Some(Arc::new(told));
+            *lock(&self.made) = Some(Arc::new(told));
         }
         Ok(())
     }
