@@ -542,7 +542,16 @@ async fn a_body_has_51200_bytes_at_most(subject: Subject) {
     let refused =
         "Request payload with size 51201 is larger than the limit of 51200 allowed by server";
     assert!(said.starts_with("HTTP/1.1 400 ") && said.contains(refused), "{said}");
-    guest.client().describe().await.expect("it goes on");
+    // The real one, closing that connection, may reset the next as well (seen on a busy machine).
+    let mut goes_on = guest.client().describe().await;
+    for _ in 0..50 {
+        if !goes_on.as_ref().is_err_and(ApiError::is_transient) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        goes_on = guest.client().describe().await;
+    }
+    goes_on.expect("it goes on");
     guest.end().await;
 }
 
