@@ -88,7 +88,7 @@ fn refused(error: &ApiError, operation: &str, said: &[u8]) {
         ApiError::Rejected { status, fault_message, .. } => {
             assert!(!(200..300).contains(status), "{error}");
             assert!(fault_message.len() <= 3 * said.len());
-            assert!(!error.is_transient());
+            assert_eq!(error.is_transient(), *status >= 500, "{error}");
         }
         ApiError::Json { .. } => assert!(!error.is_transient()),
         ApiError::Broken { .. } => assert!(error.is_transient()),

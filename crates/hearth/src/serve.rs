@@ -6,6 +6,11 @@ use crate::{config, logging};
 use anyhow::Context;
 use std::time::Duration;
 
+/// Threads for files: twice as many as microVMs that boot at once, each of which waits in one for its
+/// Firecracker. The runtime's own bound is 512, and each thread that ever was takes about a megabyte
+/// of memory.
+const FILE_THREADS_MAX: usize = 16;
+
 /// Runs the daemon until a signal ends it.
 ///
 /// # Errors
@@ -17,6 +22,7 @@ pub(crate) fn serve(args: ServeArgs, output: &Output) -> anyhow::Result<u8> {
     let config = settings.into_config();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .max_blocking_threads(FILE_THREADS_MAX)
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(async {

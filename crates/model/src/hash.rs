@@ -35,7 +35,8 @@ impl SpecHash {
 
 fn parse_hex(hex: &str) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
-    if hex.len() != 64 || !hex.is_ascii() {
+    // A pair of them may begin with a sign for `from_str_radix`.
+    if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
     for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks(2)) {

@@ -65,3 +65,12 @@ fn lists_that_join_to_the_same_text_have_different_hashes() {
     };
     assert_ne!(cmd(&["a", "bc"]), cmd(&["ab", "c"]));
 }
+
+#[test]
+fn a_digest_has_one_text() {
+    let digest = "ab".repeat(32);
+    assert_eq!(Digest::parse(&digest).map(|digest| digest.to_string()), Some(digest.clone()));
+    for text in [digest.replacen("ab", "+b", 1), digest.replacen("ab", "-0", 1), "ä".repeat(32)] {
+        assert_eq!(Digest::parse(&text), None, "{text}");
+    }
+}
