@@ -59,11 +59,7 @@ impl Guest {
 
     /// Bytes to the API as they are, and what it says to them at first.
     fn raw(&self, bytes: &[u8]) -> String {
-        let mut stream = self.connection();
-        stream.write_all(bytes).unwrap();
-        let mut said = vec![0; 4096];
-        let count = stream.read(&mut said).unwrap();
-        String::from_utf8(said[..count].to_vec()).unwrap()
+        say(&mut self.connection(), bytes)
     }
 
     fn connection(&self) -> UnixStream {
@@ -75,6 +71,14 @@ impl Guest {
     async fn end(self) {
         killed(&self.launched.process).await;
     }
+}
+
+/// Bytes as they are, and what is said to them at first.
+fn say(stream: &mut UnixStream, bytes: &[u8]) -> String {
+    stream.write_all(bytes).unwrap();
+    let mut said = vec![0; 4096];
+    let count = stream.read(&mut said).unwrap();
+    String::from_utf8(said[..count].to_vec()).unwrap()
 }
 
 fn spawn(subject: &Subject, directory: &Arc<Directory>, id: &str) -> Spawn {
@@ -531,27 +535,21 @@ async fn requests_that_make_no_sense_are_refused(subject: Subject) {
 
 async fn a_body_has_51200_bytes_at_most(subject: Subject) {
     let guest = launched(&subject).await;
-    let put = |bytes: usize| {
+    let put = |stream: &mut UnixStream, bytes: usize| {
         let body = format!(r#"{{"kernel_image_path":"{}"}}"#, "k".repeat(bytes - 24));
         let head = format!("PUT /boot-source HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len());
-        guest.raw(format!("{head}{body}").as_bytes())
+        say(stream, format!("{head}{body}").as_bytes())
     };
-    let said = put(BODY_BYTES_MAX);
+    let said = put(&mut guest.connection(), BODY_BYTES_MAX);
     assert!(said.contains("too long (os error 36)"), "{said}");
-    let said = put(BODY_BYTES_MAX + 1);
-    let refused =
+    // The real one ends where a connection goes away in the middle of such a refusal (1.12.1), which
+    // is why the client never sends a body that is too large.
+    let mut refused = guest.connection();
+    let said = put(&mut refused, BODY_BYTES_MAX + 1);
+    let detail =
         "Request payload with size 51201 is larger than the limit of 51200 allowed by server";
-    assert!(said.starts_with("HTTP/1.1 400 ") && said.contains(refused), "{said}");
-    // The real one, closing that connection, may reset the next as well (seen on a busy machine).
-    let mut goes_on = guest.client().describe().await;
-    for _ in 0..50 {
-        if !goes_on.as_ref().is_err_and(ApiError::is_transient) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        goes_on = guest.client().describe().await;
-    }
-    goes_on.expect("it goes on");
+    assert!(said.starts_with("HTTP/1.1 400 ") && said.contains(detail), "{said}");
+    guest.client().describe().await.expect("it goes on");
     guest.end().await;
 }
 
