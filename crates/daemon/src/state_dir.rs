@@ -125,10 +125,11 @@ impl StateDir {
         &self.path
     }
 
-    /// Leaves the address where clients find it.
+    /// Leaves the address where clients find it: all of it, whenever they look.
     pub(crate) fn publish(&self, address: &str) -> Result<(), StateDirError> {
-        let path = self.path.join("listen");
-        fs::write(&path, format!("{address}\n")).map_err(failed("write", &path))
+        let (path, new) = (self.path.join("listen"), self.path.join("listen.new"));
+        fs::write(&new, format!("{address}\n")).map_err(failed("write", &new))?;
+        fs::rename(&new, &path).map_err(failed("replace", &path))
     }
 }
 
