@@ -194,8 +194,8 @@ impl Fleet {
     #[must_use]
     pub fn free_slot(&self) -> Slot {
         let beyond = (self.next_slot..).map(Slot);
-        let free = self.free_slots.iter().copied().chain(beyond);
-        free.into_iter().find(|slot| !self.held_slots.contains(slot)).unwrap_or(Slot(u32::MAX))
+        let mut free = self.free_slots.iter().copied().chain(beyond);
+        free.find(|slot| !self.held_slots.contains(slot)).unwrap_or(Slot(u32::MAX))
     }
 
     /// Whether an instance has this slot.

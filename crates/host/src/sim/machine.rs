@@ -187,7 +187,7 @@ impl Machine {
             }
             Action::Stop { instance, .. } => self.exit(&instance, End::Signal(15), true),
             Action::Remove { instance } => {
-                if self.vms.get(&instance).is_some_and(|vm| !is_over(&vm.state)) {
+                if self.vms.get(&instance).is_some_and(|vm| !vm.state.is_exited()) {
                     let message = format!("cannot remove instance {instance}: it runs");
                     return Err(HostError::transient(message));
                 }
@@ -204,7 +204,7 @@ impl Machine {
     /// Whether the process of an instance lives.
     #[must_use]
     pub fn alive(&self, instance: &InstanceId) -> bool {
-        self.vms.get(instance).is_some_and(|vm| !is_over(&vm.state))
+        self.vms.get(instance).is_some_and(|vm| !vm.state.is_exited())
     }
 
     /// The instances there are, with what they were made of, whose they are by now, and what they do.
@@ -337,7 +337,7 @@ impl Machine {
     }
 
     fn exit(&mut self, id: &InstanceId, end: End, stop_requested: bool) {
-        let Some(vm) = self.vms.get_mut(id).filter(|vm| !is_over(&vm.state)) else { return };
+        let Some(vm) = self.vms.get_mut(id).filter(|vm| !vm.state.is_exited()) else { return };
         vm.state = InstanceState::Exited(Exit { end, stop_requested });
         vm.epoch += 1;
         self.bump(id);
@@ -350,10 +350,6 @@ impl Machine {
             vm.revision = self.revision;
         }
     }
-}
-
-fn is_over(state: &InstanceState) -> bool {
-    matches!(state, InstanceState::Exited(_))
 }
 
 /// How a simulated command ends.
