@@ -15,6 +15,7 @@ mod places;
 mod process;
 mod program;
 mod rootfs;
+mod schedules;
 mod serve;
 mod setup;
 mod soak;

@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -13,12 +12,11 @@ use clap::ValueEnum;
 use crate::cargo::cargo;
 use crate::places::Places;
 use crate::terminal::say;
-use crate::{fuzz, guest_init, kvm, packages, program, setup};
+use crate::{fuzz, guest_init, kvm, packages, program, schedules, setup};
 
 /// Seeds below this one run with every commit.
-const FIRST_SEED: u64 = 10_000;
-/// Seeds that one process runs before it is looked at.
-const SEEDS_AT_ONCE: u64 = 10_000;
+const FIRST_SEED: u64 = 100_000;
+const SEEDS_AT_ONCE: u64 = 20_000;
 const KILLS_AT_ONCE: u64 = 500;
 
 /// What there is to soak.
@@ -123,29 +121,12 @@ impl Ledger {
     }
 }
 
-fn simulation(places: &Places) -> Result<PathBuf> {
-    program::run(cargo(places).args(["build", "--quiet", "-p", "hearth-simulation"]))?;
-    Ok(places.target.join("debug/hearth-simulation"))
-}
-
 fn schedules(places: &Places, done: u64, until: Instant) -> Result<(u64, Vec<String>)> {
-    let binary = simulation(places)?;
-    let processes = std::thread::available_parallelism().map_or(1, usize::from);
     let (mut count, mut failures) = (0, Vec::new());
     while Instant::now() < until && failures.is_empty() {
-        let run = |index: u64| -> Result<(u64, Child)> {
-            let from = FIRST_SEED + done + count + index * SEEDS_AT_ONCE;
-            let mut command = program::command(&binary);
-            command.args(["--from", &from.to_string(), "--count", &SEEDS_AT_ONCE.to_string()]);
-            Ok((from, command.stderr(Stdio::null()).spawn().context("cannot run the simulation")?))
-        };
-        let children: Vec<_> = (0..processes as u64).map(run).collect::<Result<_>>()?;
-        for (from, mut child) in children {
-            if !child.wait().context("cannot wait for the simulation")?.success() {
-                failures.push(format!("a seed from {from} on"));
-            }
-            count += SEEDS_AT_ONCE;
-        }
+        let from = FIRST_SEED + done + count;
+        failures = schedules::run(places, from..from + SEEDS_AT_ONCE)?;
+        count += SEEDS_AT_ONCE;
     }
     Ok((count, failures))
 }
@@ -262,5 +243,5 @@ fn finds(places: &Places, copy: &Path, patch: &Path) -> Result<bool> {
     build.current_dir(copy).env("CARGO_TARGET_DIR", copy.join("target"));
     program::run(build.args(["build", "--quiet", "-p", "hearth-simulation"]))?;
     let mut run = program::command(copy.join("target/debug/hearth-simulation"));
-    Ok(!program::succeeds(run.args(["--brief", "--count", "10000"])))
+    Ok(!program::succeeds(run.args(["--sqlite", "--brief", "--count", "10000"])))
 }

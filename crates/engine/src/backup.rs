@@ -1,7 +1,7 @@
 //! Copies of the database: taken while a daemon uses it, checked, and put in its place.
 
 use crate::row::JobNotes;
-use crate::store::{Store, StoreError};
+use crate::store::{BUSY, Sqlite, StoreError};
 use hearth_model::{Digest, InstanceId, Resolution};
 use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeSet;
@@ -40,11 +40,11 @@ pub fn backup(database: &Path, to: &Path) -> Result<Contents, StoreError> {
 /// not what ran then, and the host remembers whose each is.
 ///
 /// # Errors
-/// As [`backup`], and as [`Store::open`] where the backup is of a newer version.
+/// As [`backup`], and as [`crate::Store::open`] where the backup is of a newer version.
 pub fn restore(backup: &Path, to: &Path) -> Result<Contents, StoreError> {
     copy(backup, to)?;
     let made = (|| {
-        let mut store = Store::open(to)?;
+        let mut store = Sqlite::open(to)?;
         store.forget_instances()?;
         store.close(to)?;
         let contents = inspect(to)?;
@@ -75,7 +75,7 @@ pub fn inspect(database: &Path) -> Result<Contents, StoreError> {
         let detail = findings.chars().take(300).collect();
         return Err(StoreError::Damaged { path: database.to_owned(), detail });
     }
-    let loaded = Store::over(connection).load()?;
+    let loaded = Sqlite::over(connection).load()?;
     let of_jobs = loaded.jobs.values().filter_map(|job| match &job.resolution {
         Resolution::Known { images, .. } => Some(*images),
         Resolution::Failed(_) => None,
@@ -110,7 +110,7 @@ fn reader(database: &Path) -> Result<Connection, StoreError> {
     let failed = |source| StoreError::Copy { path: database.to_owned(), source };
     let connection =
         Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
-    connection.busy_timeout(crate::store::BUSY).map_err(failed)?;
+    connection.busy_timeout(BUSY).map_err(failed)?;
     let version = "SELECT user_version FROM pragma_user_version";
     if connection.query_row(version, [], |row| row.get::<_, u32>(0)).map_err(failed)? == 0 {
         let detail = "it holds nothing of Hearth".to_owned();

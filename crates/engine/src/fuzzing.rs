@@ -28,5 +28,6 @@ pub fn insert(store: &Store, table: &str, cells: &[&[u8]]) -> bool {
     };
     let places: Vec<String> = kinds.chars().enumerate().map(place).collect();
     let insert = format!("INSERT OR REPLACE INTO {table} VALUES ({})", places.join(", "));
-    store.connection().execute(&insert, params_from_iter(cells)).is_ok()
+    let Some(sqlite) = store.sqlite() else { return false };
+    sqlite.connection().execute(&insert, params_from_iter(cells)).is_ok()
 }

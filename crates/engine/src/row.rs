@@ -68,7 +68,7 @@ impl JobNotes {
     }
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct JobRow<'a> {
     tenant: Cow<'a, str>,
     tenant_given: bool,
@@ -88,13 +88,13 @@ pub(crate) struct JobRow<'a> {
     notes: Cow<'a, JobNotes>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum ResolutionRow {
     Known { images: ImagesRow, hash: String },
     Failed(String),
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct ImagesRow {
     kernel: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,13 +110,13 @@ enum WantedRow {
     Deleted,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum OutcomeRow {
     Completed,
     Failed(String),
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct InstanceRow {
     slot: u32,
     assignment: AssignmentRow,
@@ -133,19 +133,19 @@ pub(crate) struct InstanceRow {
     started: bool,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum AssignmentRow {
     Pool { tenant: Option<String>, hash: String },
     Job { job: String, run: u64, claimed_at_ms: Option<u64> },
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct ExitRow {
     end: EndRow,
     stop_requested: bool,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum EndRow {
     Code(u8),
     Signal(u8),

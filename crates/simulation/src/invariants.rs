@@ -152,24 +152,29 @@ impl Invariants {
             if self.gone.contains(id) {
                 return Err(format!("the name {id} is used again"));
             }
-            let is = instance.assignment.clone();
-            let Some(was) = self.assignments.insert(id.clone(), is) else { continue };
-            match (&was, &instance.assignment) {
-                (Assignment::Pool(left), Assignment::Pool(right)) if left == right => {}
-                (Assignment::Job { job: left, .. }, Assignment::Job { job: right, .. })
+            let is = &instance.assignment;
+            let was = self.assignments.get(id);
+            if was == Some(is) {
+                continue;
+            }
+            match (was, is) {
+                (None, _) => {}
+                (Some(Assignment::Job { job: left, .. }), Assignment::Job { job: right, .. })
                     if left == right => {}
-                (Assignment::Pool(key), Assignment::Job { job, .. }) => {
-                    let Some(job) = engine.fleet().job(job) else { continue };
-                    let own = match &key.tenant {
-                        PoolTenant::Shared => !job.tenant_given,
-                        PoolTenant::Named(tenant) => job.tenant_given && *tenant == job.tenant,
-                    };
-                    if !own {
-                        return Err(format!("{id} of the pool {key:?} serves {job:?}"));
+                (Some(Assignment::Pool(key)), Assignment::Job { job, .. }) => {
+                    if let Some(job) = engine.fleet().job(job) {
+                        let own = match &key.tenant {
+                            PoolTenant::Shared => !job.tenant_given,
+                            PoolTenant::Named(tenant) => job.tenant_given && *tenant == job.tenant,
+                        };
+                        if !own {
+                            return Err(format!("{id} of the pool {key:?} serves {job:?}"));
+                        }
                     }
                 }
-                (was, is) => return Err(format!("{id} was for {was:?} and is for {is:?}")),
+                (Some(was), is) => return Err(format!("{id} was for {was:?} and is for {is:?}")),
             }
+            self.assignments.insert(id.clone(), is.clone());
         }
         let known = engine.fleet().instances();
         let gone: Vec<_> =

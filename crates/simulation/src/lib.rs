@@ -1,4 +1,4 @@
-//! The real engine, planner and store over a simulated machine, driven through schedules of wishes and
+//! The real engine and planner, over SQLite or its model and a simulated machine, driven through schedules of wishes and
 //! faults that follow from a seed. After every step the invariants of `invariants` are asserted; when
 //! the trouble is over the world must come to rest.
 //!
@@ -7,6 +7,10 @@
 //!                 └──── smaller ones, while they fail ────┘
 //! ```
 
+/// A run makes and drops a great many small things.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod invariants;
 mod schedule;
 mod smaller;
@@ -14,14 +18,14 @@ mod world;
 
 pub use schedule::{Item, Schedule, What};
 pub use smaller::smallest;
-pub use world::{CrashPoint, Passed, Side, run, run_with_crashes};
+pub use world::{CrashPoint, Database, Passed, Side, run, run_with_crashes};
 
 /// As [`run`], with a panic of the engine as a failure.
 ///
 /// # Errors
 /// The invariant that did not hold, or the panic's message.
-pub fn outcome(schedule: &Schedule) -> Result<Passed, String> {
-    std::panic::catch_unwind(|| run(schedule, None))
+pub fn outcome(schedule: &Schedule, database: Database) -> Result<Passed, String> {
+    std::panic::catch_unwind(|| run(schedule, database, None))
         .unwrap_or_else(|panic| Err(panic_message(&*panic)))
 }
 

@@ -1,12 +1,12 @@
 //! Makes a failing schedule smaller: what can be left out without it passing is left out.
 
-use crate::outcome;
 use crate::schedule::{Item, Schedule};
+use crate::{Database, outcome};
 
 /// The schedule without what its failure does not need, and the failure. `None` where it passes.
 #[must_use]
-pub fn smallest(schedule: &Schedule) -> Option<(Schedule, String)> {
-    let mut failure = fails(schedule)?;
+pub fn smallest(schedule: &Schedule, database: Database) -> Option<(Schedule, String)> {
+    let mut failure = fails(schedule, database)?;
     let mut items = schedule.items.clone();
     let mut chunk = items.len().div_ceil(2).max(1);
     loop {
@@ -15,7 +15,7 @@ pub fn smallest(schedule: &Schedule) -> Option<(Schedule, String)> {
         while at < items.len() {
             let end = (at + chunk).min(items.len());
             let fewer: Vec<Item> = [&items[..at], &items[end..]].concat();
-            match fails(&Schedule { seed: schedule.seed, items: fewer.clone() }) {
+            match fails(&Schedule { seed: schedule.seed, items: fewer.clone() }, database) {
                 Some(still) => {
                     (items, failure, shrunk) = (fewer, still, true);
                 }
@@ -29,6 +29,6 @@ pub fn smallest(schedule: &Schedule) -> Option<(Schedule, String)> {
     }
 }
 
-fn fails(schedule: &Schedule) -> Option<String> {
-    outcome(schedule).err()
+fn fails(schedule: &Schedule, database: Database) -> Option<String> {
+    outcome(schedule, database).err()
 }

@@ -1,4 +1,4 @@
-//! The real engine, planner and store over the simulated machine, in virtual time: one queue of what
+//! The real engine and planner, over SQLite or its model and the simulated machine, in virtual time: one queue of what
 //! is to come, no thread, no clock. The same schedule gives the same run.
 
 use crate::invariants::Invariants;
@@ -65,12 +65,34 @@ impl Side {
     pub const ALL: [Side; 3] = [Side::Before, Side::After, Side::Done];
 }
 
+/// What the engine keeps its state in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Database {
+    /// SQLite in memory, as a daemon has it on disk.
+    Sqlite,
+    /// The model of it, which a run can't tell from it: half as slow.
+    Model,
+}
+
+impl Database {
+    fn empty(self) -> Store {
+        match self {
+            Database::Sqlite => Store::in_memory().expect("a database in memory"),
+            Database::Model => Store::model(),
+        }
+    }
+}
+
 /// Runs a schedule. `tell` takes each thing that happens, in words.
 ///
 /// # Errors
 /// The invariant that did not hold, in a sentence.
-pub fn run(schedule: &Schedule, tell: Option<&mut dyn FnMut(&str)>) -> Result<Passed, String> {
-    World::new(schedule, &[], tell).run(&schedule.items)
+pub fn run(
+    schedule: &Schedule,
+    database: Database,
+    tell: Option<&mut dyn FnMut(&str)>,
+) -> Result<Passed, String> {
+    World::new(schedule, database, &[], tell).run(&schedule.items)
 }
 
 /// As [`run`], with the daemon killed at these points, which are in their order.
@@ -78,7 +100,7 @@ pub fn run(schedule: &Schedule, tell: Option<&mut dyn FnMut(&str)>) -> Result<Pa
 /// # Errors
 /// As [`run`].
 pub fn run_with_crashes(schedule: &Schedule, crashes: &[CrashPoint]) -> Result<Passed, String> {
-    World::new(schedule, crashes, None).run(&schedule.items)
+    World::new(schedule, Database::Sqlite, crashes, None).run(&schedule.items)
 }
 
 /// What is to come.
@@ -113,6 +135,7 @@ struct World<'a> {
     rng: Rng,
     machine: Machine,
     engine: Option<Engine>,
+    database: Database,
     /// The database while there is no daemon.
     store: Option<Store>,
     /// How often the daemon was started.
@@ -136,6 +159,7 @@ struct World<'a> {
 impl<'a> World<'a> {
     fn new(
         schedule: &Schedule,
+        database: Database,
         crashes: &'a [CrashPoint],
         tell: Option<&'a mut dyn FnMut(&str)>,
     ) -> World<'a> {
@@ -146,7 +170,6 @@ impl<'a> World<'a> {
             cpus: 4,
             memory_mib: rng.u64(3..40) * 133,
         };
-        let store = Store::in_memory().expect("a database in memory");
         World {
             now: Duration::ZERO,
             booted: Duration::ZERO,
@@ -156,7 +179,8 @@ impl<'a> World<'a> {
             rng,
             machine: Machine::new(config.clone()),
             engine: None,
-            store: Some(store),
+            database,
+            store: Some(database.empty()),
             life: 0,
             file: None,
             unread: false,
@@ -369,7 +393,7 @@ impl<'a> World<'a> {
             What::Crash => self.crash(),
             What::Lose => {
                 self.crash();
-                self.store = Some(Store::in_memory().expect("a database in memory"));
+                self.store = Some(self.database.empty());
                 self.unread = true;
                 self.invariants.lose();
             }

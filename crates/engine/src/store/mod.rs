@@ -1,0 +1,293 @@
+//! What the engine remembers: one writer, one commit a step, all or nothing.
+//!
+//! ```text
+//!   Store ──> Sqlite   a file, or in memory
+//!        └──> Model    what Sqlite does, without it: for simulations in great numbers
+//! ```
+
+mod model;
+mod sqlite;
+
+use crate::input::{Accepted, Event, EventPage, Events};
+use crate::row::{InstanceRow, JobNotes, JobRow};
+use hearth_model::{Generation, Instance, InstanceId, Job, JobId, Mono};
+use model::Model;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+pub(crate) use sqlite::{BUSY, Sqlite};
+
+/// How many keys are kept; beyond that the oldest go first. With 24 h each this is more than one a
+/// second, and at most some 50 MB on disk. None is held in memory.
+const KEYS_MAX: i64 = 100_000;
+
+/// Why the database could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It could not be opened or brought to this version's form.
+    #[error("cannot open the database {path}")]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// It is no database any more, or one whose parts do not fit together.
+    #[error(
+        "the database {path} is damaged: {detail}. Nothing was changed, and no microVM is touched: \
+         restore a backup with hearth restore"
+    )]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// It is damaged or was written by a newer version.
+    #[error(
+        "cannot bring the database {path} to this version's form; it may be of a newer Hearth or \
+         damaged. Nothing was changed, and no microVM is touched: use that version, or restore a \
+         backup with hearth restore"
+    )]
+    Migrate {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rusqlite_migration::Error,
+    },
+    /// A row does not hold what it should.
+    #[error(
+        "cannot read the row of {what} in the database: {detail}; restore a backup with hearth restore"
+    )]
+    Row {
+        /// Whose row.
+        what: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// It could not be read as a whole.
+    #[error("cannot read the database {path}")]
+    Copy {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// A file beside it could not be made.
+    #[error("cannot {operation} {path}")]
+    File {
+        /// What was being done.
+        operation: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A query failed.
+    #[error("cannot read the database; restore a backup with hearth restore")]
+    Read(#[source] rusqlite::Error),
+    /// A commit failed.
+    #[error("cannot write the database")]
+    Write(#[source] rusqlite::Error),
+}
+
+impl StoreError {
+    /// Whether the disk is full.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, StoreError::Write(error)
+            if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
+    }
+
+    /// Whether the disk failed to keep what was written: then the kernel may have dropped it, and
+    /// another sync that succeeds says nothing of it (Rebello and others, "Can Applications Recover
+    /// from fsync Failures?", ATC 2020).
+    #[must_use]
+    pub fn is_sync_failed(&self) -> bool {
+        use rusqlite::ffi::{SQLITE_IOERR_DIR_FSYNC, SQLITE_IOERR_FSYNC};
+        matches!(self, StoreError::Write(error)
+        if error.sqlite_error().is_some_and(|error| {
+            [SQLITE_IOERR_FSYNC, SQLITE_IOERR_DIR_FSYNC].contains(&error.extended_code)
+        }))
+    }
+}
+
+/// The database.
+#[derive(Debug)]
+pub struct Store {
+    kept: Kept,
+    /// Simulated: commits fail.
+    full: bool,
+}
+
+#[derive(Debug)]
+enum Kept {
+    Sqlite(Sqlite),
+    Model(Box<Model>),
+}
+
+/// What a file's entry was when it was last applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AppliedEntry {
+    pub(crate) digest: String,
+    pub(crate) generation: Generation,
+}
+
+/// What is remembered of a deleted job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tombstone {
+    pub(crate) generation: Generation,
+    /// The event of its deletion.
+    pub(crate) event: u64,
+}
+
+/// What a key was used for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Used {
+    pub(crate) digest: String,
+    pub(crate) job: JobId,
+    pub(crate) accepted: Accepted,
+    pub(crate) at: Mono,
+}
+
+/// Everything that the database holds, but for the events and keys.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Loaded {
+    pub(crate) jobs: BTreeMap<JobId, Job>,
+    pub(crate) notes: BTreeMap<JobId, JobNotes>,
+    /// With whether their creation was seen to be done.
+    pub(crate) instances: BTreeMap<InstanceId, (Instance, bool)>,
+    pub(crate) tombstones: BTreeMap<JobId, Tombstone>,
+    pub(crate) entries: BTreeMap<(PathBuf, JobId), AppliedEntry>,
+    pub(crate) log_drops: BTreeSet<InstanceId>,
+    pub(crate) last_event: u64,
+    pub(crate) boot_id: Option<String>,
+}
+
+/// What a step changed. `None` removes a row.
+#[derive(Debug, Default)]
+pub(crate) struct Changes<'a> {
+    pub(crate) jobs: Vec<(JobId, Option<JobRow<'a>>)>,
+    pub(crate) instances: Vec<(InstanceId, Option<InstanceRow>)>,
+    pub(crate) tombstones: Vec<(JobId, Option<Tombstone>)>,
+    pub(crate) entries: Vec<((PathBuf, JobId), Option<AppliedEntry>)>,
+    pub(crate) keys: Vec<(String, Used)>,
+    /// Whether the logs of an instance are to be removed.
+    pub(crate) log_drops: Vec<(InstanceId, bool)>,
+    pub(crate) events: Vec<Event>,
+    /// Events before this one go.
+    pub(crate) first_event: u64,
+    pub(crate) boot_id: Option<String>,
+}
+
+impl Changes<'_> {
+    fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+            && self.instances.is_empty()
+            && self.tombstones.is_empty()
+            && self.entries.is_empty()
+            && self.keys.is_empty()
+            && self.log_drops.is_empty()
+            && self.events.is_empty()
+            && self.boot_id.is_none()
+    }
+}
+
+impl Store {
+    /// Opens the database, making it (with mode 0600) where there is none, and brings it to this
+    /// version's form.
+    ///
+    /// # Errors
+    /// [`StoreError::File`], [`StoreError::Open`], [`StoreError::Damaged`] or [`StoreError::Migrate`]; the
+    /// file is then as it was.
+    pub fn open(path: &Path) -> Result<Store, StoreError> {
+        Sqlite::open(path).map(|sqlite| Store::of(Kept::Sqlite(sqlite)))
+    }
+
+    /// A database in memory, for simulations.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn in_memory() -> Result<Store, StoreError> {
+        Sqlite::in_memory().map(|sqlite| Store::of(Kept::Sqlite(sqlite)))
+    }
+
+    /// What does as a database in memory does and is none, for simulations in great numbers.
+    #[must_use]
+    pub fn model() -> Store {
+        Store::of(Kept::Model(Box::default()))
+    }
+
+    fn of(kept: Kept) -> Store {
+        Store { kept, full: false }
+    }
+
+    #[cfg(fuzzing)]
+    pub(crate) fn sqlite(&self) -> Option<&Sqlite> {
+        match &self.kept {
+            Kept::Sqlite(sqlite) => Some(sqlite),
+            Kept::Model(_) => None,
+        }
+    }
+
+    pub(crate) fn set_disk_full(&mut self, full: bool) {
+        self.full = full;
+    }
+
+    /// Everything but the events and keys.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`], or [`StoreError::Row`] for a row that holds nonsense.
+    pub(crate) fn load(&self) -> Result<Loaded, StoreError> {
+        match &self.kept {
+            Kept::Sqlite(sqlite) => sqlite.load(),
+            Kept::Model(model) => Ok(model.load()),
+        }
+    }
+
+    /// Writes what a step changed, all or nothing, and returns when it is on disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`]: nothing was written.
+    pub(crate) fn commit(&mut self, changes: &Changes<'_>) -> Result<(), StoreError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        match &mut self.kept {
+            Kept::Sqlite(sqlite) => sqlite.commit(changes, self.full),
+            Kept::Model(model) => model.commit(changes, self.full),
+        }
+    }
+
+    /// What a key was used for, however long ago.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`], or [`StoreError::Row`] for a row that holds nonsense.
+    pub(crate) fn used(&self, key: &str) -> Result<Option<Used>, StoreError> {
+        match &self.kept {
+            Kept::Sqlite(sqlite) => sqlite.used(key),
+            Kept::Model(model) => Ok(model.used(key)),
+        }
+    }
+
+    /// Events of one job or of all, oldest first: the newest, or those behind one.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`].
+    pub(crate) fn events(&self, query: &Events) -> Result<EventPage, StoreError> {
+        match &self.kept {
+            Kept::Sqlite(sqlite) => sqlite.events(query),
+            Kept::Model(model) => Ok(model.events(query)),
+        }
+    }
+}
+
+/// What a commit fails with on a disk that is full.
+fn disk_full() -> StoreError {
+    let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+    StoreError::Write(rusqlite::Error::SqliteFailure(full, None))
+}
