@@ -1,15 +1,32 @@
-//! Backups of a state directory's database, and putting one back.
+//! Backups of a state directory's database, and putting one back: at once where no daemon runs, else by
+//! the daemon, which starts anew for it.
+//!
+//! ```text
+//!   restore: backup ── checked ──> hearth.db.restore ── by whoever has the lock ──> hearth.db
+//! ```
 
-use crate::state_dir::{StateDir, StateDirError};
+use crate::state_dir::{StateDir, StateDirError, in_use};
 use hearth_engine::{Contents, StoreError};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The database in a state directory.
 pub(crate) const DATABASE: &str = "hearth.db";
 /// What SQLite keeps beside a database.
 const BESIDE: [&str; 2] = ["-wal", "-shm"];
+/// A backup that was checked and is to take the database's place.
+const WAITING: &str = "hearth.db.restore";
+/// What the name of a database that was replaced goes on with.
+const REPLACED: &str = ".replaced-";
+
+/// How long a daemon may take to end and to start anew: it has 10 s for the one.
+const ANEW_WITHIN: Duration = Duration::from_secs(30);
+const ANEW_POLL: Duration = Duration::from_millis(10);
 
 /// Why a backup could not be taken or put back.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +37,23 @@ pub enum BackupError {
     /// The state directory can't be used, for instance since a daemon does.
     #[error(transparent)]
     StateDir(#[from] StateDirError),
+    /// Another restore is under way.
+    #[error("cannot restore: another restore of {path} is under way")]
+    Busy {
+        /// Which state directory.
+        path: PathBuf,
+    },
+    /// The daemon that runs did not put the backup in its place; the database is as it was.
+    #[error(
+        "cannot restore: the daemon (process {pid}) {problem}. Nothing was changed: end it, then \
+         restore again"
+    )]
+    Daemon {
+        /// Its process.
+        pid: u32,
+        /// What it did, or did not do.
+        problem: &'static str,
+    },
     /// A file can't be moved.
     #[error("cannot {operation} {path}")]
     Io {
@@ -51,25 +85,130 @@ pub fn backup(state_dir: &Path, to: &Path) -> Result<Contents, BackupError> {
     Ok(hearth_engine::backup(&state_dir.join(DATABASE), to)?)
 }
 
-/// Puts a backup in the place of a state directory's database, which is kept beside it. No daemon may
-/// run meanwhile; microVMs go on, and the next daemon makes of them what the backup wants.
+/// Puts a backup in the place of a state directory's database, which is kept beside it. A daemon that
+/// runs starts anew for it, in its own process, and answers nobody for a moment; microVMs go on, and the
+/// daemon makes of them what the backup wants.
 ///
-/// A restore that is cut off leaves the one database or the other.
+/// A restore that is cut off leaves the one database or the other; once the backup was found to be whole
+/// the next daemon goes on with it.
 ///
 /// # Errors
 /// [`BackupError`]; the database is then as it was.
 pub fn restore(state_dir: &Path, backup: &Path) -> Result<Restored, BackupError> {
-    let lock = StateDir::open(state_dir)?;
-    let dir = lock.path();
-    let (database, new) = (dir.join(DATABASE), dir.join("hearth.db.new"));
-    for left in [new.clone(), beside(&new, BESIDE[0]), beside(&new, BESIDE[1])] {
-        remove(&left)?;
+    match StateDir::open(state_dir) {
+        Ok(lock) => {
+            let _alone = alone(lock.path())?;
+            let contents = prepare(lock.path(), backup)?;
+            Ok(Restored { contents, replaced: take(&lock)? })
+        }
+        Err(taken @ StateDirError::Taken { .. }) => match in_use(state_dir)? {
+            Some(pid) if pid > 0 => restore_under(state_dir, backup, pid),
+            _ => Err(taken.into()),
+        },
+        Err(error) => Err(error.into()),
     }
-    let contents = hearth_engine::restore(backup, &new)?;
-    let replaced = keep(&database)?;
-    fs::rename(&new, &database).map_err(failed("replace", &database))?;
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", dir))?;
+}
+
+/// Has the daemon that runs put a backup in its place.
+fn restore_under(state_dir: &Path, backup: &Path, pid: u32) -> Result<Restored, BackupError> {
+    let dir = &std::path::absolute(state_dir).map_err(failed("find", state_dir))?;
+    let _alone = alone(dir)?;
+    let refused = |problem| BackupError::Daemon { pid, problem };
+    let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(refused("can't be told"))?;
+    let daemon = pidfd_open(raw, PidfdFlags::empty()).map_err(|_| refused("has just ended"))?;
+    // The descriptor is of the daemon if that has the lock still.
+    if in_use(state_dir)? != Some(pid) {
+        return Err(refused("has just ended"));
+    }
+    if !starts_anew(pid) {
+        return Err(refused("is of a version that can't restore while it runs, or is starting"));
+    }
+    let before = replaced(dir)?;
+    let contents = prepare(dir, backup)?;
+    let sent = pidfd_send_signal(&daemon, Signal::USR2).is_ok();
+    let begin = Instant::now();
+    let waiting = dir.join(WAITING);
+    while waiting.exists() {
+        // 0 is one that has just got the lock.
+        let another = in_use(state_dir)?.is_some_and(|other| other != pid && other != 0);
+        let problem = match () {
+            () if !sent || another => Some("ended meanwhile"),
+            () if begin.elapsed() > ANEW_WITHIN => Some("did not start anew within 30 s"),
+            () => None,
+        };
+        if let Some(problem) = problem {
+            match fs::remove_file(&waiting) {
+                // It was taken at the last moment.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                removed => removed.map_err(failed("remove", &waiting))?,
+            }
+            return Err(refused(problem));
+        }
+        std::thread::sleep(ANEW_POLL);
+    }
+    let replaced = replaced(dir)?.difference(&before).last().cloned();
     Ok(Restored { contents, replaced })
+}
+
+/// Whether a daemon takes SIGUSR2, which else would end it.
+fn starts_anew(pid: u32) -> bool {
+    const SIGUSR2: u32 = 12;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    caught.is_some_and(|mask| mask & (1 << (SIGUSR2 - 1)) != 0)
+}
+
+/// The only restore of a state directory for as long as the value lives.
+fn alone(dir: &Path) -> Result<File, BackupError> {
+    let lock = File::open(dir).map_err(failed("open", dir))?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(BackupError::Busy { path: dir.to_owned() }),
+        Err(errno) => Err(failed("lock", dir)(errno.into())),
+    }
+}
+
+/// Checks a backup and leaves a copy for whoever has the lock of the state directory to take.
+fn prepare(dir: &Path, backup: &Path) -> Result<Contents, BackupError> {
+    let new = dir.join("hearth.db.new");
+    let beside_new = BESIDE.map(|part| beside(&new, part));
+    remove(&new)?;
+    beside_new.iter().try_for_each(|part| remove(part))?;
+    let made = hearth_engine::restore(backup, &new);
+    // Empty ones, which a reader leaves.
+    beside_new.iter().try_for_each(|part| remove(part))?;
+    let contents = made?;
+    let waiting = dir.join(WAITING);
+    fs::rename(&new, &waiting).map_err(failed("replace", &waiting))?;
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", dir))?;
+    Ok(contents)
+}
+
+/// Puts the backup that waits, if one does, in the place of the database; returns where that is now.
+pub(crate) fn take(lock: &StateDir) -> Result<Option<PathBuf>, BackupError> {
+    let dir = lock.path();
+    let (database, waiting) = (dir.join(DATABASE), dir.join(WAITING));
+    if !waiting.exists() {
+        return Ok(None);
+    }
+    let replaced = keep(&database)?;
+    fs::rename(&waiting, &database).map_err(failed("replace", &database))?;
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", dir))?;
+    let kept = replaced.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    tracing::info!(kept, "a backup is in the place of the database");
+    Ok(replaced)
+}
+
+/// The databases in a state directory that were replaced.
+fn replaced(dir: &Path) -> Result<BTreeSet<PathBuf>, BackupError> {
+    let entries = fs::read_dir(dir).map_err(failed("read", dir))?;
+    let is_one = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let parts = BESIDE.iter().any(|part| name.ends_with(part));
+        name.starts_with(&format!("{DATABASE}{REPLACED}")) && !parts
+    };
+    Ok(entries.flatten().map(|entry| entry.path()).filter(is_one).collect())
 }
 
 /// Gives a database a second name, and leaves nothing beside it that SQLite would take for what
@@ -79,7 +218,7 @@ fn keep(database: &Path) -> Result<Option<PathBuf>, BackupError> {
         return Ok(None);
     }
     let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3fZ");
-    let kept = beside(database, &format!(".replaced-{now}"));
+    let kept = beside(database, &format!("{REPLACED}{now}"));
     // Of what is not healthy, all parts are kept.
     let _ = hearth_engine::gather(database);
     for part in BESIDE {

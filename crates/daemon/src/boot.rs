@@ -1,7 +1,7 @@
 //! Puts the parts together, in an order that never leaves half a daemon: lock, socket, host,
 //! database, then the tasks. And takes them apart again, microVMs excepted.
 
-use crate::backup::DATABASE;
+use crate::backup::{self, DATABASE};
 use crate::core::{self, Intake};
 use crate::desired::{self, WatchedSource};
 use crate::http::{self, App, Guard, Tunnels};
@@ -17,7 +17,7 @@ use hearth_host::{Host, HostFacts};
 use hearth_planner::{Capacity, Limits};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -31,6 +31,49 @@ pub struct Daemon {
     tasks: JoinSet<()>,
     core_end: oneshot::Receiver<()>,
     state_dir: StateDir,
+    signals: Signals,
+}
+
+/// How a daemon ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It is to stay ended.
+    Stopped,
+    /// It is to start anew, in the same process.
+    Anew,
+}
+
+/// What may be said to a daemon from outside.
+#[derive(Debug)]
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    anew: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Signals, DaemonError> {
+        let listen = |kind| {
+            signal(kind)
+                .map_err(|source| DaemonError::System { operation: "listen to signals", source })
+        };
+        Ok(Signals {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            anew: listen(SignalKind::user_defined2())?,
+        })
+    }
+
+    /// Cancel safe.
+    async fn end(&mut self) -> Ended {
+        tokio::select! {
+            // All arms are cancel safe.
+            biased;
+            _ = self.interrupt.recv() => Ended::Stopped,
+            _ = self.terminate.recv() => Ended::Stopped,
+            _ = self.anew.recv() => Ended::Anew,
+        }
+    }
 }
 
 /// Starts a daemon. When this returns it accepts requests.
@@ -38,11 +81,14 @@ pub struct Daemon {
 /// # Errors
 /// Every [`DaemonError`]. Nothing is left running.
 pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
+    // Before the lock: what asks the daemon that has it for something need not fear to end it.
+    let signals = Signals::listen()?;
     let state_dir = StateDir::open(&config.state_dir)?;
     let listener = Listener::bind(&config.listen).await?;
     let listen = listener.address(&config.listen);
     let host = open_host(&config, &state_dir).await?;
     let facts = host.facts();
+    backup::take(&state_dir).map_err(Box::new)?;
     let engine = open_engine(&state_dir, &facts, &config)?;
 
     let (stop, stopping) = Stop::channel();
@@ -71,7 +117,7 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
     tasks.spawn(http::serve(listener, http::router(Arc::new(app)), stopping.clone()));
     tasks.spawn(watch_file(&config, host, intake, desired_sender, watched, stopping));
     watchdog::tell(sd_notify::NotifyState::Ready);
-    Ok(Daemon { listen, facts, stop, tasks, core_end, state_dir })
+    Ok(Daemon { listen, facts, stop, tasks, core_end, state_dir, signals })
 }
 
 impl Daemon {
@@ -87,21 +133,13 @@ impl Daemon {
         &self.facts
     }
 
-    /// Serves until SIGINT or SIGTERM, then ends within 10 s. MicroVMs stay.
+    /// Serves until SIGINT, SIGTERM or SIGUSR2, then ends within 10 s. MicroVMs stay.
     ///
-    /// # Errors
-    /// Where the signals cannot be listened to.
-    pub async fn run(mut self) -> Result<(), DaemonError> {
-        let failed = |source| DaemonError::System { operation: "listen to signals", source };
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        tokio::select! {
-            // Both arms are cancel safe.
-            biased;
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        tracing::info!("ending; microVMs keep running, the next daemon takes them over");
+    /// After SIGUSR2 it is to start anew: with a backup that waits for that, or as the version that is
+    /// installed now.
+    pub async fn run(mut self) -> Ended {
+        let how = self.signals.end().await;
+        tracing::info!(anew = how == Ended::Anew, "ending; microVMs keep running");
         self.stop.send_replace(true);
         // Each task has a bound of its own for this.
         while let Some(ended) = self.tasks.join_next().await {
@@ -114,7 +152,7 @@ impl Daemon {
             tracing::warn!("the database is slow; the last commit may be missing");
         }
         tracing::info!(state_dir = %self.state_dir.path().display(), "ended");
-        Ok(())
+        how
     }
 }
 

@@ -29,7 +29,7 @@ mod stop;
 mod watchdog;
 
 pub use backup::{BackupError, Restored, backup, restore};
-pub use boot::{Daemon, start};
+pub use boot::{Daemon, Ended, start};
 pub use desired::{DEFAULT_DESIRED, DesiredPath, source_of};
 pub use hearth_engine::Retention;
 pub use listen::{Listen, ListenError};
@@ -118,6 +118,9 @@ pub enum DaemonError {
         /// Why.
         source: Box<hearth_engine::StoreError>,
     },
+    /// A backup that waits can't be put in the place of the database.
+    #[error("cannot put the backup that waits in the place of the database")]
+    Restore(#[from] Box<BackupError>),
     /// The host cannot run microVMs.
     #[error("cannot use this machine as a host")]
     Host {

@@ -236,9 +236,10 @@ that needs --allow-delete, or with --wait a job that failed; 124 --timeout ran o
     },
     /// Put a backup in the place of the database
     ///
-    /// The daemon must not run meanwhile. No microVM stops: what runs and is as the backup wants it is
-    /// taken over by the next daemon, what is otherwise is replaced, and what the backup does not know
-    /// is shown and left alone. The database of before is kept beside it.
+    /// A daemon that runs starts anew for it, in its own process, and answers nobody for a moment. No
+    /// microVM stops: what runs and is as the backup wants it is taken over, what is otherwise is
+    /// replaced, and what the backup does not know is shown and left alone. The database of before is
+    /// kept beside it.
     Restore {
         /// The backup
         file: PathBuf,

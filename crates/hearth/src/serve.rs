@@ -4,6 +4,10 @@ use crate::output::Output;
 use crate::settings::ServeArgs;
 use crate::{config, logging};
 use anyhow::Context;
+use hearth_daemon::Ended;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 /// Threads for files: twice as many as microVMs that boot at once, each of which waits in one for its
@@ -11,11 +15,22 @@ use std::time::Duration;
 /// of memory.
 const FILE_THREADS_MAX: usize = 16;
 
-/// Runs the daemon until a signal ends it.
+/// Runs the daemon until a signal ends it; where it is to start anew, this does not return.
 ///
 /// # Errors
 /// Where it cannot start.
 pub(crate) fn serve(args: ServeArgs, output: &Output) -> anyhow::Result<u8> {
+    match run(args, output)? {
+        Ended::Stopped => {
+            output.ended();
+            Ok(0)
+        }
+        Ended::Anew => Err(start_anew()),
+    }
+}
+
+/// When this returns everything is written, and everything that was open is closed.
+fn run(args: ServeArgs, output: &Output) -> anyhow::Result<Ended> {
     let config::Resolved { settings, .. } = config::resolve(&args)?;
     let _written_at_the_end =
         logging::start(settings.log_format, &settings.log, output.colours_errors())?;
@@ -25,17 +40,32 @@ pub(crate) fn serve(args: ServeArgs, output: &Output) -> anyhow::Result<u8> {
         .max_blocking_threads(FILE_THREADS_MAX)
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let daemon = hearth_daemon::start(config).await?;
         for warning in &daemon.host_facts().warnings {
             tracing::warn!("{warning}");
         }
         output.serving(daemon.address(), &daemon.host_facts().description);
-        daemon.run().await?;
-        output.ended();
-        anyhow::Ok(())
+        anyhow::Ok(daemon.run().await)
     })?;
     // What still runs is told to go; nothing waits for it.
     runtime.shutdown_timeout(Duration::from_millis(500));
-    Ok(0)
+    Ok(ended)
+}
+
+/// Becomes the program that is installed now, with the arguments and the environment of before, as the
+/// same process: a supervisor notices nothing, and processes that are children stay so.
+fn start_anew() -> anyhow::Error {
+    let program = match std::env::current_exe() {
+        Ok(path) if path.exists() => path,
+        // It was removed; what runs can be run again all the same.
+        _ => PathBuf::from("/proc/self/exe"),
+    };
+    let mut args = std::env::args_os();
+    let mut command = Command::new(program);
+    if let Some(name) = args.next() {
+        command.arg0(name);
+    }
+    let error = command.args(args).exec();
+    anyhow::Error::new(error).context("cannot start anew")
 }

@@ -186,6 +186,16 @@ impl Daemon {
         }
     }
 
+    /// Waits until it has started anew, and goes on with the address that it has now.
+    pub(crate) fn anew(&mut self) {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).expect("its output can be read");
+        let url =
+            line.strip_prefix("hearth: listening on ").and_then(|rest| rest.split(' ').next());
+        self.url = url.unwrap_or_else(|| panic!("the daemon said {line:?}")).to_owned();
+        self.until("the daemon is ready", || self.get("/readyz").status == 200);
+    }
+
     /// SIGTERM, and what it said until it ended.
     pub(crate) fn terminate(mut self) -> (ExitStatus, String) {
         let pid = rustix::process::Pid::from_child(&self.child);
