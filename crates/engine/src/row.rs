@@ -312,7 +312,7 @@ impl InstanceRow {
         };
         let instance = Instance {
             id: InstanceId::parse(id).map_err(|error| error.to_string())?,
-            slot: Slot(self.slot),
+            slot: Slot::kept(self.slot).ok_or_else(|| format!("bad slot {}", self.slot))?,
             assignment,
             hash: hash(&self.hash)?,
             images: self.images.into_images()?,

@@ -160,6 +160,17 @@ impl fmt::Display for Generation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u32);
 
+impl Slot {
+    /// More than any host has microVMs, and few enough to keep account of those that are free.
+    const COUNT: u32 = 1 << 16;
+
+    /// One that was kept; `None` where it can't be one.
+    #[must_use]
+    pub fn kept(number: u32) -> Option<Slot> {
+        (number < Slot::COUNT).then_some(Slot(number))
+    }
+}
+
 /// What a guest is told of whose it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {

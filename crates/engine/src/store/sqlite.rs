@@ -578,6 +578,7 @@ mod tests {
             ("jobs", &job, r#""run":1"#, r#""run":0"#, "bad generation 0"),
             ("jobs", &job, r#""run":1"#, r#""run":3"#, "it runs at generation 3, and is at 2"),
             ("jobs", &job, "abc", "../abc", "an instance id is"),
+            ("instances", &instance, r#""slot":0"#, r#""slot":4294967295"#, "bad slot 4294967295"),
             ("instances", &instance, r#""app""#, r#""ap""#, "bad stage \"ap\""),
         ];
         for (table, row, from, to, detail) in refused {

@@ -177,6 +177,9 @@ impl Manifest {
         if SpecHash::parse(&manifest.spec_hash).is_none() {
             return Err(invalid("its spec hash is none".to_owned()));
         }
+        if Slot::kept(manifest.slot).is_none() {
+            return Err(invalid(format!("its slot {} is none", manifest.slot)));
+        }
         if let Some(form) = &manifest.made
             && form.read().is_none()
         {
@@ -235,6 +238,7 @@ impl Manifest {
         }
     }
 
+    /// Checked when it was read.
     pub(super) fn slot(&self) -> Slot {
         Slot(self.slot)
     }
