@@ -1,6 +1,7 @@
 //! The engine's state and its step.
 
 use crate::agenda::Agenda;
+use crate::execute::RETRY_AFTER;
 use crate::guard;
 use crate::input::{ActionId, Effect, Event, Input, JobView, Now, Refusal, Reply, RequestId};
 use crate::random::Random;
@@ -316,10 +317,17 @@ impl Engine {
         }
     }
 
-    /// Lets actions be tried again whose last failure lies far enough back.
+    /// Lets actions be tried again whose last one lies far enough back, once a look at the host that began
+    /// behind it could show what it did: until then a guest that was told may be taken for one that was
+    /// not, and its job run by another as well.
     fn rested(&mut self, now: Mono) {
-        let due = self.resting.extract_if(.., |_, at| *at <= now);
-        for (id, _) in due {
+        let due: Vec<InstanceId> =
+            self.resting.extract_if(.., |_, at| *at <= now).map(|(id, _)| id).collect();
+        for id in due {
+            if self.settled.get(&id).is_some_and(|settled| self.looked_at < Some(*settled)) {
+                self.resting.insert(id, now.after(RETRY_AFTER));
+                continue;
+            }
             self.unseen.remove(&id);
             self.fleet.change_instance(&id, |instance| instance.busy = false);
         }

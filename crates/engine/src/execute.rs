@@ -17,7 +17,7 @@ pub(crate) const PAST_INSTANCES_MAX: usize = 5;
 
 /// From the failure of an action on an instance to the next try: what is broken is not mended by
 /// asking all the time, and each failure is an event.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// How long the effect of an action is waited for before it is asked for again. Longer than from one
 /// look at the host to the next but one, so that one of them falls between two tries and may say that

@@ -292,6 +292,29 @@ async fn a_failed_look_is_not_an_empty_world() {
     assert_eq!(world.get("web").await.instance, before);
 }
 
+/// The word came after the last look, and the next look comes after the time in which it should have been
+/// taken: the guest runs its command, though nobody has seen it.
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_was_told_late_is_looked_at_before_another_takes_its_place() {
+    let mut world = World::new();
+    let held = spec("job", &[pool(2, 2), ("retries", Value::Int(0))]);
+    world.post("first", None, &held).await.unwrap();
+    world.run_for(A_WHILE).await;
+    world.tells_wait = true;
+    let (accepted, claimed) = world.post("second", None, &held).await.unwrap();
+    assert_eq!(accepted, Accepted::Claimed);
+    world.run_for(Duration::from_secs(3)).await;
+    world.host.go_blind();
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    world.tell().await;
+    for _ in 0..40 {
+        world.step().await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = world.get("second").await;
+        assert_eq!(now.instance, claimed.instance, "{:?}", now.reason);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_file_entry_is_applied_when_it_changes_and_http_wins_until_then() {
     let mut world = World::new();

@@ -132,6 +132,47 @@ mod lab {
         daemon.clean().await;
     }
 
+    /// Where bare guests are killed a hundred times, these have what those have not: an init, a
+    /// status drive, output, and a command that may run once only.
+    #[tokio::test]
+    async fn a_daemon_killed_again_and_again_loses_no_guest_no_exit_code_and_no_line() {
+        const KILLS: u8 = 8;
+        let empty = tempfile::NamedTempFile::with_suffix(".exs").unwrap();
+        std::fs::write(empty.path(), "[]").unwrap();
+        let mut daemon = Daemon::start(empty.path()).await;
+        daemon.post("stays", None, &shell("service", "exec sleep 100000")).await;
+        daemon.until_status("stays", JobStatus::Running).await;
+        let stays = daemon.processes();
+        assert_eq!(stays.len(), 1, "{stays:?}");
+        let mut rng = fastrand::Rng::with_seed(u64::from(KILLS));
+        for code in 1..=KILLS {
+            let spec = shell("job", &format!("echo begun; sleep 2; echo over; exit {code}"));
+            let (status, _) = daemon.post(&format!("code-{code}"), None, &spec).await;
+            assert_eq!(status, 202);
+            tokio::time::sleep(Duration::from_millis(rng.u64(..8000))).await;
+            daemon.kill();
+            // Often longer than a guest has left to live.
+            tokio::time::sleep(Duration::from_millis(rng.u64(..4000))).await;
+            daemon.launch().await;
+            for code in 1..=code {
+                daemon.client.job(&format!("code-{code}")).await.expect("it was acknowledged");
+            }
+        }
+        for code in 1..=KILLS {
+            let job = daemon.until_status(&format!("code-{code}"), JobStatus::Failed).await;
+            let reason = job.reason.unwrap_or_default();
+            assert_eq!((job.exit_code, job.generation), (Some(code), 1), "{reason}");
+            assert_eq!(daemon.output(&job.job_id).await, "begun\nover\n");
+        }
+        daemon.until_status("stays", JobStatus::Running).await;
+        assert_eq!(
+            daemon.processes(),
+            stays,
+            "it is the process that it was, and no other is left"
+        );
+        daemon.clean().await;
+    }
+
     #[tokio::test]
     async fn an_instance_with_a_check_is_warm_only_once_it_passes() {
         let empty = tempfile::NamedTempFile::with_suffix(".exs").unwrap();

@@ -38,6 +38,12 @@ parts! {
     seeds_of_part_8_keep_every_invariant: 8750..10_000;
 }
 
+/// Those of the ledger's, each of another cause.
+#[test]
+fn seeds_that_failed_once_keep_every_invariant() {
+    [12_509, 16_412, 991_569].into_iter().for_each(|seed| pass(seed..seed + 1));
+}
+
 #[test]
 fn a_seed_repeats_its_run() {
     for seed in 0..50 {

@@ -1,12 +1,12 @@
 //! An engine over a simulated host, with time that a test moves.
 
 use hearth_engine::{
-    Against, Config, Deletions, Effect, Engine, FileEntry, FileLoad, Input, JobView, LoadPlan, Now,
-    Refusal, Reply, Request, RequestId, StatsView, Store, Upsert,
+    ActionId, Against, Config, Deletions, Effect, Engine, FileEntry, FileLoad, Input, JobView,
+    LoadPlan, Now, Refusal, Reply, Request, RequestId, StatsView, Store, Upsert,
 };
 use hearth_host::sim::{SimConfig, SimHost};
 use hearth_host::{Host, HostFacts};
-use hearth_model::{InstanceId, JobId, Mono, Resolution, Spec, Tenant, Value, hash};
+use hearth_model::{Action, InstanceId, JobId, Mono, Resolution, Spec, Tenant, Value, hash};
 use hearth_planner::{Capacity, Limits, Status};
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +20,9 @@ pub struct World {
     began: Instant,
     pending: Vec<Input>,
     requests: u64,
+    /// Words to guests wait from now on.
+    pub tells_wait: bool,
+    waiting: Vec<(ActionId, Action)>,
 }
 
 pub fn capacity(facts: &HostFacts) -> Capacity {
@@ -48,7 +51,15 @@ impl World {
     pub fn with(sim: SimConfig, store: Store) -> World {
         let host = SimHost::new(sim);
         let engine = Engine::open(store, config(&host, "boot-1")).unwrap();
-        World { engine, host, began: Instant::now(), pending: Vec::new(), requests: 0 }
+        World {
+            engine,
+            host,
+            began: Instant::now(),
+            pending: Vec::new(),
+            requests: 0,
+            tells_wait: false,
+            waiting: Vec::new(),
+        }
     }
 
     /// A world that forgets sooner or later than others.
@@ -56,7 +67,15 @@ impl World {
         let host = SimHost::new(SimConfig::default());
         let config = Config { retention, ..config(&host, "boot-1") };
         let engine = Engine::open(Store::in_memory().unwrap(), config).unwrap();
-        World { engine, host, began: Instant::now(), pending: Vec::new(), requests: 0 }
+        World {
+            engine,
+            host,
+            began: Instant::now(),
+            pending: Vec::new(),
+            requests: 0,
+            tells_wait: false,
+            waiting: Vec::new(),
+        }
     }
 
     /// The same host under a new engine on the same database, as after a kill -9.
@@ -84,6 +103,9 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Reply(id, reply) => replies.push((id, reply)),
+                Effect::Apply(id, action @ Action::Tell { .. }) if self.tells_wait => {
+                    self.waiting.push((id, action));
+                }
                 Effect::Apply(id, action) => {
                     let done = self.host.apply(action).await;
                     self.pending.push(Input::Done(id, done));
@@ -105,6 +127,14 @@ impl World {
             self.look().await;
             self.step().await;
             tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// The words that waited reach their guests.
+    pub async fn tell(&mut self) {
+        for (id, action) in std::mem::take(&mut self.waiting) {
+            let done = self.host.apply(action).await;
+            self.pending.push(Input::Done(id, done));
         }
     }
 

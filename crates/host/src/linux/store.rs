@@ -170,6 +170,10 @@ impl ImageStore {
                 let mend = "it is a symbolic link; put the file itself in its place";
                 unfit(kind, name, mend)
             }
+            // A socket, or a device that is not there.
+            rustix::io::Errno::NXIO => {
+                unfit(kind, name, "it is no regular file; put an image in its place")
+            }
             errno => HostError::permanent(format!("cannot open {} {name}", kind.noun()))
                 .because(io::Error::from(errno)),
         })
@@ -380,6 +384,15 @@ mod tests {
         std::fs::write(store.source.join("empty"), "").unwrap();
         let fifo = store.source.join("fifo");
         rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, Mode::RUSR | Mode::WUSR).unwrap();
+        std::os::unix::net::UnixListener::bind(store.source.join("socket")).unwrap();
+        let (zero, mode) = (store.source.join("zero"), Mode::RUSR | Mode::WUSR);
+        let device = rustix::fs::makedev(1, 5);
+        let kind = rustix::fs::FileType::CharacterDevice;
+        let has_device = match rustix::fs::mknodat(rustix::fs::CWD, &zero, kind, mode, device) {
+            // Only root makes devices.
+            Err(rustix::io::Errno::PERM) => false,
+            made => made.is_ok(),
+        };
         let refused = |image| {
             let error = store.image(Kind::Disk, &name(image)).unwrap_err();
             assert!(!error.is_transient());
@@ -392,6 +405,8 @@ mod tests {
         assert!(refused("link").contains("symbolic link"));
         assert!(refused("dir").contains("it is a directory"));
         assert!(refused("fifo").contains("no regular file"));
+        assert!(refused("socket").contains("no regular file"), "{}", refused("socket"));
+        assert!(!has_device || refused("zero").contains("no regular file"), "{}", refused("zero"));
         assert!(refused("empty").contains("empty"));
         assert_eq!(std::fs::read_dir(&store.dir).unwrap().count(), 0);
     }
