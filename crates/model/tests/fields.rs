@@ -1,7 +1,8 @@
 //! The grammar of fields: what is read, what is refused and in which words.
 
 use expect_test::{Expect, expect};
-use hearth_model::{Spec, Value};
+use hearth_model::fields::{CMD_ARGS_MAX, CMD_ENV_BYTES_MAX, ENV_VARS_MAX, Path, Segment, suggest};
+use hearth_model::{Declaration, Spec, Value};
 use proptest::prelude::*;
 
 fn map(entries: &[(&str, Value)]) -> Value {
@@ -148,6 +149,138 @@ fn a_raw_guest_needs_only_a_kernel_and_takes_nothing_that_needs_the_init() {
 fn a_pool_without_a_maximum_is_bounded_by_its_minimum() {
     let spec = Spec::read(&with(&[("warm_pool", map(&[("min", 2.into())]))])).unwrap();
     assert_eq!(spec.pool_bounds(), (2, 2));
+}
+
+fn accepted(more: &[(&'static str, Value)]) -> bool {
+    Spec::read(&with(more)).is_ok()
+}
+
+#[test]
+fn a_command_and_its_environment_are_bounded_to_the_last_one() {
+    let cmd = |count: usize| ("cmd", Value::List(vec!["a".into(); count]));
+    assert!(accepted(&[cmd(1)]) && accepted(&[cmd(CMD_ARGS_MAX)]));
+    assert!(!accepted(&[cmd(0)]) && !accepted(&[cmd(CMD_ARGS_MAX + 1)]));
+    let env = |count: usize| {
+        let names = (0..count).map(|number| (format!("V{number}"), "x".into()));
+        ("env", Value::Map(names.collect()))
+    };
+    assert!(accepted(&[env(ENV_VARS_MAX)]) && !accepted(&[env(ENV_VARS_MAX + 1)]));
+    // Each variable takes its name, its value, an equals sign and an end.
+    let bytes = |count: usize| {
+        let value = "x".repeat(count - "/a".len() - "K".len() - 2);
+        [("cmd", list(&["/a"])), ("env", map(&[("K", value.as_str().into())]))]
+    };
+    assert!(accepted(&bytes(CMD_ENV_BYTES_MAX)) && !accepted(&bytes(CMD_ENV_BYTES_MAX + 1)));
+    assert!(!accepted(&[("cmd", list(&["/a", "\0"]))]));
+    assert_eq!(CMD_ENV_BYTES_MAX, 49_152);
+}
+
+#[test]
+fn a_check_is_of_one_kind_with_a_port_and_a_path_that_can_be() {
+    let http = |port: u32, path: &str| {
+        let http = map(&[("port", port.into()), ("path", path.into())]);
+        [("ready", map(&[("http", http)]))]
+    };
+    let port = |port: u32| [("ready", map(&[("tcp", map(&[("port", port.into())]))]))];
+    assert!(accepted(&http(80, "/up?a=b")) && accepted(&port(1)) && accepted(&port(65_535)));
+    assert!(!accepted(&port(0)) && !accepted(&port(65_536)));
+    for path in ["up", "/a b", "/a\nb", ""] {
+        assert!(!accepted(&http(80, path)), "{path:?}");
+    }
+    let spec = Spec::read(&with(&port(4000))).unwrap();
+    assert_eq!(spec.write().get("ready"), with(&port(4000)).get("ready"));
+}
+
+#[test]
+fn what_is_as_by_default_is_not_written() {
+    let written = |more: &[(&'static str, Value)]| Spec::read(&with(more)).unwrap().write();
+    let keys = |value: &Value| match value {
+        Value::Map(entries) => entries.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>(),
+        _ => Vec::new(),
+    };
+    let plain = written(&[("stop_timeout_s", 10.into()), ("disk_mb", 1024.into())]);
+    assert_eq!(keys(&plain), ["rootfs", "kernel", "cmd", "resources", "lifecycle"]);
+    let pool = |stage: &str| map(&[("min", 1.into()), ("max", 2.into()), ("stage", stage.into())]);
+    let stage = |stage: &str| {
+        written(&[("warm_pool", pool(stage))]).get("warm_pool").unwrap().get("stage").cloned()
+    };
+    assert_eq!((stage("app"), stage("init")), (None, Some("init".into())));
+    let job = [("lifecycle", Value::from("job"))];
+    let retries =
+        |count: u32| written(&[job[0].clone(), ("retries", count.into())]).get("retries").cloned();
+    assert_eq!((retries(0), retries(2)), (None, Some(2.into())));
+}
+
+#[test]
+fn a_declaration_has_a_name_a_tenant_and_a_spec() {
+    let spec = || ("spec", with(&[]));
+    let read = |entries: &[(&str, Value)]| Declaration::read(&map(entries));
+    let refused = |entries: &[(&str, Value)]| {
+        let errors = read(entries).unwrap_err();
+        let shown = errors.iter().map(|error| {
+            format!("{}: {} [{}]", error.path, error.detail, error.help.as_deref().unwrap_or(""))
+        });
+        shown.collect::<Vec<_>>()
+    };
+    let whole = read(&[("job_id", "web".into()), ("tenant", "t".into()), spec()]).unwrap();
+    assert_eq!(whole.job_id.unwrap().as_str(), "web");
+    assert_eq!(whole.tenant.unwrap().as_str(), "t");
+    assert_eq!(whole.spec, Spec::read(&with(&[])).unwrap());
+    let other = read(&[("vm_id", "web".into()), spec()]).unwrap();
+    assert_eq!((other.job_id.unwrap().as_str(), other.tenant), ("web", None));
+    assert!(read(&[("job_id", "web".into()), ("vm_id", "web".into()), spec()]).is_ok());
+    assert_eq!(
+        refused(&[("job_id", "web".into()), ("vm_id", "api".into()), spec()]),
+        ["vm_id: `vm_id` is another name for `job_id`, which is \"web\" here [leave it out]"]
+    );
+    assert_eq!(
+        refused(&[("job_id", "a/b".into()), spec()]),
+        ["job_id: a job id holds '/'; letters, digits, '-', '_' and '.' are allowed []"]
+    );
+    assert_eq!(refused(&[]), ["spec: missing field `spec` []"]);
+    assert_eq!(
+        refused(&[("cmd", list(&["/a"])), spec()]),
+        ["cmd: unknown field `cmd` [`cmd` belongs into `spec`]"]
+    );
+    let within = read(&[("spec", with(&[("tenant", "t".into())]))]).unwrap_err();
+    assert!(within[0].help.as_ref().unwrap().starts_with("known fields are "), "{within:?}");
+    let unknown = read(&[("whatever", "t".into()), spec()]).unwrap_err();
+    assert!(unknown[0].help.as_ref().unwrap().starts_with("known fields are "), "{unknown:?}");
+}
+
+#[test]
+fn a_place_is_shown_as_a_user_would_write_it() {
+    let path = Path(vec![
+        Segment::Key("spec".to_owned()),
+        Segment::Key("cmd".to_owned()),
+        Segment::Index(2),
+    ]);
+    assert_eq!(
+        (path.to_string(), path.pointer()),
+        ("spec.cmd[2]".to_owned(), "/spec/cmd/2".to_owned())
+    );
+}
+
+#[test]
+fn the_nearest_name_is_suggested_where_it_is_near_enough() {
+    let known = ["kernel", "cmd", "resources", "retries"];
+    let cases = [
+        ("kernal", Some("kernel")),
+        ("krnl", Some("kernel")),
+        ("KERNEL", Some("kernel")),
+        ("kernels", Some("kernel")),
+        ("cmdd", Some("cmd")),
+        ("cm", Some("cmd")),
+        ("md", Some("cmd")),
+        ("c", None),
+        ("resorce", Some("resources")),
+        ("rtries", Some("retries")),
+        ("xyz", None),
+        ("", None),
+    ];
+    for (word, name) in cases {
+        assert_eq!(suggest(word, &known), name, "{word}");
+    }
 }
 
 fn ready() -> impl Strategy<Value = Option<Value>> {
