@@ -10,6 +10,7 @@ mod images;
 mod kernel;
 mod kvm;
 mod lab;
+mod mutants;
 mod packages;
 mod places;
 mod process;

@@ -12,12 +12,14 @@ use clap::ValueEnum;
 use crate::cargo::cargo;
 use crate::places::Places;
 use crate::terminal::say;
-use crate::{fuzz, guest_init, kvm, packages, program, schedules, setup};
+use crate::{fuzz, guest_init, kvm, mutants, packages, program, schedules, setup};
 
 /// Seeds below this one run with every commit.
 const FIRST_SEED: u64 = 100_000;
 const SEEDS_AT_ONCE: u64 = 20_000;
 const KILLS_AT_ONCE: u64 = 500;
+/// Some changes make no difference, and some only to a sentence.
+const MUTANTS_PERCENT_MIN: u64 = 95;
 
 /// What there is to soak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -34,6 +36,8 @@ pub(crate) enum Part {
     Many,
     /// Whether the simulation finds each planted bug
     Planted,
+    /// Whether the tests notice each small change of planner and model
+    Mutants,
     /// The fuzz targets, by turns
     Fuzz,
 }
@@ -47,6 +51,7 @@ impl Part {
             Part::Power => "runs that lost the power at every moment",
             Part::Many => "minutes of microVMs that come and go",
             Part::Planted => "planted bugs found",
+            Part::Mutants => "mutants of planner and model",
             Part::Fuzz => "fuzz",
         }
     }
@@ -72,6 +77,7 @@ pub(crate) fn run(places: &Places, part: Part, minutes: u64) -> Result<()> {
         }
         Part::Many => (minutes, many(places, minutes)?),
         Part::Planted => planted(places)?,
+        Part::Mutants => mutated(places)?,
         Part::Fuzz => return fuzzed(places, &ledger, minutes),
     };
     ledger.enter(places, part.name(), count, &failures)?;
@@ -200,6 +206,15 @@ fn fuzzed(places: &Places, ledger: &Ledger, minutes: u64) -> Result<()> {
         true => Ok(()),
         false => bail!("fuzz failed at {}", failed.join(", ")),
     }
+}
+
+/// Enough of them have to be noticed; the ledger says how many were not.
+fn mutated(places: &Places) -> Result<(u64, Vec<String>)> {
+    let count = mutants::run(places)?;
+    let summary = format!("{} not noticed: {} % are", count.missed.len(), count.percent());
+    let enough = count.percent() >= MUTANTS_PERCENT_MIN;
+    say(format_args!("soak: of {} changes {summary}", count.all()));
+    Ok((count.all(), if enough { Vec::new() } else { vec![summary] }))
 }
 
 /// Each patch in a copy of the sources: the simulation has to fail within 10,000 seeds.

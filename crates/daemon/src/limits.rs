@@ -20,7 +20,8 @@ pub const BODY_DEADLINE: Duration = Duration::from_secs(10);
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// Answers smaller than this are not compressed: they fit one packet anyway.
 pub const COMPRESSED_BYTES_MIN: u64 = 1024;
-/// HTTP connections at once, followers of logs included. The next one waits to be accepted.
+/// HTTP connections at once, followers of logs included; half of the process's descriptors where that is
+/// less. The next one waits to be accepted.
 pub const CONNECTIONS_MAX: usize = 1024;
 /// Forwarded ports at once: each holds a socket to a guest and two buffers.
 pub const TUNNELS_MAX: usize = 512;

@@ -273,7 +273,7 @@ fn the_nearest_name_is_suggested_where_it_is_near_enough() {
         ("cm", Some("cmd")),
         ("md", Some("cmd")),
         ("c", None),
-        ("resoures", Some("resources")),
+        ("resourcez", Some("resources")),
         ("rtries", Some("retries")),
         ("xyz", None),
         ("", None),

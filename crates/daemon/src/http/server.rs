@@ -20,7 +20,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `stop` turns true, and then what is open for a little while.
 pub(crate) async fn serve(listener: Listener, router: Router, mut stop: Stop) {
-    let slots = Arc::new(Semaphore::new(limits::CONNECTIONS_MAX));
+    let slots = Arc::new(Semaphore::new(connections_max()));
     let mut connections = JoinSet::new();
     loop {
         let next = async {
@@ -52,6 +52,13 @@ pub(crate) async fn serve(listener: Listener, router: Router, mut stop: Stop) {
     if timeout(limits::DRAIN_HTTP, ended).await.is_err() {
         tracing::info!(connections = connections.len(), "requests were cut off");
     }
+}
+
+/// How many connections there may be: half of the descriptors are for the database and the microVMs.
+fn connections_max() -> usize {
+    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let half = descriptors.and_then(|count| usize::try_from(count / 2).ok());
+    limits::CONNECTIONS_MAX.min(half.unwrap_or(usize::MAX))
 }
 
 async fn converse(stream: Box<dyn Duplex>, router: Router, mut stop: Stop) {

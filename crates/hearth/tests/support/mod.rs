@@ -108,10 +108,19 @@ impl Home {
 
     /// The instances that the database names.
     pub(crate) fn named(&self) -> BTreeSet<String> {
+        self.ids("SELECT id FROM instances")
+    }
+
+    /// The jobs that the database names.
+    pub(crate) fn declared(&self) -> BTreeSet<String> {
+        self.ids("SELECT job_id FROM jobs")
+    }
+
+    fn ids(&self, query: &str) -> BTreeSet<String> {
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
         let database = rusqlite::Connection::open_with_flags(self.path("state/hearth.db"), flags)
             .expect("the database");
-        let mut query = database.prepare("SELECT id FROM instances").expect("a query");
+        let mut query = database.prepare(query).expect("a query");
         let ids = query.query_map([], |row| row.get(0)).expect("rows");
         ids.collect::<Result<_, _>>().expect("ids")
     }
