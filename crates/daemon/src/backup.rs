@@ -5,7 +5,7 @@
 //!   restore: backup ── checked ──> hearth.db.restore ── by whoever has the lock ──> hearth.db
 //! ```
 
-use crate::state_dir::{StateDir, StateDirError, in_use};
+use crate::state_dir::{StateDir, StateDirError, failed, in_use};
 use hearth_engine::{Contents, StoreError};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -34,7 +34,7 @@ pub enum BackupError {
     /// A database can't be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The state directory can't be used, for instance since a daemon does.
+    /// The state directory can't be used, or a file of it not be moved.
     #[error(transparent)]
     StateDir(#[from] StateDirError),
     /// Another restore is under way.
@@ -53,16 +53,6 @@ pub enum BackupError {
         pid: u32,
         /// What it did, or did not do.
         problem: &'static str,
-    },
-    /// A file can't be moved.
-    #[error("cannot {operation} {path}")]
-    Io {
-        /// What was being done.
-        operation: &'static str,
-        /// To what.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
     },
 }
 
@@ -165,7 +155,7 @@ fn alone(dir: &Path) -> Result<File, BackupError> {
     match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(lock),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(BackupError::Busy { path: dir.to_owned() }),
-        Err(errno) => Err(failed("lock", dir)(errno.into())),
+        Err(errno) => Err(failed("lock", dir)(errno.into()).into()),
     }
 }
 
@@ -240,11 +230,6 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 fn remove(path: &Path) -> Result<(), BackupError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed.map_err(failed("remove", path)),
+        removed => Ok(removed.map_err(failed("remove", path))?),
     }
-}
-
-fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BackupError {
-    let path = path.to_owned();
-    move |source| BackupError::Io { operation, path, source }
 }

@@ -156,7 +156,10 @@ fn holder(lock: &Path) -> String {
     }
 }
 
-fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateDirError {
+pub(crate) fn failed(
+    operation: &'static str,
+    path: &Path,
+) -> impl FnOnce(io::Error) -> StateDirError {
     let path = path.to_owned();
     move |source| StateDirError::Io { operation, path, source }
 }

@@ -8,16 +8,11 @@ mod support;
 
 mod native {
     use crate::support::native::Native;
-    use crate::support::{DEADLINE, Daemon, names};
+    use crate::support::{DEADLINE, Daemon, names, number};
     use rustix::process::{Pid, Signal, kill_process};
     use std::fmt;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::{Duration, Instant};
-
-    fn number(name: &str, default: u64) -> u64 {
-        let text = std::env::var(name).ok();
-        text.map_or(default, |text| text.parse().expect("a number"))
-    }
 
     /// The kernel lies at 16 MiB.
     fn body(job: &str, memory: u64) -> String {
@@ -28,12 +23,12 @@ mod native {
     }
 
     /// Waits until all jobs run.
-    fn until_all_run(daemon: &Daemon, count: u64) {
+    fn until_all_run(daemon: &Daemon, count: usize) {
         let begin = Instant::now();
         loop {
             let jobs = daemon.get("/stats").json()["jobs"].as_array().expect("jobs").clone();
             let running = jobs.iter().filter(|job| job["status"] == "running").count();
-            if running as u64 == count && jobs.len() as u64 == count {
+            if running == count && jobs.len() == count {
                 return;
             }
             let patience = DEADLINE + Duration::from_millis(200) * u32::try_from(count).unwrap();
@@ -58,7 +53,7 @@ mod native {
         }
         until_all_run(&daemon, count);
         let before = host.processes();
-        assert_eq!(before.len() as u64, count);
+        assert_eq!(before.len(), count);
         daemon.kill();
 
         let begin = Instant::now();
@@ -155,7 +150,7 @@ mod native {
 
     #[test]
     fn a_daemon_whose_microvms_come_and_go_does_not_grow_and_leaks_nothing() {
-        let lasts = Duration::from_secs(number("HEARTH_CHURN_SECONDS", 12));
+        let lasts = Duration::from_secs(number("HEARTH_CHURN_SECONDS", 12) as u64);
         let host = Native::new();
         let daemon = host.start();
         let empty = Held::by(&daemon, Duration::ZERO);

@@ -276,6 +276,19 @@ fn the_nearest_name_is_suggested_where_it_is_near_enough() {
         ("resourcez", Some("resources")),
         ("rtries", Some("retries")),
         ("xyz", None),
+        // Two letters of six may be other, more or fewer, at either end and between.
+        ("kernelxx", Some("kernel")),
+        ("xxkernel", Some("kernel")),
+        ("kexxrnel", Some("kernel")),
+        ("kxrnxl", Some("kernel")),
+        ("xxrnel", Some("kernel")),
+        ("rnel", Some("kernel")),
+        ("kern", Some("kernel")),
+        ("kernelxxx", None),
+        ("xxxkernel", None),
+        ("xxxnel", None),
+        ("ker", None),
+        ("nel", None),
         ("", None),
     ];
     for (word, name) in cases {
