@@ -51,19 +51,12 @@ struct Signals {
     anew: Signal,
 }
 
-impl Signals {
-    fn listen() -> Result<Signals, DaemonError> {
-        let listen = |kind| {
-            signal(kind)
-                .map_err(|source| DaemonError::System { operation: "listen to signals", source })
-        };
-        Ok(Signals {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-            anew: listen(SignalKind::user_defined2())?,
-        })
-    }
+fn listen_to(kind: SignalKind) -> Result<Signal, DaemonError> {
+    let operation = "listen to signals";
+    signal(kind).map_err(|source| DaemonError::System { operation, source })
+}
 
+impl Signals {
     /// Cancel safe.
     async fn end(&mut self) -> Ended {
         tokio::select! {
@@ -81,8 +74,9 @@ impl Signals {
 /// # Errors
 /// Every [`DaemonError`]. Nothing is left running.
 pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
-    // Before the lock: what asks the daemon that has it for something need not fear to end it.
-    let signals = Signals::listen()?;
+    // Before the lock: who asks the daemon that has it to start anew need not fear to end it. The other
+    // signals end a start that takes too long.
+    let anew = listen_to(SignalKind::user_defined2())?;
     let state_dir = StateDir::open(&config.state_dir)?;
     let listener = Listener::bind(&config.listen).await?;
     let listen = listener.address(&config.listen);
@@ -91,6 +85,9 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
     backup::take(&state_dir).map_err(Box::new)?;
     let engine = open_engine(&state_dir, &facts, &config)?;
 
+    let interrupt = listen_to(SignalKind::interrupt())?;
+    let terminate = listen_to(SignalKind::terminate())?;
+    let signals = Signals { interrupt, terminate, anew };
     let (stop, stopping) = Stop::channel();
     let (seen_sender, seen) = watch::channel(false);
     let (desired_sender, desired) = watch::channel(None);

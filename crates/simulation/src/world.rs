@@ -1,5 +1,5 @@
-//! The real engine and planner, over SQLite or its model and the simulated machine, in virtual time: one queue of what
-//! is to come, no thread, no clock. The same schedule gives the same run.
+//! The real engine and planner, over SQLite or its model and the simulated machine, in virtual time: one
+//! queue of what is to come, no thread, no clock. The same schedule gives the same run.
 
 use crate::invariants::Invariants;
 use crate::schedule::{Death, Fault, Item, JOBS, Make, Schedule, TROUBLE, What};
