@@ -25,9 +25,13 @@ test: ## Run every check and every test, those with real guests included
 	$(SAY_FIRST)
 	@cargo xtask ci
 
-soak: ## Run schedules of faults for an hour, and enter the result in docs/reliability.md
+soak: ## Run what takes longer than a commit for an hour, and enter the results in docs/reliability.md
 	$(SAY_FIRST)
-	@cargo xtask soak schedules --minutes 60
+	@cargo xtask soak schedules --minutes 15
+	@cargo xtask soak kills --minutes 5
+	@cargo xtask soak fuzz --minutes 6
+	@cargo xtask soak planted
+	@cargo xtask soak mutants
 
 lab-shell: ## Open a shell where KVM boots Linux
 	$(SAY_FIRST)

@@ -59,7 +59,7 @@ enum Task {
     Soak {
         /// What
         part: soak::Part,
-        /// For about so long (all planted bugs are always looked for)
+        /// For about so long (pairs, planted bugs and mutants: all of them, however long it takes)
         #[arg(long, default_value_t = 10)]
         minutes: u64,
     },

@@ -26,6 +26,8 @@ const MUTANTS_PERCENT_MIN: u64 = 95;
 pub(crate) enum Part {
     /// Schedules of faults that no run has had yet
     Schedules,
+    /// kill -9 at every point of every recovery of a simulated run
+    Pairs,
     /// kill -9 of the daemon under load, with bare guests on real Firecracker
     Kills,
     /// kill -9 at each system call of a run, on the simulated host and with bare guests
@@ -46,6 +48,7 @@ impl Part {
     fn name(self) -> &'static str {
         match self {
             Part::Schedules => "schedules",
+            Part::Pairs => "runs killed at every pair of points",
             Part::Kills => "kills",
             Part::Syscalls => "runs killed at every system call",
             Part::Power => "runs that lost the power at every moment",
@@ -63,6 +66,7 @@ pub(crate) fn run(places: &Places, part: Part, minutes: u64) -> Result<()> {
     let until = Instant::now() + Duration::from_secs(minutes * 60);
     let (count, failures) = match part {
         Part::Schedules => schedules(places, ledger.sum(part)?, until)?,
+        Part::Pairs => (1, pairs(places)?),
         Part::Kills => {
             let kills = KILLS_AT_ONCE.to_string();
             let (runs, failures) =
@@ -135,6 +139,13 @@ fn schedules(places: &Places, done: u64, until: Instant) -> Result<(u64, Vec<Str
         count += SEEDS_AT_ONCE;
     }
     Ok((count, failures))
+}
+
+fn pairs(places: &Places) -> Result<Vec<String>> {
+    let mut run = cargo(places);
+    run.args(["test", "--quiet", "-p", "hearth-simulation", "--test", "crash_points", "recovery"]);
+    let passed = run.env("HEARTH_PAIRS", "all").status().context("cannot run the simulation")?;
+    Ok(if passed.success() { Vec::new() } else { vec!["see above".to_owned()] })
 }
 
 /// Runs a test of the real daemon again and again, each time from another seed and as thoroughly as

@@ -99,8 +99,12 @@ pub fn run(
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_with_crashes(schedule: &Schedule, crashes: &[CrashPoint]) -> Result<Passed, String> {
-    World::new(schedule, Database::Sqlite, crashes, None).run(&schedule.items)
+pub fn run_with_crashes(
+    schedule: &Schedule,
+    database: Database,
+    crashes: &[CrashPoint],
+) -> Result<Passed, String> {
+    World::new(schedule, database, crashes, None).run(&schedule.items)
 }
 
 /// What is to come.

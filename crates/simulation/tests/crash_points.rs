@@ -1,19 +1,28 @@
 //! The daemon is killed once at every step of a run, on each side of its commit; and again in the
-//! recovery from that.
+//! recovery from that. `HEARTH_PAIRS=all` kills it at every point of every recovery.
 
 use hearth_simulation::{CrashPoint, Database, Schedule, Side, run, run_with_crashes};
 
-fn pass(seed: u64, points: &[CrashPoint]) {
-    if let Err(failure) = run_with_crashes(&Schedule::calm(seed), points) {
+/// Steps within which a recovery has come to rest.
+const RECOVERY_STEPS: u64 = 40;
+
+fn pass(seed: u64, database: Database, points: &[CrashPoint]) {
+    if let Err(failure) = run_with_crashes(&Schedule::calm(seed), database, points) {
         panic!("seed {seed}, killed at {points:?}: {failure}");
     }
 }
 
+fn steps(seed: u64) -> u64 {
+    run(&Schedule::calm(seed), Database::Sqlite, None).expect("a calm run").steps
+}
+
 fn pass_every_point(seed: u64) {
-    let steps = run(&Schedule::calm(seed), Database::Sqlite, None).expect("a calm run").steps;
+    let steps = steps(seed);
     assert!(steps > 100, "seed {seed} has {steps} steps");
     for step in 0..steps {
-        Side::ALL.iter().for_each(|side| pass(seed, &[CrashPoint { step, side: *side }]));
+        for side in Side::ALL {
+            pass(seed, Database::Sqlite, &[CrashPoint { step, side }]);
+        }
     }
 }
 
@@ -35,15 +44,25 @@ fn every_point_of_a_third_run_may_be_the_last() {
 #[test]
 fn every_point_of_a_recovery_may_be_the_last() {
     const SEED: u64 = 3;
-    let steps = run(&Schedule::calm(SEED), Database::Sqlite, None).expect("a calm run").steps;
-    for step in (0..steps).step_by(40) {
+    let steps = steps(SEED);
+    let all = std::env::var("HEARTH_PAIRS").is_ok_and(|pairs| pairs == "all");
+    // Those of all are too many for SQLite.
+    let (database, every, within) = match all {
+        true => (Database::Model, 1, RECOVERY_STEPS),
+        false => (Database::Sqlite, 40, 8),
+    };
+    std::thread::scope(|scope| {
         for first in Side::ALL {
-            for behind in 1..8 {
-                for second in Side::ALL {
-                    let again = CrashPoint { step: step + behind, side: second };
-                    pass(SEED, &[CrashPoint { step, side: first }, again]);
+            scope.spawn(move || {
+                for step in (0..steps).step_by(every) {
+                    for behind in 1..within {
+                        for second in Side::ALL {
+                            let again = CrashPoint { step: step + behind, side: second };
+                            pass(SEED, database, &[CrashPoint { step, side: first }, again]);
+                        }
+                    }
                 }
-            }
+            });
         }
-    }
+    });
 }
