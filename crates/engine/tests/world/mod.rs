@@ -50,25 +50,20 @@ impl World {
 
     pub fn with(sim: SimConfig, store: Store) -> World {
         let host = SimHost::new(sim);
-        let engine = Engine::open(store, config(&host, "boot-1")).unwrap();
-        World {
-            engine,
-            host,
-            began: Instant::now(),
-            pending: Vec::new(),
-            requests: 0,
-            tells_wait: false,
-            waiting: Vec::new(),
-        }
+        let config = config(&host, "boot-1");
+        World::of(host, store, config)
     }
 
     /// A world that forgets sooner or later than others.
     pub fn keeping(retention: hearth_engine::Retention) -> World {
         let host = SimHost::new(SimConfig::default());
         let config = Config { retention, ..config(&host, "boot-1") };
-        let engine = Engine::open(Store::in_memory().unwrap(), config).unwrap();
+        World::of(host, Store::in_memory().unwrap(), config)
+    }
+
+    fn of(host: SimHost, store: Store, config: Config) -> World {
         World {
-            engine,
+            engine: Engine::open(store, config).unwrap(),
             host,
             began: Instant::now(),
             pending: Vec::new(),
