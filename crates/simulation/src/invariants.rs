@@ -25,6 +25,8 @@ pub(crate) struct Invariants {
     /// The last change of each job that was acknowledged.
     told: BTreeMap<JobId, Told>,
     generations: BTreeMap<JobId, Generation>,
+    /// The generation whose outcome a job has.
+    outcomes: BTreeMap<JobId, Generation>,
     /// What each instance that the database ever named was for.
     assignments: BTreeMap<InstanceId, Assignment>,
     /// Instances that the database no longer names.
@@ -48,6 +50,7 @@ impl Invariants {
             capacity,
             told: BTreeMap::new(),
             generations: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
             assignments: BTreeMap::new(),
             gone: BTreeSet::new(),
             stopping: BTreeSet::new(),
@@ -63,6 +66,7 @@ impl Invariants {
     pub(crate) fn lose(&mut self) {
         self.told.clear();
         self.generations.clear();
+        self.outcomes.clear();
         self.assignments.clear();
         self.stopping.clear();
         self.created.clear();
@@ -80,13 +84,43 @@ impl Invariants {
     pub(crate) fn step(&mut self, engine: &Engine, machine: &Machine) -> Result<(), String> {
         self.acknowledged_is_there(engine)?;
         self.generations_rise(engine)?;
+        self.outcomes_are_of_their_runs(engine)?;
         self.instances(engine)?;
         self.host(machine)?;
         let used = engine.fleet().used(&self.capacity).plus(self.strays_take(engine, machine));
         if !used.fits(self.capacity.total()) {
             return Err(format!("more is reserved than there is: {used:?}"));
         }
-        tenants_keep_what_they_have(engine, machine)
+        tenants_keep_what_they_have(engine, machine)?;
+        generations_have_one_spec(engine, machine)
+    }
+
+    /// What a look has shown to be up is known to have come about: it never counts as not started.
+    pub(crate) fn seen(engine: &Engine, up: &[InstanceId]) -> Result<(), String> {
+        let unknown =
+            |id: &&InstanceId| engine.fleet().instance(id).is_some() && !engine.saw_created(id);
+        up.iter().find(unknown).map_or(Ok(()), |id| {
+            Err(format!("{id} was seen to be up, and the database does not say so"))
+        })
+    }
+
+    /// An outcome is of the generation that ran, and not of the next.
+    fn outcomes_are_of_their_runs(&mut self, engine: &Engine) -> Result<(), String> {
+        self.outcomes.retain(|id, _| engine.fleet().job(id).is_some());
+        for job in engine.fleet().jobs().values() {
+            if job.outcome.is_none() {
+                self.outcomes.remove(&job.id);
+                continue;
+            }
+            let of = *self.outcomes.entry(job.id.clone()).or_insert(job.run);
+            if of != job.run {
+                return Err(format!(
+                    "generation {} of {} has the outcome of {of}",
+                    job.run, job.id
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// What runs and is not in the database takes its share.
@@ -375,6 +409,19 @@ fn tenants_keep_what_they_have(engine: &Engine, machine: &Machine) -> Result<(),
         let job = instance.job().and_then(|job| engine.fleet().job(job));
         if job.is_some_and(|job| job.tenant != identity.tenant || job.id != identity.job_id) {
             return Err(format!("{identity:?} has {}, which serves {job:?}", create.instance));
+        }
+    }
+    Ok(())
+}
+
+/// What was told that it is of a generation is made of that generation's spec.
+fn generations_have_one_spec(engine: &Engine, machine: &Machine) -> Result<(), String> {
+    for (create, state) in machine.instances() {
+        let InstanceState::Up { told: Some(told), .. } = state else { continue };
+        let Some(instance) = engine.fleet().instance(&create.instance) else { continue };
+        let Some(job) = instance.job().and_then(|job| engine.fleet().job(job)) else { continue };
+        if job.run == *told && job.hash().is_some_and(|hash| hash != create.hash) {
+            return Err(format!("{} is generation {told} of {job:?}", create.instance));
         }
     }
     Ok(())

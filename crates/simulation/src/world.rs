@@ -11,7 +11,8 @@ use hearth_engine::{
 use hearth_host::HostError;
 use hearth_host::sim::{Machine, Presence, SimConfig};
 use hearth_model::{
-    Action, End, ImageName, JobId, Lifecycle, Mono, Resolution, Spec, Tenant, Value, hash,
+    Action, End, ImageName, InstanceState, JobId, Lifecycle, Mono, Observed, Resolution, Spec,
+    Tenant, Value, hash,
 };
 use hearth_planner::{Capacity, Limits};
 use std::collections::BTreeMap;
@@ -23,6 +24,8 @@ use std::time::Duration;
 const REST_WITHIN: Duration = Duration::from_secs(900);
 /// How long the machine has been up at the beginning.
 const UP_BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How old a look at the host may be on which the engine acts.
+const LOOKS_LAST: Duration = Duration::from_secs(5);
 /// A run that needs more steps than this goes round in circles.
 const STEPS_MAX: u64 = 100_000;
 /// As the daemon's deadline for an action whose reply does not come.
@@ -152,6 +155,8 @@ struct World<'a> {
     faults: Vec<Fault>,
     disk_full: bool,
     look_due: bool,
+    /// When the last look at the host began that this life of the daemon has taken in.
+    looked_at: Option<Mono>,
     seen_revision: u64,
     requests: u64,
     crashes: &'a [CrashPoint],
@@ -193,6 +198,7 @@ impl<'a> World<'a> {
             faults: Vec::new(),
             disk_full: false,
             look_due: false,
+            looked_at: None,
             seen_revision: 0,
             requests: 0,
             crashes,
@@ -474,6 +480,7 @@ impl<'a> World<'a> {
         engine.set_disk_full(self.disk_full);
         self.invariants.started(&engine)?;
         self.engine = Some(engine);
+        self.looked_at = None;
         self.say(|| "the daemon starts".to_owned());
         self.come(Duration::ZERO, Coming::Look { whole: true });
         match self.file.clone() {
@@ -580,9 +587,21 @@ impl<'a> World<'a> {
             self.crash();
             return Ok(());
         }
+        let mut seen = Vec::new();
+        for input in &inputs {
+            if let Input::Observed { began, observation } = input {
+                self.looked_at = self.looked_at.max(Some(*began));
+                let up = |observed: &Observed| matches!(observed.state, InstanceState::Up { .. });
+                let instances = observation.instances.iter();
+                seen.extend(instances.filter(|(_, one)| up(one)).map(|(id, _)| id.clone()));
+            }
+        }
         let machine = &self.machine;
         let effects = engine.step(&now, inputs, &|id| machine.alive(id));
         self.invariants.step(engine, &self.machine)?;
+        if !self.disk_full {
+            Invariants::seen(engine, &seen)?;
+        }
         if self.passed.steps.is_multiple_of(64) {
             engine.audit()?;
         }
@@ -626,6 +645,10 @@ impl<'a> World<'a> {
                 self.trace(hash_of(action.instance().as_str(), action.name()));
                 let Some(engine) = &self.engine else { return Ok(()) };
                 self.invariants.action(engine, &action)?;
+                let is_old = |at: Mono| self.mono().since(at) >= LOOKS_LAST;
+                if action.name() != "drop-logs" && self.looked_at.is_none_or(is_old) {
+                    return Err(format!("{action:?} follows no look at the host"));
+                }
                 let fault = if matches!(action, Action::DropLogs { .. }) {
                     None
                 } else {
