@@ -264,6 +264,7 @@ mod self_tests {
                     format!("tests/{file}/main.rs"),
                     format!("src/{file}.rs"),
                     format!("src/linux/{file}.rs"),
+                    format!("src/store/{file}.rs"),
                 ];
                 let has = |source: &String| {
                     let text = std::fs::read_to_string(crate_dir.join(source));
