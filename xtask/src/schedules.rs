@@ -9,6 +9,10 @@ use crate::cargo::cargo;
 use crate::places::Places;
 use crate::program;
 
+/// The seeds of every commit: those before them are tests, and run over SQLite; `cargo xtask soak schedules`
+/// goes on behind them.
+pub(crate) const OF_EACH_COMMIT: Range<u64> = 10_000..100_000;
+
 /// Runs all seeds of a range, on all processors; returns the parts that failed, in words. The least
 /// story of a seed that fails is on stdout.
 pub(crate) fn run(places: &Places, seeds: Range<u64>) -> Result<Vec<String>> {

@@ -14,8 +14,6 @@ use crate::places::Places;
 use crate::terminal::say;
 use crate::{fuzz, guest_init, kvm, mutants, packages, program, schedules, setup};
 
-/// Seeds below this one run with every commit.
-const FIRST_SEED: u64 = 100_000;
 const SEEDS_AT_ONCE: u64 = 20_000;
 const KILLS_AT_ONCE: u64 = 500;
 /// Some changes make no difference, and some only to a sentence.
@@ -134,7 +132,7 @@ impl Ledger {
 fn schedules(places: &Places, done: u64, until: Instant) -> Result<(u64, Vec<String>)> {
     let (mut count, mut failures) = (0, Vec::new());
     while Instant::now() < until && failures.is_empty() {
-        let from = FIRST_SEED + done + count;
+        let from = schedules::OF_EACH_COMMIT.end + done + count;
         failures = schedules::run(places, from..from + SEEDS_AT_ONCE)?;
         count += SEEDS_AT_ONCE;
     }

@@ -43,10 +43,6 @@ const NEXTEST: Wheel = Wheel {
     purpose: "runs the tests",
 };
 
-/// Schedules that run over the model of the database; those before them are tests, and run over SQLite.
-/// `cargo xtask soak schedules` goes on.
-const SCHEDULES: std::ops::Range<u64> = 10_000..100_000;
-
 /// How long each fuzz target runs; `cargo xtask soak fuzz` goes on.
 const FUZZ_TIME: Duration = Duration::from_secs(20);
 
@@ -183,7 +179,7 @@ pub(crate) fn run(places: &Places, wanted: Vec<String>) -> Result<bool> {
     });
     run.stage("tests", || tests.parallel());
     run.check("schedules", || {
-        let failed = schedules::run(places, SCHEDULES)?;
+        let failed = schedules::run(places, schedules::OF_EACH_COMMIT)?;
         anyhow::ensure!(failed.is_empty(), "{} failed", failed.join(", "));
         Ok(())
     });
