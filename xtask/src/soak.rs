@@ -61,6 +61,8 @@ impl Part {
 /// Runs a part for so many minutes, and enters what came out.
 pub(crate) fn run(places: &Places, part: Part, minutes: u64) -> Result<()> {
     let ledger = Ledger { path: places.repo.join("docs/reliability.md") };
+    // Nothing that uses the host builds without it.
+    guest_init::ensure(places)?;
     let until = Instant::now() + Duration::from_secs(minutes * 60);
     let (count, failures) = match part {
         Part::Schedules => schedules(places, ledger.sum(part)?, until)?,
@@ -232,7 +234,6 @@ fn planted(places: &Places) -> Result<(u64, Vec<String>)> {
     let _ = fs::remove_dir_all(&copy);
     let clone = ["clone", "--quiet", "--no-hardlinks", "."];
     program::run(program::command("git").args(clone).arg(&copy).current_dir(&places.repo))?;
-    guest_init::ensure(places)?;
     fs::create_dir_all(copy.join("build"))?;
     fs::copy(places.build.join("hearth-init"), copy.join("build/hearth-init"))
         .context("cannot copy the init")?;
