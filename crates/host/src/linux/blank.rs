@@ -23,7 +23,7 @@ fn formatted(store: &ImageStore, mib: u32) -> Result<PathBuf, HostError> {
     let mke2fs = MKE2FS.iter().find(|path| Path::new(path).exists()).ok_or_else(|| {
         HostError::permanent("cannot make a scratch disk: mke2fs is not installed (e2fsprogs)")
     })?;
-    // Formatted aside and renamed, so that two who do it at once don't meet.
+    // Formatted aside, so that two who do it at once don't meet.
     let temporary = store.temporary();
     let output = Command::new(mke2fs)
         .args(["-q", "-F", "-t", "ext4", "-m", "0", "-O", "^has_journal"])
@@ -41,6 +41,6 @@ fn formatted(store: &ImageStore, mib: u32) -> Result<PathBuf, HostError> {
             "cannot make a scratch disk of {mib} MiB: mke2fs says {said:?}"
         )));
     }
-    std::fs::rename(&temporary, &blank).map_err(errors::file("make", &blank))?;
+    store.keep(&temporary, &blank).map_err(errors::file("make", &blank))?;
     Ok(blank)
 }

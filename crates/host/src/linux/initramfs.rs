@@ -1,11 +1,12 @@
 //! The initramfs: Hearth's init, then the modules of the kernel. One for each pair, in the store.
 
 use super::errors;
-use super::layout::replace_by;
+use super::layout::create_file;
 use super::store::ImageStore;
 use crate::HostError;
 use hearth_kernel::cpio;
 use hearth_model::Digest;
+use std::io::Write;
 use std::path::PathBuf;
 
 /// PID 1 of the microVM, a static binary.
@@ -34,6 +35,38 @@ pub(super) fn for_modules(
         bytes.extend_from_slice(&modules);
     }
     // Several instances may be made at once, each finding it absent.
-    replace_by(&store.temporary(), &path, &bytes).map_err(errors::file("write", &path))?;
+    let new = store.temporary();
+    create_file(&new)
+        .and_then(|mut file| file.write_all(&bytes))
+        .and_then(|()| store.keep(&new, &path))
+        .map_err(errors::file("write", &path))?;
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::linux::layout::Layout;
+
+    #[test]
+    fn instances_that_are_made_at_once_on_a_new_machine_all_get_it() {
+        for _ in 0..40 {
+            let dir = tempfile::tempdir().unwrap();
+            let layout =
+                Layout::open(&dir.path().join("state"), Some(&dir.path().join("run"))).unwrap();
+            let store = ImageStore::open(&layout, dir.path().join("images")).unwrap();
+            std::thread::scope(|scope| {
+                for number in 0..8 {
+                    let (store, name) = (&store, dir.path().join(number.to_string()));
+                    scope.spawn(move || {
+                        let made = for_modules(store, None).unwrap();
+                        std::fs::hard_link(&made, &name).unwrap();
+                        assert!(std::fs::metadata(name).unwrap().len() > INIT.len() as u64);
+                    });
+                }
+            });
+            let left = std::fs::read_dir(layout.images()).unwrap().count();
+            assert_eq!(left, 1, "what was made twice is gone");
+        }
+    }
 }

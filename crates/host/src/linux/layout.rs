@@ -111,19 +111,15 @@ pub(super) fn create_file(path: &Path) -> io::Result<File> {
     options.read(true).write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
-/// Replaces a file whole, durably: whoever reads it sees the old or the new one. Each call at one
-/// time on a path needs a `new` of its own beside it.
-pub(super) fn replace_by(new: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = create_file(new)?;
+/// Replaces a file whole, durably: whoever reads it sees the old or the new one. For paths with one
+/// writer.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = with_suffix(path, NEW);
+    let mut file = create_file(&new)?;
     file.write_all(bytes)?;
     file.sync_data()?;
     std::fs::rename(new, path)?;
     path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
-}
-
-/// [`replace_by`] a file of the same name with `.new` behind it: for paths with one writer.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    replace_by(&with_suffix(path, NEW), path, bytes)
 }
 
 /// Whether this is what is left of an instance whose removal has begun.

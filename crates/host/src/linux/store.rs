@@ -92,10 +92,22 @@ impl ImageStore {
         self.dir.join(name)
     }
 
-    /// A name for a file in the making, unique in this process; renamed or removed by the caller.
+    /// A name for a file in the making, unique in this process; kept or removed by the caller.
     pub(super) fn temporary(&self) -> PathBuf {
         let count = self.temporary.fetch_add(1, Ordering::Relaxed);
         self.dir.join(format!("new-{count}"))
+    }
+
+    /// Gives a file that is whole its name, durably. Where two have made the same, the first one's stays:
+    /// what others may be linking to is never replaced, since link(2) fails on a file that loses its name.
+    pub(super) fn keep(&self, new: &Path, path: &Path) -> io::Result<()> {
+        File::open(new)?.sync_all()?;
+        match std::fs::hard_link(new, path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            linked => linked?,
+        }
+        std::fs::remove_file(new)?;
+        File::open(&self.dir)?.sync_all()
     }
 
     /// Checks and copies what a spec names, and says the digests.
@@ -188,11 +200,10 @@ impl ImageStore {
             if Stamp::of(&source.metadata()?) != *stamp {
                 return Ok(None);
             }
-            target.sync_all()?;
-            std::fs::rename(&temporary, self.path(&digest))?;
+            self.keep(&temporary, &self.path(&digest))?;
             Ok(Some(digest))
         })();
-        // After the rename there is nothing by that name any more.
+        // What was kept is not called so any more.
         let _ = std::fs::remove_file(&temporary);
         taken
     }
