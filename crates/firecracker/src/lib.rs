@@ -15,6 +15,7 @@
 mod client;
 mod console;
 mod directory;
+mod fork;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod process;

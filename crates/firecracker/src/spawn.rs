@@ -9,16 +9,17 @@
 use crate::client::Client;
 use crate::console::{Console, open_fifo};
 use crate::directory::Directory;
-use crate::process::{Process, ProcessExit};
+use crate::fork::Program;
+use crate::process::{self, Process, ProcessExit};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -54,7 +55,7 @@ pub struct Spawn {
     pub directory: Arc<Directory>,
     /// `--id`: letters, digits and hyphens, 1 to 64 bytes.
     pub id: String,
-    /// The cgroup v2 directory that the child enters before exec.
+    /// The cgroup v2 directory that the child is born in; without one, this process's.
     pub cgroup: Option<PathBuf>,
     /// What every deadline is multiplied with; 1.0 where the VMM is not emulated.
     pub factor: f32,
@@ -132,10 +133,9 @@ impl Spawn {
         let output = console.try_clone().map_err(prepare(names::CONSOLE_FIFO))?;
         let console = Console::read_from(console).map_err(prepare(names::CONSOLE_FIFO))?;
         let log = Console::read_from(log).map_err(prepare(names::LOG_FIFO))?;
-        let mut command = self.command(&output)?;
-        let child = command.spawn().map_err(start)?;
+        let child = self.program(&output)?.spawn().map_err(start)?;
         // Not reaped before `Process` does it, so the pid can't have become another's.
-        let process = match Process::of_child(Pid::from_child(&child)) {
+        let process = match Process::of_child(child) {
             Ok(process) => process,
             Err(source) => return Err(self.end_unidentified(child, console, log, source)),
         };
@@ -152,42 +152,31 @@ impl Spawn {
         Ok(Launched { process, client, console, log })
     }
 
-    fn command(&self, output: &File) -> Result<Command, SpawnError> {
-        let clone = || output.try_clone().map_err(prepare(names::CONSOLE_FIFO));
+    fn program(&self, output: &File) -> Result<Program, SpawnError> {
         let binary = std::path::absolute(&self.binary).map_err(prepare("the binary's path"))?;
+        let path = text(binary.into_os_string().into_vec())?;
+        let arguments = ["--id", &self.id, "--api-sock", names::API_SOCKET].into_iter().chain([
+            "--log-path",
+            names::LOG_FIFO,
+            "--level",
+            "Warning",
+        ]);
+        let arguments = arguments.map(text).collect::<Result<Vec<_>, _>>()?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-        let pid_file = self.open(&self.directory.join(names::PID_FILE), flags)?;
-        let cgroup = match &self.cgroup {
-            Some(cgroup) => {
-                Some(self.open(&cgroup.join("cgroup.procs"), OFlags::WRONLY | OFlags::CLOEXEC)?)
-            }
-            None => None,
-        };
-        let mut command = Command::new(binary);
-        command
-            .args(["--id", &self.id, "--api-sock", names::API_SOCKET])
-            .args(["--log-path", names::LOG_FIFO, "--level", "Warning"])
-            .current_dir(self.directory.path())
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(clone()?)
-            .stderr(clone()?);
-        #[allow(unsafe_code)]
-        // SAFETY: the closure runs between fork and exec and calls only what is
-        // async-signal-safe (signal-safety(7)): it allocates nothing and takes no lock. The files
-        // it uses are owned by it, so they are open as long as the command is.
-        unsafe {
-            command.pre_exec(move || {
-                let cgroup = cgroup.as_ref().map(AsRawFd::as_raw_fd);
-                before_exec(pid_file.as_raw_fd(), cgroup)
-            });
-        }
-        Ok(command)
+        let cgroup = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Program {
+            arguments: [path.clone()].into_iter().chain(arguments).collect(),
+            path,
+            directory: Arc::clone(&self.directory),
+            stdin: self.open(Path::new("/dev/null"), OFlags::RDONLY | OFlags::CLOEXEC)?.into(),
+            output: output.try_clone().map_err(prepare(names::CONSOLE_FIFO))?,
+            pid_file: self.open(&self.directory.join(names::PID_FILE), flags)?.into(),
+            cgroup: self.cgroup.as_ref().map(|path| self.open(path, cgroup)).transpose()?,
+        })
     }
 
-    fn open(&self, path: &std::path::Path, flags: OFlags) -> Result<File, SpawnError> {
+    fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, SpawnError> {
         rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)
-            .map(File::from)
             .map_err(|errno| prepare(&path.display().to_string())(errno.into()))
     }
 
@@ -233,25 +222,23 @@ impl Spawn {
     /// The child ended before it could be identified, or can't be: in neither case is it kept.
     fn end_unidentified(
         &self,
-        mut child: std::process::Child,
+        child: Pid,
         console: Console,
         log: Console,
         source: io::Error,
     ) -> SpawnError {
-        use std::os::unix::process::ExitStatusExt;
-        let ended_by_itself = matches!(child.try_wait(), Ok(Some(_)));
-        // Safe by pid, since the child is not reaped; nothing happens if it has ended.
-        let _ = child.kill();
-        match child.wait() {
-            Ok(status) if ended_by_itself => {
-                let code = status.code().map(ProcessExit::Code);
-                let exit = code.or(status.signal().map(ProcessExit::Signal));
-                let exit = exit.unwrap_or(ProcessExit::Unknown);
-                SpawnError::Ended { exit, said: last_words(console, log) }
-            }
-            _ => SpawnError::Start { binary: self.binary.clone(), source },
+        if let Some(exit) = process::reap(WaitId::Pid(child), WaitIdOptions::NOHANG) {
+            return SpawnError::Ended { exit, said: last_words(console, log) };
         }
+        // Safe by pid, since the child is not reaped.
+        let _ = rustix::process::kill_process(child, Signal::KILL);
+        process::reap(WaitId::Pid(child), WaitIdOptions::empty());
+        SpawnError::Start { binary: self.binary.clone(), source }
     }
+}
+
+fn text(text: impl Into<Vec<u8>>) -> Result<CString, SpawnError> {
+    CString::new(text).map_err(|zero| prepare("the command")(zero.into()))
 }
 
 fn prepare(what: &str) -> impl FnOnce(io::Error) -> SpawnError {
@@ -266,65 +253,9 @@ fn last_words(mut console: Console, mut log: Console) -> Vec<String> {
     said
 }
 
-/// What the child does before it becomes Firecracker. Async-signal-safe throughout.
-#[allow(unsafe_code)]
-fn before_exec(pid_file: RawFd, cgroup: Option<RawFd>) -> io::Result<()> {
-    // SAFETY: plain system calls on descriptors that the caller holds open and on buffers that
-    // outlive the calls; `signal` only restores default dispositions.
-    unsafe {
-        if libc::setsid() == -1 {
-            return Err(io::Error::last_os_error());
-        }
-        for signal in 1..32 {
-            // Fails for SIGKILL and SIGSTOP, whose disposition is the default anyway.
-            libc::signal(signal, libc::SIG_DFL);
-        }
-        if let Some(cgroup) = cgroup {
-            // "0" is the writer itself (cgroups(7)).
-            if libc::write(cgroup, b"0".as_ptr().cast(), 1) != 1 {
-                return Err(io::Error::last_os_error());
-            }
-        }
-        let mut buffer = [0_u8; 12];
-        let digits = decimal(libc::getpid().unsigned_abs(), &mut buffer);
-        let written = libc::write(pid_file, digits.as_ptr().cast(), digits.len());
-        if usize::try_from(written) != Ok(digits.len()) {
-            return Err(io::Error::last_os_error());
-        }
-        // Whatever the daemon inherited without CLOEXEC ends here. Kernels before 5.11 lack the
-        // flag; there only what std and this crate open, all of it CLOEXEC, is kept out.
-        let cloexec = libc::CLOSE_RANGE_CLOEXEC;
-        libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, cloexec);
-    }
-    Ok(())
-}
-
-/// The number and a newline, at the end of the buffer, without allocating.
-fn decimal(mut number: u32, buffer: &mut [u8; 12]) -> &[u8] {
-    let mut at = buffer.len() - 1;
-    buffer[at] = b'\n';
-    loop {
-        at -= 1;
-        // The remainder of ten fits a byte.
-        buffer[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            return &buffer[at..];
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pids_are_written_in_decimal() {
-        for number in [0, 7, 10, 4_194_304, u32::MAX] {
-            let mut buffer = [0; 12];
-            assert_eq!(decimal(number, &mut buffer), format!("{number}\n").as_bytes());
-        }
-    }
 
     fn spawn(binary: &str) -> (tempfile::TempDir, Spawn) {
         let dir = tempfile::tempdir().unwrap();

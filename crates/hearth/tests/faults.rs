@@ -17,7 +17,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use support::{Daemon, Home, finished, shown};
+use support::{Daemon, Home, cgroups, finished, shown};
 
 const START: &str = "InstanceStart";
 /// The calls that configure a bare guest.
@@ -425,11 +425,23 @@ fn five_thousand_leftovers_are_cleared_away_behind_and_what_may_run_is_left_alon
         fs::write(dir.join(file), text).expect("a file");
     };
     (0..5000).for_each(plant);
+    let state = world.home.path("state");
+    let cgroups = cgroups::parent(&state);
+    for number in 0..500 {
+        let plant = |parent| fs::create_dir_all(Path::join(parent, format!("left{number:06}")));
+        cgroups.as_deref().map_or(Ok(()), plant).expect("a cgroup");
+    }
     let daemon = world.start();
     assert_eq!(daemon.get("/healthz").status, 200);
     daemon.post("/vms", &bare("web", "speaker"));
     daemon.until_job("web", "running");
     daemon.until("all are cleared away", || world.directories().len() == 20 + 1);
+    daemon.until("no cgroup is left but those of what is left alone, and one that is used", || {
+        cgroups::members(&state).is_none_or(|cgroups| {
+            let in_use = cgroups.iter().filter(|(_, pids)| !pids.is_empty()).count();
+            (cgroups.len(), in_use) == (2 + 1, 1)
+        })
+    });
     let stats = daemon.get("/stats").json();
     assert_eq!(stats["unidentified"].as_array().expect("a list").len(), 20, "{stats:#}");
 }

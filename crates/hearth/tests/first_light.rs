@@ -170,6 +170,8 @@ mod lab {
             stays,
             "it is the process that it was, and no other is left"
         );
+        let own: Vec<_> = stays.into_iter().map(|(instance, pid)| (instance, vec![pid])).collect();
+        assert!(daemon.cgroups().is_none_or(|cgroups| cgroups == own));
         daemon.clean().await;
     }
 

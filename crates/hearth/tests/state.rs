@@ -325,7 +325,8 @@ mod native {
         let pid = processes(&host).into_values().next().expect("one");
         let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("a signal");
-        daemon.until("it has ended", || processes(&host).is_empty() && daemon.jobs().is_empty());
+        daemon.until("all have ended", || processes(&host).is_empty() && daemon.jobs().is_empty());
+        daemon.until("none is in the database", || host.home.named().is_empty());
         daemon.kill();
         let (said, done) = on_state(&host.home, &["doctor", "--repair"]);
         assert!(done && said.contains("of a pool has ended and is not in the database"), "{said}");

@@ -1,10 +1,12 @@
 //! Accepts connections, a bounded number at once, and serves HTTP/1.1 on each.
 
+use super::problem::Refused;
 use super::socket::Socket;
 use crate::limits;
 use crate::listen::Listener;
 use crate::stop::Stop;
 use axum::Router;
+use axum::http::header;
 use hearth_host::Duplex;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -21,23 +23,32 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves until `stop` turns true, and then what is open for a little while.
 pub(crate) async fn serve(listener: Listener, router: Router, mut stop: Stop) {
     let slots = Arc::new(Semaphore::new(connections_max()));
+    let spares = Arc::new(Semaphore::new(limits::TURNED_AWAY_MAX));
     let mut connections = JoinSet::new();
     loop {
         let next = async {
-            let slot = slots.clone().acquire_owned().await;
-            (slot, listener.accept().await)
+            // Whoever is accepted can be told at least that there is no room.
+            let spare = spares.clone().acquire_owned().await;
+            (spare, listener.accept().await)
         };
         tokio::select! {
             // Every arm is cancel safe.
             biased;
             () = stop.asked() => break,
             Some(_) = connections.join_next() => {}
-            (slot, accepted) = next => match accepted {
+            (spare, accepted) = next => match accepted {
                 Ok(stream) => {
                     let (router, stop) = (router.clone(), stop.clone());
+                    let slot = slots.clone().try_acquire_owned();
                     connections.spawn(async move {
-                        converse(stream, router, stop).await;
-                        drop(slot);
+                        if let Ok(_slot) = slot {
+                            drop(spare);
+                            converse(stream, router, stop).await;
+                        } else {
+                            let _spare = spare;
+                            let turned_away = converse(stream, full(), stop);
+                            let _ = timeout(limits::TURN_AWAY_DEADLINE, turned_away).await;
+                        }
                     });
                 }
                 Err(error) => {
@@ -52,6 +63,20 @@ pub(crate) async fn serve(listener: Listener, router: Router, mut stop: Stop) {
     if timeout(limits::DRAIN_HTTP, ended).await.is_err() {
         tracing::info!(connections = connections.len(), "requests were cut off");
     }
+}
+
+/// What answers where there is no room for another connection.
+fn full() -> Router {
+    Router::new().fallback(async || {
+        let refused = Refused::new(
+            503,
+            "connections",
+            "Too many connections",
+            "there is no room for another connection",
+        )
+        .help("close those that are not used, or try again");
+        ([(header::CONNECTION, "close")], refused)
+    })
 }
 
 /// How many connections there may be: half of the descriptors are for the database and the microVMs.

@@ -1,5 +1,8 @@
 //! A real daemon over real Firecracker, as a process that a test can kill.
 
+#[path = "../support/cgroups.rs"]
+mod cgroups;
+
 use hearth_api::{Client, CreateVm, Endpoint, Job, JobFilter, JobStatus, LogQuery, Stats};
 use serde_json::{Value, json};
 use std::fs;
@@ -132,6 +135,11 @@ impl Daemon {
         text
     }
 
+    /// The cgroups of its instances and the processes in them, where there can be any.
+    pub fn cgroups(&self) -> Option<Vec<(String, Vec<u32>)>> {
+        cgroups::members(self.state.path())
+    }
+
     /// The Firecrackers whose working directory is an instance of this daemon, by instance.
     pub fn processes(&self) -> Vec<(String, u32)> {
         let instances = self.state.path().join("instances");
@@ -165,14 +173,15 @@ impl Daemon {
         let instances = self.state.path().join("instances");
         loop {
             let left: Vec<_> = fs::read_dir(&instances).unwrap().flatten().collect();
-            if left.is_empty() && self.processes().is_empty() {
+            let cgroups = self.cgroups().unwrap_or_default();
+            if left.is_empty() && self.processes().is_empty() && cgroups.is_empty() {
                 return;
             }
             if Instant::now() >= deadline {
                 let files = |dir: &fs::DirEntry| fs::read_dir(dir.path()).unwrap().flatten();
                 let files: Vec<_> = left.iter().map(|dir| files(dir).collect::<Vec<_>>()).collect();
                 let stats = self.client.stats().await;
-                panic!("left: {left:?} {files:?} {:?}; {stats:?}", self.processes());
+                panic!("left: {left:?} {files:?} {cgroups:?} {:?}; {stats:?}", self.processes());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -189,6 +198,7 @@ impl Drop for Daemon {
         for (_, pid) in self.processes() {
             let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
         }
+        cgroups::clear(self.state.path());
     }
 }
 

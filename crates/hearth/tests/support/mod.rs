@@ -1,6 +1,7 @@
 //! A real `hearth serve --host sim` process, and a plain HTTP client for it.
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
+pub(crate) mod cgroups;
 pub(crate) mod client;
 pub(crate) mod native;
 pub(crate) mod strace;
@@ -283,6 +284,12 @@ impl Daemon {
             assert!(begin.elapsed() < DEADLINE, "it never came to be that {what}");
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        cgroups::clear(&self.path("state"));
     }
 }
 

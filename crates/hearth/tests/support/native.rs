@@ -1,6 +1,6 @@
 //! Daemons over real Firecracker with bare guests, and what they have on the host.
 
-use super::{DEADLINE, Daemon, Home, at_rest, names};
+use super::{DEADLINE, Daemon, Home, at_rest, cgroups, names};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -63,15 +63,28 @@ impl Native {
         processes(&self.instances())
     }
 
-    /// Host and database name the same instances, each with one process.
+    /// Host and database name the same instances, each with one process, in a cgroup of its own where
+    /// there can be any.
     pub(crate) fn agrees(&self) -> Result<(), String> {
         let (named, directories) = (self.home.named(), names(&self.instances()));
-        let processes: Vec<String> = self.processes().into_iter().map(|(id, _)| id).collect();
-        let alive: BTreeSet<String> = processes.iter().cloned().collect();
-        if named == directories && named == alive && alive.len() == processes.len() {
+        let (processes, cgroups) = (self.processes(), self.cgroups());
+        let alive: BTreeSet<String> = processes.iter().map(|(id, _)| id.clone()).collect();
+        let own: Vec<_> =
+            processes.iter().map(|(id, pid)| (id.clone(), vec![pid.unsigned_abs()])).collect();
+        if named == directories
+            && named == alive
+            && alive.len() == processes.len()
+            && cgroups.as_ref().is_none_or(|cgroups| *cgroups == own)
+        {
             return Ok(());
         }
-        Err(format!("database {named:?}, directories {directories:?}, processes {processes:?}"))
+        Err(format!(
+            "database {named:?}, directories {directories:?}, processes {processes:?}, cgroups {cgroups:?}"
+        ))
+    }
+
+    fn cgroups(&self) -> Option<Vec<(String, Vec<u32>)>> {
+        cgroups::members(&self.home.path("state"))
     }
 
     /// Waits for rest, and compares.
@@ -93,6 +106,7 @@ impl Native {
     pub(crate) fn is_empty(&self) -> bool {
         names(&self.instances()).is_empty()
             && self.processes().is_empty()
+            && self.cgroups().is_none_or(|cgroups| cgroups.is_empty())
             && self.home.named().is_empty()
             && names(&self.home.path("state/logs")).is_empty()
     }

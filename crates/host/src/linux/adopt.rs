@@ -50,24 +50,33 @@ pub(super) async fn adopt_all(shared: &Arc<Shared>) -> Result<(), HostError> {
     while let Some(adopted) = adoptions.join_next().await {
         remains.extend(adopted.map_err(errors::task)?);
     }
-    if !remains.is_empty() {
-        shared.spawn(clear_away(remains));
-    }
+    shared.spawn(clear_away(Arc::clone(shared), remains));
     Ok(())
 }
 
 /// Removes what nothing runs in and no instance will ever be named like. Nobody waits for it.
-async fn clear_away(remains: Vec<PathBuf>) {
-    tracing::info!(directories = remains.len(), "clearing away what is left of instances");
+async fn clear_away(shared: Arc<Shared>, remains: Vec<PathBuf>) {
+    if !remains.is_empty() {
+        tracing::info!(directories = remains.len(), "clearing away what is left of instances");
+    }
     let cleared = tokio::task::spawn_blocking(move || {
         for path in remains {
-            if let Err(error) = layout::remove_gone(&path) {
-                tracing::warn!(error = error.sentence(), "cannot clear away");
-            }
+            warn(layout::remove_gone(&path));
+        }
+        // An instance that comes meanwhile has its directory before its cgroup.
+        let instances = shared.layout.instances();
+        if let Some(cgroups) = &shared.cgroups {
+            warn(cgroups.sweep(|name| instances.join(name).exists()));
         }
     });
     // Cancelled at the end of the daemon: the next one goes on.
     let _ = cleared.await;
+}
+
+fn warn(cleared: Result<(), HostError>) {
+    if let Err(error) = cleared {
+        tracing::warn!(error = error.sentence(), "cannot clear away");
+    }
 }
 
 /// Adopts one instance, or says why it is left alone. Returns what is to be cleared away instead.

@@ -6,7 +6,7 @@ use super::layout::{create_file, make_dir, names as files, replace};
 use super::manifest::Manifest;
 use super::store::copy_sparse;
 use super::supervise::{self, Fifos};
-use super::{Shared, blank, cgroup, control, errors, initramfs};
+use super::{Shared, blank, control, errors, initramfs};
 use crate::HostError;
 use hearth_firecracker::{
     Action, ApiError, BootSource, Client, Directory, Drive, MachineConfig, MicroVmState, Spawn,
@@ -76,7 +76,7 @@ async fn make(
         binary: shared.firecracker.clone(),
         directory: Arc::clone(&instance.directory),
         id: create.instance.as_str().to_owned(),
-        cgroup: cgroup::make(shared.cgroup.as_deref(), &create.instance),
+        cgroup: shared.cgroups.as_ref().and_then(|cgroups| cgroups.make(&create.instance)),
         factor: factor(shared),
     };
     let launched = spawn.launch().await.map_err(|error| {

@@ -36,6 +36,7 @@ mod survey;
 pub use survey::{Found, What, survey};
 
 use crate::{BoxFuture, Duplex, Host, HostError, HostFacts, LogPage, LogQuery};
+use cgroup::Cgroups;
 use hearth_model::{Action, Images, InstanceId, InstanceState, Observation, Spec};
 use instance::Instance;
 use layout::Layout;
@@ -77,8 +78,8 @@ struct Shared {
     facts: HostFacts,
     /// Names this boot of the machine.
     boot_id: String,
-    /// The parent of the instances' cgroups, where there is one.
-    cgroup: Option<PathBuf>,
+    /// The instances' cgroups, where there can be any.
+    cgroups: Option<Cgroups>,
     changes: watch::Sender<u64>,
     instances: Mutex<BTreeMap<InstanceId, Arc<Instance>>>,
     unidentified: Mutex<Vec<String>>,
@@ -104,6 +105,7 @@ impl LinuxHost {
         let boot_id = hearth_firecracker::boot_id().map_err(|error| {
             HostError::permanent("cannot learn which boot of this machine it is").because(error)
         })?;
+        let cgroups = Cgroups::open(&config.state_dir);
         let (changes, _) = watch::channel(0);
         let shared = Arc::new(Shared {
             images,
@@ -111,7 +113,7 @@ impl LinuxHost {
             firecracker,
             facts,
             boot_id,
-            cgroup: cgroup::parent(),
+            cgroups,
             changes,
             instances: Mutex::default(),
             unidentified: Mutex::default(),
@@ -184,7 +186,7 @@ impl Shared {
         }
         let shared = Arc::clone(&self);
         let removed = tokio::task::spawn_blocking(move || {
-            cgroup::remove(shared.cgroup.as_deref(), &id);
+            shared.cgroups.as_ref().map_or(Ok(()), |cgroups| cgroups.remove(&id))?;
             shared.layout.remove_instance(&id)?;
             shared.instances().remove(&id);
             Ok(())

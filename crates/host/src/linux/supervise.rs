@@ -125,10 +125,14 @@ pub(super) fn finish(
     output: Option<&Mutex<Output>>,
     ended: hearth_firecracker::ProcessExit,
 ) {
-    let status = exit::status(instance.directory.path()).unwrap_or_else(|error| {
-        tracing::warn!(instance = %instance.id, %error, "cannot read the status drive");
-        None
-    });
+    let status = match instance.boot {
+        // It has no status drive.
+        Boot::Raw => None,
+        Boot::Init => exit::status(instance.directory.path()).unwrap_or_else(|error| {
+            tracing::warn!(instance = %instance.id, %error, "cannot read the status drive");
+            None
+        }),
+    };
     if let Some(output) = output {
         let mut output = lock(output);
         let path = shared.layout.log(&instance.id);

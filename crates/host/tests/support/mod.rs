@@ -1,5 +1,9 @@
 //! What the tests with real microVMs share: a host in a directory of its own, specs, waiting.
 
+#[path = "../../../hearth/tests/support/cgroups.rs"]
+#[allow(dead_code, reason = "it is only cleared away here")]
+mod cgroups;
+
 use hearth_host::linux::{LinuxConfig, LinuxHost};
 use hearth_host::{Host, LogQuery};
 use hearth_model::{
@@ -26,6 +30,12 @@ pub(crate) struct Lab {
     pub(crate) images: PathBuf,
     pub(crate) firecracker: PathBuf,
     pub(crate) host: LinuxHost,
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        cgroups::clear(&self.state.path().join("state"));
+    }
 }
 
 impl Lab {

@@ -1,0 +1,242 @@
+//! Fork and exec, which std's `Command` can't do right into a cgroup: a child that enters one by itself waits
+//! for the whole machine (9.6 ms, where being born there takes 0.1; docs/adr/0013).
+
+use crate::directory::Directory;
+use crate::process;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, WaitId, WaitIdOptions};
+use std::ffi::{CString, c_char};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::ptr;
+use std::sync::Arc;
+
+/// `CLONE_INTO_CGROUP` of linux/sched.h, since Linux 5.7.
+const INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// A program, laid out before the fork: after it nothing may be allocated.
+#[derive(Debug)]
+pub(crate) struct Program {
+    /// Its absolute path.
+    pub(crate) path: CString,
+    /// Its arguments, its name first.
+    pub(crate) arguments: Vec<CString>,
+    /// Where it works.
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) stdin: File,
+    /// Its stdout and stderr.
+    pub(crate) output: File,
+    /// Gets its pid, and a newline, before exec.
+    pub(crate) pid_file: File,
+    /// The cgroup v2 directory that it is born in; without one, the parent's.
+    pub(crate) cgroup: Option<OwnedFd>,
+}
+
+impl Program {
+    /// Starts it, with no environment, in a session of its own, with no descriptor of this process's
+    /// and no disposition of a signal. Returns once it has been executed; it is not waited for.
+    ///
+    /// # Errors
+    /// What the fork, the exec or anything between them failed with. No child is left then.
+    pub(crate) fn spawn(&self) -> io::Result<Pid> {
+        let arguments = self.arguments.iter().map(|argument| argument.as_ptr());
+        let arguments: Vec<*const c_char> = arguments.chain([ptr::null()]).collect();
+        let (failure, report) = pipe_with(PipeFlags::CLOEXEC)?;
+        #[allow(unsafe_code)]
+        // SAFETY: the child calls only what is async-signal-safe, and ends in `become_it`.
+        let Some(child) = unsafe { fork(self.cgroup.as_ref().map(AsFd::as_fd)) }? else {
+            self.become_it(&arguments, report.as_raw_fd());
+        };
+        drop(report);
+        let mut errno = [0; size_of::<i32>()];
+        let error = match File::from(failure).read_exact(&mut errno) {
+            // The exec has closed it.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(child),
+            Err(error) => error,
+            Ok(()) => io::Error::from_raw_os_error(i32::from_ne_bytes(errno)),
+        };
+        // Not reaped yet, so the pid is still its own.
+        let _ = rustix::process::kill_process(child, rustix::process::Signal::KILL);
+        process::reap(WaitId::Pid(child), WaitIdOptions::empty());
+        Err(error)
+    }
+
+    /// What the child does: it becomes the program, or reports why not and ends.
+    #[allow(unsafe_code)]
+    fn become_it(&self, arguments: &[*const c_char], report: RawFd) -> ! {
+        let error = self.try_exec(arguments).raw_os_error().unwrap_or(libc::EINVAL).to_ne_bytes();
+        // SAFETY: both are async-signal-safe (signal-safety(7)); the buffer outlives the call.
+        unsafe {
+            libc::write(report, error.as_ptr().cast(), error.len());
+            libc::_exit(127);
+        }
+    }
+
+    /// Returns why it did not become the program. Async-signal-safe: it allocates nothing and takes no lock.
+    fn try_exec(&self, arguments: &[*const c_char]) -> io::Error {
+        match self.prepare() {
+            Ok(()) => {}
+            Err(error) => return error,
+        }
+        let environment = [ptr::null::<c_char>()];
+        #[allow(unsafe_code)]
+        // SAFETY: both arrays end with a null pointer, and all they point to outlives the call.
+        unsafe {
+            libc::execve(self.path.as_ptr(), arguments.as_ptr(), environment.as_ptr());
+        }
+        io::Error::last_os_error()
+    }
+
+    #[allow(unsafe_code)]
+    fn prepare(&self) -> io::Result<()> {
+        // SAFETY: plain system calls on descriptors that `self` holds open and on buffers that outlive
+        // the calls; `signal` and `sigprocmask` only restore what a new process begins with.
+        unsafe {
+            done(libc::setsid())?;
+            for signal in 1..=64 {
+                // Fails for SIGKILL and SIGSTOP, whose disposition is the default anyway.
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            let mut none = std::mem::zeroed();
+            libc::sigemptyset(&raw mut none);
+            done(libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut()))?;
+            // None of them is 0, 1 or 2: std opens those where they are not.
+            done(libc::dup2(self.stdin.as_raw_fd(), 0))?;
+            done(libc::dup2(self.output.as_raw_fd(), 1))?;
+            done(libc::dup2(self.output.as_raw_fd(), 2))?;
+            done(libc::fchdir(self.directory.as_fd().as_raw_fd()))?;
+            let mut buffer = [0_u8; 12];
+            let digits = decimal(libc::getpid().unsigned_abs(), &mut buffer);
+            let written =
+                libc::write(self.pid_file.as_raw_fd(), digits.as_ptr().cast(), digits.len());
+            if usize::try_from(written) != Ok(digits.len()) {
+                return Err(io::Error::last_os_error());
+            }
+            // Whatever the daemon inherited without CLOEXEC ends here. Kernels before 5.11 lack the
+            // flag; there only what std and this crate open, all of it CLOEXEC, is kept out.
+            libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a call was done, by what it returned.
+fn done(returned: libc::c_int) -> io::Result<()> {
+    if returned == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Forks, into a cgroup where one is given. `None` is the child.
+///
+/// # Safety
+/// The child may call only what is async-signal-safe, and never returns to the caller's caller.
+#[allow(unsafe_code)]
+unsafe fn fork(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Option<Pid>> {
+    let pid = match cgroup {
+        // SAFETY: as said above.
+        None => unsafe { libc::fork() },
+        Some(cgroup) => {
+            // SAFETY: zeros are what this structure's fields mean nothing by.
+            let mut how: libc::clone_args = unsafe { std::mem::zeroed() };
+            how.flags = INTO_CGROUP;
+            how.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
+            how.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
+            // SAFETY: the structure outlives the call and has the size that is said. Without a stack
+            // and without shared memory this is a fork; that libc is not told of it matters only to
+            // calls that are not async-signal-safe.
+            let pid = unsafe {
+                libc::syscall(libc::SYS_clone3, &raw const how, size_of::<libc::clone_args>())
+            };
+            // The kernel's pids fit.
+            libc::pid_t::try_from(pid).unwrap_or(-1)
+        }
+    };
+    done(pid)?;
+    Ok(Pid::from_raw(pid))
+}
+
+/// The number and a newline, at the end of the buffer, without allocating.
+fn decimal(mut number: u32, buffer: &mut [u8; 12]) -> &[u8] {
+    let mut at = buffer.len() - 1;
+    buffer[at] = b'\n';
+    loop {
+        at -= 1;
+        // The remainder of ten fits a byte.
+        buffer[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return &buffer[at..];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::CStr;
+    use std::path::{Path, PathBuf};
+
+    #[test]
+    fn pids_are_written_in_decimal() {
+        for number in [0, 7, 10, 4_194_304, u32::MAX] {
+            let mut buffer = [0; 12];
+            assert_eq!(decimal(number, &mut buffer), format!("{number}\n").as_bytes());
+        }
+    }
+
+    fn program(path: &CStr) -> (tempfile::TempDir, Program) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| File::create(dir.path().join(name)).unwrap();
+        let program = Program {
+            path: path.to_owned(),
+            arguments: vec![c"a name".to_owned(), c"1000".to_owned()],
+            directory: Arc::new(Directory::open(dir.path()).unwrap()),
+            stdin: File::open("/dev/null").unwrap(),
+            output: file("output"),
+            pid_file: file("pid"),
+            cgroup: None,
+        };
+        (dir, program)
+    }
+
+    #[test]
+    fn a_program_gets_what_it_is_given_and_nothing_else() {
+        let (dir, program) = program(c"/bin/sleep");
+        let inherited = File::open("/dev/null").unwrap();
+        rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).unwrap();
+        let child = program.spawn().unwrap();
+        let proc = PathBuf::from(format!("/proc/{}", child.as_raw_nonzero()));
+        let read = |name: &str| std::fs::read_to_string(proc.join(name)).unwrap();
+        let link = |name: &str| std::fs::read_link(proc.join(name)).unwrap();
+        assert_eq!(read("cmdline"), "a name\x001000\0");
+        assert_eq!(read("environ"), "");
+        let stat = read("stat");
+        let session = stat.split(") ").nth(1).unwrap().split(' ').nth(3).unwrap();
+        assert_eq!(session, child.as_raw_nonzero().to_string());
+        let status = read("status");
+        for mask in ["SigBlk:", "SigIgn:", "SigCgt:"] {
+            let mask = status.lines().find_map(|line| line.strip_prefix(mask)).unwrap();
+            // The threads' own signals, 32 and 33, can't be set by anybody.
+            let mask = u64::from_str_radix(mask.trim(), 16).unwrap() & !(0b11 << 31);
+            assert_eq!(mask, 0, "{status}");
+        }
+        assert_eq!(link("cwd"), dir.path().canonicalize().unwrap());
+        assert_eq!(std::fs::read_dir(proc.join("fd")).unwrap().count(), 3);
+        let output = dir.path().join("output");
+        let fds = [link("fd/0"), link("fd/1"), link("fd/2")];
+        assert_eq!(fds, [PathBuf::from("/dev/null"), output.clone(), output]);
+        let pid = std::fs::read_to_string(dir.path().join("pid")).unwrap();
+        assert_eq!(pid, format!("{}\n", child.as_raw_nonzero()));
+        rustix::process::kill_process(child, rustix::process::Signal::KILL).unwrap();
+        let exit = process::reap(WaitId::Pid(child), WaitIdOptions::empty());
+        assert_eq!(exit, Some(process::ProcessExit::Signal(9)));
+    }
+
+    #[test]
+    fn what_cannot_be_executed_leaves_no_child_and_says_why() {
+        let (dir, program) = program(c"/nowhere/sleep");
+        assert_eq!(program.spawn().unwrap_err().kind(), io::ErrorKind::NotFound);
+        let pid = std::fs::read_to_string(dir.path().join("pid")).unwrap();
+        assert!(!Path::new("/proc").join(pid.trim()).exists());
+    }
+}
