@@ -27,7 +27,8 @@ test: ## Run every check and every test, those with real guests included
 
 soak: ## Run what takes longer than a commit for an hour, and enter the results in docs/reliability.md
 	$(SAY_FIRST)
-	@cargo xtask soak schedules --minutes 15
+	@cargo xtask soak schedules --minutes 10
+	@cargo xtask soak api-fuzz --minutes 5
 	@cargo xtask soak kills --minutes 5
 	@cargo xtask soak fuzz --minutes 6
 	@cargo xtask soak planted

@@ -1,5 +1,6 @@
 //! Everything a developer runs: `cargo xtask --help` lists it.
 
+mod api_fuzz;
 mod bench;
 mod cargo;
 mod ci;

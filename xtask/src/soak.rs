@@ -12,7 +12,7 @@ use clap::ValueEnum;
 use crate::cargo::cargo;
 use crate::places::Places;
 use crate::terminal::say;
-use crate::{fuzz, guest_init, kvm, mutants, packages, program, schedules, setup};
+use crate::{api_fuzz, fuzz, guest_init, kvm, mutants, packages, program, schedules, setup};
 
 const SEEDS_AT_ONCE: u64 = 20_000;
 const KILLS_AT_ONCE: u64 = 500;
@@ -40,6 +40,8 @@ pub(crate) enum Part {
     Mutants,
     /// The fuzz targets, by turns
     Fuzz,
+    /// The API, by requests and sequences that no run has had yet
+    ApiFuzz,
 }
 
 impl Part {
@@ -54,6 +56,7 @@ impl Part {
             Part::Planted => "planted bugs found",
             Part::Mutants => "mutants of planner and model",
             Part::Fuzz => "fuzz",
+            Part::ApiFuzz => "API fuzz",
         }
     }
 }
@@ -83,6 +86,7 @@ pub(crate) fn run(places: &Places, part: Part, minutes: u64) -> Result<()> {
         Part::Planted => planted(places)?,
         Part::Mutants => mutated(places)?,
         Part::Fuzz => return fuzzed(places, &ledger, minutes),
+        Part::ApiFuzz => api_fuzzed(places, ledger.sum(part)?, minutes)?,
     };
     ledger.enter(places, part.name(), count, &failures)?;
     match failures.is_empty() {
@@ -217,6 +221,19 @@ fn fuzzed(places: &Places, ledger: &Ledger, minutes: u64) -> Result<()> {
         true => Ok(()),
         false => bail!("fuzz failed at {}", failed.join(", ")),
     }
+}
+
+/// Half of the time for single requests, half for sequences; each round from another seed.
+fn api_fuzzed(places: &Places, done: u64, minutes: u64) -> Result<(u64, Vec<String>)> {
+    let schemathesis = api_fuzz::ensure(places)?;
+    let minute = Duration::from_secs(30);
+    for round in 0..minutes {
+        let seed = api_fuzz::SEED + 1 + done + round;
+        if let Err(error) = api_fuzz::run(places, &schemathesis, minute, seed) {
+            return Ok((round, vec![format!("seed {seed}: {error:#}")]));
+        }
+    }
+    Ok((minutes, Vec::new()))
 }
 
 /// Enough of them have to be noticed; the ledger says how many were not.

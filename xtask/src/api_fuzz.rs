@@ -7,51 +7,56 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::Outcome;
 use crate::cargo::cargo;
 use crate::places::Places;
 use crate::terminal::say;
 use crate::{packages, program};
 
-/// How long requests are tried out by themselves, in seconds: most of what was ever found came in
-/// the first ten.
-const SECONDS: &str = "20";
-/// How long sequences are tried out, in seconds.
-const SEQUENCES_SECONDS: &str = "20";
+/// How long requests are tried out by themselves with every commit, and then sequences: most of what was
+/// ever found came in the first ten seconds.
+pub(crate) const OF_EACH_COMMIT: Duration = Duration::from_secs(20);
+/// The seed of every commit.
+pub(crate) const SEED: u64 = 1;
 /// Jobs of each lifecycle that are there for sequences to begin with; each deletes some.
 const JOBS: usize = 40;
 /// Links of the document that sequences follow at least; on an idle machine some 50 of 91 are.
 const LINKS_MIN: usize = 15;
 /// Schemathesis and all that it needs, by version.
-const REQUIREMENTS: &str = include_str!("../../api-fuzz/requirements.txt");
+const REQUIREMENTS: &str = include_str!("../api-fuzz/requirements.txt");
 
-/// Tries the API out; skipped where Schemathesis can't be had.
-pub(super) fn run(places: &Places) -> Result<Outcome> {
-    let schemathesis = match ensure(places) {
-        Ok(schemathesis) => schemathesis,
-        Err(error) => return Ok(Outcome::Skipped(1, format!("no schemathesis: {error:#}"))),
-    };
+/// Tries the API out for so long by single requests, and for so long by sequences.
+pub(crate) fn run(places: &Places, schemathesis: &Path, each: Duration, seed: u64) -> Result<()> {
     program::run(cargo(places).args(["build", "--quiet", "-p", "hearth"]))?;
-    try_out(places, &schemathesis, &["examples,coverage,fuzzing", SECONDS])?;
-    let said = try_out(places, &schemathesis, &["stateful", SEQUENCES_SECONDS])?;
+    let try_out = |phases| try_out(places, schemathesis, phases, each, seed);
+    try_out("examples,coverage,fuzzing")?;
+    let said = try_out("stateful")?;
     let followed = links_followed(&said).context("it does not say which links it followed")?;
     if followed < LINKS_MIN {
         bail!("the sequences followed {followed} links of openapi.json, and not {LINKS_MIN}");
     }
-    Ok(Outcome::Held)
+    Ok(())
 }
 
-/// Some phases of Schemathesis for some seconds, against a daemon of its own; what it said.
-fn try_out(places: &Places, schemathesis: &Path, [phases, seconds]: &[&str; 2]) -> Result<String> {
+/// Some phases of Schemathesis, against a daemon of its own; what it said.
+fn try_out(
+    places: &Places,
+    schemathesis: &Path,
+    phases: &str,
+    time: Duration,
+    seed: u64,
+) -> Result<String> {
     let work = tempfile::tempdir().context("cannot create a temporary directory")?;
     let daemon = Daemon::start(&places.target.join("debug/hearth"), work.path())?;
     let mut command = program::command(schemathesis);
     command.arg("--config-file").arg(places.repo.join("xtask/api-fuzz/schemathesis.toml"));
     command.arg("run").arg(format!("{}/openapi.json", daemon.url)).args(["--phases", phases]);
-    command.args(["--max-time", seconds, "--request-timeout", "25", "--no-color"]);
+    command.arg("--max-time").arg(time.as_secs().to_string());
+    command.arg("--seed").arg(seed.to_string());
+    command.args(["--request-timeout", "25", "--no-color"]);
     // It leaves its findings where it runs.
     command.current_dir(work.path()).env("PYTHONDONTWRITEBYTECODE", "1");
     let output = command.stderr(Stdio::inherit()).output().context("cannot run schemathesis")?;
@@ -85,8 +90,8 @@ fn jobs() -> String {
     serde_json::Value::Array(jobs).to_string()
 }
 
-/// The program in an environment of its own, made when the cache lacks it.
-fn ensure(places: &Places) -> Result<PathBuf> {
+/// Schemathesis in an environment of its own, made when the cache lacks it.
+pub(crate) fn ensure(places: &Places) -> Result<PathBuf> {
     let dir = places.cache.join("tools").join(format!("schemathesis-{}", version()?));
     let program = dir.join("bin/schemathesis");
     let complete = dir.join("complete");
