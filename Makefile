@@ -28,11 +28,11 @@ test: ## Run every check and every test, those with real guests included
 soak: ## Run what takes longer than a commit for an hour, and enter the results in docs/reliability.md
 	$(SAY_FIRST)
 	@cargo xtask soak schedules --minutes 10
-	@cargo xtask soak api-fuzz --minutes 5
 	@cargo xtask soak kills --minutes 5
 	@cargo xtask soak fuzz --minutes 6
 	@cargo xtask soak planted
 	@cargo xtask soak mutants
+	@cargo xtask soak api-fuzz --minutes 5
 
 lab-shell: ## Open a shell where KVM boots Linux
 	$(SAY_FIRST)

@@ -23,8 +23,9 @@ pub const COMPRESSED_BYTES_MIN: u64 = 1024;
 /// HTTP connections at once, followers of logs included; half of the process's descriptors where that is
 /// less. The next one is turned away with 503.
 pub const CONNECTIONS_MAX: usize = 1024;
-/// Connections that are turned away at once; the next one waits to be accepted.
-pub const TURNED_AWAY_MAX: usize = 4;
+/// Connections that are turned away at once, and an eighth of those that are served where that is less. The
+/// next one waits to be accepted.
+pub const TURNED_AWAY_MAX: usize = 32;
 /// How long a connection that is turned away has for its request.
 pub const TURN_AWAY_DEADLINE: Duration = Duration::from_secs(1);
 /// Forwarded ports at once: each holds a socket to a guest and two buffers.

@@ -29,6 +29,7 @@ pub use client::{
 };
 pub use console::{CONSOLE_BYTES_MAX, Console, escaped};
 pub use directory::{Directory, SOCKET_PATH_BYTES_MAX};
+pub use fork::try_cgroup;
 pub use process::{AdoptError, Identity, Process, ProcessExit, boot_id};
 pub use spawn::{Launched, Spawn, SpawnError, names};
 pub use version::{Concern, ProbeError, VERSION_MIN, Version};

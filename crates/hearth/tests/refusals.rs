@@ -79,8 +79,10 @@ mod system {
         daemon.post("/vms", &body("web", "service", ""));
         daemon.until_job("web", "running");
         let authority = daemon.url.strip_prefix("http://").expect("an address");
-        let idle: Vec<TcpStream> =
-            (0..40).map(|_| TcpStream::connect(authority).expect("it is queued")).collect();
+        let connections = |count: usize| -> Vec<TcpStream> {
+            (0..count).map(|_| TcpStream::connect(authority).expect("it is queued")).collect()
+        };
+        let idle = connections(40);
         let descriptors =
             || std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
         daemon.until("as many are served as may be", || descriptors() >= 32);
@@ -94,7 +96,10 @@ mod system {
             home.declared().contains("declared")
         });
         assert!(most < 60, "{most} of 64");
+        drop(idle);
+        daemon.until("they are let go", || descriptors() < 20);
         // Those who say nothing have ten seconds; who asks meanwhile is told that there is no room.
+        let idle = connections(32);
         let refused = daemon.get("/vms/web");
         assert_eq!(
             (refused.status, refused.header("retry-after")),

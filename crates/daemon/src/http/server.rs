@@ -6,8 +6,10 @@ use crate::limits;
 use crate::listen::Listener;
 use crate::stop::Stop;
 use axum::Router;
+use axum::extract::Request;
 use axum::http::header;
 use hearth_host::Duplex;
+use http_body_util::BodyExt;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -15,15 +17,20 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// How long accepting pauses after it failed, for instance for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How often it is said at most that connections are turned away.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
 /// Serves until `stop` turns true, and then what is open for a little while.
 pub(crate) async fn serve(listener: Listener, router: Router, mut stop: Stop) {
-    let slots = Arc::new(Semaphore::new(connections_max()));
-    let spares = Arc::new(Semaphore::new(limits::TURNED_AWAY_MAX));
+    let max = connections_max();
+    let slots = Arc::new(Semaphore::new(max));
+    let spares = Arc::new(Semaphore::new(limits::TURNED_AWAY_MAX.min(max / 8).max(1)));
+    let mut told: Option<Instant> = None;
     let mut connections = JoinSet::new();
     loop {
         let next = async {
@@ -40,6 +47,10 @@ pub(crate) async fn serve(listener: Listener, router: Router, mut stop: Stop) {
                 Ok(stream) => {
                     let (router, stop) = (router.clone(), stop.clone());
                     let slot = slots.clone().try_acquire_owned();
+                    if slot.is_err() && told.is_none_or(|at| at.elapsed() > TELL_EVERY) {
+                        told = Some(Instant::now());
+                        tracing::warn!(max, "no room for another connection: it is turned away");
+                    }
                     connections.spawn(async move {
                         if let Ok(_slot) = slot {
                             drop(spare);
@@ -67,7 +78,10 @@ pub(crate) async fn serve(listener: Listener, router: Router, mut stop: Stop) {
 
 /// What answers where there is no room for another connection.
 fn full() -> Router {
-    Router::new().fallback(async || {
+    Router::new().fallback(async |request: Request| {
+        // Who still sends would lose the answer at the close.
+        let mut body = request.into_body();
+        while let Some(Ok(_)) = body.frame().await {}
         let refused = Refused::new(
             503,
             "connections",

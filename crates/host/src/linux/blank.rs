@@ -24,23 +24,22 @@ fn formatted(store: &ImageStore, mib: u32) -> Result<PathBuf, HostError> {
         HostError::permanent("cannot make a scratch disk: mke2fs is not installed (e2fsprogs)")
     })?;
     // Formatted aside, so that two who do it at once don't meet.
-    let temporary = store.temporary();
+    let making = store.making();
     let output = Command::new(mke2fs)
         .args(["-q", "-F", "-t", "ext4", "-m", "0", "-O", "^has_journal"])
         .args(["-E", "lazy_itable_init=1,nodiscard"])
-        .arg(&temporary)
+        .arg(&making.path)
         .arg(format!("{mib}M"))
         .stdin(Stdio::null())
         .output()
         .map_err(errors::file("run", Path::new(mke2fs)))?;
     if !output.status.success() {
-        let _ = std::fs::remove_file(&temporary);
         let said = String::from_utf8_lossy(&output.stderr);
         let said = said.lines().last().unwrap_or_default();
         return Err(HostError::permanent(format!(
             "cannot make a scratch disk of {mib} MiB: mke2fs says {said:?}"
         )));
     }
-    store.keep(&temporary, &blank).map_err(errors::file("make", &blank))?;
+    making.keep_as(&blank).map_err(errors::file("make", &blank))?;
     Ok(blank)
 }

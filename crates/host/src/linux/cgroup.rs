@@ -12,11 +12,17 @@ use crate::HostError;
 use hearth_model::InstanceId;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What the kernel says is mounted (proc_pid_mounts(5)).
 const MOUNTS: &str = "/proc/self/mounts";
+
+/// How often a cgroup that should be empty is looked at before that is an error.
+const LOOKS_MAX: u32 = 20;
+const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Where the cgroups of all instances of a state directory are.
 #[derive(Debug)]
@@ -39,10 +45,11 @@ impl Cgroups {
         let Some(mount) = mount(&fs::read_to_string(MOUNTS)?) else { return Ok(None) };
         let state = fs::metadata(state)?;
         let dir = mount.join("hearth").join(format!("{:x}-{:x}", state.dev(), state.ino()));
-        fs::create_dir_all(&dir)?;
-        // It may have been there, and be another's, or read-only.
-        rustix::fs::access(&dir, rustix::fs::Access::WRITE_OK)?;
-        Ok(Some(dir))
+        let trial = dir.join("trial");
+        fs::create_dir_all(&trial)?;
+        let tried = hearth_firecracker::try_cgroup(fs::File::open(&trial)?.as_fd());
+        remove_once_empty(&trial)?;
+        tried.map(|()| Some(dir))
     }
 
     /// Makes the cgroup of an instance. Without it the instance runs in the daemon's.
@@ -57,12 +64,7 @@ impl Cgroups {
     /// Removes the cgroup of an instance whose process is gone. Succeeds where there is none.
     pub(super) fn remove(&self, id: &InstanceId) -> Result<(), HostError> {
         let cgroup = self.dir.join(id.as_str());
-        match fs::remove_dir(&cgroup) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(errors::file("remove", &cgroup)(error))
-            }
-            _ => Ok(()),
-        }
+        remove_once_empty(&cgroup).map_err(errors::file("remove", &cgroup))
     }
 
     /// Removes those that belong to no instance. What has a process in it can't be removed, and is said.
@@ -78,6 +80,21 @@ impl Cgroups {
             }
         }
         Ok(())
+    }
+}
+
+/// Removes a cgroup whose processes have ended; Linux 6.19 has them in it for a moment more. Succeeds where it
+/// is gone.
+fn remove_once_empty(cgroup: &Path) -> io::Result<()> {
+    let mut looks = 0..LOOKS_MAX;
+    loop {
+        match fs::remove_dir(cgroup) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && looks.next().is_some() => {
+                std::thread::sleep(LOOK_PAUSE);
+            }
+            removed => return removed,
+        }
     }
 }
 

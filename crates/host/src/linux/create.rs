@@ -4,7 +4,7 @@
 use super::instance::{Instance, Live};
 use super::layout::{create_file, make_dir, names as files, replace};
 use super::manifest::Manifest;
-use super::store::copy_sparse;
+use super::store::{ImageStore, copy_sparse};
 use super::supervise::{self, Fifos};
 use super::{Shared, blank, control, errors, initramfs};
 use crate::HostError;
@@ -151,7 +151,7 @@ fn lay_out(shared: &Shared, create: &Create, manifest: &Manifest) -> Result<(), 
     })?;
     link(shared, rootfs, &dir.join(files::ROOTFS))?;
     let initrd = initramfs::for_modules(&shared.images, create.images.modules.as_ref())?;
-    hard_link(&initrd, &dir.join(files::INITRD))?;
+    ImageStore::link(&initrd, &dir.join(files::INITRD))?;
     blank::make(&shared.images, create.spec.disk_mib, &dir.join(files::SCRATCH))?;
     let status = dir.join(files::STATUS);
     create_file(&status)
@@ -172,11 +172,7 @@ fn link(shared: &Shared, digest: &hearth_model::Digest, name: &Path) -> Result<(
     if !image.exists() {
         return Err(HostError::permanent(format!("image {digest} is not in the store any more")));
     }
-    hard_link(&image, name)
-}
-
-fn hard_link(from: &Path, name: &Path) -> Result<(), HostError> {
-    std::fs::hard_link(from, name).map_err(errors::file("make", name))
+    ImageStore::link(&image, name)
 }
 
 fn config(create: &Create) -> Config {

@@ -35,10 +35,10 @@ pub(super) fn for_modules(
         bytes.extend_from_slice(&modules);
     }
     // Several instances may be made at once, each finding it absent.
-    let new = store.temporary();
-    create_file(&new)
+    let making = store.making();
+    create_file(&making.path)
         .and_then(|mut file| file.write_all(&bytes))
-        .and_then(|()| store.keep(&new, &path))
+        .and_then(|()| making.keep_as(&path))
         .map_err(errors::file("write", &path))?;
     Ok(path)
 }
@@ -60,7 +60,7 @@ mod tests {
                     let (store, name) = (&store, dir.path().join(number.to_string()));
                     scope.spawn(move || {
                         let made = for_modules(store, None).unwrap();
-                        std::fs::hard_link(&made, &name).unwrap();
+                        ImageStore::link(&made, &name).unwrap();
                         assert!(std::fs::metadata(name).unwrap().len() > INIT.len() as u64);
                     });
                 }

@@ -186,8 +186,8 @@ impl Shared {
         }
         let shared = Arc::clone(&self);
         let removed = tokio::task::spawn_blocking(move || {
-            shared.cgroups.as_ref().map_or(Ok(()), |cgroups| cgroups.remove(&id))?;
             shared.layout.remove_instance(&id)?;
+            shared.cgroups.as_ref().map_or(Ok(()), |cgroups| cgroups.remove(&id))?;
             shared.instances().remove(&id);
             Ok(())
         });

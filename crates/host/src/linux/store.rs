@@ -32,7 +32,6 @@ pub(super) struct ImageStore {
     dir: PathBuf,
     source: PathBuf,
     digests: Mutex<HashMap<Stamp, Digest>>,
-    temporary: AtomicU64,
 }
 
 /// What says that a file is still the one that was digested. Not the time of its last change of
@@ -67,19 +66,45 @@ impl Stamp {
     }
 }
 
+/// Begins the name of a file in the making.
+const MAKING: &str = "new-";
+/// How often a link is tried: as often as others may give the same file its name meanwhile.
+const LINKS_MAX: usize = 100;
+
+/// A file in the making; what is not kept is gone.
+#[derive(Debug)]
+pub(super) struct Making {
+    pub(super) path: PathBuf,
+}
+
+impl Making {
+    /// It is whole: gives it its name, durably. What was called so before is the same, or was damaged.
+    pub(super) fn keep_as(self, path: &Path) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()?;
+        std::fs::rename(&self.path, path)?;
+        path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        // Nothing is called so any more where it was kept.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
 impl ImageStore {
     pub(super) fn open(layout: &Layout, source: PathBuf) -> Result<ImageStore, HostError> {
         let dir = layout.images();
         let source = std::path::absolute(&source).map_err(errors::file("find", &source))?;
         for entry in std::fs::read_dir(&dir).map_err(errors::file("read", &dir))?.flatten() {
-            if entry.file_name().to_string_lossy().starts_with("new-") {
+            if entry.file_name().to_string_lossy().starts_with(MAKING) {
                 absent_is_fine(std::fs::remove_file(entry.path()))
                     .map_err(errors::file("remove", &entry.path()))?;
             }
         }
         let digests = remembered(&dir.join("digests.json"));
-        let temporary = AtomicU64::new(0);
-        Ok(ImageStore { dir, source, digests: Mutex::new(digests), temporary })
+        Ok(ImageStore { dir, source, digests: Mutex::new(digests) })
     }
 
     /// Where an image of the store lies.
@@ -92,22 +117,24 @@ impl ImageStore {
         self.dir.join(name)
     }
 
-    /// A name for a file in the making, unique in this process; kept or removed by the caller.
-    pub(super) fn temporary(&self) -> PathBuf {
-        let count = self.temporary.fetch_add(1, Ordering::Relaxed);
-        self.dir.join(format!("new-{count}"))
+    /// Where a file is made before it gets its name in the store.
+    pub(super) fn making(&self) -> Making {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        Making { path: self.dir.join(format!("{MAKING}{count}")) }
     }
 
-    /// Gives a file that is whole its name, durably. Where two have made the same, the first one's stays:
-    /// what others may be linking to is never replaced, since link(2) fails on a file that loses its name.
-    pub(super) fn keep(&self, new: &Path, path: &Path) -> io::Result<()> {
-        File::open(new)?.sync_all()?;
-        match std::fs::hard_link(new, path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            linked => linked?,
+    /// Gives a file of the store, which stays as it is, a name elsewhere.
+    pub(super) fn link(from: &Path, name: &Path) -> Result<(), HostError> {
+        let mut again = 0..LINKS_MAX;
+        loop {
+            match std::fs::hard_link(from, name) {
+                // link(2) says so too of a file that another one, just as good, takes the place of.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && again.next().is_some() => {
+                }
+                linked => return linked.map_err(errors::file("make", name)),
+            }
         }
-        std::fs::remove_file(new)?;
-        File::open(&self.dir)?.sync_all()
     }
 
     /// Checks and copies what a spec names, and says the digests.
@@ -193,19 +220,13 @@ impl ImageStore {
 
     /// Copies the file into the store. `None` where it changed meanwhile.
     fn take(&self, source: &File, stamp: &Stamp) -> io::Result<Option<Digest>> {
-        let temporary = self.temporary();
-        let taken = (|| {
-            let target = create_file(&temporary)?;
-            let digest = copy_digesting(source, &target, stamp.bytes)?;
-            if Stamp::of(&source.metadata()?) != *stamp {
-                return Ok(None);
-            }
-            self.keep(&temporary, &self.path(&digest))?;
-            Ok(Some(digest))
-        })();
-        // What was kept is not called so any more.
-        let _ = std::fs::remove_file(&temporary);
-        taken
+        let making = self.making();
+        let digest = copy_digesting(source, &create_file(&making.path)?, stamp.bytes)?;
+        if Stamp::of(&source.metadata()?) != *stamp {
+            return Ok(None);
+        }
+        making.keep_as(&self.path(&digest))?;
+        Ok(Some(digest))
     }
 
     fn remember(&self, stamp: Stamp, digest: Digest) {
