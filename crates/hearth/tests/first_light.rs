@@ -171,7 +171,11 @@ mod lab {
             "it is the process that it was, and no other is left"
         );
         let own: Vec<_> = stays.into_iter().map(|(instance, pid)| (instance, vec![pid])).collect();
-        assert!(daemon.cgroups().is_none_or(|cgroups| cgroups == own));
+        let deadline = Instant::now() + crate::guests::PATIENCE;
+        while daemon.cgroups().is_some_and(|cgroups| cgroups != own) {
+            assert!(Instant::now() < deadline, "{:?}", daemon.cgroups());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         daemon.clean().await;
     }
 

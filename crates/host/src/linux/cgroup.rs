@@ -21,7 +21,7 @@ use std::time::Duration;
 const MOUNTS: &str = "/proc/self/mounts";
 
 /// How often a cgroup that should be empty is looked at before that is an error.
-const LOOKS_MAX: u32 = 20;
+const LOOKS_MAX: u32 = 100;
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Where the cgroups of all instances of a state directory are.
@@ -83,7 +83,7 @@ impl Cgroups {
     }
 }
 
-/// Removes a cgroup whose processes have ended; Linux 6.19 has them in it for a moment more. Succeeds where it
+/// Removes a cgroup whose processes have ended: a thread may be in it for a moment more. Succeeds where it
 /// is gone.
 fn remove_once_empty(cgroup: &Path) -> io::Result<()> {
     let mut looks = 0..LOOKS_MAX;
