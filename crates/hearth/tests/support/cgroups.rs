@@ -15,14 +15,16 @@ pub(crate) fn parent(state: &Path) -> Option<PathBuf> {
     Some(mount.join(format!("hearth/{:x}-{:x}", state.dev(), state.ino())))
 }
 
-/// The instances that have one, by name, with the pids in it; `None` where there can be none.
+/// The instances that have one, by name, with the pids in it; `None` where there can be none. KVM puts a thread of
+/// the kernel (`kvm-nx-lpage-recovery`) into the cgroup of each VM's process; it is not counted.
 pub(crate) fn members(state: &Path) -> Option<Vec<(String, Vec<u32>)>> {
     let entries = fs::read_dir(parent(state)?).expect("the daemon has made it").flatten();
     let cgroups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     let member = |cgroup: fs::DirEntry| {
         // One that is removed meanwhile has nobody in it.
         let pids = fs::read_to_string(cgroup.path().join("cgroup.procs")).unwrap_or_default();
-        let pids = pids.lines().map(|pid| pid.parse().expect("a pid")).collect();
+        let is_program = |pid: &&str| fs::read_link(format!("/proc/{pid}/exe")).is_ok();
+        let pids = pids.lines().filter(is_program).map(|pid| pid.parse().expect("a pid")).collect();
         (cgroup.file_name().to_string_lossy().into_owned(), pids)
     };
     let mut members: Vec<_> = cgroups.map(member).collect();
