@@ -150,7 +150,7 @@ impl Engine {
     /// An instance of this job was not up or ready in its time.
     fn failed(&mut self, now: Mono, id: &JobId, reason: String) {
         let over = self.fleet.change_job(id, |job| {
-            job.failures += 1;
+            job.failures = job.failures.saturating_add(1);
             job.not_before = Some(now.after(backoff(job.failures)));
             job.last_failure = Some(reason.clone());
             job.spec.lifecycle == Lifecycle::Job && job.failures > job.spec.retries
@@ -173,7 +173,7 @@ impl Engine {
 
     pub(crate) fn pool_failed(&mut self, now: Mono, key: PoolKey, reason: String) {
         let health = self.pools.entry(key).or_default();
-        health.failures += 1;
+        health.failures = health.failures.saturating_add(1);
         health.not_before = now.after(backoff(health.failures));
         health.reason = reason;
     }
@@ -199,9 +199,9 @@ impl Engine {
         }
         self.fleet.change_job(id, |job| {
             if let Resolution::Failed(_) = &resolution {
-                job.failures += 1;
+                job.failures = job.failures.saturating_add(1);
                 // The first look was the POST's own; from then on the back-off runs.
-                job.not_before = Some(now.mono.after(backoff(job.failures + 1)));
+                job.not_before = Some(now.mono.after(backoff(job.failures.saturating_add(1))));
             } else {
                 job.failures = 0;
                 job.not_before = None;
