@@ -74,9 +74,8 @@ impl Program {
 
     /// Returns why it did not become the program. Async-signal-safe: it allocates nothing and takes no lock.
     fn try_exec(&self, arguments: &[*const c_char]) -> io::Error {
-        match self.prepare() {
-            Ok(()) => {}
-            Err(error) => return error,
+        if let Err(error) = self.prepare() {
+            return error;
         }
         let environment = [ptr::null::<c_char>()];
         #[allow(unsafe_code)]

@@ -30,6 +30,7 @@ pub(crate) async fn serve(listener: Listener, router: Router, mut stop: Stop) {
     let max = connections_max();
     let slots = Arc::new(Semaphore::new(max));
     let spares = Arc::new(Semaphore::new(limits::TURNED_AWAY_MAX.min(max / 8).max(1)));
+    let full = full();
     let mut told: Option<Instant> = None;
     let mut connections = JoinSet::new();
     loop {
@@ -45,7 +46,7 @@ pub(crate) async fn serve(listener: Listener, router: Router, mut stop: Stop) {
             Some(_) = connections.join_next() => {}
             (spare, accepted) = next => match accepted {
                 Ok(stream) => {
-                    let (router, stop) = (router.clone(), stop.clone());
+                    let (router, full, stop) = (router.clone(), full.clone(), stop.clone());
                     let slot = slots.clone().try_acquire_owned();
                     if slot.is_err() && told.is_none_or(|at| at.elapsed() > TELL_EVERY) {
                         told = Some(Instant::now());
@@ -57,7 +58,7 @@ pub(crate) async fn serve(listener: Listener, router: Router, mut stop: Stop) {
                             converse(stream, router, stop).await;
                         } else {
                             let _spare = spare;
-                            let turned_away = converse(stream, full(), stop);
+                            let turned_away = converse(stream, full, stop);
                             let _ = timeout(limits::TURN_AWAY_DEADLINE, turned_away).await;
                         }
                     });

@@ -118,6 +118,11 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = create_file(&new)?;
     file.write_all(bytes)?;
     file.sync_data()?;
+    rename_durably(&new, path)
+}
+
+/// Gives a synced file its name, durably.
+pub(super) fn rename_durably(new: &Path, path: &Path) -> io::Result<()> {
     std::fs::rename(new, path)?;
     path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }

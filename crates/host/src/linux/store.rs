@@ -3,7 +3,7 @@
 //! time. It never follows a link out of the images directory.
 
 use super::images::Kind;
-use super::layout::{Layout, absent_is_fine, create_file, replace};
+use super::layout::{Layout, absent_is_fine, create_file, rename_durably, replace};
 use super::{errors, lock};
 use crate::HostError;
 use hearth_model::{Digest, ImageName, Images, Spec};
@@ -81,8 +81,7 @@ impl Making {
     /// It is whole: gives it its name, durably. What was called so before is the same, or was damaged.
     pub(super) fn keep_as(self, path: &Path) -> io::Result<()> {
         File::open(&self.path)?.sync_all()?;
-        std::fs::rename(&self.path, path)?;
-        path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+        rename_durably(&self.path, path)
     }
 }
 
