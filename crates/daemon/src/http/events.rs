@@ -90,14 +90,15 @@ async fn answer(
         return Err(read::bad_query("after", "it is larger than any event's id"));
     }
     if !read::accepts(headers, EVENT_STREAM) {
-        let limit = read::count("limit", params.limit, limits::EVENTS_DEFAULT, limits::EVENTS_MAX)?;
+        let limit = params.limit.unwrap_or(limits::EVENTS_DEFAULT);
+        let limit = read::count("limit", limit, 1..=limits::EVENTS_MAX)?;
         let page = page(&app, Events { job, after: params.after, limit }).await?;
         let next = page.events.last().filter(|_| page.more).map(|last| last.id.to_string());
         let items = page.events.iter().map(convert::event).collect();
         return Ok(Json(Page { items, next }).into_response());
     }
     let limit = match params.limit {
-        Some(_) => read::count("limit", params.limit, 1, limits::EVENTS_MAX)?,
+        Some(limit) => read::count("limit", limit, 1..=limits::EVENTS_MAX)?,
         None => 0,
     };
     let slot = app.follow()?;

@@ -90,7 +90,11 @@ impl ListParams {
         let statuses = self.status.iter().flat_map(|words| words.split(',')).map(status);
         Ok(List {
             after: after.map_err(|error| name("after", error))?,
-            limit: read::count("limit", self.limit, limits::PAGE_ITEMS, limits::PAGE_ITEMS)?,
+            limit: read::count(
+                "limit",
+                self.limit.unwrap_or(limits::PAGE_ITEMS),
+                1..=limits::PAGE_ITEMS,
+            )?,
             statuses: statuses.collect::<Result<_, _>>()?,
             tenant: tenant.map_err(|error| name("tenant", error))?,
             lifecycle: self.lifecycle.as_deref().map(lifecycle).transpose()?,

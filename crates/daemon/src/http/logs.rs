@@ -34,7 +34,7 @@ pub(super) struct LogParams {
     #[param(value_type = bool, required = false)]
     follow: bool,
     /// Only this many of the last lines.
-    #[param(value_type = u64, required = false, minimum = 0)]
+    #[param(value_type = u32, required = false, minimum = 0, maximum = 1_000_000)]
     tail: Option<usize>,
     /// Only lines that came since this time, or since this long ago.
     #[param(value_type = String, required = false, example = "10m")]
@@ -95,7 +95,8 @@ impl Part {
         let since = params.since.as_deref().map(since).transpose()?;
         let places = params.after.iter().flat_map(|places| places.split(','));
         let after = places.map(place).collect::<Result<_, _>>()?;
-        Ok(Part { tail: params.tail.map(|tail| tail.min(limits::TAIL_MAX)), since, after })
+        let bounded = |lines| read::count("tail", lines, 0..=limits::TAIL_MAX);
+        Ok(Part { tail: params.tail.map(bounded).transpose()?, since, after })
     }
 
     /// Where each instance's log is read from. What is older than the first place that was given

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use hearth_model::JobId;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
+use std::ops::RangeInclusive;
 
 /// How large a body may be, and what to do about one that is larger.
 #[derive(Clone, Copy, Debug)]
@@ -152,17 +153,17 @@ pub(super) fn bad_query(parameter: &str, detail: &str) -> Refused {
     Refused::new(400, "bad-query", "Bad query", detail)
 }
 
-/// How many of something, from 1 to `most`.
+/// How many of something, within bounds.
 pub(super) fn count(
     parameter: &str,
-    asked: Option<usize>,
-    default: usize,
-    most: usize,
+    asked: usize,
+    bounds: RangeInclusive<usize>,
 ) -> Result<usize, Refused> {
-    match asked.unwrap_or(default) {
-        count if (1..=most).contains(&count) => Ok(count),
-        count => Err(bad_query(parameter, &format!("{count} is out of range: 1 to {most}"))),
+    if bounds.contains(&asked) {
+        return Ok(asked);
     }
+    let (least, most) = bounds.into_inner();
+    Err(bad_query(parameter, &format!("{asked} is out of range: {least} to {most}")))
 }
 
 /// The one of `all` that goes by this word.
