@@ -10,20 +10,27 @@
 //! guest's offset in each line is where a reader of the guest goes on after a restart of the
 //! daemon; it is durable exactly as far as the output is. Written to the page cache, never synced:
 //! a kill of the daemon loses nothing, a power cut loses the end.
+//!
+//! A rotation makes the next file with its first line under a name with `.new` behind, renames
+//! `x.log` to `x.log.1`, and then the next file to `x.log`. So a step that fails, or a kill between
+//! two, leaves a log that can be read and rotated again.
 
 use super::errors;
-use super::layout::{Layout, absent_is_fine};
+use super::layout::{Layout, absent_is_fine, create_file};
 use crate::{HostError, LogLine, LogPage, LogQuery};
 use hearth_model::InstanceId;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Size at which a file is rotated, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Longest text of one line, in bytes; what is longer is cut into several.
 pub(super) const LINE_BYTES_MAX: usize = 16 * 1024;
+/// Longest first line of a file, in bytes: `base `, a cursor of 19 digits as queries have it, and
+/// the line's end. So a cursor and a file's length make no sum beyond 64 bits.
+const HEADER_BYTES_MAX: u64 = 25;
 
 /// Where a line came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +60,10 @@ impl Source {
 pub(super) struct LogWriter {
     path: PathBuf,
     file: File,
-    /// Bytes of content in the file.
+    /// Bytes of whole lines in the file, the first line with them.
     len: u64,
+    /// The cursor behind the last line.
+    cursor: u64,
     /// The guest's offset behind the last line.
     offset: u64,
 }
@@ -62,22 +71,33 @@ pub(super) struct LogWriter {
 impl LogWriter {
     /// Opens the log, or begins one. A last line that was torn by a power cut is cut off.
     pub(super) fn open(path: &Path) -> io::Result<LogWriter> {
-        let mut file =
-            OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
-        let bytes = std::fs::read(path)?;
-        let Some(parsed) = Parsed::of(&bytes) else {
-            // Nothing, or nothing that is a log: the content begins behind the older file.
-            file.set_len(0)?;
-            let older = std::fs::read(older(path)).unwrap_or_default();
-            let older = Parsed::of(&older);
-            let base = older.as_ref().map_or(0, |older| older.base + older.content.len() as u64);
-            let offset = older.as_ref().map_or(0, Parsed::offset);
-            writeln!(file, "base {base}")?;
-            return Ok(LogWriter { path: path.to_owned(), file, len: 0, offset });
-        };
-        let (len, offset) = (parsed.content.len() as u64, parsed.offset());
-        file.set_len(parsed.header_len as u64 + len)?;
-        Ok(LogWriter { path: path.to_owned(), file, len, offset })
+        let newer = Part::read(path, 0)?;
+        if let Some(newer) = &newer
+            && let Some(offset) = newer.offset()
+        {
+            let (len, cursor) = (newer.header_len + newer.content.len() as u64, newer.end());
+            let file = OpenOptions::new().write(true).open(path)?;
+            file.set_len(len)?;
+            return Ok(LogWriter { path: path.to_owned(), file, len, cursor, offset });
+        }
+        // Not a line, or nothing that is a log: it begins again behind the older file.
+        let older = Part::read(&older(path), 0)?;
+        let cursor = newer.iter().chain(&older).map(Part::end).max().unwrap_or(0);
+        let offset = older.as_ref().and_then(Part::offset).unwrap_or(0);
+        absent_is_fine(std::fs::remove_file(path))?;
+        LogWriter::begin(path, cursor, offset)
+    }
+
+    /// Begins the newer file; what is there becomes the older one. After a failure it can be tried
+    /// again, whatever was done: the writer that there is goes on with its own file until then.
+    fn begin(path: &Path, cursor: u64, offset: u64) -> io::Result<LogWriter> {
+        let next = next(path);
+        let header = format!("base {cursor}\n");
+        let file = create_file(&next)?;
+        file.write_all_at(header.as_bytes(), 0)?;
+        absent_is_fine(std::fs::rename(path, older(path)))?;
+        std::fs::rename(&next, path)?;
+        Ok(LogWriter { path: path.to_owned(), file, len: header.len() as u64, cursor, offset })
     }
 
     /// The guest's offset behind the last line.
@@ -85,42 +105,38 @@ impl LogWriter {
         self.offset
     }
 
-    /// Appends a line, `offset` being the guest's offset behind it.
+    /// Appends a line, `offset` being the guest's offset behind it. One that failed can be tried
+    /// again.
     pub(super) fn line(&mut self, source: Source, offset: u64, text: &[u8]) -> io::Result<()> {
         let text = String::from_utf8_lossy(text);
         let text = text.strip_suffix('\r').unwrap_or(&text).replace('\n', " ");
         let line = format!("{} {} {offset} {text}\n", now(), source.name());
         if self.len + line.len() as u64 > FILE_BYTES_MAX {
-            self.rotate()?;
+            *self = LogWriter::begin(&self.path, self.cursor, self.offset)?;
         }
-        self.file.write_all(line.as_bytes())?;
+        // Behind the last whole line, so over what a write that failed has left of its own.
+        self.file.write_all_at(line.as_bytes(), self.len)?;
         self.len += line.len() as u64;
+        self.cursor += line.len() as u64;
         self.offset = offset;
-        Ok(())
-    }
-
-    fn rotate(&mut self) -> io::Result<()> {
-        std::fs::rename(&self.path, older(&self.path))?;
-        *self = LogWriter::open(&self.path)?;
         Ok(())
     }
 }
 
-/// Reads lines. An absent log has none.
+/// Reads lines. An absent log has none. Whoever is at the end reads no more than a first line.
 pub(super) fn read(path: &Path, query: LogQuery) -> Result<LogPage, HostError> {
+    let part =
+        |path: &Path| Part::read(path, query.after).map_err(errors::file("read the log", path));
+    // The newer file first: where a rotation comes between, its lines are read twice, and not never.
+    let newer = part(path)?;
+    let older = match &newer {
+        Some(newer) if newer.base <= query.after => None,
+        _ => part(&older(path))?,
+    };
     let mut page = LogPage { lines: Vec::new(), next: query.after };
-    for path in [older(path), path.to_owned()] {
-        let bytes = match std::fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            read => read.map_err(errors::file("read the log", &path))?,
-        };
-        let Some(parsed) = Parsed::of(&bytes) else { continue };
-        for (cursor, line, _) in parsed.lines() {
-            if cursor > query.after {
-                page.lines.push(line);
-                page.next = page.next.max(cursor);
-            }
-        }
+    for part in older.iter().chain(&newer) {
+        page.lines.extend(part.lines(page.next).map(|(line, _)| line));
+        page.next = page.lines.last().map_or(query.after, |line| line.cursor);
     }
     if let Some(tail) = query.tail {
         page.lines.drain(..page.lines.len().saturating_sub(tail));
@@ -131,16 +147,19 @@ pub(super) fn read(path: &Path, query: LogQuery) -> Result<LogPage, HostError> {
 /// Removes the log. Succeeds where there is none.
 pub(super) fn remove(layout: &Layout, id: &InstanceId) -> Result<(), HostError> {
     let path = layout.log(id);
-    for path in [older(&path), path] {
+    for path in [next(&path), older(&path), path] {
         absent_is_fine(std::fs::remove_file(&path)).map_err(errors::file("remove", &path))?;
     }
     Ok(())
 }
 
 fn older(path: &Path) -> PathBuf {
-    let mut older = path.as_os_str().to_owned();
-    older.push(".1");
-    PathBuf::from(older)
+    path.with_added_extension("1")
+}
+
+/// The file that a rotation makes. What a daemon that was killed left there is written over.
+fn next(path: &Path) -> PathBuf {
+    path.with_added_extension("new")
 }
 
 fn now() -> String {
@@ -148,25 +167,43 @@ fn now() -> String {
 }
 
 /// One file: its base and its whole lines.
-struct Parsed<'a> {
-    header_len: usize,
+struct Part {
+    header_len: u64,
     base: u64,
-    content: &'a [u8],
+    content: Vec<u8>,
 }
 
-impl<'a> Parsed<'a> {
-    fn of(bytes: &'a [u8]) -> Option<Parsed<'a>> {
-        let whole = bytes.iter().rposition(|&byte| byte == b'\n')? + 1;
-        let header_len = bytes.iter().position(|&byte| byte == b'\n')? + 1;
-        let header = std::str::from_utf8(&bytes[..header_len]).ok()?;
-        let base = header.strip_prefix("base ")?.trim_end().parse().ok()?;
-        Some(Parsed { header_len, base, content: &bytes[header_len..whole] })
+impl Part {
+    /// Reads a file, without its lines where all of them come before the cursor `after`. `None`
+    /// where there is none, or it is no log.
+    fn read(path: &Path, after: u64) -> io::Result<Option<Part>> {
+        let mut file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let mut header = Vec::new();
+        file.by_ref().take(HEADER_BYTES_MAX).read_to_end(&mut header)?;
+        let Some((header_len, base)) = parse_header(&header) else { return Ok(None) };
+        let mut content = Vec::new();
+        if base + file.metadata()?.len().saturating_sub(header_len) > after {
+            file.seek(SeekFrom::Start(header_len))?;
+            file.read_to_end(&mut content)?;
+            content.truncate(whole_len(&content));
+        }
+        Ok(Some(Part { header_len, base, content }))
     }
 
-    /// Each line with the cursor and the guest's offset behind it.
-    fn lines(&self) -> impl Iterator<Item = (u64, LogLine, u64)> {
-        let mut cursor = self.base;
-        self.content.split_inclusive(|&byte| byte == b'\n').filter_map(move |line| {
+    /// The cursor behind the last line that was read.
+    fn end(&self) -> u64 {
+        self.base + self.content.len() as u64
+    }
+
+    /// Each line behind the cursor `after` with the guest's offset behind it.
+    fn lines(&self, after: u64) -> impl Iterator<Item = (LogLine, u64)> {
+        let before = after.saturating_sub(self.base).min(self.content.len() as u64);
+        let (before, rest) = self.content.split_at(whole_len(&self.content[..before as usize]));
+        let mut cursor = self.base + before.len() as u64;
+        rest.split_inclusive(|&byte| byte == b'\n').filter_map(move |line| {
             cursor += line.len() as u64;
             // Lines are written as UTF-8, so this changes nothing but a damaged file.
             let line = String::from_utf8_lossy(line);
@@ -175,18 +212,34 @@ impl<'a> Parsed<'a> {
             let stream = Source::parse(parts.next()?)?.name();
             let offset = parts.next()?.parse().ok()?;
             let text = parts.next()?.to_owned();
-            Some((cursor, LogLine { at, stream, text, cursor }, offset))
+            Some((LogLine { at, stream, text, cursor }, offset))
         })
     }
 
-    fn offset(&self) -> u64 {
-        self.lines().last().map_or(0, |(_, _, offset)| offset)
+    /// The guest's offset behind the last line.
+    fn offset(&self) -> Option<u64> {
+        self.lines(0).last().map(|(_, offset)| offset)
     }
+}
+
+/// The length and the base that a file's first line says.
+fn parse_header(bytes: &[u8]) -> Option<(u64, u64)> {
+    let len = bytes.iter().position(|&byte| byte == b'\n')? + 1;
+    let header = std::str::from_utf8(&bytes[..len]).ok()?;
+    Some((len as u64, header.strip_prefix("base ")?.trim_end().parse().ok()?))
+}
+
+/// The length of the whole lines at the beginning.
+fn whole_len(content: &[u8]) -> usize {
+    content.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::thread::JoinHandle;
 
     fn log() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
@@ -196,6 +249,35 @@ mod tests {
 
     fn texts(page: &LogPage) -> Vec<&str> {
         page.lines.iter().map(|line| line.text.as_str()).collect()
+    }
+
+    /// Length of a numbered line, in bytes: nearly the longest that a format fills, so that a
+    /// rotation comes every few.
+    const NUMBERED_BYTES: usize = 60_000;
+
+    /// Writes a line that says its number, which is the guest's offset too.
+    fn write(writer: &mut LogWriter, number: u64) -> io::Result<()> {
+        writer.line(Source::Stdout, number, format!("{number:0>NUMBERED_BYTES$}").as_bytes())
+    }
+
+    /// A log of numbered lines that was rotated just now, and how many they are.
+    fn rotated(path: &Path) -> (LogWriter, u64) {
+        let mut writer = LogWriter::open(path).unwrap();
+        for number in 1.. {
+            write(&mut writer, number).unwrap();
+            if older(path).exists() {
+                return (writer, number);
+            }
+        }
+        unreachable!();
+    }
+
+    fn numbers(page: &LogPage) -> Vec<u64> {
+        page.lines.iter().map(|line| line.text.parse().unwrap()).collect()
+    }
+
+    fn numbers_after(path: &Path, after: u64) -> Vec<u64> {
+        numbers(&read(path, LogQuery { after, tail: None }).unwrap())
     }
 
     #[test]
@@ -212,6 +294,8 @@ mod tests {
         assert_eq!(texts(&more), ["three"]);
         let none = read(&path, LogQuery { after: more.next, tail: None }).unwrap();
         assert_eq!((none.lines.len(), none.next), (0, more.next));
+        let within = read(&path, LogQuery { after: more.next - 1, tail: None }).unwrap();
+        assert_eq!(within, more);
         let last = read(&path, LogQuery { after: 0, tail: Some(2) }).unwrap();
         assert_eq!(texts(&last), ["", "three"]);
     }
@@ -230,7 +314,7 @@ mod tests {
         }
         let files = std::fs::read_dir(dir.path()).unwrap();
         let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
-        assert!(bytes <= 2 * (FILE_BYTES_MAX + 64), "{bytes}");
+        assert!(bytes <= 2 * FILE_BYTES_MAX, "{bytes}");
         drop(writer);
         assert_eq!(LogWriter::open(&path).unwrap().offset(), 199);
     }
@@ -271,5 +355,190 @@ mod tests {
     fn an_absent_log_has_no_lines() {
         let (_dir, path) = log();
         assert_eq!(read(&path, LogQuery::default()).unwrap(), LogPage::default());
+    }
+
+    #[test]
+    fn a_file_with_a_base_beyond_all_cursors_is_no_log() {
+        let (_dir, path) = log();
+        std::fs::write(&path, format!("base {}\nnow stdout 4 one\n", u64::MAX)).unwrap();
+        assert_eq!(read(&path, LogQuery::default()).unwrap(), LogPage::default());
+        let mut writer = LogWriter::open(&path).unwrap();
+        assert_eq!(writer.offset(), 0);
+        writer.line(Source::Stdout, 4, b"two").unwrap();
+        assert_eq!(texts(&read(&path, LogQuery::default()).unwrap()), ["two"]);
+        assert!(!older(&path).exists());
+    }
+
+    #[test]
+    fn a_rotation_that_failed_is_done_later_and_loses_nothing() {
+        let directory = |at: &Path| std::fs::create_dir(at);
+        let full_disk = |at: &Path| std::os::unix::fs::symlink("/dev/full", at);
+        for block in [directory as fn(&Path) -> io::Result<()>, full_disk] {
+            let (_dir, path) = log();
+            let (mut writer, mut number) = rotated(&path);
+            block(&next(&path)).unwrap();
+            while write(&mut writer, number + 1).is_ok() {
+                number += 1;
+                assert!(number < 100, "it is rotated in spite of the block");
+            }
+            for _ in 0..3 {
+                write(&mut writer, number + 1).unwrap_err();
+            }
+            let page = read(&path, LogQuery::default()).unwrap();
+            assert_eq!(numbers(&page), Vec::from_iter(1..=number), "both files are as they were");
+            absent_is_fine(std::fs::remove_file(next(&path)))
+                .or_else(|_| std::fs::remove_dir(next(&path)))
+                .unwrap();
+            for more in 1..=3 {
+                write(&mut writer, number + more).unwrap();
+            }
+            assert_eq!(numbers_after(&path, page.next), Vec::from_iter(number + 1..=number + 3));
+        }
+    }
+
+    #[test]
+    fn a_rotation_of_which_only_the_first_rename_was_done_is_done_later() {
+        let (_dir, path) = log();
+        let (mut writer, number) = rotated(&path);
+        let page = read(&path, LogQuery::default()).unwrap();
+        std::fs::rename(&path, older(&path)).unwrap();
+        for more in 1..=100 {
+            write(&mut writer, number + more).unwrap();
+        }
+        let seen = numbers_after(&path, page.next);
+        assert_eq!(seen, Vec::from_iter(seen[0]..=number + 100));
+        assert!(seen.len() >= FILE_BYTES_MAX as usize / NUMBERED_BYTES, "{seen:?}");
+    }
+
+    #[test]
+    fn a_kill_in_the_middle_of_a_rotation_loses_nothing() {
+        for steps in 1..=3 {
+            let (_dir, path) = log();
+            let (writer, number) = rotated(&path);
+            let kept = if steps == 1 { 1 } else { number };
+            let page = read(&path, LogQuery::default()).unwrap();
+            drop(writer);
+            std::fs::write(next(&path), format!("base {}\n", page.next)).unwrap();
+            if steps > 1 {
+                std::fs::rename(&path, older(&path)).unwrap();
+            }
+            if steps > 2 {
+                std::fs::rename(next(&path), &path).unwrap();
+            }
+            assert_eq!(numbers_after(&path, 0), Vec::from_iter(kept..=number), "step {steps}");
+            let mut writer = LogWriter::open(&path).unwrap();
+            assert_eq!(writer.offset(), number, "step {steps}");
+            for more in 1..=3 {
+                write(&mut writer, number + more).unwrap();
+            }
+            assert_eq!(numbers_after(&path, 0), Vec::from_iter(kept..=number + 3), "step {steps}");
+            let after = numbers_after(&path, page.next);
+            assert_eq!(after, Vec::from_iter(number + 1..=number + 3), "step {steps}");
+        }
+    }
+
+    #[test]
+    fn a_line_comes_whole_after_one_that_a_full_disk_tore() {
+        use std::io::Write;
+        let (_dir, path) = log();
+        let mut writer = LogWriter::open(&path).unwrap();
+        writer.line(Source::Stdout, 4, b"one").unwrap();
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"2026-11-23T11:00:00.000Z stdout 100 a long line of which only").unwrap();
+        writer.line(Source::Stdout, 8, b"two").unwrap();
+        writer.line(Source::Stdout, 14, b"three").unwrap();
+        let page = read(&path, LogQuery::default()).unwrap();
+        assert_eq!(texts(&page), ["one", "two", "three"]);
+        let more = read(&path, LogQuery { after: page.lines[0].cursor, tail: None }).unwrap();
+        assert_eq!(texts(&more), ["two", "three"]);
+        assert_eq!(LogWriter::open(&path).unwrap().offset(), 14);
+    }
+
+    /// Begins to write numbered lines, never more than `ahead` beyond the number that is seen. Ends
+    /// where nobody sees any more.
+    fn write_ahead(path: &Path, seen: &Arc<AtomicU64>, ahead: u64) -> JoinHandle<Option<()>> {
+        let mut writer = LogWriter::open(path).unwrap();
+        let seen = Arc::downgrade(seen);
+        std::thread::spawn(move || {
+            for number in 1_u64.. {
+                while number > seen.upgrade()?.load(Ordering::Relaxed) + ahead {
+                    std::thread::yield_now();
+                }
+                write(&mut writer, number).ok()?;
+            }
+            Some(())
+        })
+    }
+
+    #[test]
+    fn a_page_lacks_no_line_and_has_none_twice_while_files_are_rotated() {
+        let (_dir, path) = log();
+        let seen = Arc::new(AtomicU64::new(0));
+        let writing = write_ahead(&path, &seen, 2_000);
+        let mut last = 0;
+        while last < 2_000 {
+            let page = numbers_after(&path, 0);
+            let first = page.first().copied().unwrap_or(1);
+            assert_eq!(page, Vec::from_iter(first..first + page.len() as u64));
+            last = first + page.len() as u64 - 1;
+            assert!(!writing.is_finished());
+        }
+        drop(seen);
+        writing.join().unwrap();
+    }
+
+    #[test]
+    fn a_follower_gets_each_line_once_while_files_are_rotated() {
+        let (_dir, path) = log();
+        let seen = Arc::new(AtomicU64::new(0));
+        // Half a file, so that what the follower has not seen is never dropped.
+        let writing = write_ahead(&path, &seen, FILE_BYTES_MAX / NUMBERED_BYTES as u64 / 2);
+        let (mut last, mut after) = (0, 0);
+        while last < 1_000 {
+            let page = read(&path, LogQuery { after, tail: None }).unwrap();
+            let expected = Vec::from_iter(last + 1..=last + page.lines.len() as u64);
+            assert_eq!(numbers(&page), expected);
+            (last, after) = (last + page.lines.len() as u64, page.next);
+            seen.store(last, Ordering::Relaxed);
+            assert!(!writing.is_finished());
+        }
+        drop(seen);
+        writing.join().unwrap();
+    }
+
+    #[test]
+    fn a_reader_at_the_end_reads_no_lines_and_never_the_older_file() {
+        let (_dir, path) = log();
+        let (mut writer, number) = rotated(&path);
+        let page = read(&path, LogQuery::default()).unwrap();
+        assert_eq!(Part::read(&path, page.next).unwrap().unwrap().content, b"");
+        assert_ne!(Part::read(&path, page.next - 1).unwrap().unwrap().content, b"");
+        // This can't be read as a file.
+        std::fs::remove_file(older(&path)).unwrap();
+        std::fs::create_dir(older(&path)).unwrap();
+        read(&path, LogQuery::default()).unwrap_err();
+        assert!(numbers_after(&path, page.next).is_empty());
+        assert!(numbers_after(&path, u64::MAX).is_empty());
+        write(&mut writer, number + 1).unwrap();
+        assert_eq!(numbers_after(&path, page.next), [number + 1]);
+    }
+
+    #[test]
+    fn all_files_of_a_log_are_found_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::open(dir.path(), Some(&dir.path().join("run"))).unwrap();
+        let id = InstanceId::parse("a1b2c3d4e5").unwrap();
+        let path = layout.log(&id);
+        drop(rotated(&path));
+        std::fs::write(next(&path), "base 0\n").unwrap();
+        let found = || {
+            let mut found = crate::linux::survey(dir.path()).unwrap();
+            found.retain(|found| found.what == crate::linux::What::Log(id.clone()));
+            found.into_iter().map(|found| found.path).collect::<Vec<_>>()
+        };
+        assert_eq!(found(), [path.clone(), older(&path), next(&path)]);
+        remove(&layout, &id).unwrap();
+        assert!(std::fs::read_dir(path.parent().unwrap()).unwrap().next().is_none());
+        remove(&layout, &id).unwrap();
     }
 }

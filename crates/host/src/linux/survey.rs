@@ -73,7 +73,7 @@ pub fn survey(state_dir: &Path) -> Result<Vec<Found>, HostError> {
     let mut found = each(&instances, |path| Some(instance(path, &boot)))?;
     found.extend(each(&state_dir.join("logs"), |path| {
         let name = path.file_name()?.to_str()?;
-        let name = name.strip_suffix(".1").unwrap_or(name).strip_suffix(".log")?;
+        let (name, "log" | "log.1" | "log.new") = name.split_once('.')? else { return None };
         InstanceId::parse(name).ok().map(What::Log)
     })?);
     found.extend(each(&state_dir.join("images"), |path| {
