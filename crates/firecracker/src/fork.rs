@@ -5,12 +5,16 @@ use crate::directory::Directory;
 use crate::process;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitId, WaitIdOptions};
-use std::ffi::{CString, c_char};
+use std::ffi::{CStr, CString, OsStr, c_char};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 use std::sync::Arc;
+
+/// How readily the kernel kills a process for want of memory (proc_pid_oom_score_adj(5)).
+const OOM_SCORE_ADJ: &CStr = c"/proc/self/oom_score_adj";
 
 /// `CLONE_INTO_CGROUP` of linux/sched.h, since Linux 5.7.
 const INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -34,19 +38,24 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Starts it, with no environment, in a session of its own, with no descriptor of this process's
-    /// and no disposition of a signal. Returns once it has been executed; it is not waited for.
+    /// Starts it, with no environment, in a session of its own, with no descriptor of this process's,
+    /// no disposition of a signal and no shelter from the kernel's OOM killer. Returns once it has been
+    /// executed; it is not waited for.
     ///
     /// # Errors
     /// What the fork, the exec or anything between them failed with. No child is left then.
     pub(crate) fn spawn(&self) -> io::Result<Pid> {
+        self.spawn_from(is_sheltered())
+    }
+
+    fn spawn_from(&self, sheltered: bool) -> io::Result<Pid> {
         let arguments = self.arguments.iter().map(|argument| argument.as_ptr());
         let arguments: Vec<*const c_char> = arguments.chain([ptr::null()]).collect();
         let (failure, report) = pipe_with(PipeFlags::CLOEXEC)?;
         #[allow(unsafe_code)]
         // SAFETY: the child calls only what is async-signal-safe, and ends in `become_it`.
         let Some(child) = unsafe { fork(self.cgroup.as_ref().map(AsFd::as_fd)) }? else {
-            self.become_it(&arguments, report.as_raw_fd());
+            self.become_it(&arguments, sheltered, report.as_raw_fd());
         };
         drop(report);
         let mut errno = [0; size_of::<i32>()];
@@ -63,8 +72,12 @@ impl Program {
 
     /// What the child does: it becomes the program, or reports why not and ends.
     #[allow(unsafe_code)]
-    fn become_it(&self, arguments: &[*const c_char], report: RawFd) -> ! {
-        let error = self.try_exec(arguments).raw_os_error().unwrap_or(libc::EINVAL).to_ne_bytes();
+    fn become_it(&self, arguments: &[*const c_char], sheltered: bool, report: RawFd) -> ! {
+        let error = self
+            .try_exec(arguments, sheltered)
+            .raw_os_error()
+            .unwrap_or(libc::EINVAL)
+            .to_ne_bytes();
         // SAFETY: both are async-signal-safe (signal-safety(7)); the buffer outlives the call.
         unsafe {
             libc::write(report, error.as_ptr().cast(), error.len());
@@ -73,8 +86,8 @@ impl Program {
     }
 
     /// Returns why it did not become the program. Async-signal-safe: it allocates nothing and takes no lock.
-    fn try_exec(&self, arguments: &[*const c_char]) -> io::Error {
-        if let Err(error) = self.prepare() {
+    fn try_exec(&self, arguments: &[*const c_char], sheltered: bool) -> io::Error {
+        if let Err(error) = self.prepare(sheltered) {
             return error;
         }
         let environment = [ptr::null::<c_char>()];
@@ -87,7 +100,7 @@ impl Program {
     }
 
     #[allow(unsafe_code)]
-    fn prepare(&self) -> io::Result<()> {
+    fn prepare(&self, sheltered: bool) -> io::Result<()> {
         // SAFETY: plain system calls on descriptors that `self` holds open and on buffers that outlive
         // the calls; `signal` and `sigprocmask` only restore what a new process begins with.
         unsafe {
@@ -111,6 +124,11 @@ impl Program {
             if usize::try_from(written) != Ok(digits.len()) {
                 return Err(io::Error::from_raw_os_error(libc::EIO));
             }
+            if sheltered {
+                let score = done(libc::open(OOM_SCORE_ADJ.as_ptr(), libc::O_WRONLY))?;
+                // Raising it needs no privilege.
+                libc::write(score, b"0".as_ptr().cast(), 1);
+            }
             // Whatever the daemon inherited without CLOEXEC ends here. Kernels before 5.11 lack the
             // flag; there only what std and this crate open, all of it CLOEXEC, is kept out.
             libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
@@ -132,9 +150,16 @@ pub fn try_cgroup(cgroup: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a call was done, by what it returned.
-fn done(returned: libc::c_int) -> io::Result<()> {
-    if returned == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+/// Whether the kernel spares this process where it looks for memory, as a service manager may have told it:
+/// that is for a daemon, and not for what a guest does.
+fn is_sheltered() -> bool {
+    let score = std::fs::read_to_string(OsStr::from_bytes(OOM_SCORE_ADJ.to_bytes()));
+    score.is_ok_and(|score| score.starts_with('-'))
+}
+
+/// What a call returned, where it was done.
+fn done(returned: libc::c_int) -> io::Result<libc::c_int> {
+    if returned == -1 { Err(io::Error::last_os_error()) } else { Ok(returned) }
 }
 
 /// Forks, into a cgroup where one is given. `None` is the child.
@@ -249,6 +274,24 @@ mod tests {
         rustix::process::kill_process(child, rustix::process::Signal::KILL).unwrap();
         let exit = process::reap(WaitId::Pid(child), WaitIdOptions::empty());
         assert_eq!(exit, Some(process::ProcessExit::Signal(9)));
+    }
+
+    #[test]
+    fn a_shelter_from_the_oom_killer_is_not_handed_on() {
+        let score = |process: &str| PathBuf::from(format!("/proc/{process}/oom_score_adj"));
+        let before = std::fs::read_to_string(score("self")).unwrap();
+        // To be sheltered takes a privilege; to be the opposite takes none.
+        std::fs::write(score("self"), "7").unwrap();
+        let (_dir, program) = program(c"/bin/sleep");
+        let children = [false, true].map(|sheltered| program.spawn_from(sheltered).unwrap());
+        std::fs::write(score("self"), before).unwrap();
+        let scores = children.map(|child| {
+            let text = std::fs::read_to_string(score(&child.as_raw_nonzero().to_string())).unwrap();
+            rustix::process::kill_process(child, rustix::process::Signal::KILL).unwrap();
+            process::reap(WaitId::Pid(child), WaitIdOptions::empty());
+            text
+        });
+        assert_eq!(scores, ["7\n", "0\n"]);
     }
 
     #[test]
