@@ -135,14 +135,28 @@ impl Daemon {
     /// After SIGUSR2 it is to start anew: with a backup that waits for that, or as the version that is
     /// installed now.
     pub async fn run(mut self) -> Ended {
-        let how = self.signals.end().await;
+        let how = tokio::select! {
+            // Both arms are cancel safe.
+            biased;
+            how = self.signals.end() => how,
+            // Without one of its tasks it would only seem to serve.
+            Some(ended) = self.tasks.join_next() => watchdog::abort(&match ended {
+                Ok(()) => "a task of the daemon ended".to_owned(),
+                Err(error) => format!("a task of the daemon failed: {error}"),
+            }),
+        };
         tracing::info!(anew = how == Ended::Anew, "ending; microVMs keep running");
         self.stop.send_replace(true);
-        // Each task has a bound of its own for this.
-        while let Some(ended) = self.tasks.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(cause = %error, "a task of the daemon panicked");
+        let drained = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                if let Err(error) = ended {
+                    tracing::error!(cause = %error, "a task of the daemon failed");
+                }
             }
+        };
+        if timeout(limits::DRAIN_TASKS, drained).await.is_err() {
+            tracing::warn!(tasks = self.tasks.len(), "what did not end in time is cut off");
+            self.tasks.abort_all();
         }
         // With the tasks went every way to the engine, so its thread ends after the last commit.
         if timeout(limits::DRAIN_CORE, &mut self.core_end).await.is_err() {

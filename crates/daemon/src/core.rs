@@ -43,12 +43,19 @@ pub(crate) enum AskError {
 type Answer = Result<Reply, Refusal>;
 
 #[derive(Debug)]
-enum Message {
+pub(crate) enum Message {
     Ask(Request, oneshot::Sender<Answer>),
     Input(Input),
 }
 
 impl Intake {
+    /// One without an engine, and what comes in.
+    #[cfg(test)]
+    pub(crate) fn open() -> (Intake, mpsc::Receiver<Message>) {
+        let (queue, inbox) = mpsc::channel(limits::INTAKE_MAX);
+        (Intake { queue, events: broadcast::channel(1).0 }, inbox)
+    }
+
     /// Asks the engine, and waits until what follows is on disk.
     pub(crate) async fn ask(&self, request: Request) -> Result<Reply, AskError> {
         let (sender, answer) = oneshot::channel();
@@ -95,9 +102,11 @@ pub(crate) fn spawn(
     let (running, end) = std::sync::mpsc::channel();
     let every = watchdog::LOOK_EVERY * host.facts().time_factor.max(1);
     let watched = progress.clone();
-    std::thread::Builder::new()
-        .name("hearth-watchdog".to_owned())
-        .spawn(move || watchdog::watch(&watched, every, &end, watchdog::abort))?;
+    std::thread::Builder::new().name("hearth-watchdog".to_owned()).spawn(move || {
+        watchdog::watch(&watched, every, &end, || {
+            watchdog::abort("the engine has taken no step for too long")
+        });
+    })?;
     let (queue, inbox) = mpsc::channel(limits::INTAKE_MAX);
     let (ended, end) = oneshot::channel();
     let (events, _) = broadcast::channel(limits::EVENTS_BUFFERED);
@@ -119,10 +128,7 @@ pub(crate) fn spawn(
         if catch_unwind(AssertUnwindSafe(|| core.run(inbox))).is_err() {
             // The panic's own message is on stderr already. State in memory may be half changed;
             // the database holds only whole steps, and the microVMs do not need this process.
-            tracing::error!(
-                "the engine panicked; the daemon aborts, microVMs go on, start it again"
-            );
-            std::process::abort();
+            watchdog::abort("the engine panicked");
         }
         drop(core);
         drop(running);

@@ -139,7 +139,12 @@ pub(crate) async fn run(
     loop {
         // Before the look, so that no change falls between the two.
         block_in_place(|| hints.follow());
-        watched.look().await;
+        tokio::select! {
+            biased;
+            // Given up half way it leaves what a killed daemon leaves.
+            () = stop.asked() => return,
+            () = watched.look() => {}
+        }
         tokio::select! {
             // Every arm is cancel safe.
             biased;

@@ -42,7 +42,11 @@ pub(crate) async fn run(
                 Some(Work::Apply(id, action)) => {
                     let (host, intake, slots) = (host.clone(), intake.clone(), slots.clone());
                     tasks.spawn(async move {
-                        let Ok(_slot) = slots.acquire().await else { return };
+                        // A stop only waits, for up to an hour, and nobody else may wait for it.
+                        let _slot = match action {
+                            Action::Stop { .. } => None,
+                            _ => slots.acquire().await.ok(),
+                        };
                         let outcome = apply(&*host, action).await;
                         intake.tell(Input::Done(id, outcome)).await;
                     });
@@ -138,5 +142,88 @@ pub(crate) async fn resolve(host: &dyn Host, spec: &Spec) -> Resolution {
             "cannot read the images within {} s; is the images directory on a slow disk?",
             deadline.as_secs()
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::Message;
+    use hearth_engine::ActionId;
+    use hearth_host::sim::{SimConfig, SimHost};
+    use hearth_host::{BoxFuture, Duplex, HostFacts, LogPage, LogQuery};
+    use hearth_model::{Images, InstanceId, Observation};
+    use tokio::sync::watch;
+
+    /// A host whose guests take no notice of the word to stop.
+    struct Stubborn(SimHost);
+
+    impl Host for Stubborn {
+        fn resolve<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Result<Images, HostError>> {
+            self.0.resolve(spec)
+        }
+
+        fn observe(&self, since: Option<u64>) -> BoxFuture<'_, Result<Observation, HostError>> {
+            self.0.observe(since)
+        }
+
+        fn apply(&self, action: Action) -> BoxFuture<'_, Result<(), HostError>> {
+            match action {
+                Action::Stop { .. } => Box::pin(std::future::pending()),
+                action => self.0.apply(action),
+            }
+        }
+
+        fn changes(&self) -> watch::Receiver<u64> {
+            self.0.changes()
+        }
+
+        fn alive(&self, instance: &InstanceId) -> bool {
+            self.0.alive(instance)
+        }
+
+        fn logs<'a>(
+            &'a self,
+            instance: &'a InstanceId,
+            query: LogQuery,
+        ) -> BoxFuture<'a, Result<LogPage, HostError>> {
+            self.0.logs(instance, query)
+        }
+
+        fn connect<'a>(
+            &'a self,
+            instance: &'a InstanceId,
+            port: u16,
+        ) -> BoxFuture<'a, Result<Box<dyn Duplex>, HostError>> {
+            self.0.connect(instance, port)
+        }
+
+        fn facts(&self) -> HostFacts {
+            self.0.facts()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn guests_that_take_an_hour_to_stop_hold_up_nobody_else() {
+        let host = Arc::new(Stubborn(SimHost::new(SimConfig::default())));
+        let (work, inbox) = mpsc::unbounded_channel();
+        let (intake, mut told) = Intake::open();
+        let (stop, stopping) = Stop::channel();
+        let executor = tokio::spawn(run(host, intake, inbox, stopping));
+        let instance = |number: u64| InstanceId::parse(&format!("a{number}")).unwrap();
+        let stops = limits::ACTIONS_MAX as u64 + 1;
+        for number in 0..stops {
+            let action = Action::Stop { instance: instance(number), timeout_s: 3600 };
+            work.send(Work::Apply(ActionId(number), action)).unwrap();
+        }
+        let action = Action::Remove { instance: instance(stops) };
+        work.send(Work::Apply(ActionId(stops), action)).unwrap();
+        let first = timeout(Duration::from_secs(1), told.recv()).await.unwrap();
+        assert!(
+            matches!(first, Some(Message::Input(Input::Done(ActionId(id), Ok(())))) if id == stops),
+            "{first:?}"
+        );
+        stop.send_replace(true);
+        executor.await.unwrap();
     }
 }

@@ -106,11 +106,13 @@ pub const DESIRED_DEADLINE: Duration = Duration::from_secs(10);
 /// halfway through it.
 pub const DESIRED_QUIET: Duration = Duration::from_secs(2);
 
-/// How long open requests may take once the daemon ends. The three parts of an end stay well
-/// under the 10 s after which a service manager kills.
+/// How long open requests may take once the daemon ends. The parts of an end stay well under the 10 s
+/// after which a service manager kills.
 pub const DRAIN_HTTP: Duration = Duration::from_secs(2);
 /// How long actions under way may take once the daemon ends.
 pub const DRAIN_ACTIONS: Duration = Duration::from_secs(4);
+/// How long all tasks may take once the daemon ends: a disk or a network may hang under one of them.
+pub const DRAIN_TASKS: Duration = Duration::from_secs(5);
 /// How long the last commit may take once the daemon ends.
 pub const DRAIN_CORE: Duration = Duration::from_secs(2);
 

@@ -1,6 +1,7 @@
 //! The state directory, and the lock that makes its daemon the only one.
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -60,7 +61,7 @@ pub fn in_use(path: &Path) -> Result<Option<u32>, StateDirError> {
     };
     match flock(&lock, FlockOperation::NonBlockingLockShared) {
         Ok(()) => Ok(None),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
+        Err(Errno::WOULDBLOCK) => {
             let text = fs::read_to_string(&lock_path).unwrap_or_default();
             Ok(Some(text.trim().parse().unwrap_or(0)))
         }
@@ -92,7 +93,7 @@ impl StateDir {
             .map_err(failed("make the directory", &path))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700))
             .map_err(failed("close to others the directory", &path))?;
-        sync_names(&path);
+        sync_names(&path)?;
         let lock_path = path.join("hearth.lock");
         let lock = OpenOptions::new()
             .read(true)
@@ -106,10 +107,10 @@ impl StateDir {
         loop {
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => break,
-                Err(rustix::io::Errno::WOULDBLOCK) if begin.elapsed() < LOCK_PATIENCE => {
+                Err(Errno::WOULDBLOCK) if begin.elapsed() < LOCK_PATIENCE => {
                     std::thread::sleep(LOCK_POLL);
                 }
-                Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(Errno::WOULDBLOCK) => {
                     return Err(StateDirError::Taken { holder: holder(&lock_path), path });
                 }
                 Err(errno) => return Err(failed("lock", &lock_path)(errno.into())),
@@ -136,9 +137,13 @@ impl StateDir {
 /// Puts the names of the directory and of those above it on disk: what is synced within a directory is
 /// lost all the same where a loss of power takes the directory. Each time, since the daemon that made
 /// them may not have come so far.
-fn sync_names(path: &Path) {
+fn sync_names(path: &Path) -> Result<(), StateDirError> {
     for parent in path.ancestors().skip(1) {
         match File::open(parent).and_then(|directory| directory.sync_all()) {
+            // What was not written once may be lost, whatever a second try says.
+            Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
+                return Err(failed("sync the directory", parent)(error));
+            }
             // Some directories are closed to readers, and some file systems can't sync any.
             Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
                 tracing::warn!(%error, directory = %parent.display(), "cannot sync a directory");
@@ -146,6 +151,7 @@ fn sync_names(path: &Path) {
             _ => {}
         }
     }
+    Ok(())
 }
 
 fn holder(lock: &Path) -> String {

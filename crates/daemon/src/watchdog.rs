@@ -1,5 +1,6 @@
 //! Sees to it that a daemon that hangs ends: the engine's thread takes a step each second at least, since
 //! the host is looked at that often. Where it takes none for a while, the engine or the runtime is stuck.
+//! So is one of which a part has ended.
 //! Whoever supervises the daemon starts it again, and microVMs do not notice. A supervisor that asked
 //! for it (systemd's `WatchdogSec`) is told of each step's progress.
 
@@ -49,11 +50,9 @@ pub(crate) fn watch(
     }
 }
 
-/// What a stuck daemon does.
-pub(crate) fn abort() {
-    tracing::error!(
-        "the engine has taken no step for too long; the daemon aborts, microVMs go on, start it again"
-    );
+/// What a daemon does that can't go on: whoever supervises it starts it again.
+pub(crate) fn abort(why: &str) -> ! {
+    tracing::error!("{why}; the daemon aborts, microVMs go on, start it again");
     // The log has its own thread.
     std::thread::sleep(Duration::from_millis(200));
     std::process::abort();

@@ -15,12 +15,18 @@ impl Engine {
         }
         if whole {
             let known = self.fleet.instances().keys();
-            let missing: Vec<InstanceId> =
-                known.filter(|id| !instances.contains_key(*id)).cloned().collect();
+            // What can't be identified may be alive.
+            let (left_alone, missing): (Vec<_>, Vec<_>) = known
+                .filter(|id| !instances.contains_key(*id))
+                .cloned()
+                .partition(|id| unidentified.contains_key(id.as_str()));
             missing.iter().for_each(|id| self.missing(now, began, id));
             let known = |id: &InstanceId| self.fleet.instance(id).is_some();
             self.settled.retain(|id, at| *at >= began || known(id));
-            self.unidentified = unidentified;
+            let before = std::mem::replace(&mut self.unidentified, unidentified);
+            for id in left_alone.iter().filter(|id| !before.contains_key(id.as_str())) {
+                self.left_alone(now, id);
+            }
             self.strays.clear();
         }
         for (id, observed) in instances {
@@ -50,6 +56,15 @@ impl Engine {
             None => End::NeverStarted,
         };
         self.see(now, id, InstanceState::Exited(Exit { end, stop_requested: false }));
+    }
+
+    /// Says once of an instance that the host can't identify it. Until it can, or until nothing of it is
+    /// there, nothing is done about it, and its job has no other.
+    fn left_alone(&mut self, now: &Now, id: &InstanceId) {
+        let assignment = self.fleet.instance(id).map(|instance| instance.assignment.clone());
+        let (job, run) = assignment.map_or((None, None), |assignment| serves(&assignment));
+        let sentence = self.unidentified[id.as_str()].clone();
+        self.event(now, job.as_ref(), Some(id), run, "error", sentence);
     }
 
     /// Records what an instance does. An end is recorded once, with what it means for its job.

@@ -71,7 +71,7 @@ pub struct Engine {
     pub(crate) resolving: BTreeSet<JobId>,
     /// What the plans so far expect, and when each is due again.
     pub(crate) agenda: Agenda,
-    pub(crate) unidentified: Vec<String>,
+    pub(crate) unidentified: BTreeMap<String, String>,
     /// What the host has and the database does not name.
     pub(crate) strays: Strays,
     /// When the host was looked at last, once it was looked at whole. Before that, and while it
@@ -135,7 +135,7 @@ impl Engine {
             actions: BTreeMap::new(),
             resolving: BTreeSet::new(),
             agenda: Agenda::default(),
-            unidentified: Vec::new(),
+            unidentified: BTreeMap::new(),
             strays: Strays::default(),
             looked_at: None,
             next_action: 1,
@@ -262,8 +262,8 @@ impl Engine {
     /// One step: takes in the inputs in their order, plans, commits, and returns what to do.
     ///
     /// `alive` says from memory whether an instance's process lives; a dead one is not claimed.
-    /// Where the commit fails every request of the step is refused, nothing is done, and the
-    /// engine stands where the database does.
+    /// Where the commit fails every change that the step was asked for is refused, nothing is done,
+    /// and the engine stands where the database does. What only reads is answered behind the commit.
     ///
     /// # Panics
     /// Where the planner breaks an invariant of its plan, where the database can't be read after a
@@ -277,8 +277,10 @@ impl Engine {
         alive: &dyn Fn(&InstanceId) -> bool,
     ) -> Vec<Effect> {
         let mut turn = Turn::default();
+        let mut reads = Vec::new();
         for input in inputs {
             match input {
+                Input::Request(id, request) if request.only_reads() => reads.push((id, request)),
                 Input::Request(id, request) => {
                     let reply = self.request(now, request, alive, &mut turn);
                     turn.replies.push((id, reply));
@@ -297,7 +299,7 @@ impl Engine {
         // What the plan's own steps have touched is planned in the next step, and shown now.
         shown.extend(self.fleet.touched().jobs.iter().cloned());
         self.note_statuses(now, &shown);
-        match self.commit() {
+        let mut effects = match self.commit() {
             Ok(events) => {
                 let mut effects = turn.effects;
                 effects
@@ -314,7 +316,13 @@ impl Engine {
                 )
             }
             Err(error) => self.retreat(&error, turn),
+        };
+        // Behind the commit, so that all that is shown is on disk.
+        for (id, request) in reads {
+            let reply = self.request(now, request, alive, &mut Turn::default());
+            effects.push(Effect::Reply(id, reply));
         }
+        effects
     }
 
     /// Lets actions be tried again whose last one lies far enough back, once a look at the host that began
@@ -560,13 +568,7 @@ impl Engine {
         let mut effects: Vec<Effect> = turn
             .replies
             .into_iter()
-            .map(|(id, reply)| match reply {
-                // What only reads is as true as before.
-                Ok(Reply::Job(_) | Reply::Jobs { .. } | Reply::Stats(_) | Reply::Events(_)) => {
-                    Effect::Reply(id, reply)
-                }
-                _ => Effect::Reply(id, Err(refusal.clone())),
-            })
+            .map(|(id, _)| Effect::Reply(id, Err(refusal.clone())))
             .collect();
         effects.push(Effect::WakeIn(Duration::from_secs(1)));
         effects

@@ -105,6 +105,27 @@ pub enum Request {
     Record(Trouble),
 }
 
+impl Request {
+    /// Whether it changes nothing.
+    pub(crate) fn only_reads(&self) -> bool {
+        match self {
+            Request::Get { .. }
+            | Request::List(_)
+            | Request::Stats
+            | Request::Events(_)
+            | Request::PlanFile(_) => true,
+            Request::Guarded(_)
+            | Request::Upsert(_)
+            | Request::Delete { .. }
+            | Request::Stop { .. }
+            | Request::Start { .. }
+            | Request::Restart(_)
+            | Request::ApplyFile(_)
+            | Request::Record(_) => false,
+        }
+    }
+}
+
 /// Something that went wrong outside of the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {

@@ -90,7 +90,7 @@ impl Engine {
                 }
             })
             .collect();
-        let left_alone = self.unidentified.iter().cloned().chain(self.strays.sentences());
+        let left_alone = self.unidentified.values().cloned().chain(self.strays.sentences());
         StatsView { jobs: self.views(now), warm_pool, unidentified: left_alone.collect() }
     }
 }

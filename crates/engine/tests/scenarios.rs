@@ -46,6 +46,23 @@ async fn a_warm_pool_is_kept_and_a_post_of_the_same_spec_and_tenant_claims_from_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_warm_instance_that_has_just_died_is_passed_over_for_the_next() {
+    for dies in 0..2 {
+        let mut world = World::new();
+        let web = spec("service", &[pool(2, 2)]);
+        world.post("web-1", Some("prod"), &web).await.unwrap();
+        world.run_for(A_WHILE).await;
+        let seen = world.host.observe(None).await.unwrap().instances;
+        let first = world.get("web-1").await.instance;
+        let warm: Vec<_> = seen.into_keys().filter(|id| Some(id) != first.as_ref()).collect();
+        // Nobody has looked since.
+        world.host.end(&warm[dies], End::Vmm("killed".to_owned()));
+        let (accepted, view) = world.post("web-2", Some("prod"), &web).await.unwrap();
+        assert_eq!((accepted, view.instance), (Accepted::Claimed, Some(warm[1 - dies].clone())));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_job_runs_once_and_stays_completed_over_a_restart() {
     let store = tempfile::tempdir().unwrap();
     let path = store.path().join("hearth.db");
@@ -388,6 +405,75 @@ async fn a_commit_that_fails_refuses_the_request_does_nothing_and_forgets_nothin
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_read_beside_a_change_shows_what_is_on_disk() {
+    let mut world = World::new();
+    let (_, view) = world.post("web", None, &spec("service", &[env("1")])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    let all = async |world: &mut World| {
+        let requests = [
+            world.upsert("web", None, &spec("service", &[env("2")])).await,
+            world.upsert("api", None, &spec("service", &[])).await,
+            Request::Get { job: id("web") },
+            Request::Get { job: id("api") },
+            Request::Get { job: id("nobody") },
+            Request::Delete { job: id("nobody") },
+        ];
+        world.ask_at_once(requests).await
+    };
+    world.engine.set_disk_full(true);
+    let answers = all(&mut world).await;
+    assert!(
+        [0, 1, 5].iter().all(|at| matches!(answers[*at], Err(Refusal::Store { .. }))),
+        "{answers:?}"
+    );
+    let generation = |answer: &Result<Reply, Refusal>| match answer {
+        Ok(Reply::Job(view)) => Some(view.generation),
+        _ => None,
+    };
+    assert_eq!(generation(&answers[2]), Some(view.generation));
+    assert_eq!(answers[3], Err(Refusal::NotFound(id("api"))));
+    assert_eq!(answers[4], Err(Refusal::NotFound(id("nobody"))));
+    world.engine.set_disk_full(false);
+    let answers = all(&mut world).await;
+    assert!(answers[..2].iter().all(Result::is_ok), "{answers:?}");
+    assert!(generation(&answers[2]) > Some(view.generation) && answers[3].is_ok(), "{answers:?}");
+    assert_eq!(answers[4], Err(Refusal::NotFound(id("nobody"))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_identified_may_be_alive_and_gets_no_successor() {
+    let slow = SimConfig { work: Duration::from_secs(3600), ..SimConfig::default() };
+    let store = tempfile::tempdir().unwrap();
+    let path = store.path().join("hearth.db");
+    let mut world = World::with(slow, Store::open(&path).unwrap());
+    for (job, lifecycle) in [("web", "service"), ("worker", "daemon"), ("resize", "job")] {
+        let retries = [("retries", Value::Int(3))];
+        let more = if lifecycle == "job" { &retries[..] } else { &[] };
+        world.post(job, None, &spec(lifecycle, more)).await.unwrap();
+    }
+    world.run_for(A_WHILE).await;
+    let before = world.host.observe(None).await.unwrap().instances;
+    assert_eq!(before.len(), 3);
+    let mut world = world.restart(Store::open(&path).unwrap());
+    let why = "its directory is left alone: no descriptors";
+    world.unidentified = before.keys().map(|id| (id.clone(), why.to_owned())).collect();
+    world.run_for(Duration::from_secs(600)).await;
+    assert_eq!(world.host.observe(None).await.unwrap().instances, before, "nothing was done");
+    assert_eq!(world.stats().await.unidentified, [why; 3]);
+    let events = Events { job: Some(id("resize")), after: None, limit: 1000 };
+    let Ok(Reply::Events(page)) = world.ask(Request::Events(events)).await else { panic!() };
+    let said = page.events.iter().filter(|event| event.message == why).count();
+    assert_eq!(said, 1, "{page:?}");
+
+    world.unidentified.clear();
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.host.observe(None).await.unwrap().instances, before);
+    for job in ["web", "worker", "resize"] {
+        assert_eq!(world.status(job).await, (Status::Running, None), "{job}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_a_reboot_of_the_host_services_come_back_and_jobs_are_not_run_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hearth.db");
@@ -398,8 +484,7 @@ async fn after_a_reboot_of_the_host_services_come_back_and_jobs_are_not_run_agai
     world.run_for(A_WHILE).await;
     assert_eq!(world.status("job").await.0, Status::Running);
     drop(world);
-    // A new host in memory has nothing of what was: as after a reboot that emptied it.
-    let mut world = World::with(SimConfig::default(), Store::open(&path).unwrap());
+    let mut world = World::booted(Store::open(&path).unwrap());
     world.run_for(A_WHILE).await;
     assert_eq!(world.status("web").await.0, Status::Running);
     let (status, reason) = world.status("job").await;

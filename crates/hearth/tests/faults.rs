@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -53,11 +53,16 @@ impl World {
     }
 
     fn start(&self) -> Daemon {
+        self.start_with("none.exs")
+    }
+
+    /// With a desired-state file.
+    fn start_with(&self, desired: &str) -> Daemon {
         let mut command = self.home.hearth(["serve", "--listen", "127.0.0.1:0", "--host", "linux"]);
         command.arg("--state-dir").arg(self.home.path("state"));
         command.arg("--images").arg(self.home.path("images"));
         command.arg("--firecracker").arg(self.fake.binary());
-        command.args(["--desired", "none.exs", "--vcpus-per-cpu", "64"]);
+        command.args(["--desired", desired, "--vcpus-per-cpu", "64"]);
         Daemon::spawn(command)
     }
 
@@ -407,6 +412,91 @@ fn garbage_from_the_api_is_escaped_in_what_is_shown() {
         assert!(output.status.success(), "{args:?} {}", shown(&output));
         assert!(!text.contains('\x1b') && !text.contains('\u{202e}'), "{args:?} {text:?}");
     }
+}
+
+#[test]
+fn what_cannot_be_identified_at_a_start_gets_no_successor_and_is_known_again_later() {
+    let world = World::new(&[]);
+    let daemon = world.start();
+    daemon.post("/vms", &init("worker", "daemon", &["/fake/serve"], 0));
+    let vm = daemon.until_job("worker", "running")["vm_id"].clone();
+    let before = world.processes();
+    daemon.kill();
+    let manifest = world.instances().join(suffix(&vm)).join("manifest.json");
+    let whole = fs::read(&manifest).expect("a manifest");
+    fs::write(&manifest, "{").expect("written");
+    let daemon = world.start();
+    daemon.until("it is told of", || {
+        let events = daemon.get("/vms/worker/events").json();
+        events["items"].as_array().is_some_and(|events| {
+            let told = |event: &Value| event["message"].as_str().map(|m| m.contains("left alone"));
+            events.iter().filter_map(told).any(|told| told)
+        })
+    });
+    daemon.post("/vms/worker/restart", "");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(world.processes(), before, "there are never two");
+    fs::write(&manifest, whole).expect("written");
+    daemon.until("its successor runs once it is known and ended", || {
+        let job = daemon.get("/vms/worker").json();
+        job["status"] == "running" && job["vm_id"] != vm
+    });
+    world.holds(&daemon, 1);
+}
+
+/// An image that takes minutes to be copied, most of it holes.
+fn huge(world: &World) {
+    let file = fs::File::create(world.home.path("images/huge")).expect("made");
+    file.set_len(1 << 40).expect("a file system with holes");
+}
+
+fn with_root(job: &str, rootfs: &str) -> String {
+    let mut body: Value = serde_json::from_str(&bare(job, "speaker")).expect("JSON");
+    body["spec"]["rootfs"] = rootfs.into();
+    body.to_string()
+}
+
+#[test]
+fn images_that_take_long_to_copy_hold_up_no_other_job_and_no_end() {
+    let world = World::new(&[]);
+    huge(&world);
+    world.home.write("desired.json", "[]");
+    let daemon = world.start_with("desired.json");
+    daemon.post("/vms", &bare("web", "speaker"));
+    let web = daemon.until_job("web", "running")["vm_id"].clone();
+    // Its kernel is old enough for its digest to be remembered.
+    std::thread::sleep(Duration::from_secs(3));
+    daemon.post("/vms", &bare("api", "speaker"));
+    daemon.until_job("api", "running");
+    world.home.write("desired.json", &format!("[{}]", with_root("declared", "huge")));
+    let host = daemon.url.trim_start_matches("http://");
+    // More than there are threads for files.
+    let waiting: Vec<_> = (0..20)
+        .map(|number| {
+            let body = with_root(&format!("slow-{number}"), "huge");
+            let head =
+                format!("POST /vms HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json");
+            let mut stream = std::net::TcpStream::connect(host).expect("connected");
+            let request = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            stream.write_all(request.as_bytes()).expect("sent");
+            stream
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(500));
+    let begin = Instant::now();
+    daemon.post("/vms", &bare("late", "speaker"));
+    daemon.until_job("late", "running");
+    world.kill(&suffix(&web));
+    daemon.until("it is replaced", || {
+        let job = daemon.get("/vms/web").json();
+        job["status"] == "running" && job["vm_id"] != web
+    });
+    // A look-up is given up after 60 s.
+    assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
+    let begin = Instant::now();
+    let (status, _) = daemon.terminate();
+    assert!(status.success() && begin.elapsed() < Duration::from_secs(10), "{status}");
+    drop(waiting);
 }
 
 #[test]

@@ -224,14 +224,20 @@ async fn a_start_whose_answer_is_lost_is_read_back() {
 
 #[tokio::test]
 async fn a_start_of_which_nothing_is_known_is_not_said_to_have_run_nothing() {
-    let stand = stand(&[Fault::new(at(START, Effect::Done), Does::Signal(9))]).await;
-    let error = stand.try_create("a1", raw("speaker")).await.expect_err("it is gone");
-    assert!(!error.is_transient(), "{}", error.sentence());
-    stand.is_gone("a1").await;
-    stand.fake.script(&[Fault::new(at(START, Effect::Done), Does::Hang)]);
-    let error = stand.try_create("a1", raw("speaker")).await.expect_err("it hung");
-    assert!(!error.is_transient(), "{}", error.sentence());
-    stand.is_gone("a1").await;
+    let mut stand = stand(&[]).await;
+    for (id, does) in [("a1", Does::Signal(9)), ("a2", Does::Hang)] {
+        stand.fake.script(&[Fault::new(at(START, Effect::Done), does)]);
+        let error = stand.try_create(id, raw("speaker")).await.expect_err("nothing is known");
+        assert!(!error.is_transient(), "{}", error.sentence());
+        // A daemon that is killed before it has noted that learns the same.
+        let id = InstanceId::parse(id).expect("an id");
+        assert_eq!(stand.lab.exit(&id).await.end, End::Unknown);
+        stand.lab.restart().await;
+        assert_eq!(stand.lab.exit(&id).await.end, End::Unknown);
+        assert_eq!(processes_in(&stand.lab.instance_dir(&id)), [0; 0]);
+        stand.lab.remove(&id).await;
+        stand.is_gone(id.as_str()).await;
+    }
     stand.clean().await;
 }
 

@@ -109,7 +109,7 @@ mod native {
         lab.restart().await;
         lab.wait(&stays, is_up).await;
         assert_eq!(pid(&lab, &stays), kept);
-        lab.exit(&dies).await;
+        assert_eq!(lab.exit(&dies).await.end, End::Unknown);
         assert!(!lab.host.alive(&dies) && lab.host.alive(&stays));
         lab.stop(&stays, 0).await;
         assert!(!is_there(kept));
@@ -182,10 +182,24 @@ mod native {
         lab.restart().await;
         let seen = lab.host.observe(None).await.expect("a look");
         assert!(seen.instances.is_empty());
-        assert!(seen.unidentified[0].contains("cannot read its manifest"), "{seen:?}");
+        assert!(seen.unidentified[id.as_str()].contains("cannot read its manifest"), "{seen:?}");
+        for action in [
+            Action::Stop { instance: id.clone(), timeout_s: 0 },
+            Action::Remove { instance: id.clone() },
+            Action::DropLogs { instance: id.clone() },
+        ] {
+            let refused = lab.host.apply(action).await.expect_err("it is left alone");
+            assert!(refused.sentence().contains("is left alone"), "{}", refused.sentence());
+        }
         assert!(is_there(pid) && manifest.exists());
         std::fs::write(&manifest, text).expect("written");
-        lab.restart().await;
+        let begin = std::time::Instant::now();
+        while lab.state_of(&id).await.is_none() {
+            assert!(begin.elapsed() < std::time::Duration::from_secs(60), "it is not looked at");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert!(is_there(pid), "it is the same");
+        assert!(lab.host.observe(None).await.expect("a look").unidentified.is_empty());
         lab.stop(&id, 0).await;
     }
 

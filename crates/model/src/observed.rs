@@ -18,8 +18,9 @@ pub struct Observation {
     pub revision: u64,
     /// By instance.
     pub instances: BTreeMap<InstanceId, Observed>,
-    /// What a whole look found and could not identify; it is left alone. Sentences.
-    pub unidentified: Vec<String>,
+    /// What a whole look found and could not identify, by name, which may be an instance's. It is left
+    /// alone, and may be alive. Sentences.
+    pub unidentified: BTreeMap<String, String>,
 }
 
 /// What is known of one instance.

@@ -8,6 +8,7 @@ use hearth_host::sim::{SimConfig, SimHost};
 use hearth_host::{Host, HostFacts};
 use hearth_model::{Action, InstanceId, JobId, Mono, Resolution, Spec, Tenant, Value, hash};
 use hearth_planner::{Capacity, Limits, Status};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,8 @@ pub struct World {
     /// Words to guests wait from now on.
     pub tells_wait: bool,
     waiting: Vec<(ActionId, Action)>,
+    /// What the host cannot identify from now on, and why.
+    pub unidentified: BTreeMap<InstanceId, String>,
 }
 
 pub fn capacity(facts: &HostFacts) -> Capacity {
@@ -54,6 +57,13 @@ impl World {
         World::of(host, store, config)
     }
 
+    /// A host that was booted since: there is nothing on it of what was.
+    pub fn booted(store: Store) -> World {
+        let host = SimHost::new(SimConfig::default());
+        let config = config(&host, "boot-2");
+        World::of(host, store, config)
+    }
+
     /// A world that forgets sooner or later than others.
     pub fn keeping(retention: hearth_engine::Retention) -> World {
         let host = SimHost::new(SimConfig::default());
@@ -70,6 +80,7 @@ impl World {
             requests: 0,
             tells_wait: false,
             waiting: Vec::new(),
+            unidentified: BTreeMap::new(),
         }
     }
 
@@ -135,19 +146,34 @@ impl World {
 
     pub async fn look(&mut self) {
         let began = self.now().mono;
-        if let Ok(observation) = self.host.observe(None).await {
+        if let Ok(mut observation) = self.host.observe(None).await {
+            observation.instances.retain(|id, _| !self.unidentified.contains_key(id));
+            let unidentified = self.unidentified.iter();
+            observation.unidentified =
+                unidentified.map(|(id, why)| (id.to_string(), why.clone())).collect();
             self.pending.push(Input::Observed { began, observation });
         }
     }
 
     pub async fn ask(&mut self, request: Request) -> Result<Reply, Refusal> {
-        self.requests += 1;
-        let id = RequestId(self.requests);
-        self.pending.push(Input::Request(id, request));
+        self.ask_at_once([request]).await.remove(0)
+    }
+
+    /// Asks within one step; the answers in the order of the requests.
+    pub async fn ask_at_once(
+        &mut self,
+        requests: impl IntoIterator<Item = Request>,
+    ) -> Vec<Result<Reply, Refusal>> {
+        let first = self.requests + 1;
+        for request in requests {
+            self.requests += 1;
+            self.pending.push(Input::Request(RequestId(self.requests), request));
+        }
         let mut replies = self.step().await;
-        assert_eq!(replies.len(), 1);
-        assert_eq!(replies[0].0, id);
-        replies.remove(0).1
+        replies.sort_by_key(|(id, _)| id.0);
+        let asked: Vec<u64> = replies.iter().map(|(id, _)| id.0).collect();
+        assert_eq!(asked, (first..=self.requests).collect::<Vec<_>>());
+        replies.into_iter().map(|(_, reply)| reply).collect()
     }
 
     pub async fn resolution(&self, spec: &Spec) -> Resolution {
@@ -164,16 +190,20 @@ impl World {
         tenant: Option<&str>,
         spec: &Spec,
     ) -> Result<(hearth_engine::Accepted, JobView), Refusal> {
-        let upsert = Upsert {
+        let upsert = self.upsert(job, tenant, spec).await;
+        match self.ask(upsert).await? {
+            Reply::Changed(accepted, view) => Ok((accepted, view)),
+            other => panic!("an upsert answered {other:?}"),
+        }
+    }
+
+    pub async fn upsert(&self, job: &str, tenant: Option<&str>, spec: &Spec) -> Request {
+        Request::Upsert(Upsert {
             job: Some(JobId::parse(job).unwrap()),
             tenant: tenant.map(|tenant| Tenant::parse(tenant).unwrap()),
             spec: Arc::new(spec.clone()),
             resolution: self.resolution(spec).await,
-        };
-        match self.ask(Request::Upsert(upsert)).await? {
-            Reply::Changed(accepted, view) => Ok((accepted, view)),
-            other => panic!("an upsert answered {other:?}"),
-        }
+        })
     }
 
     pub async fn get(&mut self, job: &str) -> JobView {

@@ -141,7 +141,12 @@ pub(crate) fn check(url: &str, journal: &Journal) {
             200 if known.deleted => answer["status"] == "stopping",
             200 => {
                 let memory = answer["spec"]["resources"]["mem_mb"].as_u64();
-                generation == known.generation && memory == Some(known.memory)
+                let stands = answer["status"].as_str().expect("a status");
+                let wanted = match known.stopped {
+                    true => !["pending", "starting", "running"].contains(&stands),
+                    false => stands != "stopped",
+                };
+                generation == known.generation && memory == Some(known.memory) && wanted
             }
             _ => false,
         };

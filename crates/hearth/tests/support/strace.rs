@@ -51,34 +51,77 @@ impl Record {
     }
 }
 
+fn threads(daemon: &Daemon) -> Vec<PathBuf> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("the daemon runs");
+    tasks.flatten().map(|task| task.path()).collect()
+}
+
 /// strace on a daemon that runs already; it lets go of it when this is dropped.
 pub(crate) struct Attached {
     strace: Child,
+    record: tempfile::NamedTempFile,
 }
 
 impl Attached {
+    /// To all threads, and to those that come.
     pub(crate) fn to(daemon: &Daemon, options: &[&str]) -> Attached {
         let pid = daemon.pid().to_string();
+        let attached = Attached::begin(&["-f", "-p", &pid], options);
+        daemon.until("strace has all threads", || threads(daemon).iter().all(|t| attached.has(t)));
+        attached
+    }
+
+    /// To the threads of this name alone.
+    pub(crate) fn to_thread(daemon: &Daemon, name: &str, options: &[&str]) -> Attached {
+        let called = |thread: &PathBuf| {
+            std::fs::read_to_string(thread.join("comm")).is_ok_and(|comm| comm.trim() == name)
+        };
+        let thread = threads(daemon).into_iter().find(called).expect("a thread of this name");
+        let tid = thread.file_name().expect("an id").to_string_lossy().into_owned();
+        let attached = Attached::begin(&["-p", &tid], options);
+        daemon.until("strace has it", || attached.has(&thread));
+        attached
+    }
+
+    fn begin(to: &[&str], options: &[&str]) -> Attached {
+        let record = tempfile::NamedTempFile::new().expect("a file");
         let mut command = Command::new("strace");
-        command.args(["-f", "-qq", "-o", "/dev/null", "-p", &pid]).args(options);
+        command.arg("-qq").args(to).arg("-o").arg(record.path()).args(options);
         let strace = command.stdin(Stdio::null()).spawn().expect("strace starts");
-        let tracer = format!("TracerPid:\t{}\n", strace.id());
-        daemon.until("strace has all threads", || {
-            let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the daemon runs");
-            tasks.flatten().all(|task| {
-                std::fs::read_to_string(task.path().join("status"))
-                    .is_ok_and(|status| status.contains(&tracer))
-            })
-        });
-        Attached { strace }
+        Attached { strace, record }
+    }
+
+    fn has(&self, thread: &Path) -> bool {
+        let tracer = format!("TracerPid:\t{}\n", self.strace.id());
+        std::fs::read_to_string(thread.join("status")).is_ok_and(|status| status.contains(&tracer))
+    }
+
+    /// Lets go at once, also in the middle of something.
+    pub(crate) fn kill(mut self) {
+        self.strace.kill().expect("killed");
+        self.strace.wait().expect("it has ended");
+    }
+
+    /// How many calls it has interfered with, once it is let go.
+    pub(crate) fn interfered(mut self) -> usize {
+        self.let_go();
+        let record = std::fs::read(self.record.path()).expect("a record");
+        let record = String::from_utf8_lossy(&record);
+        record.lines().filter(|line| line.ends_with("(INJECTED)")).count()
+    }
+
+    /// Killed outright, it would leave what it is in the middle of.
+    fn let_go(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.strace);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.strace.wait();
     }
 }
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        // Killed outright, it would leave what it is in the middle of.
-        let pid = rustix::process::Pid::from_child(&self.strace);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.strace.wait();
+        if matches!(self.strace.try_wait(), Ok(None)) {
+            self.let_go();
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The start of a daemon: what is in the state directory is looked at, and each instance taken
-//! over or read for how it ended. What can't be identified is left alone and reported.
+//! over or read for how it ended. What can't be identified is left alone and reported, and looked at
+//! again: what it lacked may have been descriptors or memory.
 
 use super::instance::{Instance, Live};
 use super::manifest::Manifest;
@@ -13,7 +14,11 @@ use hearth_firecracker::{
 use hearth_model::{Boot, End, Exit, InstanceId};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::task::JoinSet;
+
+/// How often what was left alone is looked at again.
+const LOOK_AGAIN_EVERY: Duration = Duration::from_secs(5);
 
 /// What there is of an instance's process.
 enum Found {
@@ -37,21 +42,55 @@ pub(super) async fn adopt_all(shared: &Arc<Shared>) -> Result<(), HostError> {
             remains.push(path);
             continue;
         }
-        let shared = Arc::clone(shared);
-        adoptions.spawn(async move {
-            adopt(&shared, &path).await.unwrap_or_else(|reason| {
-                let sentence = format!("{} is left alone: {reason}", path.display());
-                tracing::warn!(sentence, "unidentified");
-                lock(&shared.unidentified).push(sentence);
-                None
-            })
-        });
+        adoptions.spawn(adopt_or_leave(Arc::clone(shared), path));
     }
     while let Some(adopted) = adoptions.join_next().await {
         remains.extend(adopted.map_err(errors::task)?);
     }
     shared.spawn(clear_away(Arc::clone(shared), remains));
+    shared.spawn(look_again(Arc::clone(shared)));
     Ok(())
+}
+
+/// Adopts an instance, or notes why it is left alone. Returns what is to be cleared away instead.
+async fn adopt_or_leave(shared: Arc<Shared>, path: PathBuf) -> Option<PathBuf> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let reason = match adopt(&shared, &path).await {
+        Ok(remains) => {
+            // It is among the instances by now: a look that comes between the two finds it twice, and
+            // never not at all.
+            lock(&shared.unidentified).remove(&name);
+            return remains;
+        }
+        Err(reason) => reason,
+    };
+    let sentence = format!("{} is left alone: {reason}", path.display());
+    let before = lock(&shared.unidentified).insert(name, sentence.clone());
+    if before.as_ref() != Some(&sentence) {
+        tracing::warn!(sentence, "unidentified");
+    }
+    None
+}
+
+/// Looks at what was left alone until nothing is: it could be identified, or somebody removed it.
+async fn look_again(shared: Arc<Shared>) {
+    loop {
+        let left: Vec<String> = lock(&shared.unidentified).keys().cloned().collect();
+        if left.is_empty() {
+            return;
+        }
+        tokio::time::sleep(LOOK_AGAIN_EVERY).await;
+        for name in left {
+            let path = shared.layout.instances().join(&name);
+            if path.try_exists().unwrap_or(true) {
+                if let Some(remains) = adopt_or_leave(Arc::clone(&shared), path).await {
+                    clear_away(Arc::clone(&shared), vec![remains]).await;
+                }
+            } else {
+                lock(&shared.unidentified).remove(&name);
+            }
+        }
+    }
 }
 
 /// Removes what nothing runs in and no instance will ever be named like. Nobody waits for it.
@@ -109,9 +148,10 @@ async fn adopt(shared: &Arc<Shared>, path: &Path) -> Result<Option<PathBuf>, Str
             let client = Client::new(directory, names::API_SOCKET, create::factor(shared));
             take_over(shared, &instance, &manifest, Live { process, client }).await?;
         }
-        Found::Gone => learn_end(shared, &instance, &manifest),
+        Found::Gone => learn_end(shared, &instance, &manifest).await,
     }
-    shared.instances().insert(id, instance);
+    shared.instances().insert(id, Arc::clone(&instance));
+    shared.bump(&instance);
     Ok(None)
 }
 
@@ -162,7 +202,7 @@ async fn take_over(
     Ok(())
 }
 
-fn learn_end(shared: &Arc<Shared>, instance: &Instance, manifest: &Manifest) {
+async fn learn_end(shared: &Arc<Shared>, instance: &Instance, manifest: &Manifest) {
     if !manifest.started {
         let stop_requested = instance.is_stop_requested();
         instance.set_exited(Exit { end: End::NeverStarted, stop_requested });
@@ -174,5 +214,5 @@ fn learn_end(shared: &Arc<Shared>, instance: &Instance, manifest: &Manifest) {
         return;
     }
     let output = Output::open(&shared.layout.log(&instance.id)).map(Mutex::new);
-    supervise::finish(shared, instance, None, output.as_ref().ok(), ProcessExit::Unknown);
+    supervise::finish(shared, instance, None, output.as_ref().ok(), ProcessExit::Unknown).await;
 }

@@ -1,5 +1,5 @@
 //! Making and starting an instance: its directory, its drives, its process, its configuration.
-//! What fails on the way leaves nothing behind.
+//! What fails before the start leaves nothing behind.
 
 use super::instance::{Instance, Live};
 use super::layout::{create_file, make_dir, names as files, replace};
@@ -14,6 +14,7 @@ use hearth_firecracker::{
 };
 use hearth_guest::{Config, GUEST_CID, STATUS_DRIVE_BYTES, encode_config};
 use hearth_model::{Boot, Create, End, Exit, Owner, ReadyCheck, Stage};
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,12 +31,38 @@ const SMALL_MIB: u32 = 128;
 pub(super) async fn create(shared: Arc<Shared>, create: Create) -> Result<(), HostError> {
     let Some(instance) = claim_name(&shared, &create)? else { return Ok(()) };
     shared.bump(&instance);
-    let result = make(&shared, &instance, &create).await;
-    if result.is_err() {
-        abandon(&shared, &instance).await;
-    }
+    let made = make(&shared, &instance, &create).await;
+    let result = match made {
+        Ok(()) => Ok(()),
+        Err(Failed::Before(error)) => {
+            end(&instance, End::NeverStarted).await;
+            if let Err(error) = Arc::clone(&shared).remove(instance.id.clone()).await {
+                tracing::warn!(instance = %instance.id, error = error.sentence(), "cannot clean up");
+            }
+            Err(error)
+        }
+        Err(Failed::MayHaveRun(error)) => {
+            // It stays until whoever wanted it has noted that: a daemon that is killed before finds it.
+            end(&instance, End::Unknown).await;
+            Err(error)
+        }
+    };
     shared.bump(&instance);
     result
+}
+
+/// Why an instance was not made.
+enum Failed {
+    /// Nothing has run in it.
+    Before(HostError),
+    /// Its command may have run.
+    MayHaveRun(HostError),
+}
+
+impl From<HostError> for Failed {
+    fn from(error: HostError) -> Failed {
+        Failed::Before(error)
+    }
 }
 
 /// Enters the instance among those there are, so that it is seen from now on. `None` where it is
@@ -54,7 +81,12 @@ fn claim_name(shared: &Shared, create: &Create) -> Result<Option<Arc<Instance>>,
         )));
     }
     make_dir(&dir).map_err(errors::file("make", &dir))?;
-    let directory = Arc::new(Directory::open(&dir).map_err(errors::file("open", &dir))?);
+    let directory = Directory::open(&dir).map_err(|error| {
+        // Nobody knows it yet. Where this fails the next daemon removes it.
+        let _ = std::fs::remove_dir(&dir);
+        errors::file("open", &dir)(error)
+    });
+    let directory = Arc::new(directory?);
     let manifest = Manifest::new(create, &shared.boot_id);
     let instance = Arc::new(Instance::new(create.instance.clone(), &manifest, directory));
     instances.insert(create.instance.clone(), Arc::clone(&instance));
@@ -65,7 +97,7 @@ async fn make(
     shared: &Arc<Shared>,
     instance: &Arc<Instance>,
     create: &Create,
-) -> Result<(), HostError> {
+) -> Result<(), Failed> {
     let mut manifest = Manifest::new(create, &shared.boot_id);
     let laid = {
         let (shared, create, manifest) = (Arc::clone(shared), create.clone(), manifest.clone());
@@ -98,19 +130,19 @@ async fn make(
 
 /// Starts the guest. Where the answer is lost it is asked whether it runs: what may have run is never
 /// said to have been not made, since then it would be run again.
-async fn start(client: &Client, create: &Create) -> Result<(), HostError> {
+async fn start(client: &Client, create: &Create) -> Result<(), Failed> {
     let error = match client.action(Action::InstanceStart).await {
         Ok(()) => return Ok(()),
         Err(error) if error.is_transient() => error,
-        Err(error) => return Err(refused(create, error)),
+        Err(error) => return Err(refused(create, error).into()),
     };
     match client.describe().await {
-        Ok(info) if info.state == MicroVmState::NotStarted => Err(refused(create, error)),
+        Ok(info) if info.state == MicroVmState::NotStarted => Err(refused(create, error).into()),
         Ok(_) => Ok(()),
         Err(silent) => {
             tracing::warn!(instance = %create.instance, %silent, "cannot ask whether it started");
             let message = format!("cannot tell whether instance {} started", create.instance);
-            Err(HostError::permanent(message).because(error))
+            Err(Failed::MayHaveRun(HostError::permanent(message).because(error)))
         }
     }
 }
@@ -154,8 +186,9 @@ fn lay_out(shared: &Shared, create: &Create, manifest: &Manifest) -> Result<(), 
     ImageStore::link(&initrd, &dir.join(files::INITRD))?;
     blank::make(&shared.images, create.spec.disk_mib, &dir.join(files::SCRATCH))?;
     let status = dir.join(files::STATUS);
+    // With blocks of its own: where the disk is full the guest can say how it ended all the same.
     create_file(&status)
-        .and_then(|file| file.set_len(STATUS_DRIVE_BYTES as u64))
+        .and_then(|mut file| file.write_all(&[0; STATUS_DRIVE_BYTES]))
         .map_err(errors::file("make", &status))?;
     let drive = shared.layout.config_drive(&create.instance);
     let bytes = encode_config(&config(create)).map_err(|error| {
@@ -241,8 +274,8 @@ async fn configure(client: &Client, create: &Create) -> Result<(), ApiError> {
     client.entropy().await
 }
 
-/// Takes back a creation that failed. What can't be taken back is seen as an exit.
-async fn abandon(shared: &Arc<Shared>, instance: &Arc<Instance>) {
+/// Ends the process of a creation that failed, and says how it ended.
+async fn end(instance: &Instance, end: End) {
     if let Some(live) = instance.live() {
         let killed = live.process.kill();
         if let Err(error) = &killed {
@@ -253,9 +286,5 @@ async fn abandon(shared: &Arc<Shared>, instance: &Arc<Instance>) {
             let _ = live.process.exited().await;
         }
     }
-    instance
-        .set_exited(Exit { end: End::NeverStarted, stop_requested: instance.is_stop_requested() });
-    if let Err(error) = Arc::clone(shared).remove(instance.id.clone()).await {
-        tracing::warn!(instance = %instance.id, error = error.sentence(), "cannot clean up");
-    }
+    instance.set_exited(Exit { end, stop_requested: instance.is_stop_requested() });
 }

@@ -108,6 +108,7 @@ impl Library {
     /// # Errors
     /// Where it names none, or what it names is unfit.
     pub fn resolve(&self, spec: &Spec) -> Result<Images, HostError> {
-        self.0.resolve(spec)
+        let images = self.0.resolve(spec, true)?;
+        images.ok_or_else(|| HostError::permanent("what was taken is not there"))
     }
 }

@@ -45,7 +45,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use store::ImageStore;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 
 /// Where things are.
@@ -64,6 +64,11 @@ pub struct LinuxConfig {
     pub time_factor: Option<u32>,
 }
 
+/// Look-ups of images at once.
+const LOOKERS_MAX: usize = 4;
+/// Copies of images into the store at once.
+const TAKERS_MAX: usize = 2;
+
 /// A host with real Firecracker. Cheap to clone; the microVMs outlive the last clone.
 #[derive(Clone, Debug)]
 pub struct LinuxHost {
@@ -74,6 +79,9 @@ pub struct LinuxHost {
 struct Shared {
     layout: Layout,
     images: ImageStore,
+    /// Those who may look for images at once, and those who may copy some into the store.
+    lookers: Arc<Semaphore>,
+    takers: Arc<Semaphore>,
     firecracker: PathBuf,
     facts: HostFacts,
     /// Names this boot of the machine.
@@ -82,7 +90,8 @@ struct Shared {
     cgroups: Option<Cgroups>,
     changes: watch::Sender<u64>,
     instances: Mutex<BTreeMap<InstanceId, Arc<Instance>>>,
-    unidentified: Mutex<Vec<String>>,
+    /// What was left alone, by the name of its directory, and why.
+    unidentified: Mutex<BTreeMap<String, String>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -109,6 +118,8 @@ impl LinuxHost {
         let (changes, _) = watch::channel(0);
         let shared = Arc::new(Shared {
             images,
+            lookers: Arc::new(Semaphore::new(LOOKERS_MAX)),
+            takers: Arc::new(Semaphore::new(TAKERS_MAX)),
             layout,
             firecracker,
             facts,
@@ -199,19 +210,23 @@ impl Shared {
 
 impl Host for LinuxHost {
     fn resolve<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Result<Images, HostError>> {
-        let (shared, spec) = (Arc::clone(&self.shared), spec.clone());
+        let shared = Arc::clone(&self.shared);
         Box::pin(async move {
-            let resolved = tokio::task::spawn_blocking(move || shared.images.resolve(&spec));
-            resolved.await.map_err(errors::task)?
+            if let Some(images) = look_up(&shared, spec, false).await? {
+                return Ok(images);
+            }
+            let images = look_up(&shared, spec, true).await?;
+            images.ok_or_else(|| HostError::transient("an image has vanished from the store"))
         })
     }
 
     fn observe(&self, since: Option<u64>) -> BoxFuture<'_, Result<Observation, HostError>> {
         let revision = *self.shared.changes.borrow();
+        // Before the instances: what is identified meanwhile is found twice, and never not at all.
+        let unidentified = lock(&self.shared.unidentified).clone();
         let instances = self.shared.instances();
         let changed = instances.iter().filter(|(_, i)| since.is_none_or(|at| i.revision() > at));
         let instances = changed.map(|(id, i)| (id.clone(), i.observed())).collect();
-        let unidentified = lock(&self.shared.unidentified).clone();
         let whole = since.is_none();
         Box::pin(std::future::ready(Ok(Observation { whole, revision, instances, unidentified })))
     }
@@ -219,6 +234,9 @@ impl Host for LinuxHost {
     fn apply(&self, action: Action) -> BoxFuture<'_, Result<(), HostError>> {
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
+            if let Some(sentence) = lock(&shared.unidentified).get(action.instance().as_str()) {
+                return Err(HostError::transient(sentence.clone()));
+            }
             match action {
                 Action::Create(create) => {
                     let work = create::create(Arc::clone(&shared), *create);
@@ -271,6 +289,24 @@ impl Host for LinuxHost {
     fn facts(&self) -> HostFacts {
         self.shared.facts.clone()
     }
+}
+
+/// Looks a spec's images up. However slow the disk with the images is, and if it hangs: few threads wait for
+/// it, since every instance needs some of them.
+async fn look_up(
+    shared: &Arc<Shared>,
+    spec: &Spec,
+    take: bool,
+) -> Result<Option<Images>, HostError> {
+    let turns = if take { &shared.takers } else { &shared.lookers };
+    let turn = Arc::clone(turns).acquire_owned().await.map_err(errors::task)?;
+    let (shared, spec) = (Arc::clone(shared), spec.clone());
+    let resolved = tokio::task::spawn_blocking(move || {
+        // As long as the thread, which may outlive whoever waits for it.
+        let _turn = turn;
+        shared.images.resolve(&spec, take)
+    });
+    resolved.await.map_err(errors::task)?
 }
 
 /// An instance takes some six descriptors, and the usual soft limit is 1,024: it goes to the hard

@@ -1,6 +1,9 @@
 //! The store of images: `images/<digest>`, each a copy that never changes, made the first time
 //! that a spec names it. Instances hold hard links to it, so a user may replace an image at any
 //! time. It never follows a link out of the images directory.
+//!
+//! The directory may be the one that users bring their images to. What is made here has a name that is a
+//! digest, or begins with a dot, as no image's does.
 
 use super::images::Kind;
 use super::layout::{Layout, absent_is_fine, create_file, rename_durably, replace};
@@ -44,6 +47,13 @@ struct Stamp {
     modified: (i64, i64),
 }
 
+/// An image, opened.
+struct Look {
+    file: File,
+    stamp: Stamp,
+    known: Option<Digest>,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Remembered {
     stamp: Stamp,
@@ -67,7 +77,9 @@ impl Stamp {
 }
 
 /// Begins the name of a file in the making.
-const MAKING: &str = "new-";
+const MAKING: &str = ".new-";
+/// Which digest which file has.
+const DIGESTS: &str = ".digests.json";
 /// How often a link is tried: as often as others may give the same file its name meanwhile.
 const LINKS_MAX: usize = 100;
 
@@ -102,7 +114,7 @@ impl ImageStore {
                     .map_err(errors::file("remove", &entry.path()))?;
             }
         }
-        let digests = remembered(&dir.join("digests.json"));
+        let digests = remembered(&dir.join(DIGESTS));
         Ok(ImageStore { dir, source, digests: Mutex::new(digests) })
     }
 
@@ -113,7 +125,7 @@ impl ImageStore {
 
     /// Where something that is made here, and not by a user, lies.
     pub(super) fn made(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
+        self.dir.join(format!(".{name}"))
     }
 
     /// Where a file is made before it gets its name in the store.
@@ -136,39 +148,50 @@ impl ImageStore {
         }
     }
 
-    /// Checks and copies what a spec names, and says the digests.
-    pub(super) fn resolve(&self, spec: &Spec) -> Result<Images, HostError> {
-        let kernel = self.image(Kind::Kernel, &spec.kernel)?;
-        let modules = format!("{}.modules", spec.kernel);
-        let modules = match ImageName::parse(&modules) {
-            Ok(name) if self.exists(&name) => Some(self.image(Kind::Modules, &name)?),
-            _ => None,
+    /// The digests of what a spec names. What is not in the store is checked and copied there if it may be
+    /// taken, which takes its time; else the answer is `None`.
+    pub(super) fn resolve(&self, spec: &Spec, take: bool) -> Result<Option<Images>, HostError> {
+        let digest = |kind, name: &ImageName| match take {
+            true => self.image(kind, name).map(Some),
+            false => self.look(kind, name).map(|look| look.known),
         };
-        let rootfs = spec.rootfs.as_ref().map(|name| self.image(Kind::rootfs(spec.boot), name));
-        Ok(Images { kernel, modules, rootfs: rootfs.transpose()? })
+        let modules = ImageName::parse(&format!("{}.modules", spec.kernel));
+        let modules = modules.ok().filter(|name| self.exists(name));
+        let rootfs = spec.rootfs.as_ref();
+        let kernel = digest(Kind::Kernel, &spec.kernel)?;
+        let modules = modules.map(|name| digest(Kind::Modules, &name)).transpose()?;
+        let rootfs = rootfs.map(|name| digest(Kind::rootfs(spec.boot), name)).transpose()?;
+        let all = modules != Some(None) && rootfs != Some(None);
+        let (modules, rootfs) = (modules.flatten(), rootfs.flatten());
+        Ok(kernel.filter(|_| all).map(|kernel| Images { kernel, modules, rootfs }))
     }
 
     fn exists(&self, name: &ImageName) -> bool {
         self.source.join(name.as_str()).symlink_metadata().is_ok()
     }
 
-    fn image(&self, kind: Kind, name: &ImageName) -> Result<Digest, HostError> {
-        let unreadable = || format!("cannot read {} {name}", kind.noun());
+    /// Opens an image, and says its digest where that is known.
+    fn look(&self, kind: Kind, name: &ImageName) -> Result<Look, HostError> {
         let file = self.open_image(kind, name)?;
-        let metadata =
-            file.metadata().map_err(|error| HostError::transient(unreadable()).because(error))?;
+        let metadata = file.metadata().map_err(|error| unreadable(kind, name, error))?;
         if !metadata.is_file() {
             let found = if metadata.is_dir() { "a directory" } else { "no regular file" };
             return Err(unfit(kind, name, &format!("it is {found}; put an image in its place")));
         }
         let stamp = Stamp::of(&metadata);
         let known = lock(&self.digests).get(&stamp).copied();
-        if let Some(digest) = known.filter(|digest| self.path(digest).exists()) {
+        let known = known.filter(|digest| self.path(digest).exists());
+        Ok(Look { file, stamp, known })
+    }
+
+    /// The digest of an image, which is checked and copied first where it is not in the store.
+    fn image(&self, kind: Kind, name: &ImageName) -> Result<Digest, HostError> {
+        let Look { file, stamp, known } = self.look(kind, name)?;
+        if let Some(digest) = known {
             return Ok(digest);
         }
-        let fault = kind
-            .fault(&file, metadata.len())
-            .map_err(|error| HostError::transient(unreadable()).because(error))?;
+        let fault = kind.fault(&file, stamp.bytes);
+        let fault = fault.map_err(|error| unreadable(kind, name, error))?;
         if let Some(fault) = fault {
             return Err(unfit(kind, name, &fault));
         }
@@ -240,12 +263,16 @@ impl ImageStore {
             .collect();
         let written = serde_json::to_vec(&all)
             .map_err(io::Error::from)
-            .and_then(|bytes| replace(&self.dir.join("digests.json"), &bytes));
+            .and_then(|bytes| replace(&self.dir.join(DIGESTS), &bytes));
         if let Err(error) = written {
             // It costs a later start some time, and nothing else.
             tracing::warn!(%error, "cannot write the digests of images");
         }
     }
+}
+
+fn unreadable(kind: Kind, name: &ImageName, error: io::Error) -> HostError {
+    HostError::transient(format!("cannot read {} {name}", kind.noun())).because(error)
 }
 
 fn unfit(kind: Kind, name: &ImageName, fault: &str) -> HostError {
@@ -379,6 +406,45 @@ mod tests {
         copy_sparse(&copy, &again).unwrap();
         assert!(std::fs::read(&again).unwrap() == original);
         assert!(again.metadata().unwrap().blocks() * 512 < 4 * 1024 * 1024);
+    }
+
+    #[test]
+    fn what_users_bring_into_the_stores_directory_stays_as_it_is() {
+        let (dir, store) = store();
+        let layout =
+            Layout::open(&dir.path().join("state"), Some(&dir.path().join("run"))).unwrap();
+        let names = ["new-0", "new-kernel", "scratch-64", "digests.json", "again"];
+        names.iter().for_each(|name| std::fs::write(store.dir.join(name), name).unwrap());
+        std::fs::write(store.dir.join(".new-7"), "begun").unwrap();
+        let store = ImageStore::open(&layout, store.dir.clone()).unwrap();
+        assert!(!store.dir.join(".new-7").exists());
+        for _ in 0..3 {
+            let making = store.making();
+            std::fs::write(&making.path, "made").unwrap();
+            making.keep_as(&store.made("again")).unwrap();
+        }
+        for image in names {
+            let digest = store.image(Kind::Disk, &name(image)).unwrap();
+            assert_eq!(std::fs::read(store.path(&digest)).unwrap(), image.as_bytes());
+            assert_eq!(std::fs::read(store.dir.join(image)).unwrap(), image.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_look_copies_nothing() {
+        let (_dir, store) = store();
+        let disk = store.source.join("disk");
+        std::fs::write(&disk, "one").unwrap();
+        // Long enough ago for its digest to be remembered.
+        let then = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+        File::options().write(true).open(&disk).unwrap().set_modified(then).unwrap();
+        let look = || store.look(Kind::Disk, &name("disk")).unwrap().known;
+        let copies = || std::fs::read_dir(&store.dir).unwrap().count();
+        assert_eq!((look(), copies()), (None, 0));
+        let digest = store.image(Kind::Disk, &name("disk")).unwrap();
+        assert_eq!(look(), Some(digest));
+        std::fs::remove_file(store.path(&digest)).unwrap();
+        assert_eq!(look(), None);
     }
 
     #[test]

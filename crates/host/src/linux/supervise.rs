@@ -5,14 +5,17 @@ use super::instance::{Instance, Live};
 use super::output::{Output, follow};
 use super::{Shared, control, exit, lock};
 use hearth_firecracker::{Console, names};
-use hearth_guest::Stream;
+use hearth_guest::{Status, Stream};
 use hearth_model::{Boot, End, Exit};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long, after the process is gone, what it had sent may take to be read.
 const LAST_OUTPUT_DEADLINE: Duration = Duration::from_secs(2);
+/// How long a status drive may refuse to be read.
+const STATUS_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause after a FIFO failed to be read, and between two reads of a guest's console flood.
 const DRAIN_PAUSE: Duration = Duration::from_millis(20);
 
@@ -114,11 +117,11 @@ async fn supervise(
     }
     fifos.console.drain_now();
     fifos.log.drain_now();
-    finish(shared, instance, Some(&fifos), output.as_ref(), ended);
+    finish(shared, instance, Some(&fifos), output.as_ref(), ended).await;
 }
 
 /// Learns how an instance whose process is gone has ended, and completes its log.
-pub(super) fn finish(
+pub(super) async fn finish(
     shared: &Arc<Shared>,
     instance: &Instance,
     fifos: Option<&Fifos>,
@@ -128,10 +131,7 @@ pub(super) fn finish(
     let status = match instance.boot {
         // It has no status drive.
         Boot::Raw => None,
-        Boot::Init => exit::status(instance.directory.path()).unwrap_or_else(|error| {
-            tracing::warn!(instance = %instance.id, %error, "cannot read the status drive");
-            None
-        }),
+        Boot::Init => last_word(instance).await,
     };
     if let Some(output) = output {
         let mut output = lock(output);
@@ -150,6 +150,22 @@ pub(super) fn finish(
     tracing::info!(instance = %instance.id, end = %exit.end, process = %ended, ?said, "ended");
     if instance.set_exited(exit) {
         shared.bump(instance);
+    }
+}
+
+/// What the guest wrote before its end. A drive that can't be opened, as where there are no descriptors,
+/// says nothing of the end: it is tried again for a while.
+async fn last_word(instance: &Instance) -> Option<Status> {
+    let until = Instant::now() + STATUS_PATIENCE;
+    loop {
+        match exit::status(instance.directory.path()) {
+            Ok(status) => return status,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData || Instant::now() >= until => {
+                tracing::warn!(instance = %instance.id, %error, "cannot read the status drive");
+                return None;
+            }
+            Err(_) => tokio::time::sleep(DRAIN_PAUSE).await,
+        }
     }
 }
 

@@ -166,7 +166,7 @@ impl Machine {
             whole: since.is_none(),
             revision: self.revision,
             instances: changed.map(|(id, vm)| (id.clone(), observed(vm))).collect(),
-            unidentified: Vec::new(),
+            unidentified: BTreeMap::new(),
         })
     }
 
