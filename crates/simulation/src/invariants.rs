@@ -1,6 +1,7 @@
 //! What must hold in every run, whatever happens. Each is asserted after every step.
 
-use hearth_engine::{Accepted, Engine, Refusal, Reply};
+use crate::edges::Known;
+use hearth_engine::{Engine, Event};
 use hearth_host::sim::Machine;
 use hearth_model::{
     Action, Assignment, Create, Generation, Instance, InstanceId, InstanceState, Job, JobId,
@@ -12,28 +13,43 @@ use std::sync::Arc;
 
 /// What a user was told of a generation of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Told {
-    generation: Generation,
-    wanted: Wanted,
-    spec: Arc<Spec>,
+pub(crate) struct Told {
+    pub(crate) generation: Generation,
+    pub(crate) wanted: Wanted,
+    pub(crate) spec: Arc<Spec>,
+}
+
+/// How far a job has come, over all its lives.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Life {
+    pub(crate) generation: Generation,
+    pub(crate) run: Generation,
+    /// Whether it is gone, its name kept with its last generation.
+    pub(crate) gone: bool,
 }
 
 /// Everything that is remembered in order to see that nothing is lost, done twice or crossed.
 #[derive(Debug)]
 pub(crate) struct Invariants {
     pub(crate) capacity: Capacity,
-    /// The last change of each job that was acknowledged.
-    told: BTreeMap<JobId, Told>,
-    generations: BTreeMap<JobId, Generation>,
+    /// The last change of each job that was acknowledged, while the job is there.
+    pub(crate) told: BTreeMap<JobId, Told>,
+    /// All jobs that ever were.
+    pub(crate) lives: BTreeMap<JobId, Life>,
+    /// The job that was made or changed under a key.
+    pub(crate) keys: BTreeMap<String, JobId>,
     /// The generation whose outcome a job has.
     outcomes: BTreeMap<JobId, Generation>,
-    /// What each instance that the database ever named was for.
-    assignments: BTreeMap<InstanceId, Assignment>,
+    /// The newest event.
+    last_event: u64,
+    /// The instances that the database names.
+    known: BTreeMap<InstanceId, Known>,
     /// Instances that the database no longer names.
     gone: BTreeSet<InstanceId>,
-    /// Instances that are to end; and those of them for which the last step has decided it.
-    stopping: BTreeSet<InstanceId>,
+    /// Instances of which the last step has decided that they are to end.
     doomed: BTreeSet<InstanceId>,
+    /// The generation in the guest's identity file.
+    told_guests: BTreeMap<InstanceId, Generation>,
     /// Instances whose creation the database knows to be done.
     pub(crate) created: BTreeSet<InstanceId>,
     /// Instances whose command has begun.
@@ -49,12 +65,14 @@ impl Invariants {
         Invariants {
             capacity,
             told: BTreeMap::new(),
-            generations: BTreeMap::new(),
+            lives: BTreeMap::new(),
+            keys: BTreeMap::new(),
             outcomes: BTreeMap::new(),
-            assignments: BTreeMap::new(),
+            last_event: 0,
+            known: BTreeMap::new(),
             gone: BTreeSet::new(),
-            stopping: BTreeSet::new(),
             doomed: BTreeSet::new(),
+            told_guests: BTreeMap::new(),
             created: BTreeSet::new(),
             begun: BTreeSet::new(),
             runs: BTreeMap::new(),
@@ -65,10 +83,11 @@ impl Invariants {
     /// The database is lost, and with it all that anybody was told. What the host has stays.
     pub(crate) fn lose(&mut self) {
         self.told.clear();
-        self.generations.clear();
+        self.lives.clear();
+        self.keys.clear();
         self.outcomes.clear();
-        self.assignments.clear();
-        self.stopping.clear();
+        self.last_event = 0;
+        self.known.clear();
         self.created.clear();
         self.runs.clear();
         self.retries.clear();
@@ -76,8 +95,24 @@ impl Invariants {
 
     /// After the start of a daemon.
     pub(crate) fn started(&mut self, engine: &Engine) -> Result<(), String> {
+        self.forget_sights();
         self.acknowledged_is_there(engine)?;
+        self.generations_rise(engine)?;
         self.instances(engine)
+    }
+
+    /// The engine holds what the database holds, and no longer what was seen of instances.
+    pub(crate) fn forget_sights(&mut self) {
+        self.known.values_mut().for_each(Known::forget);
+    }
+
+    /// An event is on disk, whether anybody hears of it or not.
+    pub(crate) fn event(&mut self, event: &Event) -> Result<(), String> {
+        let last = std::mem::replace(&mut self.last_event, event.id);
+        if event.id <= last {
+            return Err(format!("event {} comes behind event {last}: {event:?}", event.id));
+        }
+        Ok(())
     }
 
     /// After a step's commit.
@@ -109,7 +144,9 @@ impl Invariants {
         self.outcomes.retain(|id, _| engine.fleet().job(id).is_some());
         for job in engine.fleet().jobs().values() {
             if job.outcome.is_none() {
-                self.outcomes.remove(&job.id);
+                if self.outcomes.remove(&job.id) == Some(job.run) {
+                    return Err(format!("generation {} of {} was over", job.run, job.id));
+                }
                 continue;
             }
             let of = *self.outcomes.entry(job.id.clone()).or_insert(job.run);
@@ -132,15 +169,16 @@ impl Invariants {
         needs.fold(Need::default(), Need::plus)
     }
 
-    /// An acknowledged change is there, or a later one is.
-    fn acknowledged_is_there(&self, engine: &Engine) -> Result<(), String> {
+    /// An acknowledged change is there, or a later one is. What becomes of a job that is gone is
+    /// [`Self::generations_rise`]'s.
+    fn acknowledged_is_there(&mut self, engine: &Engine) -> Result<(), String> {
+        let mut gone = Vec::new();
         for (id, told) in &self.told {
             let Some(job) = engine.fleet().job(id) else {
-                let deleted = engine.tombstone(id);
-                if told.wanted == Wanted::Deleted && deleted >= Some(told.generation) {
-                    continue;
-                }
-                if deleted > Some(told.generation) {
+                let last = engine.tombstone(id);
+                let deleted = told.wanted == Wanted::Deleted && last >= Some(told.generation);
+                if deleted || last > Some(told.generation) {
+                    gone.push(id.clone());
                     continue;
                 }
                 return Err(format!("{id} is gone, whose user was told {told:?}"));
@@ -150,25 +188,47 @@ impl Invariants {
                 return Err(format!("a user was told {told:?}, and there is {job:?}"));
             }
         }
+        gone.iter().for_each(|id| drop(self.told.remove(id)));
         Ok(())
     }
 
-    /// Generations never fall.
+    /// No generation of a job falls, nor the one that it runs, whether it is deleted in between or not.
+    /// What is gone left its last generation behind, and comes back as a later one.
     fn generations_rise(&mut self, engine: &Engine) -> Result<(), String> {
         for job in engine.fleet().jobs().values() {
-            let last = self.generations.entry(job.id.clone()).or_insert(job.generation);
-            if job.generation < *last || job.run > job.generation {
-                return Err(format!("the generation of {} fell from {last}", job.id));
+            let Job { id, generation, run, .. } = job;
+            let new = Life { generation: *generation, run: *run, gone: false };
+            let known = self.lives.get_mut(id).map(|life| std::mem::replace(life, new));
+            let last = known.unwrap_or_else(|| *self.lives.entry(id.clone()).or_insert(new));
+            if *generation < last.generation || *run < last.run || run > generation {
+                return Err(format!("generation {generation} of {id} runs {run} behind {last:?}"));
             }
-            *last = job.generation;
-            let run = (job.id.clone(), job.tenant.clone(), job.run);
-            let retries = self.retries.entry(run).or_default();
-            *retries = (*retries).max(job.spec.retries);
+            if last.gone && *generation == last.generation {
+                return Err(format!("{id} is back, which was deleted as generation {generation}"));
+            }
+            if known.is_none() || *generation > last.generation {
+                let run = (id.clone(), job.tenant.clone(), *run);
+                let retries = self.retries.entry(run).or_default();
+                *retries = (*retries).max(job.spec.retries);
+            }
+        }
+        if engine.fleet().jobs().len() < self.lives.len() {
+            let gone = |(id, _): &(&JobId, &mut Life)| engine.fleet().job(id).is_none();
+            for (id, life) in self.lives.iter_mut().filter(gone) {
+                match engine.tombstone(id) {
+                    Some(last) if last >= life.generation => {
+                        (life.generation, life.gone) = (last, true);
+                    }
+                    last => {
+                        return Err(format!("{id} is gone, which was {life:?}, and left {last:?}"));
+                    }
+                }
+            }
         }
         Ok(())
     }
 
-    /// A claim is for good; a claimed instance is of the tenant's own pool; no name is used twice.
+    /// Instances take legal edges only, a claimed one is of the tenant's own pool, no name is used twice.
     fn instances(&mut self, engine: &Engine) -> Result<(), String> {
         self.doomed.clear();
         let mut slots = BTreeSet::new();
@@ -177,44 +237,33 @@ impl Invariants {
             if !slots.insert(instance.slot) {
                 return Err(format!("{id} has a slot with another"));
             }
-            if instance.stopping.is_some() && self.stopping.insert(id.clone()) {
-                self.doomed.insert(id.clone());
-            }
             if engine.saw_created(id) {
                 self.created.insert(id.clone());
             }
             if self.gone.contains(id) {
                 return Err(format!("the name {id} is used again"));
             }
-            let is = &instance.assignment;
-            let was = self.assignments.get(id);
-            if was == Some(is) {
-                continue;
-            }
-            match (was, is) {
-                (None, _) => {}
-                (Some(Assignment::Job { job: left, .. }), Assignment::Job { job: right, .. })
-                    if left == right => {}
-                (Some(Assignment::Pool(key)), Assignment::Job { job, .. }) => {
-                    if let Some(job) = engine.fleet().job(job) {
-                        let own = match &key.tenant {
-                            PoolTenant::Shared => !job.tenant_given,
-                            PoolTenant::Named(tenant) => job.tenant_given && *tenant == job.tenant,
-                        };
-                        if !own {
-                            return Err(format!("{id} of the pool {key:?} serves {job:?}"));
-                        }
-                    }
+            let Some(known) = self.known.get_mut(id) else {
+                let known = Known::of(engine, instance);
+                if known.stopping {
+                    self.doomed.insert(id.clone());
                 }
-                (Some(was), is) => return Err(format!("{id} was for {was:?} and is for {is:?}")),
+                self.known.insert(id.clone(), known);
+                continue;
+            };
+            if instance.stopping.is_some() && !known.stopping {
+                self.doomed.insert(id.clone());
             }
-            self.assignments.insert(id.clone(), is.clone());
+            if let (Assignment::Pool(key), Some(job)) = (&known.assignment, instance.job()) {
+                claimed_by_its_own(engine, id, key, job)?;
+            }
+            known.goes_on(engine, instance)?;
         }
-        let known = engine.fleet().instances();
-        let gone: Vec<_> =
-            self.assignments.keys().filter(|id| !known.contains_key(*id)).cloned().collect();
-        for id in gone {
-            self.assignments.remove(&id);
+        let named = engine.fleet().instances();
+        for (id, known) in self.known.extract_if(.., |id, _| !named.contains_key(id)) {
+            if !known.may_go() {
+                return Err(format!("{id} is forgotten, which was {known:?}"));
+            }
             self.gone.insert(id);
         }
         Ok(())
@@ -224,9 +273,17 @@ impl Invariants {
     /// and once more for each retry.
     pub(crate) fn host(&mut self, machine: &Machine) -> Result<(), String> {
         for (create, state) in machine.instances() {
-            let InstanceState::Up { phase: Phase::Running, told: Some(told), .. } = state else {
+            let InstanceState::Up { phase, told: Some(told), .. } = state else { continue };
+            let last = self.told_guests.get(&create.instance);
+            if last != Some(told) {
+                if last > Some(told) {
+                    return Err(format!("{} was told {told} behind {last:?}", create.instance));
+                }
+                self.told_guests.insert(create.instance.clone(), *told);
+            }
+            if *phase != Phase::Running {
                 continue;
-            };
+            }
             if create.spec.lifecycle != Lifecycle::Job || self.begun.contains(&create.instance) {
                 continue;
             }
@@ -270,73 +327,17 @@ impl Invariants {
                     return Err(format!("{id} is stopped while it serves {}", job.id));
                 }
             }
+            Action::Tell { identity, .. }
+                if !serves(instance, &identity.job_id, identity.generation) =>
+            {
+                return Err(format!("{id} is to be told {identity:?}, and is {instance:?}"));
+            }
             Action::Remove { .. } if instance.exit().is_none() => {
                 return Err(format!("{id} is removed while it may run"));
             }
             _ => {}
         }
         Ok(())
-    }
-
-    /// Somebody is answered.
-    pub(crate) fn acknowledged(
-        &mut self,
-        engine: &Engine,
-        machine: &Machine,
-        reply: &Result<Reply, Refusal>,
-    ) -> Result<(), String> {
-        match reply {
-            Ok(Reply::Changed(accepted, view)) => {
-                // A claim is of an instance that lives.
-                if *accepted == Accepted::Claimed
-                    && !view.instance.as_ref().is_some_and(|id| machine.alive(id))
-                {
-                    return Err(format!("{} was given a dead instance", view.job));
-                }
-                let claimed = view.instance.as_ref().and_then(|id| engine.fleet().instance(id));
-                let serves = |instance: &Instance| match &instance.assignment {
-                    Assignment::Job { job, run, .. } => *job == view.job && *run == view.generation,
-                    Assignment::Pool(_) => false,
-                };
-                if *accepted == Accepted::Claimed && !claimed.is_some_and(serves) {
-                    return Err(format!("{} was given what is not its own: {claimed:?}", view.job));
-                }
-                let job = engine.fleet().job(&view.job);
-                let Some(job) = job.filter(|job| job.generation >= view.generation) else {
-                    return Err(format!(
-                        "{} was told of {} and has {job:?}",
-                        view.job, view.generation
-                    ));
-                };
-                self.tell(job);
-            }
-            Ok(Reply::Applied(load)) => {
-                let changed = load.replace.iter().chain(&load.update).map(|change| &change.job);
-                for id in load.create.iter().chain(changed).chain(&load.deleted) {
-                    match engine.fleet().job(id) {
-                        Some(job) => self.tell(job),
-                        None if load.deleted.contains(id) => {}
-                        None => return Err(format!("{id} was applied and is not there")),
-                    }
-                }
-            }
-            Ok(Reply::Deleted { .. }) => {
-                let doomed: Vec<&Job> = engine
-                    .fleet()
-                    .jobs()
-                    .values()
-                    .filter(|job| job.wanted == Wanted::Deleted)
-                    .collect();
-                doomed.into_iter().for_each(|job| self.tell(job));
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn tell(&mut self, job: &Job) {
-        let told = Told { generation: job.generation, wanted: job.wanted, spec: job.spec.clone() };
-        self.told.insert(job.id.clone(), told);
     }
 
     /// At rest there is nothing to do, everybody stands as wanted, and the host has what the
@@ -359,6 +360,9 @@ impl Invariants {
         }
         let strays = machine.instances().filter(|(create, _)| !named.contains(&create.instance));
         for (create, _) in strays {
+            if self.gone.contains(&create.instance) {
+                return Err(format!("{create:?} is there, and the database has forgotten it"));
+            }
             if belongs(engine, create) {
                 return Err(format!("{create:?} belongs to somebody, and nobody took it over"));
             }
@@ -414,12 +418,38 @@ fn tenants_keep_what_they_have(engine: &Engine, machine: &Machine) -> Result<(),
     Ok(())
 }
 
+/// Whether the database says that an instance is of this generation of a job.
+pub(crate) fn serves(instance: &Instance, id: &JobId, generation: Generation) -> bool {
+    match &instance.assignment {
+        Assignment::Job { job, run, .. } => job == id && *run == generation,
+        Assignment::Pool(_) => false,
+    }
+}
+
+/// A claim is by a job of the pool's own tenant.
+fn claimed_by_its_own(
+    engine: &Engine,
+    id: &InstanceId,
+    key: &PoolKey,
+    job: &JobId,
+) -> Result<(), String> {
+    let Some(job) = engine.fleet().job(job) else { return Ok(()) };
+    let own = match &key.tenant {
+        PoolTenant::Shared => !job.tenant_given,
+        PoolTenant::Named(tenant) => job.tenant_given && *tenant == job.tenant,
+    };
+    if own { Ok(()) } else { Err(format!("{id} of the pool {key:?} serves {job:?}")) }
+}
+
 /// What was told that it is of a generation is made of that generation's spec.
 fn generations_have_one_spec(engine: &Engine, machine: &Machine) -> Result<(), String> {
     for (create, state) in machine.instances() {
         let InstanceState::Up { told: Some(told), .. } = state else { continue };
         let Some(instance) = engine.fleet().instance(&create.instance) else { continue };
         let Some(job) = instance.job().and_then(|job| engine.fleet().job(job)) else { continue };
+        if *told > job.generation {
+            return Err(format!("{} was told {told}, and there is {job:?}", create.instance));
+        }
         if job.run == *told && job.hash().is_some_and(|hash| hash != create.hash) {
             return Err(format!("{} is generation {told} of {job:?}", create.instance));
         }

@@ -11,7 +11,10 @@
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+mod answers;
+mod edges;
 mod invariants;
+mod requests;
 mod schedule;
 mod smaller;
 mod world;

@@ -42,6 +42,10 @@ pub enum What {
     Start(u8),
     /// `POST /vms/{job}/restart`.
     Restart(u8),
+    /// `GET /vms/{job}`.
+    Get(u8),
+    /// `GET /vms`.
+    List,
     /// The desired-state file now says this.
     Load(Vec<(u8, Make)>),
     /// One of the microVMs ends by itself.
@@ -174,9 +178,33 @@ impl Schedule {
             }
             items.push(Item { at, what });
         }
+        items.extend(crowd(seed, &items));
         items.sort_by_key(|item| item.at);
         Schedule { seed, items }
     }
+}
+
+/// A quarter of the wishes come with another about the same job, or with a look at it.
+fn crowd(seed: u64, items: &[Item]) -> Vec<Item> {
+    let mut rng = Rng::with_seed(seed ^ 0xC40D);
+    let beside = items.iter().filter_map(|Item { at, what }| {
+        let job = match what {
+            What::Upsert(job, _) | What::Delete(job) | What::Stop(job) => *job,
+            What::Start(job) | What::Restart(job) | What::Get(job) => *job,
+            _ => return None,
+        };
+        let what = match rng.u8(..24) {
+            0 => What::Upsert(job, Make::any(&mut rng)),
+            1 => What::Delete(job),
+            2 => What::Stop(job),
+            3 => What::Restart(job),
+            4 => What::Get(job),
+            5 => What::List,
+            _ => return None,
+        };
+        Some(Item { at: *at + Duration::from_millis(rng.u64(..3)), what })
+    });
+    beside.collect()
 }
 
 /// Half of what happens happens within moments of something else.
@@ -204,6 +232,8 @@ impl What {
                 | What::Stop(_)
                 | What::Start(_)
                 | What::Restart(_)
+                | What::Get(_)
+                | What::List
                 | What::Load(_)
         )
     }
@@ -258,6 +288,8 @@ impl fmt::Display for What {
             What::Stop(job) => write!(f, "stop of job-{job}"),
             What::Start(job) => write!(f, "start of job-{job}"),
             What::Restart(job) => write!(f, "restart of job-{job}"),
+            What::Get(job) => write!(f, "GET of job-{job}"),
+            What::List => write!(f, "GET of all"),
             What::Load(entries) => write!(f, "the file now declares {entries:?}"),
             What::Die(nth, death) => write!(f, "microVM {nth} ends by itself: {death:?}"),
             What::Vanish(nth) => write!(f, "microVM {nth} is gone with all that it left"),

@@ -2,20 +2,21 @@
 //! queue of what is to come, no thread, no clock. The same schedule gives the same run.
 
 use crate::invariants::Invariants;
+use crate::requests::{Asks, id, spec, tenant};
 use crate::schedule::{Death, Fault, Item, JOBS, Make, Schedule, TROUBLE, What};
 use fastrand::Rng;
 use hearth_engine::{
-    ActionId, Against, Config, Deletions, Effect, Engine, FileEntry, FileLoad, Input, Now, Reply,
-    Request, RequestId, Restart, Retention, Store, Upsert,
+    ActionId, Against, Config, Deletions, Effect, Engine, FileEntry, FileLoad, Guard, Guarded,
+    Input, List, Now, Refusal, Repeat, Reply, Request, RequestId, Restart, Retention, Store,
+    Upsert,
 };
 use hearth_host::HostError;
 use hearth_host::sim::{Machine, Presence, SimConfig};
 use hearth_model::{
-    Action, End, ImageName, InstanceState, JobId, Lifecycle, Mono, Observed, Resolution, Spec,
-    Tenant, Value, hash,
+    Action, End, ImageName, InstanceId, InstanceState, Mono, Observed, Resolution, Spec, hash,
 };
 use hearth_planner::{Capacity, Limits};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,12 @@ const LOOKS_LAST: Duration = Duration::from_secs(5);
 const STEPS_MAX: u64 = 100_000;
 /// As the daemon's deadline for an action whose reply does not come.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// How long a step may keep what arrives waiting.
+const BUSY_MS_MAX: u64 = 6;
+/// How long an instance may not be identified.
+const UNIDENTIFIED_MS_MAX: u64 = 40_000;
+/// How many changes with a key may be asked for again after a start of the daemon.
+const KEYED_MAX: usize = 3;
 const IMAGE_THAT_MAY_MISS: &str = "rootfs-1.ext4";
 
 /// How a run went that kept every invariant.
@@ -39,6 +46,10 @@ pub struct Passed {
     pub steps: u64,
     /// Actions that it asked for.
     pub actions: u64,
+    /// Steps that were asked for several changes of one job.
+    pub crowded: u64,
+    /// Steps that were asked for a change and to show something, and could not write.
+    pub shown_unwritten: u64,
     /// A digest of everything that happened, in its order.
     pub trace: u64,
 }
@@ -124,6 +135,8 @@ enum Coming {
     },
     /// The engine's alarm.
     Wake(u32),
+    /// The engine takes in all that has reached it.
+    Step(u32),
     Start,
     DiskFree,
     Sighted,
@@ -140,6 +153,8 @@ struct World<'a> {
     boots: u32,
     wall_days: i32,
     rng: Rng,
+    /// How long a step waits for more to take in, which requests have a key, and what is asked again.
+    pace: Rng,
     machine: Machine,
     engine: Option<Engine>,
     database: Database,
@@ -155,10 +170,20 @@ struct World<'a> {
     faults: Vec<Fault>,
     disk_full: bool,
     look_due: bool,
+    /// When the last look arrives. The daemon looks again only once it has handed that one in.
+    looks_arrive: Duration,
+    /// What the host can't identify, and until when.
+    unidentified: BTreeMap<InstanceId, Duration>,
     /// When the last look at the host began that this life of the daemon has taken in.
     looked_at: Option<Mono>,
     seen_revision: u64,
+    /// What has reached the engine and waits for its next step.
+    inbox: Vec<Input>,
     requests: u64,
+    /// Those without an answer, which the next step gives.
+    asked: BTreeMap<RequestId, Request>,
+    /// The last changes with a key.
+    keyed: VecDeque<Request>,
     crashes: &'a [CrashPoint],
     invariants: Invariants,
     passed: Passed,
@@ -186,6 +211,7 @@ impl<'a> World<'a> {
             boots: 0,
             wall_days: 0,
             rng,
+            pace: Rng::with_seed(schedule.seed ^ 0xBA7C),
             machine: Machine::new(config.clone()),
             engine: None,
             database,
@@ -198,9 +224,14 @@ impl<'a> World<'a> {
             faults: Vec::new(),
             disk_full: false,
             look_due: false,
+            looks_arrive: Duration::ZERO,
+            unidentified: BTreeMap::new(),
             looked_at: None,
             seen_revision: 0,
+            inbox: Vec::new(),
             requests: 0,
+            asked: BTreeMap::new(),
+            keyed: VecDeque::new(),
             crashes,
             invariants: Invariants::new(capacity(&config)),
             passed: Passed::default(),
@@ -298,17 +329,22 @@ impl<'a> World<'a> {
 
     fn happen(&mut self, coming: Coming, items: &[Item]) -> Result<(), String> {
         match coming {
-            Coming::Item(index) => return self.outside(&items[index].what),
+            Coming::Item(index) => self.outside(&items[index].what),
             Coming::Act(id, action, fault) => self.act(id, *action, fault),
             Coming::Arrives(life, input) => {
                 if life == self.life {
-                    return self.step(vec![*input]);
+                    self.take_in(*input);
                 }
             }
             Coming::Look { whole } => self.look(whole),
             Coming::Wake(life) => {
                 if life == self.life {
-                    return self.step(vec![Input::Tick]);
+                    self.take_in(Input::Tick);
+                }
+            }
+            Coming::Step(life) => {
+                if life == self.life {
+                    return self.step();
                 }
             }
             Coming::Start => return self.start(),
@@ -327,25 +363,20 @@ impl<'a> World<'a> {
     }
 
     /// What a schedule says.
-    fn outside(&mut self, what: &What) -> Result<(), String> {
+    fn outside(&mut self, what: &What) {
         self.say(|| what.to_string());
         if let What::Load(entries) = what {
             self.file = Some(entries.clone());
         }
         match what {
-            wish if wish.is_wish() => self.wish(what).map_or(Ok(()), |request| self.ask(request)),
-            What::Die(nth, death) => {
-                self.die(*nth, Some(*death));
-                Ok(())
+            wish if wish.is_wish() => {
+                if let Some(request) = self.wish(what) {
+                    self.ask_with_key(request);
+                }
             }
-            What::Vanish(nth) => {
-                self.die(*nth, None);
-                Ok(())
-            }
-            trouble => {
-                self.trouble(trouble);
-                Ok(())
-            }
+            What::Die(nth, death) => self.die(*nth, Some(*death)),
+            What::Vanish(nth) => self.die(*nth, None),
+            trouble => self.trouble(trouble),
         }
     }
 
@@ -371,6 +402,8 @@ impl<'a> World<'a> {
                 let (deletions, against) = (Deletions::All, Against::LastApplied);
                 Request::ApplyFile(FileLoad { path, entries, deletions, against })
             }
+            What::Get(job) => Request::Get { job: id(*job) },
+            What::List => Request::List(List { limit: usize::from(JOBS), ..List::default() }),
             _ => return None,
         })
     }
@@ -453,12 +486,14 @@ impl<'a> World<'a> {
                         let _ = self.machine.apply(*action);
                     }
                 },
-                Coming::Arrives(..) | Coming::Wake(_) | Coming::Look { .. } => {}
+                Coming::Arrives(..) | Coming::Wake(_) | Coming::Step(_) | Coming::Look { .. } => {}
                 other => {
                     self.queue.insert(at, other);
                 }
             }
         }
+        self.inbox.clear();
+        self.asked.clear();
         self.look_due = false;
         if !self.queue.values().any(|coming| matches!(coming, Coming::Start)) {
             let after = self.millis(20..800);
@@ -482,11 +517,36 @@ impl<'a> World<'a> {
         self.engine = Some(engine);
         self.looked_at = None;
         self.say(|| "the daemon starts".to_owned());
+        self.leave_alone();
         self.come(Duration::ZERO, Coming::Look { whole: true });
-        match self.file.clone() {
-            Some(entries) if std::mem::take(&mut self.unread) => self.outside(&What::Load(entries)),
-            _ => Ok(()),
+        if let Some(entries) = self.file.clone().filter(|_| std::mem::take(&mut self.unread)) {
+            self.outside(&What::Load(entries));
         }
+        // Who had no answer asks again, and some who had.
+        for request in self.keyed.clone() {
+            if self.pace.bool() {
+                self.ask(request);
+            }
+        }
+        Ok(())
+    }
+
+    /// At some starts half of what the database names can't be identified for a while. What it does not
+    /// name either is nobody's until then, and its job gets another.
+    fn leave_alone(&mut self) {
+        self.unidentified.clear();
+        if self.pace.u8(..4) > 0 {
+            return;
+        }
+        let until = self.now + Duration::from_millis(self.pace.u64(1..UNIDENTIFIED_MS_MAX));
+        let Some(engine) = &self.engine else { return };
+        for (create, _) in self.machine.instances() {
+            if engine.fleet().instance(&create.instance).is_some() && self.pace.bool() {
+                self.unidentified.insert(create.instance.clone(), until);
+            }
+        }
+        let alone: Vec<String> = self.unidentified.keys().map(ToString::to_string).collect();
+        self.say(|| format!("host: cannot identify {alone:?} before +{:.3}", until.as_secs_f64()));
     }
 
     fn look(&mut self, whole: bool) {
@@ -497,11 +557,18 @@ impl<'a> World<'a> {
         }
         let since = (!whole).then_some(self.seen_revision);
         let began = self.mono();
-        let Ok(observation) = self.machine.observe(since) else { return };
+        let Ok(mut observation) = self.machine.observe(since) else { return };
+        self.unidentified.retain(|_, until| *until > self.now);
+        for id in self.unidentified.keys() {
+            if observation.instances.remove(id).is_some() {
+                observation.unidentified.insert(id.to_string(), "it is left alone".to_owned());
+            }
+        }
         self.seen_revision = observation.revision;
         let travels = self.millis(0..20);
         let input = Box::new(Input::Observed { began, observation });
-        self.come(travels, Coming::Arrives(self.life, input));
+        self.looks_arrive = self.looks_arrive.max(self.now + travels);
+        self.later(self.looks_arrive, Coming::Arrives(self.life, input));
     }
 
     /// An action reaches the host, and its reply begins its way.
@@ -514,6 +581,8 @@ impl<'a> World<'a> {
             HostError::doubtful(format!("cannot {name} instance {instance} within {seconds} s"))
         };
         let refused = || HostError::transient(format!("the simulated host refuses to {name}"));
+        let alone = self.unidentified.contains_key(&instance);
+        let fault = if alone { Some(Fault::Refused) } else { fault };
         let (result, after) = match fault {
             None | Some(Fault::Late(_)) => (self.machine.apply(action), travels),
             Some(Fault::Refused) => (Err(refused()), travels),
@@ -559,9 +628,44 @@ impl<'a> World<'a> {
         }
     }
 
-    fn ask(&mut self, request: Request) -> Result<(), String> {
+    fn ask(&mut self, request: Request) {
+        if self.engine.is_some() {
+            self.requests += 1;
+            self.asked.insert(RequestId(self.requests), request.clone());
+            self.take_in(Input::Request(RequestId(self.requests), request));
+        }
+    }
+
+    /// Half of the upserts have a key, and some of these are sent twice.
+    fn ask_with_key(&mut self, request: Request) {
+        if !matches!(request, Request::Upsert(_)) || self.pace.bool() {
+            return self.ask(request);
+        }
         self.requests += 1;
-        self.step(vec![Input::Request(RequestId(self.requests), request)])
+        let key = format!("key-{}", self.requests);
+        let repeat = Some(Repeat { digest: format!("of {key}"), key });
+        let guard = Guard { repeat, generations: None };
+        let request = Request::Guarded(Box::new(Guarded { guard, request }));
+        self.keyed.push_back(request.clone());
+        if self.keyed.len() > KEYED_MAX {
+            self.keyed.pop_front();
+        }
+        if self.pace.u8(..8) == 0 {
+            self.ask(request.clone());
+        }
+        self.ask(request);
+    }
+
+    /// What arrives while the engine is at another step shares the next one.
+    fn take_in(&mut self, input: Input) {
+        if self.engine.is_none() {
+            return;
+        }
+        if self.inbox.is_empty() {
+            let busy = if self.pace.bool() { 0 } else { self.pace.u64(1..BUSY_MS_MAX) };
+            self.come(Duration::from_millis(busy), Coming::Step(self.life));
+        }
+        self.inbox.push(input);
     }
 
     fn resolution(&self, spec: &Spec) -> Resolution {
@@ -571,7 +675,8 @@ impl<'a> World<'a> {
         }
     }
 
-    fn step(&mut self, inputs: Vec<Input>) -> Result<(), String> {
+    fn step(&mut self) -> Result<(), String> {
+        let inputs = std::mem::take(&mut self.inbox);
         let now = Now {
             mono: self.mono(),
             wall: format!("day {} +{:.3}", self.wall_days, self.now.as_secs_f64()),
@@ -596,15 +701,10 @@ impl<'a> World<'a> {
                 seen.extend(instances.filter(|(_, one)| up(one)).map(|(id, _)| id.clone()));
             }
         }
+        let asks = Asks::of(&inputs);
         let machine = &self.machine;
         let effects = engine.step(&now, inputs, &|id| machine.alive(id));
-        self.invariants.step(engine, &self.machine)?;
-        if !self.disk_full {
-            Invariants::seen(engine, &seen)?;
-        }
-        if self.passed.steps.is_multiple_of(64) {
-            engine.audit()?;
-        }
+        self.stepped(&asks, &seen, &effects)?;
         if let Some(side) = here {
             for effect in effects {
                 if let (Effect::Apply(_, action), Side::Done) = (effect, side) {
@@ -617,6 +717,44 @@ impl<'a> World<'a> {
         for effect in effects {
             self.effect(effect)?;
         }
+        match self.asked.values().next() {
+            Some(request) => Err(format!("nobody answered {request:?}")),
+            None => Ok(()),
+        }
+    }
+
+    /// What holds behind a step, before anybody hears of it.
+    fn stepped(
+        &mut self,
+        asks: &Asks,
+        seen: &[InstanceId],
+        effects: &[Effect],
+    ) -> Result<(), String> {
+        let Some(engine) = &self.engine else { return Ok(()) };
+        if self.disk_full {
+            self.invariants.forget_sights();
+        }
+        self.invariants.step(engine, &self.machine)?;
+        let mut unwritten = false;
+        for effect in effects {
+            match effect {
+                Effect::Log(event) => self.invariants.event(event)?,
+                Effect::Reply(id, reply) => {
+                    unwritten |= matches!(reply, Err(Refusal::Store { .. }));
+                    self.invariants.keyed(&self.asked[id], reply)?;
+                }
+                _ => {}
+            }
+        }
+        if !self.disk_full {
+            Invariants::seen(engine, seen)?;
+        }
+        let shown_unwritten = unwritten && asks.shows && asks.changes;
+        self.passed.crowded += u64::from(asks.crowded);
+        self.passed.shown_unwritten += u64::from(shown_unwritten);
+        if shown_unwritten || self.passed.steps.is_multiple_of(64) {
+            engine.audit()?;
+        }
         Ok(())
     }
 
@@ -625,7 +763,8 @@ impl<'a> World<'a> {
             Effect::Reply(request, reply) => {
                 self.trace(request.0);
                 let Some(engine) = &self.engine else { return Ok(()) };
-                self.invariants.acknowledged(engine, &self.machine, &reply)?;
+                let asked = self.asked.remove(&request).ok_or("an answer to nobody")?;
+                self.invariants.acknowledged(engine, &self.machine, &asked, &reply)?;
                 self.say(|| match &reply {
                     Ok(Reply::Changed(accepted, view)) => {
                         format!("answer: {accepted:?}, {} generation {}", view.job, view.generation)
@@ -706,44 +845,10 @@ fn may_miss() -> ImageName {
     ImageName::parse(IMAGE_THAT_MAY_MISS).expect("a name")
 }
 
-fn id(job: u8) -> JobId {
-    debug_assert!(job < JOBS, "a schedule names its jobs");
-    JobId::parse(&format!("job-{job}")).expect("a name")
-}
-
-fn tenant(name: &str) -> Tenant {
-    Tenant::parse(name).expect("a name")
-}
-
 fn end(death: Death) -> End {
     match death {
         Death::Code(code) => End::Code(code),
         Death::Killed => End::Vmm("Firecracker ended by signal 9 (killed)".to_owned()),
         Death::Panic => End::Panic("Kernel panic - not syncing".to_owned()),
     }
-}
-
-fn spec(make: Make) -> Spec {
-    let object = |entries: Vec<(&str, Value)>| {
-        Value::Map(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
-    };
-    let line = format!("exit {}", make.code);
-    let mut fields = vec![
-        ("rootfs", format!("rootfs-{}.ext4", make.version).as_str().into()),
-        ("kernel", "vmlinux".into()),
-        ("cmd", Value::List(vec!["sh".into(), "-c".into(), line.as_str().into()])),
-        ("resources", object(vec![("vcpu", Value::Int(1)), ("mem_mb", Value::Int(128))])),
-        ("lifecycle", make.lifecycle.as_str().into()),
-    ];
-    if make.warm > 0 {
-        let bounds = vec![("min", Value::Int(1)), ("max", Value::Int(i64::from(make.warm)))];
-        fields.push(("warm_pool", object(bounds)));
-    }
-    if make.checked {
-        fields.push(("ready", object(vec![("tcp", object(vec![("port", Value::Int(80))]))])));
-    }
-    if make.lifecycle == Lifecycle::Job && make.retries > 0 {
-        fields.push(("retries", Value::Int(i64::from(make.retries))));
-    }
-    Spec::read(&object(fields)).expect("a spec")
 }

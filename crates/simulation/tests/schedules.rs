@@ -74,6 +74,8 @@ fn a_schedule_has_hundreds_of_steps_and_trouble_of_every_kind() {
         "Stop",
         "Start",
         "Restart",
+        "Get",
+        "List",
         "Load",
         "Die",
         "Vanish",
@@ -93,4 +95,15 @@ fn a_schedule_has_hundreds_of_steps_and_trouble_of_every_kind() {
     for kind in kinds {
         assert!(told.contains(kind), "no {kind}");
     }
+}
+
+#[test]
+fn changes_of_one_job_share_steps_and_reads_share_those_that_cannot_be_written() {
+    let (mut crowded, mut shown_unwritten) = (0, 0);
+    for seed in 0..50 {
+        let passed = outcome(&Schedule::of(seed), Model).expect("no violation");
+        crowded += passed.crowded;
+        shown_unwritten += passed.shown_unwritten;
+    }
+    assert!(crowded >= 200 && shown_unwritten >= 5, "{crowded}, {shown_unwritten}");
 }

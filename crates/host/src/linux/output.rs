@@ -55,8 +55,18 @@ impl Output {
         self.offset
     }
 
-    /// Takes output that begins at `offset`.
+    /// Takes output that begins at `offset`. After a failure it stands where the log ends, so that what
+    /// was not written is asked for again.
     pub(super) fn take(&mut self, stream: Stream, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let taken = self.try_take(stream, offset, bytes);
+        if taken.is_err() {
+            self.begun = Default::default();
+            self.offset = self.writer.offset();
+        }
+        taken
+    }
+
+    fn try_take(&mut self, stream: Stream, offset: u64, bytes: &[u8]) -> io::Result<()> {
         if offset > self.offset {
             let lost = offset - self.offset;
             self.flush()?;
@@ -224,6 +234,32 @@ mod tests {
             lines(&path),
             ["stdout: one", "hearth: 96 bytes of output were lost", "stdout: later"]
         );
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_read_again_and_nothing_else() {
+        let (dir, path, mut output) = output();
+        let said: String = (0..8000).map(|number| format!("{number:0>128}\n")).collect();
+        let begun = "what was begun";
+        // Too much for one file: the next is made in the middle of it, unless something is in its place.
+        let obstacle = dir.path().join("x.log.new");
+        std::fs::create_dir(&obstacle).unwrap();
+        output.take(Stream::Stderr, 0, begun.as_bytes()).unwrap();
+        let all = format!("{begun}{said}");
+        let rest = |output: &Output| all[output.offset() as usize..].as_bytes().to_vec();
+        let (stdout, from) = (rest(&output), output.offset());
+        output.take(Stream::Stdout, from, &stdout).unwrap_err();
+        assert_eq!(output.offset(), 0, "the line that was begun before is not durable");
+        std::fs::remove_dir(&obstacle).unwrap();
+        output.take(Stream::Stderr, 0, begun.as_bytes()).unwrap();
+        let (stdout, from) = (rest(&output), output.offset());
+        output.take(Stream::Stdout, from, &stdout).unwrap();
+        output.flush().unwrap();
+        let lines = lines(&path);
+        assert_eq!(lines.last().unwrap(), "stderr: what was begun");
+        let before_last = &lines[lines.len() - 2];
+        assert_eq!(*before_last, format!("stdout: {:0>128}", 7999));
+        assert!(lines.iter().all(|line| !line.contains("lost")));
     }
 
     #[test]

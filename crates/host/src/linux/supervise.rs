@@ -8,12 +8,15 @@ use hearth_firecracker::{Console, names};
 use hearth_guest::{Status, Stream};
 use hearth_model::{Boot, End, Exit};
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long, after the process is gone, what it had sent may take to be read.
 const LAST_OUTPUT_DEADLINE: Duration = Duration::from_secs(2);
+/// Pause after a log could not be opened.
+const LOG_PAUSE: Duration = Duration::from_secs(1);
 /// How long a status drive may refuse to be read.
 const STATUS_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause after a FIFO failed to be read, and between two reads of a guest's console flood.
@@ -40,13 +43,7 @@ pub(super) fn start(shared: &Arc<Shared>, instance: Arc<Instance>, fifos: Fifos)
     let (host, path) = (Arc::clone(shared), shared.layout.log(&instance.id));
     shared.spawn(async move {
         let guard = Guard { shared: Arc::clone(&host), instance: Arc::clone(&instance) };
-        match Output::open(&path) {
-            Ok(output) => supervise(&host, &instance, fifos, Some(Mutex::new(output))).await,
-            Err(error) => {
-                tracing::error!(instance = %instance.id, %error, "cannot write the log");
-                supervise(&host, &instance, fifos, None).await;
-            }
-        }
+        supervise(&host, &instance, fifos, &path).await;
         drop(guard);
     });
 }
@@ -71,29 +68,25 @@ impl Drop for Guard {
     }
 }
 
-async fn supervise(
-    shared: &Arc<Shared>,
-    instance: &Arc<Instance>,
-    mut fifos: Fifos,
-    output: Option<Mutex<Output>>,
-) {
+async fn supervise(shared: &Arc<Shared>, instance: &Arc<Instance>, mut fifos: Fifos, log: &Path) {
     let Some(live) = instance.live() else { return };
     let raw = instance.boot == Boot::Raw;
     if raw {
         instance.set_state(instance.raw_state());
         shared.bump(instance);
     }
+    let output = OnceLock::new();
     let followed = async {
-        match &output {
-            Some(output) if !raw => {
-                // Not before the exit has ended the wait below: it is what ends this one.
-                follow(shared, instance, output, || instance.is_noted_dead()).await;
-            }
-            _ => std::future::pending().await,
+        let opened = open(instance, log).await;
+        let opened = output.get_or_init(|| Mutex::new(opened));
+        if raw {
+            std::future::pending::<()>().await;
         }
+        // Not before the exit has ended the wait below: it is what ends this one.
+        follow(shared, instance, opened, || instance.is_noted_dead()).await;
     };
     let mut followed = std::pin::pin!(followed);
-    let to_log = output.as_ref().filter(|_| raw);
+    let to_log = raw.then_some(&output);
     let ended = {
         let controlled = async {
             if !raw {
@@ -112,12 +105,28 @@ async fn supervise(
         }
     };
     instance.set_dead();
-    if !raw && output.is_some() {
+    if !raw && output.get().is_some() {
         let _ = tokio::time::timeout(LAST_OUTPUT_DEADLINE * shared.factor(), followed).await;
     }
     fifos.console.drain_now();
     fifos.log.drain_now();
-    finish(shared, instance, Some(&fifos), output.as_ref(), ended).await;
+    finish(shared, instance, Some(&fifos), output.get(), ended).await;
+}
+
+/// Opens its log, as soon as there are a descriptor and room for it.
+async fn open(instance: &Instance, log: &Path) -> Output {
+    let mut told = false;
+    loop {
+        match Output::open(log) {
+            Ok(output) => return output,
+            Err(error) if !told => {
+                tracing::error!(instance = %instance.id, %error, "cannot write the log yet");
+                told = true;
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(LOG_PAUSE).await;
+    }
 }
 
 /// Learns how an instance whose process is gone has ended, and completes its log.
@@ -181,12 +190,12 @@ async fn ended(live: &Live) -> hearth_firecracker::ProcessExit {
 }
 
 /// Keeps both FIFOs from filling up; a raw guest's console is its output.
-async fn drain(fifos: &mut Fifos, to_log: Option<&Mutex<Output>>) {
+async fn drain(fifos: &mut Fifos, to_log: Option<&OnceLock<Mutex<Output>>>) {
     let Fifos { console, log } = fifos;
     let console = async {
         loop {
             let taken = console.drain().await.unwrap_or(0);
-            if let Some(output) = to_log {
+            if let Some(output) = to_log.and_then(OnceLock::get) {
                 let mut output = lock(output);
                 let offset = output.offset();
                 if let Err(error) = output.take(Stream::Stdout, offset, &console.recent(taken)) {

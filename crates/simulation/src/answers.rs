@@ -1,0 +1,116 @@
+//! What must hold of every answer: it says what is on disk once its step is over, and nothing else, whatever
+//! else the step was asked for.
+
+use crate::invariants::{Invariants, Life, Told, serves};
+use hearth_engine::{Accepted, Engine, Guarded, JobView, Refusal, Reply, Request};
+use hearth_host::sim::Machine;
+use hearth_model::{Generation, Job, JobId};
+
+type Answer = Result<Reply, Refusal>;
+
+impl Invariants {
+    /// Somebody is answered.
+    pub(crate) fn acknowledged(
+        &mut self,
+        engine: &Engine,
+        machine: &Machine,
+        request: &Request,
+        answer: &Answer,
+    ) -> Result<(), String> {
+        match (request, answer) {
+            (_, Ok(Reply::Changed(accepted, view))) => {
+                if *accepted == Accepted::Claimed {
+                    is_claimed(engine, machine, view)?;
+                }
+                self.tell(engine, &view.job, view.generation)
+            }
+            (_, Ok(Reply::Applied(load))) => {
+                let changed = load.replace.iter().chain(&load.update).map(|change| &change.job);
+                let mut all = load.create.iter().chain(changed).chain(&load.deleted);
+                all.try_for_each(|id| self.tell(engine, id, Generation(1)))
+            }
+            (Request::Delete { job }, Ok(Reply::Deleted { gone })) => {
+                // Another request of the same step may have made it anew.
+                let made = engine.fleet().job(job).map(|job| job.generation);
+                let anew = engine.tombstone(job).is_some_and(|last| made > Some(last));
+                if *gone && made.is_some() && !anew {
+                    return Err(format!("{job} was told to be gone and is there"));
+                }
+                self.tell(engine, job, Generation(1))
+            }
+            (_, Ok(Reply::Repeated(_, view))) => self.tell(engine, &view.job, view.generation),
+            (_, Ok(Reply::Job(view))) => is_on_disk(engine, view),
+            (_, Ok(Reply::Jobs { jobs, .. })) => {
+                let shown = |id: &JobId| jobs.iter().any(|view| view.job == *id);
+                if let Some(id) = self.told.keys().find(|id| !shown(id)) {
+                    return Err(format!("{id} is not in the list: {jobs:?}"));
+                }
+                jobs.iter().try_for_each(|view| is_on_disk(engine, view))
+            }
+            (Request::Get { job }, Err(_)) if engine.fleet().job(job).is_some() => {
+                Err(format!("{job} is there, and a read was told {answer:?}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Somebody was told that a job is of this generation at least. It may be gone by the same step.
+    fn tell(&mut self, engine: &Engine, id: &JobId, least: Generation) -> Result<(), String> {
+        let (job, last) = (engine.fleet().job(id), engine.tombstone(id));
+        match (job, last) {
+            (Some(job), _) if job.generation >= least => {
+                let Job { generation, wanted, spec, .. } = job.clone();
+                self.told.insert(id.clone(), Told { generation, wanted, spec });
+                Ok(())
+            }
+            (None, Some(last)) if last >= least => {
+                self.lives.insert(id.clone(), Life { generation: last, run: last, gone: true });
+                Ok(())
+            }
+            _ => Err(format!("{id} was told of {least}; there is {job:?}, and was {last:?}")),
+        }
+    }
+
+    /// The answer to a request is on disk, whether anybody hears it or not: one key makes one change.
+    pub(crate) fn keyed(&mut self, request: &Request, answer: &Answer) -> Result<(), String> {
+        let Request::Guarded(guarded) = request else { return Ok(()) };
+        let Guarded { guard, .. } = &**guarded;
+        let Some(repeat) = &guard.repeat else { return Ok(()) };
+        let made = self.keys.get(&repeat.key);
+        let fine = match answer {
+            Ok(Reply::Changed(_, view)) => {
+                let first = made.is_none();
+                self.keys.insert(repeat.key.clone(), view.job.clone());
+                first
+            }
+            Ok(Reply::Repeated(_, JobView { job, .. })) | Err(Refusal::GoneSince(job)) => {
+                made == Some(job)
+            }
+            // It was not made before, as far as anybody was told, and is not now.
+            Err(Refusal::Store { .. }) => true,
+            _ => made.is_none(),
+        };
+        if fine { Ok(()) } else { Err(format!("{repeat:?} was answered {answer:?}")) }
+    }
+}
+
+/// A claim is of an instance that lives, and is the job's own.
+fn is_claimed(engine: &Engine, machine: &Machine, view: &JobView) -> Result<(), String> {
+    if !view.instance.as_ref().is_some_and(|id| machine.alive(id)) {
+        return Err(format!("{} was given a dead instance", view.job));
+    }
+    let claimed = view.instance.as_ref().and_then(|id| engine.fleet().instance(id));
+    if claimed.is_some_and(|claimed| serves(claimed, &view.job, view.generation)) {
+        return Ok(());
+    }
+    Err(format!("{} was given what is not its own: {claimed:?}", view.job))
+}
+
+/// What somebody is shown is what the database holds when the step is over.
+fn is_on_disk(engine: &Engine, view: &JobView) -> Result<(), String> {
+    let job = engine.fleet().job(&view.job);
+    let same = |job: &Job| job.generation > view.generation || job.spec == view.spec;
+    let fine = job.is_some_and(|job| job.generation >= view.generation && same(job))
+        && view.instance.as_ref().is_none_or(|id| engine.fleet().instance(id).is_some());
+    if fine { Ok(()) } else { Err(format!("{view:?} was shown, and there is {job:?}")) }
+}

@@ -1,0 +1,76 @@
+//! Names and specs of what is asked for, and what the requests that share a step have to do with each other.
+
+use crate::schedule::{JOBS, Make};
+use hearth_engine::{Input, Request};
+use hearth_model::{JobId, Lifecycle, Spec, Tenant, Value};
+use std::collections::BTreeSet;
+
+/// What a step is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Asks {
+    /// To show something.
+    pub(crate) shows: bool,
+    /// To change a job.
+    pub(crate) changes: bool,
+    /// To change one job more than once.
+    pub(crate) crowded: bool,
+}
+
+impl Asks {
+    pub(crate) fn of(inputs: &[Input]) -> Asks {
+        let (mut asks, mut changed) = (Asks::default(), BTreeSet::new());
+        for input in inputs {
+            let Input::Request(_, request) = input else { continue };
+            asks.shows |= matches!(request, Request::Get { .. } | Request::List(_));
+            if let Some(job) = changed_by(request) {
+                asks.changes = true;
+                asks.crowded |= !changed.insert(job);
+            }
+        }
+        asks
+    }
+}
+
+fn changed_by(request: &Request) -> Option<&JobId> {
+    match request {
+        Request::Guarded(guarded) => changed_by(&guarded.request),
+        Request::Upsert(upsert) => upsert.job.as_ref(),
+        Request::Delete { job } | Request::Stop { job } | Request::Start { job } => Some(job),
+        Request::Restart(restart) => Some(&restart.job),
+        _ => None,
+    }
+}
+
+pub(crate) fn id(job: u8) -> JobId {
+    debug_assert!(job < JOBS, "a schedule names its jobs");
+    JobId::parse(&format!("job-{job}")).expect("a name")
+}
+
+pub(crate) fn tenant(name: &str) -> Tenant {
+    Tenant::parse(name).expect("a name")
+}
+
+pub(crate) fn spec(make: Make) -> Spec {
+    let object = |entries: Vec<(&str, Value)>| {
+        Value::Map(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+    };
+    let line = format!("exit {}", make.code);
+    let mut fields = vec![
+        ("rootfs", format!("rootfs-{}.ext4", make.version).as_str().into()),
+        ("kernel", "vmlinux".into()),
+        ("cmd", Value::List(vec!["sh".into(), "-c".into(), line.as_str().into()])),
+        ("resources", object(vec![("vcpu", Value::Int(1)), ("mem_mb", Value::Int(128))])),
+        ("lifecycle", make.lifecycle.as_str().into()),
+    ];
+    if make.warm > 0 {
+        let bounds = vec![("min", Value::Int(1)), ("max", Value::Int(i64::from(make.warm)))];
+        fields.push(("warm_pool", object(bounds)));
+    }
+    if make.checked {
+        fields.push(("ready", object(vec![("tcp", object(vec![("port", Value::Int(80))]))])));
+    }
+    if make.lifecycle == Lifecycle::Job && make.retries > 0 {
+        fields.push(("retries", Value::Int(i64::from(make.retries))));
+    }
+    Spec::read(&object(fields)).expect("a spec")
+}
