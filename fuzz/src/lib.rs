@@ -10,6 +10,7 @@ use hearth_engine::{
 use hearth_host::sim::{Machine, SimConfig};
 use hearth_model::{InstanceId, Mono, Observation, Observed, Resolution, Spec, hash};
 use hearth_planner::{Capacity, Limits};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The boot of the host that an engine takes for its own.
@@ -63,7 +64,7 @@ pub fn look(seconds: u64, instances: impl Iterator<Item = (InstanceId, Observed)
         whole: true,
         revision: 1,
         instances: instances.collect(),
-        unidentified: Vec::new(),
+        unidentified: BTreeMap::new(),
     };
     Input::Observed { began: now(seconds).mono, observation }
 }
