@@ -37,14 +37,15 @@ pub(super) struct ImageStore {
     digests: Mutex<HashMap<Stamp, Digest>>,
 }
 
-/// What says that a file is still the one that was digested. Not the time of its last change of
-/// status: a new hard link changes that, and not the content.
+/// What says that a file is still the one that was digested. The time of its last change of status is
+/// among it, which a new hard link changes as well: a copy may set that of the content as it likes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Stamp {
     device: u64,
     inode: u64,
     bytes: u64,
     modified: (i64, i64),
+    changed: (i64, i64),
 }
 
 /// An image, opened.
@@ -67,12 +68,13 @@ impl Stamp {
             inode: metadata.ino(),
             bytes: metadata.size(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
     }
 
     fn is_settled(&self) -> bool {
         let now = jiff::Timestamp::now().as_second();
-        now.saturating_sub(self.modified.0) > SETTLED_S
+        now.saturating_sub(self.modified.0.max(self.changed.0)) > SETTLED_S
     }
 }
 
@@ -435,16 +437,33 @@ mod tests {
         let (_dir, store) = store();
         let disk = store.source.join("disk");
         std::fs::write(&disk, "one").unwrap();
-        // Long enough ago for its digest to be remembered.
-        let then = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
-        File::options().write(true).open(&disk).unwrap().set_modified(then).unwrap();
         let look = || store.look(Kind::Disk, &name("disk")).unwrap().known;
         let copies = || std::fs::read_dir(&store.dir).unwrap().count();
         assert_eq!((look(), copies()), (None, 0));
         let digest = store.image(Kind::Disk, &name("disk")).unwrap();
+        assert_eq!(look(), None, "it may change again within the same time stamp");
+        store.remember(Stamp::of(&disk.metadata().unwrap()), digest);
         assert_eq!(look(), Some(digest));
         std::fs::remove_file(store.path(&digest)).unwrap();
         assert_eq!(look(), None);
+    }
+
+    #[test]
+    fn a_file_that_was_written_over_is_another_whatever_times_it_has() {
+        let (_dir, store) = store();
+        let disk = store.source.join("disk");
+        let write = |text: &str| {
+            std::fs::write(&disk, text).unwrap();
+            let times = std::fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH);
+            File::options().write(true).open(&disk).unwrap().set_times(times).unwrap();
+        };
+        write("one");
+        let digest = store.image(Kind::Disk, &name("disk")).unwrap();
+        store.remember(Stamp::of(&disk.metadata().unwrap()), digest);
+        // The clock that file systems use may stand still for some milliseconds.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        write("two");
+        assert_ne!(store.image(Kind::Disk, &name("disk")).unwrap(), digest);
     }
 
     #[test]
