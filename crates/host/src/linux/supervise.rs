@@ -75,10 +75,24 @@ async fn supervise(shared: &Arc<Shared>, instance: &Arc<Instance>, mut fifos: Fi
         instance.set_state(instance.raw_state());
         shared.bump(instance);
     }
+    // Before anything is read that belongs into it.
     let output = OnceLock::new();
+    match Output::open(log) {
+        Ok(opened) => drop(output.set(Mutex::new(opened))),
+        Err(error) => {
+            tracing::error!(instance = %instance.id, %error, "cannot write the log yet");
+        }
+    }
     let followed = async {
-        let opened = open(instance, log).await;
-        let opened = output.get_or_init(|| Mutex::new(opened));
+        let opened = loop {
+            if let Some(opened) = output.get() {
+                break opened;
+            }
+            tokio::time::sleep(LOG_PAUSE).await;
+            if let Ok(opened) = Output::open(log) {
+                drop(output.set(Mutex::new(opened)));
+            }
+        };
         if raw {
             std::future::pending::<()>().await;
         }
@@ -111,22 +125,6 @@ async fn supervise(shared: &Arc<Shared>, instance: &Arc<Instance>, mut fifos: Fi
     fifos.console.drain_now();
     fifos.log.drain_now();
     finish(shared, instance, Some(&fifos), output.get(), ended).await;
-}
-
-/// Opens its log, as soon as there are a descriptor and room for it.
-async fn open(instance: &Instance, log: &Path) -> Output {
-    let mut told = false;
-    loop {
-        match Output::open(log) {
-            Ok(output) => return output,
-            Err(error) if !told => {
-                tracing::error!(instance = %instance.id, %error, "cannot write the log yet");
-                told = true;
-            }
-            Err(_) => {}
-        }
-        tokio::time::sleep(LOG_PAUSE).await;
-    }
 }
 
 /// Learns how an instance whose process is gone has ended, and completes its log.
