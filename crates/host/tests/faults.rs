@@ -17,6 +17,7 @@ use hearth_model::{
 };
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{PidfdFlags, pidfd_open};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use support::{Lab, image, job, raw};
@@ -238,6 +239,16 @@ async fn a_start_of_which_nothing_is_known_is_not_said_to_have_run_nothing() {
         stand.lab.remove(&id).await;
         stand.is_gone(id.as_str()).await;
     }
+    stand.clean().await;
+}
+
+#[tokio::test]
+async fn a_status_drive_has_its_room_whatever_becomes_of_the_disk() {
+    let stand = stand(&[]).await;
+    let id = stand.try_create("a1", init(&["/fake/serve"])).await.expect("created");
+    let drive = stand.lab.instance_dir(&id).join("status.img");
+    let drive = std::fs::metadata(drive).expect("a drive");
+    assert!(drive.blocks() * 512 >= drive.len() && drive.len() > 0, "{drive:?}");
     stand.clean().await;
 }
 
