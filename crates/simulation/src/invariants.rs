@@ -141,7 +141,10 @@ impl Invariants {
 
     /// An outcome is of the generation that ran, and not of the next.
     fn outcomes_are_of_their_runs(&mut self, engine: &Engine) -> Result<(), String> {
-        self.outcomes.retain(|id, _| engine.fleet().job(id).is_some());
+        // One that was deleted may be there again, made by the same step.
+        let is_over =
+            |id: &JobId, of: Generation| engine.tombstone(id).is_some_and(|last| last >= of);
+        self.outcomes.retain(|id, of| engine.fleet().job(id).is_some() && !is_over(id, *of));
         for job in engine.fleet().jobs().values() {
             if job.outcome.is_none() {
                 if self.outcomes.remove(&job.id) == Some(job.run) {

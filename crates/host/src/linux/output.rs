@@ -246,7 +246,7 @@ mod tests {
         std::fs::create_dir(&obstacle).unwrap();
         output.take(Stream::Stderr, 0, begun.as_bytes()).unwrap();
         let all = format!("{begun}{said}");
-        let rest = |output: &Output| all[output.offset() as usize..].as_bytes().to_vec();
+        let rest = |output: &Output| all.as_bytes()[output.offset() as usize..].to_vec();
         let (stdout, from) = (rest(&output), output.offset());
         output.take(Stream::Stdout, from, &stdout).unwrap_err();
         assert_eq!(output.offset(), 0, "the line that was begun before is not durable");
