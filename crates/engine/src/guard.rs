@@ -4,7 +4,7 @@
 use crate::engine::{Engine, Turn};
 use crate::input::{Accepted, Guard, Guarded, Now, Refusal, Repeat, Reply, Request};
 use crate::store::{StoreError, Used};
-use hearth_model::{InstanceId, JobId, Mono, Wanted};
+use hearth_model::{InstanceId, Mono, Wanted};
 use std::time::Duration;
 
 /// How long a key is known, by the host's monotonic clock; after a reboot of the host it counts anew.
@@ -57,7 +57,7 @@ impl Engine {
 
     /// Whether the job that a request changes stands at one of these generations, or at any.
     fn check_generation(&self, request: &Request, generations: &[u64]) -> Result<(), Refusal> {
-        let Some(id) = changed_job(request) else { return Ok(()) };
+        let Some(id) = request.changed_job() else { return Ok(()) };
         let job = self.fleet.job(id);
         if let Request::Delete { .. } = request {
             // What was asked for has happened, or is happening, whoever asked first.
@@ -70,22 +70,6 @@ impl Engine {
             Some(current) if generations.is_empty() || generations.contains(&current.0) => Ok(()),
             current => Err(Refusal::OtherGeneration { job: id.clone(), current }),
         }
-    }
-}
-
-fn changed_job(request: &Request) -> Option<&JobId> {
-    match request {
-        Request::Upsert(upsert) => upsert.job.as_ref(),
-        Request::Restart(restart) => Some(&restart.job),
-        Request::Delete { job } | Request::Stop { job } | Request::Start { job } => Some(job),
-        Request::Guarded(_)
-        | Request::Get { .. }
-        | Request::List(_)
-        | Request::Stats
-        | Request::Events(_)
-        | Request::ApplyFile(_)
-        | Request::PlanFile(_)
-        | Request::Record(_) => None,
     }
 }
 

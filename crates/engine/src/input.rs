@@ -124,6 +124,24 @@ impl Request {
             | Request::Record(_) => false,
         }
     }
+
+    /// The job that it changes, where it changes one and names it.
+    #[must_use]
+    pub fn changed_job(&self) -> Option<&JobId> {
+        match self {
+            Request::Guarded(guarded) => guarded.request.changed_job(),
+            Request::Upsert(upsert) => upsert.job.as_ref(),
+            Request::Restart(restart) => Some(&restart.job),
+            Request::Delete { job } | Request::Stop { job } | Request::Start { job } => Some(job),
+            Request::Get { .. }
+            | Request::List(_)
+            | Request::Stats
+            | Request::Events(_)
+            | Request::ApplyFile(_)
+            | Request::PlanFile(_)
+            | Request::Record(_) => None,
+        }
+    }
 }
 
 /// Something that went wrong outside of the engine.

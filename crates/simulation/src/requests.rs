@@ -22,22 +22,12 @@ impl Asks {
         for input in inputs {
             let Input::Request(_, request) = input else { continue };
             asks.shows |= matches!(request, Request::Get { .. } | Request::List(_));
-            if let Some(job) = changed_by(request) {
+            if let Some(job) = request.changed_job() {
                 asks.changes = true;
                 asks.crowded |= !changed.insert(job);
             }
         }
         asks
-    }
-}
-
-fn changed_by(request: &Request) -> Option<&JobId> {
-    match request {
-        Request::Guarded(guarded) => changed_by(&guarded.request),
-        Request::Upsert(upsert) => upsert.job.as_ref(),
-        Request::Delete { job } | Request::Stop { job } | Request::Start { job } => Some(job),
-        Request::Restart(restart) => Some(&restart.job),
-        _ => None,
     }
 }
 
