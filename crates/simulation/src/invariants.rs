@@ -48,6 +48,8 @@ pub(crate) struct Invariants {
     gone: BTreeSet<InstanceId>,
     /// Instances of which the last step has decided that they are to end.
     doomed: BTreeSet<InstanceId>,
+    /// The revision of the host as it was last judged.
+    host_revision: u64,
     /// The generation in the guest's identity file.
     told_guests: BTreeMap<InstanceId, Generation>,
     /// Instances whose creation the database knows to be done.
@@ -72,6 +74,7 @@ impl Invariants {
             known: BTreeMap::new(),
             gone: BTreeSet::new(),
             doomed: BTreeSet::new(),
+            host_revision: 0,
             told_guests: BTreeMap::new(),
             created: BTreeSet::new(),
             begun: BTreeSet::new(),
@@ -121,7 +124,6 @@ impl Invariants {
         self.generations_rise(engine)?;
         self.outcomes_are_of_their_runs(engine)?;
         self.instances(engine)?;
-        self.host(machine)?;
         let used = engine.fleet().used(&self.capacity).plus(self.strays_take(engine, machine));
         if !used.fits(self.capacity.total()) {
             return Err(format!("more is reserved than there is: {used:?}"));
@@ -275,6 +277,9 @@ impl Invariants {
     /// What the host does, whoever asked for it: the command of a `job` begins once a generation,
     /// and once more for each retry.
     pub(crate) fn host(&mut self, machine: &Machine) -> Result<(), String> {
+        if std::mem::replace(&mut self.host_revision, machine.revision()) == machine.revision() {
+            return Ok(());
+        }
         for (create, state) in machine.instances() {
             let InstanceState::Up { phase, told: Some(told), .. } = state else { continue };
             let last = self.told_guests.get(&create.instance);
