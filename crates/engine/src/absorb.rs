@@ -103,6 +103,7 @@ impl Engine {
         let runs = matches!(state, InstanceState::Up { phase: Phase::Running, .. });
         let since_when = self.fleet.change_instance(id, |instance| {
             instance.state = Some(state);
+            instance.seen_at.get_or_insert(now.mono);
             let before = (instance.running_since, instance.ready_since);
             if runs {
                 instance.running_since.get_or_insert(now.mono);

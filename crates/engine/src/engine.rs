@@ -241,6 +241,7 @@ impl Engine {
             // What it does now is not in the row, but for its end.
             let held = Instance {
                 state: held.exit().map(|exit| InstanceState::Exited(exit.clone())),
+                seen_at: None,
                 busy: false,
                 ..held.clone()
             };

@@ -95,6 +95,7 @@ impl Engine {
             spec: job.spec.clone(),
             stage,
             created_at: now.mono,
+            seen_at: None,
             running_since: None,
             ready_since: None,
             stopping: None,

@@ -323,6 +323,7 @@ impl InstanceRow {
                 other => return Err(format!("bad stage {other:?}")),
             },
             created_at: Mono::from_millis(self.created_at_ms),
+            seen_at: None,
             running_since: self.running_since_ms.map(Mono::from_millis),
             ready_since: self.ready_since_ms.map(Mono::from_millis),
             stopping: self.stopping,

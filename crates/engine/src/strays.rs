@@ -90,6 +90,7 @@ impl Engine {
                 spec,
                 stage: made.stage,
                 created_at: now.mono,
+                seen_at: None,
                 running_since: None,
                 ready_since: None,
                 stopping: None,

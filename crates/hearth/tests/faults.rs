@@ -174,6 +174,35 @@ fn a_killed_firecracker_is_replaced_at_once_then_with_back_off_and_leaves_nothin
 }
 
 #[test]
+fn a_restart_ends_no_guest_that_has_not_reported_to_the_new_daemon_yet() {
+    let world = World::new(&[]);
+    let daemon = world.start();
+    let jobs = [bare("bare", "speaker"), init("web", "service", &["/fake/serve"], 1)];
+    jobs.iter().for_each(|job| drop(daemon.post("/vms", job)));
+    let all_serve = |daemon: &Daemon| {
+        ["bare", "web"].iter().for_each(|job| drop(daemon.until_job(job, "running")));
+        daemon.until_warm(1);
+    };
+    all_serve(&daemon);
+    let processes = world.processes();
+    // They are older than a boot may take, and slow to answer.
+    std::thread::sleep(hearth_planner::Limits::default().boot + Duration::from_millis(100));
+    let signal_all = |signal| {
+        for (_, pid) in &processes {
+            let pid = rustix::process::Pid::from_raw(*pid).expect("a pid");
+            rustix::process::kill_process(pid, signal).expect("it lives");
+        }
+    };
+    signal_all(Signal::STOP);
+    daemon.kill();
+    let daemon = world.start();
+    std::thread::sleep(Duration::from_secs(1));
+    signal_all(Signal::CONT);
+    all_serve(&daemon);
+    assert_eq!(world.processes(), processes);
+}
+
+#[test]
 fn a_firecracker_that_hangs_is_ended_and_no_other_waits_for_it() {
     let world = World::new(&[Fault::new(On::before("PUT /vsock"), Does::Hang).of([1])]);
     let daemon = world.start();

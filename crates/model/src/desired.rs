@@ -154,6 +154,8 @@ pub struct Instance {
     pub stage: Stage,
     /// When it was asked for.
     pub created_at: Mono,
+    /// When this daemon first saw what it does: it owes no report from before. Not kept.
+    pub seen_at: Option<Mono>,
     /// When its command was first seen running.
     pub running_since: Option<Mono>,
     /// When it was first seen ready while serving a job.
@@ -208,6 +210,13 @@ impl Instance {
         }
     }
 
+    /// From when on it owes this daemon what it was asked for at `since`. A daemon that has just started,
+    /// or that could not identify it until now, has not heard of it yet.
+    #[must_use]
+    pub fn owes_since(&self, since: Mono) -> Mono {
+        self.seen_at.map_or(since, |seen| seen.max(since))
+    }
+
     /// How it ended, where it did.
     #[must_use]
     pub fn exit(&self) -> Option<&Exit> {
@@ -231,11 +240,6 @@ impl Instance {
     /// Whether the command runs, is ready, and knows whose it is.
     #[must_use]
     pub fn serves(&self, run: Generation) -> bool {
-        match &self.state {
-            Some(InstanceState::Up { phase: Phase::Running, ready, told, .. }) => {
-                *ready && *told == Some(run)
-            }
-            _ => false,
-        }
+        self.state.as_ref().is_some_and(|state| state.serves(run))
     }
 }

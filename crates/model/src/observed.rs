@@ -98,6 +98,17 @@ impl InstanceState {
     pub fn is_exited(&self) -> bool {
         matches!(self, InstanceState::Exited(_))
     }
+
+    /// Whether the command runs, is ready, and knows that it is this run of its job.
+    #[must_use]
+    pub fn serves(&self, run: Generation) -> bool {
+        match self {
+            InstanceState::Up { phase: Phase::Running, ready, told, .. } => {
+                *ready && *told == Some(run)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// How far a guest is.

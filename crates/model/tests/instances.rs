@@ -62,6 +62,7 @@ fn instance(assignment: Assignment, stage: Stage, state: Option<InstanceState>) 
         spec: spec(),
         stage,
         created_at: Mono::default(),
+        seen_at: None,
         running_since: None,
         ready_since: None,
         stopping: None,
@@ -97,6 +98,15 @@ fn an_instance_is_shown_by_what_it_is_for() {
     assert_eq!((of_job.job().unwrap().as_str(), of_job.display_id()), ("web", "vm-abc".to_owned()));
     let of_pool = instance(pool(), Stage::App, None);
     assert_eq!((of_pool.job(), of_pool.display_id()), (None, "warm-abc".to_owned()));
+}
+
+#[test]
+fn a_daemon_is_owed_nothing_from_before_it_first_saw_an_instance() {
+    let at = |seconds| Mono(std::time::Duration::from_secs(seconds));
+    let new = instance(serving(), Stage::App, None);
+    assert_eq!(new.owes_since(at(3)), at(3));
+    let seen = Instance { seen_at: Some(at(5)), ..new };
+    assert_eq!((seen.owes_since(at(3)), seen.owes_since(at(7))), (at(5), at(7)));
 }
 
 #[test]

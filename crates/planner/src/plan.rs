@@ -290,7 +290,7 @@ impl<'a> Planner<'a> {
         let limits = self.world.limits;
         let Some(InstanceState::Up { phase, told, ready_detail, .. }) = &instance.state else {
             let booting = instance.state.is_some();
-            if booting && self.overdue(instance.created_at, limits.boot) {
+            if booting && self.overdue(instance.owes_since(instance.created_at), limits.boot) {
                 let reason = format!("the guest did not report within {} s", limits.boot.as_secs());
                 self.end(instance, reason, true);
             }
@@ -304,7 +304,7 @@ impl<'a> Planner<'a> {
             Assignment::Pool(_) => None,
         };
         if *told != Some(job.run) {
-            if claimed_at.is_some_and(|at| self.overdue(at, limits.claim)) {
+            if claimed_at.is_some_and(|at| self.overdue(instance.owes_since(at), limits.claim)) {
                 self.stop(instance, "the guest did not take its identity in time");
                 return;
             }

@@ -30,7 +30,8 @@ fn late(planner: &mut Planner<'_>, instance: &Instance) -> bool {
     let limits = planner.world.limits;
     let (since, limit, what) = match &instance.state {
         Some(InstanceState::Booting) => {
-            (instance.created_at, limits.boot, "the guest did not report".to_owned())
+            let since = instance.owes_since(instance.created_at);
+            (since, limits.boot, "the guest did not report".to_owned())
         }
         Some(InstanceState::Up { ready: false, ready_detail, .. }) if !instance.is_warm() => {
             let seconds = instance.spec.ready.as_ref().map_or(60, |ready| ready.timeout_s);

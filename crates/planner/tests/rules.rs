@@ -88,6 +88,7 @@ fn instance(id: &str, assignment: Assignment, state: Option<InstanceState>) -> I
         spec: spec("service", &[]),
         stage: Stage::App,
         created_at: ago(1),
+        seen_at: None,
         running_since: None,
         ready_since: None,
         stopping: None,
@@ -336,6 +337,9 @@ fn a_guest_is_told_whose_it_is_in_its_time() {
         with(untold(ago(5))).steps(),
         ["stop a: the guest did not take its identity in time"]
     );
+    let adopted = |seen| with(Instance { seen_at: Some(ago(seen)), ..untold(ago(1000)) });
+    assert_eq!((adopted(4).steps(), adopted(4).wakes()), (vec!["go a".to_owned()], Some(ahead(1))));
+    assert_eq!(adopted(5).steps(), ["stop a: the guest did not take its identity in time"]);
     let busy = Instance { busy: true, ..untold(ago(4)) };
     assert_eq!(with(busy).steps(), nothing(), "it is being told");
     let made = instance("a", of("web", RUN), up(Phase::Running, true, None));
@@ -356,6 +360,12 @@ fn a_guest_that_does_not_boot_or_is_not_ready_in_its_time_has_failed() {
     assert_eq!(with(ago(11), booting()).steps(), nothing());
     assert_eq!(with(ago(11), booting()).wakes(), Some(ahead(1)));
     assert_eq!(with(ago(12), booting()).steps(), ["fail a: the guest did not report within 12 s"]);
+    let adopted = |seen| {
+        let seen_at = Some(ago(seen));
+        with(ago(1000), Instance { seen_at, ..booting() })
+    };
+    assert_eq!((adopted(11).steps(), adopted(11).wakes()), (nothing(), Some(ahead(1))));
+    assert_eq!(adopted(12).steps(), ["fail a: the guest did not report within 12 s"]);
     let unseen = || instance("a", of("web", RUN), None);
     assert_eq!(with(ago(100), unseen()).steps(), nothing(), "it is being created");
 
@@ -532,6 +542,12 @@ fn a_pool_whose_instances_fail_waits_and_one_that_is_late_is_ended() {
     assert_eq!((booting(11).steps(), booting(11).wakes()), (nothing(), Some(ahead(1))));
     let late = "fail a: the guest did not report within 12 s";
     assert_eq!(booting(12).steps(), [late, "create a spare one"]);
+    let adopted = |seen| {
+        let booting = instance("a", spare(), Some(InstanceState::Booting));
+        with(Instance { created_at: ago(1000), seen_at: Some(ago(seen)), ..booting })
+    };
+    assert_eq!((adopted(11).steps(), adopted(11).wakes()), (nothing(), Some(ahead(1))));
+    assert_eq!(adopted(12).steps(), [late, "create a spare one"]);
     let unready = |age| {
         let unready = instance("a", spare(), up(Phase::Running, false, None));
         with(Instance { running_since: Some(ago(age)), created_at: ago(100), ..unready })

@@ -310,8 +310,14 @@ impl Invariants {
         Ok(())
     }
 
-    /// The database names what an action is about, and nothing that serves is stopped.
-    pub(crate) fn action(&self, engine: &Engine, action: &Action) -> Result<(), String> {
+    /// The database names what an action is about, and nothing that serves is stopped, whether it has
+    /// reported that to this daemon or not.
+    pub(crate) fn action(
+        &self,
+        engine: &Engine,
+        action: &Action,
+        truly_serves: impl Fn(&Instance, Generation) -> bool,
+    ) -> Result<(), String> {
         let id = action.instance();
         if matches!(action, Action::DropLogs { .. }) {
             return Ok(());
@@ -326,9 +332,10 @@ impl Invariants {
             Action::Stop { .. } => {
                 let Assignment::Job { job, .. } = &instance.assignment else { return Ok(()) };
                 let Some(job) = engine.fleet().job(job) else { return Ok(()) };
-                let others = engine.fleet().of_job(&job.id).filter(|other| other.serves(job.run));
+                let others =
+                    engine.fleet().of_job(&job.id).filter(|other| truly_serves(other, job.run));
                 let serves = self.doomed.contains(id)
-                    && instance.serves(job.run)
+                    && truly_serves(instance, job.run)
                     && job.wanted == Wanted::Running
                     && job.outcome.is_none();
                 if serves && others.count() == 1 {

@@ -33,6 +33,9 @@ const STEPS_MAX: u64 = 100_000;
 const DEADLINE: Duration = Duration::from_secs(20);
 /// How long a step may keep what arrives waiting.
 const BUSY_MS_MAX: u64 = 6;
+/// How long a guest may take to report to a daemon that has just started. Every look on which that daemon
+/// may act when a boot's time is over has it.
+const UNHEARD_MS_MAX: u64 = 5000;
 /// How long an instance may not be identified.
 const UNIDENTIFIED_MS_MAX: u64 = 40_000;
 /// How many changes with a key may be asked for again after a start of the daemon.
@@ -155,6 +158,8 @@ struct World<'a> {
     rng: Rng,
     /// How long a step waits for more to take in, which requests have a key, and what is asked again.
     pace: Rng,
+    /// How long guests take to report to a new daemon.
+    hearing: Rng,
     machine: Machine,
     engine: Option<Engine>,
     database: Database,
@@ -172,6 +177,8 @@ struct World<'a> {
     look_due: bool,
     /// When the last look arrives. The daemon looks again only once it has handed that one in.
     looks_arrive: Duration,
+    /// Who is up and has not reported to this daemon yet, and until when.
+    unheard: BTreeMap<InstanceId, Duration>,
     /// What the host can't identify, and until when.
     unidentified: BTreeMap<InstanceId, Duration>,
     /// When the last look at the host began that this life of the daemon has taken in.
@@ -212,6 +219,7 @@ impl<'a> World<'a> {
             wall_days: 0,
             rng,
             pace: Rng::with_seed(schedule.seed ^ 0xBA7C),
+            hearing: Rng::with_seed(schedule.seed ^ 0x4EA8),
             machine: Machine::new(config.clone()),
             engine: None,
             database,
@@ -225,6 +233,7 @@ impl<'a> World<'a> {
             disk_full: false,
             look_due: false,
             looks_arrive: Duration::ZERO,
+            unheard: BTreeMap::new(),
             unidentified: BTreeMap::new(),
             looked_at: None,
             seen_revision: 0,
@@ -517,6 +526,7 @@ impl<'a> World<'a> {
         self.engine = Some(engine);
         self.looked_at = None;
         self.say(|| "the daemon starts".to_owned());
+        self.fall_silent();
         self.leave_alone();
         self.come(Duration::ZERO, Coming::Look { whole: true });
         if let Some(entries) = self.file.clone().filter(|_| std::mem::take(&mut self.unread)) {
@@ -529,6 +539,23 @@ impl<'a> World<'a> {
             }
         }
         Ok(())
+    }
+
+    /// At half of the starts half of the guests take a while to report.
+    fn fall_silent(&mut self) {
+        self.unheard.clear();
+        if self.hearing.bool() {
+            return;
+        }
+        let up = |state: &InstanceState| matches!(state, InstanceState::Up { .. });
+        for (create, _) in self.machine.instances().filter(|(_, state)| up(state)) {
+            if self.hearing.bool() {
+                let takes = Duration::from_millis(self.hearing.u64(1..UNHEARD_MS_MAX));
+                self.unheard.insert(create.instance.clone(), self.now + takes);
+            }
+        }
+        let silent: Vec<String> = self.unheard.keys().map(ToString::to_string).collect();
+        self.say(|| format!("host: has not heard of {silent:?} yet"));
     }
 
     /// At some starts half of what the database names can't be identified for a while. What it does not
@@ -558,6 +585,13 @@ impl<'a> World<'a> {
         let since = (!whole).then_some(self.seen_revision);
         let began = self.mono();
         let Ok(mut observation) = self.machine.observe(since) else { return };
+        self.unheard.retain(|_, until| *until > self.now);
+        for id in self.unheard.keys() {
+            let seen = observation.instances.get_mut(id);
+            if let Some(seen) = seen.filter(|seen| !seen.state.is_exited()) {
+                seen.state = InstanceState::Booting;
+            }
+        }
         self.unidentified.retain(|_, until| *until > self.now);
         for id in self.unidentified.keys() {
             if observation.instances.remove(id).is_some() {
@@ -783,7 +817,10 @@ impl<'a> World<'a> {
                 self.passed.actions += 1;
                 self.trace(hash_of(action.instance().as_str(), action.name()));
                 let Some(engine) = &self.engine else { return Ok(()) };
-                self.invariants.action(engine, &action)?;
+                self.invariants.action(engine, &action, |one, run| {
+                    let silent = self.unheard.contains_key(&one.id);
+                    if silent { self.machine.serves(&one.id, run) } else { one.serves(run) }
+                })?;
                 let is_old = |at: Mono| self.mono().since(at) >= LOOKS_LAST;
                 if action.name() != "drop-logs" && self.looked_at.is_none_or(is_old) {
                     return Err(format!("{action:?} follows no look at the host"));

@@ -38,8 +38,12 @@ impl Fifos {
     }
 }
 
-/// Starts the task.
+/// Starts the task. A raw guest is up from then on: it reports nothing that could be waited for.
 pub(super) fn start(shared: &Arc<Shared>, instance: Arc<Instance>, fifos: Fifos) {
+    if instance.boot == Boot::Raw {
+        instance.set_state(instance.raw_state());
+        shared.bump(&instance);
+    }
     let (host, path) = (Arc::clone(shared), shared.layout.log(&instance.id));
     shared.spawn(async move {
         let guard = Guard { shared: Arc::clone(&host), instance: Arc::clone(&instance) };
@@ -71,10 +75,6 @@ impl Drop for Guard {
 async fn supervise(shared: &Arc<Shared>, instance: &Arc<Instance>, mut fifos: Fifos, log: &Path) {
     let Some(live) = instance.live() else { return };
     let raw = instance.boot == Boot::Raw;
-    if raw {
-        instance.set_state(instance.raw_state());
-        shared.bump(instance);
-    }
     // Before anything is read that belongs into it.
     let output = OnceLock::new();
     match Output::open(log) {

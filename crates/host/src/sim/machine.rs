@@ -212,6 +212,12 @@ impl Machine {
         self.vms.values().map(|vm| (&vm.create, &vm.state))
     }
 
+    /// Whether an instance is up and ready as this run of its job.
+    #[must_use]
+    pub fn serves(&self, instance: &InstanceId, run: Generation) -> bool {
+        self.vms.get(instance).is_some_and(|vm| vm.state.serves(run))
+    }
+
     /// What an instance said, and when.
     #[must_use]
     pub fn log(&self, instance: &InstanceId) -> &[(Mono, String)] {
