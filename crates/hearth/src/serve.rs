@@ -5,8 +5,10 @@ use crate::settings::ServeArgs;
 use crate::{config, logging};
 use anyhow::Context;
 use hearth_daemon::Ended;
+use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -15,17 +17,21 @@ use std::time::Duration;
 /// of memory.
 const FILE_THREADS_MAX: usize = 16;
 
+/// What runs, whatever has become of its file.
+const RUNNING: &str = "/proc/self/exe";
+
 /// Runs the daemon until a signal ends it; where it is to start anew, this does not return.
 ///
 /// # Errors
 /// Where it cannot start.
 pub(crate) fn serve(args: ServeArgs, output: &Output) -> anyhow::Result<u8> {
+    let installed = installed();
     match run(args, output)? {
         Ended::Stopped => {
             output.ended();
             Ok(0)
         }
-        Ended::Anew => Err(start_anew()),
+        Ended::Anew => Err(start_anew(&installed)),
     }
 }
 
@@ -53,14 +59,28 @@ fn run(args: ServeArgs, output: &Output) -> anyhow::Result<Ended> {
     Ok(ended)
 }
 
-/// Becomes the program that is installed now, with the arguments and the environment of before, as the
-/// same process: a supervisor notices nothing, and processes that are children stay so.
-fn start_anew() -> anyhow::Error {
-    let program = match std::env::current_exe() {
-        Ok(path) if path.exists() => path,
-        // It was removed; what runs can be run again all the same.
-        _ => PathBuf::from("/proc/self/exe"),
+/// Where this program is installed: the path by which it was called, links and all, so that whatever lies
+/// there later is its next version. Once it has been replaced the kernel would not tell any more.
+fn installed() -> PathBuf {
+    let called = PathBuf::from(std::env::args_os().next().unwrap_or_default());
+    let places = match called.components().count() {
+        1 if called.is_relative() => std::env::var_os("PATH").unwrap_or_default(),
+        _ => OsString::from("."),
     };
+    let identity = |path: &Path| path.metadata().map(|file| (file.dev(), file.ino())).ok();
+    let running = identity(Path::new(RUNNING));
+    let path = std::env::split_paths(&places)
+        .map(|place| place.join(&called))
+        .find(|path| running.is_some() && identity(path) == running)
+        .or_else(|| std::env::current_exe().ok());
+    path.and_then(|path| std::path::absolute(path).ok()).unwrap_or_else(|| RUNNING.into())
+}
+
+/// Becomes the program that is `installed` now, with the arguments and the environment of before, as the
+/// same process: a supervisor notices nothing, and processes that are children stay so.
+fn start_anew(installed: &Path) -> anyhow::Error {
+    // It was removed; what runs can be run again all the same.
+    let program = if installed.exists() { installed } else { Path::new(RUNNING) };
     let mut args = std::env::args_os();
     let mut command = Command::new(program);
     if let Some(name) = args.next() {

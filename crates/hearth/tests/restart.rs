@@ -2,6 +2,10 @@
 
 mod support;
 
+use rustix::process::{Pid, Signal, kill_process};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 use support::{Home, body, shown};
 
@@ -53,6 +57,44 @@ fn a_signal_ends_the_daemon_within_10_s_and_it_says_what_stays() {
     let (status, said) = daemon.terminate();
     assert!(status.success() && begin.elapsed() < Duration::from_secs(10));
     assert!(said.contains("microVMs keep running"), "{said}");
+}
+
+#[test]
+fn sigusr2_makes_it_the_version_that_is_installed_now() {
+    let home = Home::new();
+    let versions = ["1", "2", "3"].map(|version| home.path(version));
+    for version in &versions {
+        std::fs::copy(env!("CARGO_BIN_EXE_hearth"), version).expect("a copy");
+    }
+    let inode = |path: &Path| std::fs::metadata(path).expect("a file").ino();
+    let inodes = versions.each_ref().map(|version| inode(version));
+    let (link, installed) = (home.path("link"), home.path("hearth"));
+    std::os::unix::fs::symlink(&versions[0], &link).expect("a link");
+    std::fs::rename(&link, &installed).expect("installed");
+    let serve = home.serve(&[]);
+    let mut command = Command::new("hearth");
+    command.args(serve.get_args()).current_dir(home.path(""));
+    command.env("PATH", format!("/usr/bin:{}", home.path("").display()));
+    command.env("HEARTH_CONFIG", "/dev/null");
+    let mut daemon = support::Daemon::spawn(command);
+    daemon.post("/vms", &body("web", "service", ""));
+    let runs = PathBuf::from(format!("/proc/{}/exe", daemon.pid()));
+    let pid = Pid::from_raw(daemon.pid().cast_signed()).expect("a pid");
+    let anew = |daemon: &mut support::Daemon| {
+        kill_process(pid, Signal::USR2).expect("a signal");
+        daemon.anew();
+        assert_eq!(daemon.jobs(), ["web"]);
+        inode(&runs)
+    };
+    assert_eq!(inode(&runs), inodes[0]);
+    // A link that leads elsewhere now, then a file in its place, then nothing.
+    std::os::unix::fs::symlink(&versions[1], &link).expect("a link");
+    std::fs::rename(&link, &installed).expect("installed");
+    assert_eq!(anew(&mut daemon), inodes[1]);
+    std::fs::rename(&versions[2], &installed).expect("installed");
+    assert_eq!(anew(&mut daemon), inodes[2]);
+    std::fs::remove_file(&installed).expect("removed");
+    assert_eq!(anew(&mut daemon), inodes[2]);
 }
 
 #[test]
