@@ -56,6 +56,8 @@ pub(crate) const SYSTEM: &[Need] = &[
     program("strace", "strace", "records, fails and kills at system calls, in tests"),
     program("unshare", "util-linux", "gives tests namespaces of their own"),
     program("prlimit", "util-linux", "gives tests bounds of their own"),
+    program("systemctl", "systemd", "runs the unit, in a test"),
+    program("ip", "iproute2", "sets the network of tests up"),
 ];
 
 /// What comparing our reading of `.exs` files with Elixir's takes.

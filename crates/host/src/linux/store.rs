@@ -10,7 +10,7 @@ use super::layout::{Layout, absent_is_fine, create_file, rename_durably, replace
 use super::{errors, lock};
 use crate::HostError;
 use hearth_model::{Digest, ImageName, Images, Spec};
-use rustix::fs::{Mode, OFlags, ResolveFlags, SeekFrom};
+use rustix::fs::{Mode, OFlags, SeekFrom};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
@@ -219,17 +219,18 @@ impl ImageStore {
             let message = format!("cannot open the images directory {}", self.source.display());
             HostError::permanent(message).because(io::Error::from(errno))
         })?;
-        // A FIFO would wait for its writer without NONBLOCK.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let resolve =
-            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let opened = rustix::fs::openat2(&source, name.as_str(), flags, Mode::empty(), resolve);
+        // A name is one component, so that NOFOLLOW keeps it beneath; openat2 would say no more, and seccomp
+        // filters refuse it, as those of systemd's RestrictSUIDSGID= do. A FIFO would wait for its writer
+        // without NONBLOCK.
+        let flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let opened = rustix::fs::openat(&source, name.as_str(), flags, Mode::empty());
         opened.map(File::from).map_err(|errno| match errno {
             rustix::io::Errno::NOENT => {
                 let dir = self.source.display();
                 unfit(kind, name, &format!("there is no such file in {dir}; put it there"))
             }
-            rustix::io::Errno::LOOP | rustix::io::Errno::XDEV => {
+            rustix::io::Errno::LOOP => {
                 let mend = "it is a symbolic link; put the file itself in its place";
                 unfit(kind, name, mend)
             }
