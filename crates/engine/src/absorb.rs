@@ -96,7 +96,10 @@ impl Engine {
             }
             self.ended(now, id, &exit);
             let state = InstanceState::Exited(exit);
-            self.fleet.change_instance(id, |instance| instance.state = Some(state));
+            self.fleet.change_instance(id, |instance| {
+                instance.state = Some(state);
+                instance.unheard = false;
+            });
             self.touch_instance(id);
             return;
         }
@@ -104,6 +107,7 @@ impl Engine {
         let since_when = self.fleet.change_instance(id, |instance| {
             instance.state = Some(state);
             instance.seen_at.get_or_insert(now.mono);
+            instance.unheard &= instance.state == Some(InstanceState::Booting);
             let before = (instance.running_since, instance.ready_since);
             if runs {
                 instance.running_since.get_or_insert(now.mono);

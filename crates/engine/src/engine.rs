@@ -242,6 +242,7 @@ impl Engine {
             let held = Instance {
                 state: held.exit().map(|exit| InstanceState::Exited(exit.clone())),
                 seen_at: None,
+                unheard: row.unheard,
                 busy: false,
                 ..held.clone()
             };

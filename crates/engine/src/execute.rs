@@ -96,6 +96,7 @@ impl Engine {
             stage,
             created_at: now.mono,
             seen_at: None,
+            unheard: false,
             running_since: None,
             ready_since: None,
             stopping: None,

@@ -91,6 +91,7 @@ impl Engine {
                 stage: made.stage,
                 created_at: now.mono,
                 seen_at: None,
+                unheard: true,
                 running_since: None,
                 ready_since: None,
                 stopping: None,

@@ -156,6 +156,8 @@ pub struct Instance {
     pub created_at: Mono,
     /// When this daemon first saw what it does: it owes no report from before. Not kept.
     pub seen_at: Option<Mono>,
+    /// Whether another daemon made it, and it has not reported to this one yet. Not kept.
+    pub unheard: bool,
     /// When its command was first seen running.
     pub running_since: Option<Mono>,
     /// When it was first seen ready while serving a job.

@@ -63,6 +63,7 @@ fn instance(assignment: Assignment, stage: Stage, state: Option<InstanceState>) 
         stage,
         created_at: Mono::default(),
         seen_at: None,
+        unheard: false,
         running_since: None,
         ready_since: None,
         stopping: None,

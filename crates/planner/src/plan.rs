@@ -188,10 +188,13 @@ impl<'a> Planner<'a> {
         let beside = job.spec.lifecycle == Lifecycle::Service;
         let replaced = "it is replaced by a newer generation";
         if beside {
-            // One goes on until the new one is ready: the newest that serves. What was overtaken
-            // before it did, or is served by another already, only takes room.
-            let serving = old.iter().filter(|instance| serves_its_run(instance));
-            let kept = serving.max_by_key(|instance| instance.created_at);
+            // One goes on until the new one is ready: the newest that serves, or that may. What was
+            // overtaken before it did, or is served by another already, only takes room.
+            let serves =
+                |instance: &&&Instance| serves_its_run(instance) || self.may_serve(instance);
+            let kept = old.iter().filter(serves);
+            let kept = kept
+                .max_by_key(|one| (serves_its_run(one), one.ready_since.is_some(), one.created_at));
             let spare = |instance: &&Instance| kept.is_none_or(|kept| kept.id != instance.id);
             let spare: Vec<&Instance> = old.iter().copied().filter(spare).collect();
             self.stop_old(&spare, replaced);
@@ -226,6 +229,12 @@ impl<'a> Planner<'a> {
             return;
         }
         self.create(job);
+    }
+
+    /// Whether one of which this daemon has not heard yet may serve: it has its time to report.
+    fn may_serve(&mut self, instance: &Instance) -> bool {
+        let boot = self.world.limits.boot;
+        instance.unheard && !instance.seen_at.is_some_and(|seen| self.overdue(seen, boot))
     }
 
     /// Whether an instance of this job could start on an empty host: what runs is not ended for one

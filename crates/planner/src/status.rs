@@ -146,6 +146,9 @@ fn rollout(
 }
 
 fn progress(instance: &Instance) -> String {
+    if instance.unheard {
+        return "it has not reported since the daemon started".to_owned();
+    }
     match &instance.state {
         None => "being created".to_owned(),
         Some(InstanceState::Booting) => "booting".to_owned(),

@@ -89,6 +89,7 @@ fn instance(id: &str, assignment: Assignment, state: Option<InstanceState>) -> I
         stage: Stage::App,
         created_at: ago(1),
         seen_at: None,
+        unheard: false,
         running_since: None,
         ready_since: None,
         stopping: None,
@@ -289,6 +290,23 @@ fn a_service_serves_on_until_its_next_generation_does() {
     let overtaken = instance("never", of("web", 1), Some(InstanceState::Booting));
     let steps = with(&[overtaken]).steps();
     assert_eq!(steps, ["stop never: it is replaced by a newer generation", "create for web"]);
+    // One that the daemon has not heard of yet may serve, for as long as a boot may take.
+    let unheard = |id: &str, seen| {
+        let booting = instance(id, of("web", 1), Some(InstanceState::Booting));
+        Instance { seen_at: Some(ago(seen)), unheard: true, ..booting }
+    };
+    let one = |instance: Instance| setting(&[web.clone()], &[instance]);
+    assert_eq!(one(unheard("a", 11)).steps(), ["create for web"]);
+    assert_eq!(one(unheard("a", 11)).wakes(), Some(ahead(1)));
+    let replaced = "stop a: it is replaced by a newer generation";
+    assert_eq!(one(unheard("a", 12)).steps(), [replaced, "create for web"]);
+    let unseen = Instance { seen_at: None, state: None, ..unheard("a", 0) };
+    assert_eq!(one(unseen).steps(), ["create for web"]);
+    let newer = Instance { created_at: NOW, ..unheard("a", 1) };
+    assert_eq!(with(&[newer.clone()]).steps(), [replaced, "create for web"], "another serves");
+    let served = Instance { ready_since: Some(ago(50)), ..unheard("b", 1) };
+    let steps = setting(&[web.clone()], &[newer, served]).steps();
+    assert_eq!(steps, [replaced, "create for web"], "another has served");
     // The go word of a service comes while the old one serves still.
     let told = instance("new", of("web", RUN), up(Phase::Held, false, Some(RUN)));
     assert_eq!(with(&[told]).steps(), ["go new"]);
@@ -577,6 +595,9 @@ fn how_a_job_stands_is_a_word_a_sentence_and_an_instance() {
     };
     starting(None, "being created");
     starting(Some(InstanceState::Booting), "booting");
+    let unheard = Instance { unheard: true, ..one(Some(InstanceState::Booting)) };
+    let reason = "it has not reported since the daemon started";
+    assert_eq!(with(&web, &[unheard]), told(Status::Starting, reason, "a"));
     starting(up(Phase::Held, false, Some(RUN)), "waiting for the go word");
     starting(up(Phase::Running, false, Some(RUN)), "waiting to be ready");
     starting(up(Phase::Running, true, None), "waiting for the guest to take its identity");

@@ -332,13 +332,19 @@ impl Invariants {
             Action::Stop { .. } => {
                 let Assignment::Job { job, .. } = &instance.assignment else { return Ok(()) };
                 let Some(job) = engine.fleet().job(job) else { return Ok(()) };
-                let others =
-                    engine.fleet().of_job(&job.id).filter(|other| truly_serves(other, job.run));
-                let serves = self.doomed.contains(id)
-                    && truly_serves(instance, job.run)
+                // What a service had before serves until there is more.
+                let serves = |one: &Instance| match &one.assignment {
+                    Assignment::Job { run, .. } if job.spec.lifecycle == Lifecycle::Service => {
+                        truly_serves(one, *run)
+                    }
+                    _ => truly_serves(one, job.run),
+                };
+                let is_needed = self.doomed.contains(id)
+                    && serves(instance)
                     && job.wanted == Wanted::Running
                     && job.outcome.is_none();
-                if serves && others.count() == 1 {
+                let others = engine.fleet().of_job(&job.id).filter(|other| serves(other));
+                if is_needed && others.count() == 1 {
                     return Err(format!("{id} is stopped while it serves {}", job.id));
                 }
             }
