@@ -106,8 +106,11 @@ impl Engine {
         let runs = matches!(state, InstanceState::Up { phase: Phase::Running, .. });
         let since_when = self.fleet.change_instance(id, |instance| {
             instance.state = Some(state);
-            instance.seen_at.get_or_insert(now.mono);
-            instance.unheard &= instance.state == Some(InstanceState::Booting);
+            let is_heard = instance.unheard && instance.state != Some(InstanceState::Booting);
+            if is_heard || instance.seen_at.is_none() {
+                instance.seen_at = Some(now.mono);
+            }
+            instance.unheard &= !is_heard;
             let before = (instance.running_since, instance.ready_since);
             if runs {
                 instance.running_since.get_or_insert(now.mono);
@@ -139,7 +142,9 @@ impl Engine {
                 if lasted {
                     self.pools.remove(key);
                 }
-                if instance.stopping.is_none() && exit.end != End::NeverStarted {
+                // What ended while nobody was there, as with the host, says nothing of its pool.
+                let failed = exit.end != End::NeverStarted && !instance.unheard;
+                if instance.stopping.is_none() && failed {
                     self.pool_failed(now.mono, key.clone(), exit.end.to_string());
                 }
             }

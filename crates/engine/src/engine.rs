@@ -414,6 +414,11 @@ impl Engine {
         for job in ids.iter().filter_map(|id| self.fleet.job(id)) {
             let stands = status(&world, job, self.agenda.waiting(&job.id));
             let known = self.notes.get(&job.id);
+            let rests_on = stands.instance.as_ref().and_then(|id| self.fleet.instance(id));
+            if known.is_some() && rests_on.is_some_and(|instance| instance.unheard) {
+                // It stands as it did, until it is heard of or its time is over.
+                continue;
+            }
             let same = known.is_some_and(|known| known.status == stands.status.as_str());
             if !same || known.is_some_and(|known| known.reason != stands.reason) {
                 changed.push((job.id.clone(), job.run, same, stands));
@@ -560,6 +565,9 @@ impl Engine {
             forget_times(&mut loaded);
         }
         for (id, (instance, _)) in &mut loaded.instances {
+            if let Some(held) = self.fleet.instance(id) {
+                (instance.seen_at, instance.unheard) = (held.seen_at, held.unheard);
+            }
             instance.busy = self.resting.contains_key(id)
                 || self.actions.values().any(|action| action.instance() == id);
         }

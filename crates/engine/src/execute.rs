@@ -146,7 +146,10 @@ impl Engine {
                 }
             }
         }
-        self.action(turn, Action::Stop { instance: id.clone(), timeout_s });
+        // What can't be identified is stopped once it can.
+        if !self.unidentified.contains_key(id.as_str()) {
+            self.action(turn, Action::Stop { instance: id.clone(), timeout_s });
+        }
     }
 
     /// An instance of this job was not up or ready in its time.

@@ -154,7 +154,8 @@ pub struct Instance {
     pub stage: Stage,
     /// When it was asked for.
     pub created_at: Mono,
-    /// When this daemon first saw what it does: it owes no report from before. Not kept.
+    /// When this daemon first saw it, or first heard of it where another had made it: what it is asked
+    /// for it owes from then on. Not kept.
     pub seen_at: Option<Mono>,
     /// Whether another daemon made it, and it has not reported to this one yet. Not kept.
     pub unheard: bool,

@@ -376,7 +376,9 @@ impl Load {
             memory_mib: u64::from(instance.spec.resources.mem_mib),
         };
         let leaving = if instance.stopping.is_some() { all } else { Share::default() };
-        let booting = matches!(instance.state, None | Some(InstanceState::Booting));
+        // One that another daemon made has booted, or has its time to say so; no boot waits for it.
+        let booting =
+            !instance.unheard && matches!(instance.state, None | Some(InstanceState::Booting));
         Load { all, leaving, booting: usize::from(booting) }
     }
 

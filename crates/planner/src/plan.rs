@@ -190,8 +190,9 @@ impl<'a> Planner<'a> {
         if beside {
             // One goes on until the new one is ready: the newest that serves, or that may. What was
             // overtaken before it did, or is served by another already, only takes room.
-            let serves =
-                |instance: &&&Instance| serves_its_run(instance) || self.may_serve(instance);
+            let serves = |one: &&&Instance| {
+                one.stopping.is_none() && (serves_its_run(one) || self.may_serve(one))
+            };
             let kept = old.iter().filter(serves);
             let kept = kept
                 .max_by_key(|one| (serves_its_run(one), one.ready_since.is_some(), one.created_at));

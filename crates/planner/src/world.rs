@@ -35,11 +35,12 @@ pub struct PoolHealth {
 /// How long things may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// From a creation to the guest's first report. Booting Debian's kernel takes less than 1 s on
+    /// From a creation, or from the first sight of a guest that another daemon made, to its first
+    /// report. Booting Debian's kernel takes less than 1 s on
     /// hardware; emulated, where this is stretched tenfold, 5 s on a quiet machine and up to 50 s
     /// on a busy one.
     pub boot: Duration,
-    /// From a claim to the guest's acknowledgement; then another instance takes its place.
+    /// From a claim of a guest that was heard of to its acknowledgement; then another takes its place.
     pub claim: Duration,
     /// By how much the seconds of a spec's readiness check are stretched on an emulated CPU.
     pub time_factor: u32,

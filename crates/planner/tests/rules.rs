@@ -307,6 +307,9 @@ fn a_service_serves_on_until_its_next_generation_does() {
     let served = Instance { ready_since: Some(ago(50)), ..unheard("b", 1) };
     let steps = setting(&[web.clone()], &[newer, served]).steps();
     assert_eq!(steps, [replaced, "create for web"], "another has served");
+    // One that is on its way out is no reason to end the one that serves.
+    let ending = stopping(Instance { created_at: NOW, ..serving("a", "web", 1) });
+    assert_eq!(with(&[ending]).steps(), ["create for web", "stop a: because"]);
     // The go word of a service comes while the old one serves still.
     let told = instance("new", of("web", RUN), up(Phase::Held, false, Some(RUN)));
     assert_eq!(with(&[told]).steps(), ["go new"]);

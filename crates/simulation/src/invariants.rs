@@ -343,8 +343,8 @@ impl Invariants {
                     && serves(instance)
                     && job.wanted == Wanted::Running
                     && job.outcome.is_none();
-                let others = engine.fleet().of_job(&job.id).filter(|other| serves(other));
-                if is_needed && others.count() == 1 {
+                let mut others = engine.fleet().of_job(&job.id);
+                if is_needed && !others.any(|other| other.stopping.is_none() && serves(other)) {
                     return Err(format!("{id} is stopped while it serves {}", job.id));
                 }
             }

@@ -35,7 +35,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const BUSY_MS_MAX: u64 = 6;
 /// How long a guest may take to report to a daemon that has just started. Every look on which that daemon
 /// may act when a boot's time is over has it.
-const UNHEARD_MS_MAX: u64 = 5000;
+const UNHEARD_MS_MAX: u64 = 6000;
 /// How long an instance may not be identified.
 const UNIDENTIFIED_MS_MAX: u64 = 40_000;
 /// How many changes with a key may be asked for again after a start of the daemon.
