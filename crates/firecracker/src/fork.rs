@@ -16,6 +16,10 @@ use std::sync::Arc;
 /// How readily the kernel kills a process for want of memory (proc_pid_oom_score_adj(5)).
 const OOM_SCORE_ADJ: &CStr = c"/proc/self/oom_score_adj";
 
+/// How many descriptors a Firecracker may have; its jailer's default. It grows its table to what it may have
+/// as it starts (`resize_fdtable` in its main.rs), which takes 8 bytes of the kernel's memory each.
+const FILES_MAX: u64 = 2048;
+
 /// `CLONE_INTO_CGROUP` of linux/sched.h, since Linux 5.7.
 const INTO_CGROUP: u64 = 0x2_0000_0000;
 
@@ -133,8 +137,23 @@ impl Program {
             // flag; there only what std and this crate open, all of it CLOEXEC, is kept out.
             libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
         }
-        Ok(())
+        limit(libc::RLIMIT_NOFILE, FILES_MAX)?;
+        limit(libc::RLIMIT_CORE, 0)
     }
+}
+
+/// Lowers a limit of this process, for good. Async-signal-safe: two system calls.
+#[allow(unsafe_code)]
+fn limit(what: libc::__rlimit_resource_t, most: libc::rlim_t) -> io::Result<()> {
+    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure outlives both calls.
+    unsafe {
+        done(libc::getrlimit(what, &raw mut limits))?;
+        limits.rlim_max = limits.rlim_max.min(most);
+        limits.rlim_cur = limits.rlim_max;
+        done(libc::setrlimit(what, &raw const limits))?;
+    }
+    Ok(())
 }
 
 /// Whether a process can be born in this cgroup: one is, and ends at once. A kernel before 5.7, a seccomp
@@ -266,6 +285,13 @@ mod tests {
         }
         assert_eq!(link("cwd"), dir.path().canonicalize().unwrap());
         assert_eq!(std::fs::read_dir(proc.join("fd")).unwrap().count(), 3);
+        let limits = read("limits");
+        let limit = |what: &str| {
+            let line = limits.lines().find_map(|line| line.strip_prefix(what)).unwrap();
+            line.split_whitespace().take(2).map(|most| most.parse().unwrap()).collect::<Vec<u64>>()
+        };
+        assert_eq!(limit("Max core file size"), [0, 0]);
+        assert_eq!(limit("Max open files"), [FILES_MAX, FILES_MAX]);
         let output = dir.path().join("output");
         let fds = [link("fd/0"), link("fd/1"), link("fd/2")];
         assert_eq!(fds, [PathBuf::from("/dev/null"), output.clone(), output]);
