@@ -100,10 +100,10 @@ pub(crate) fn spawn(
 ) -> std::io::Result<(Intake, oneshot::Receiver<()>)> {
     let progress = Progress::default();
     let (running, end) = std::sync::mpsc::channel();
-    let every = watchdog::LOOK_EVERY * host.facts().time_factor.max(1);
+    let pace = watchdog::Pace::of(host.facts().time_factor, sd_notify::watchdog_enabled());
     let watched = progress.clone();
     std::thread::Builder::new().name("hearth-watchdog".to_owned()).spawn(move || {
-        watchdog::watch(&watched, every, &end, || {
+        watchdog::watch(&watched, pace, &end, || {
             watchdog::abort("the engine has taken no step for too long")
         });
     })?;

@@ -52,6 +52,8 @@ pub const OBSERVE_EVERY: Duration = Duration::from_secs(1);
 /// After a whole look the next one waits at least so many times as long as it took: with what the
 /// engine then makes of it, looking takes well under 1 % of a processor, however many microVMs there are.
 pub const OBSERVE_REST_FACTOR: u32 = 1000;
+/// And no longer than this, however long it was held up.
+pub const OBSERVE_REST_MAX: Duration = Duration::from_secs(10);
 /// Shortest time between two looks, so that a storm of events costs no more than this.
 pub const OBSERVE_GAP_MIN: Duration = Duration::from_millis(10);
 /// Longest look-up of a job's images, on hardware: BLAKE3 reads several GiB in that time.

@@ -36,7 +36,8 @@ pub(crate) async fn run(
                 intake.tell(Input::Observed { began, observation }).await;
                 if whole {
                     let rest = look.elapsed() * limits::OBSERVE_REST_FACTOR;
-                    whole_at = Instant::now() + rest.max(limits::OBSERVE_EVERY);
+                    let rest = rest.clamp(limits::OBSERVE_EVERY, limits::OBSERVE_REST_MAX);
+                    whole_at = Instant::now() + rest;
                     seen.send_replace(true);
                 }
                 None

@@ -14,7 +14,28 @@ use std::time::Duration;
 /// stopped for a while is not.
 const LOOKS_MAX: u32 = 6;
 /// From one look to the next, on hardware.
-pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// A supervisor is told so many times as often as it asks for, at least.
+const TOLD_EARLIER: u32 = 3;
+
+/// How often is looked, and how many looks may be without progress.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    every: Duration,
+    looks_max: u32,
+}
+
+impl Pace {
+    /// On a machine of which everything takes `factor` times as long; `asked` is what a supervisor wants
+    /// to be told within. How long a daemon may be stuck is the same with a supervisor and without.
+    pub(crate) fn of(factor: u32, asked: Option<Duration>) -> Pace {
+        let own = LOOK_EVERY * factor.max(1);
+        let asked = asked.map_or(own, |asked| asked / TOLD_EARLIER);
+        let every = asked.clamp(Duration::from_millis(1), own);
+        let looks = (own * LOOKS_MAX).as_millis().div_ceil(every.as_millis());
+        Pace { every, looks_max: u32::try_from(looks).unwrap_or(u32::MAX) }
+    }
+}
 
 /// How far the engine's thread has come.
 #[derive(Clone, Debug, Default)]
@@ -27,16 +48,13 @@ impl Progress {
     }
 }
 
-/// Looks until `end`'s other side is gone. Calls `stuck` once where there was no progress for
-/// six looks.
-pub(crate) fn watch(
-    progress: &Progress,
-    every: Duration,
-    end: &Receiver<()>,
-    stuck: impl FnOnce(),
-) {
+/// Looks until `end`'s other side is gone. Calls `stuck` once where there was no progress for too many
+/// looks.
+pub(crate) fn watch(progress: &Progress, pace: Pace, end: &Receiver<()>, stuck: impl FnOnce()) {
+    // A daemon that has started anew begins in the middle of its supervisor's time.
+    tell(NotifyState::Watchdog);
     let (mut known, mut idle) = (progress.0.load(Ordering::Relaxed), 0);
-    while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(every) {
+    while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(pace.every) {
         let steps = progress.0.load(Ordering::Relaxed);
         if steps != known {
             (known, idle) = (steps, 0);
@@ -44,7 +62,7 @@ pub(crate) fn watch(
             continue;
         }
         idle += 1;
-        if idle == LOOKS_MAX {
+        if idle == pace.looks_max {
             return stuck();
         }
     }
@@ -67,17 +85,33 @@ pub(crate) fn tell(state: NotifyState<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use super::{LOOKS_MAX, Progress, watch};
+    use super::{LOOK_EVERY, LOOKS_MAX, Pace, Progress, watch};
     use std::sync::mpsc;
     use std::time::{Duration, Instant};
 
     const EVERY: Duration = Duration::from_millis(20);
+    const PACE: Pace = Pace { every: EVERY, looks_max: LOOKS_MAX };
+
+    #[test]
+    fn a_supervisor_is_told_in_time_and_a_stuck_daemon_has_the_same_time_with_one() {
+        let pace = |factor, asked: Option<u64>| {
+            let Pace { every, looks_max } = Pace::of(factor, asked.map(Duration::from_secs));
+            (every, every * looks_max)
+        };
+        let stuck = LOOK_EVERY * LOOKS_MAX;
+        assert_eq!(pace(1, None), (LOOK_EVERY, stuck));
+        assert_eq!(pace(10, None), (LOOK_EVERY * 10, stuck * 10));
+        assert_eq!(pace(10, Some(45)), (Duration::from_secs(15), stuck * 10));
+        assert_eq!(pace(1, Some(3)), (Duration::from_secs(1), stuck));
+        assert_eq!(pace(1, Some(100_000)), (LOOK_EVERY, stuck));
+        assert_eq!(pace(1, Some(0)), (Duration::from_millis(1), stuck));
+    }
 
     #[test]
     fn a_daemon_without_progress_is_stuck_after_some_looks() {
         let (_running, end) = mpsc::channel();
         let (begin, mut stuck) = (Instant::now(), false);
-        watch(&Progress::default(), EVERY, &end, || stuck = true);
+        watch(&Progress::default(), PACE, &end, || stuck = true);
         assert!(stuck && begin.elapsed() >= EVERY * LOOKS_MAX);
     }
 
@@ -94,7 +128,7 @@ mod tests {
             }
             drop(running);
         });
-        watch(&progress, EVERY, &end, || panic!("it makes progress"));
+        watch(&progress, PACE, &end, || panic!("it makes progress"));
         assert!(steps.join().is_ok());
     }
 }

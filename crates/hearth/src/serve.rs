@@ -5,7 +5,9 @@ use crate::settings::ServeArgs;
 use crate::{config, logging};
 use anyhow::Context;
 use hearth_daemon::Ended;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -31,7 +33,7 @@ pub(crate) fn serve(args: ServeArgs, output: &Output) -> anyhow::Result<u8> {
             output.ended();
             Ok(0)
         }
-        Ended::Anew => Err(start_anew(&installed)),
+        Ended::Anew => Err(start_anew(&installed, output)),
     }
 }
 
@@ -72,20 +74,35 @@ fn installed() -> PathBuf {
     let path = std::env::split_paths(&places)
         .map(|place| place.join(&called))
         .find(|path| running.is_some() && identity(path) == running)
-        .or_else(|| std::env::current_exe().ok());
+        .or_else(|| std::env::current_exe().ok().map(without_deleted));
     path.and_then(|path| std::path::absolute(path).ok()).unwrap_or_else(|| RUNNING.into())
 }
 
+/// The kernel says so behind the path of a program that is gone; the next may come to the same place.
+fn without_deleted(path: PathBuf) -> PathBuf {
+    let bytes = path.as_os_str().as_bytes();
+    match bytes.strip_suffix(b" (deleted)") {
+        Some(place) if !path.exists() => PathBuf::from(OsStr::from_bytes(place)),
+        _ => path,
+    }
+}
+
 /// Becomes the program that is `installed` now, with the arguments and the environment of before, as the
-/// same process: a supervisor notices nothing, and processes that are children stay so.
-fn start_anew(installed: &Path) -> anyhow::Error {
-    // It was removed; what runs can be run again all the same.
-    let program = if installed.exists() { installed } else { Path::new(RUNNING) };
+/// same process: a supervisor notices nothing, and processes that are children stay so. Where that can't be
+/// run, what ran goes on.
+fn start_anew(installed: &Path, output: &Output) -> anyhow::Error {
+    let error = become_program(installed);
+    output.note(&format!("cannot start {}: {error}; what ran goes on", installed.display()));
+    let error = become_program(Path::new(RUNNING));
+    anyhow::Error::new(error).context("cannot start anew")
+}
+
+/// Returns only where it can't.
+fn become_program(program: &Path) -> io::Error {
     let mut args = std::env::args_os();
     let mut command = Command::new(program);
     if let Some(name) = args.next() {
         command.arg0(name);
     }
-    let error = command.args(args).exec();
-    anyhow::Error::new(error).context("cannot start anew")
+    command.args(args).exec()
 }

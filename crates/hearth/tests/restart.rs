@@ -74,8 +74,13 @@ fn sigusr2_makes_it_the_version_that_is_installed_now() {
     let serve = home.serve(&[]);
     let mut command = Command::new("hearth");
     command.args(serve.get_args()).current_dir(home.path(""));
-    command.env("PATH", format!("/usr/bin:{}", home.path("").display()));
-    command.env("HEARTH_CONFIG", "/dev/null");
+    for (name, value) in serve.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.env("PATH", format!("{0}/empty:{0}:/usr/bin:/bin", home.path("").display()));
     let mut daemon = support::Daemon::spawn(command);
     daemon.post("/vms", &body("web", "service", ""));
     let runs = PathBuf::from(format!("/proc/{}/exe", daemon.pid()));
@@ -95,6 +100,11 @@ fn sigusr2_makes_it_the_version_that_is_installed_now() {
     assert_eq!(anew(&mut daemon), inodes[2]);
     std::fs::remove_file(&installed).expect("removed");
     assert_eq!(anew(&mut daemon), inodes[2]);
+    // What comes there later, and what can't be run.
+    std::fs::rename(&versions[0], &installed).expect("installed");
+    assert_eq!(anew(&mut daemon), inodes[0]);
+    std::fs::rename(home.write("text", "half of a program"), &installed).expect("installed");
+    assert_eq!(anew(&mut daemon), inodes[0]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The unit in `contrib` under a real systemd, which runs in namespaces of its own, on a copy of this
-//! machine's files that is gone afterwards. Firecracker is the fake: no KVM is needed.
+//! machine's files that is gone afterwards. It starts nothing but its journal and the daemon: what else
+//! belongs to a boot would set this machine's kernel up. Firecracker is the fake: no KVM is needed.
 
 mod support;
 
@@ -12,8 +13,7 @@ mod system {
     use std::process::{Child, Command, Stdio};
     use std::time::{Duration, Instant};
 
-    /// Takes the cgroup it is to be in, the test's directory, and the program. What systemd starts at boot
-    /// besides is not needed here.
+    /// Takes the cgroup it is to be in, the test's directory, the program, and the unit.
     const BOOT: &str = r#"
         set -e
         cgroup=$1 home=$2 hearth=$3 unit=$4
@@ -27,17 +27,21 @@ mod system {
             mkdir "$over/upper" "$over/work"
             mount -t overlay -o "lowerdir=/,upperdir=$over/upper,workdir=$over/work" overlay "$root"
             mount -t proc proc "$root/proc"
-            mount -t sysfs sysfs "$root/sys"
+            mount -t sysfs -o ro sysfs "$root/sys"
+            mount --bind "$root/proc/sys" "$root/proc/sys"
+            mount -o remount,bind,ro "$root/proc/sys"
             mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
             mount --rbind /dev "$root/dev"
             mount -t tmpfs tmpfs "$root/run"
-            mkdir -p "$root$2/images" "$root/etc/hearth"
+            mkdir -p "$root$2/images" "$root/etc/hearth" "$root/var/lib/hearth"
+            mount -t tmpfs -o mode=0700 tmpfs "$root/var/lib/hearth"
             mount --bind "$2/images" "$root$2/images"
             cp "$2/hearth.toml" "$root/etc/hearth/"
             cp "$3" "$root/usr/local/bin/hearth"
             cp "$4" "$root/etc/systemd/system/hearth.service"
             mkdir -p "$root/etc/systemd/system/hearth.service.d"
-            printf "[Service]\nWatchdogSec=8\n" > "$root/etc/systemd/system/hearth.service.d/test.conf"
+            printf "[Unit]\nDefaultDependencies=no\n[Service]\nWatchdogSec=8\n" \
+                > "$root/etc/systemd/system/hearth.service.d/test.conf"
             printf "[Unit]\nDefaultDependencies=no\nWants=systemd-journald.service\n" \
                 > "$root/etc/systemd/system/hearth-test.target"
             echo 0123456789abcdef0123456789abcdef > "$root/etc/machine-id"
@@ -170,7 +174,8 @@ mod system {
 
         // It is up once it says so.
         systemd.says("systemctl start hearth");
-        assert_eq!((systemd.shows("ActiveState").as_str(), systemd.starts()), ("active", 1));
+        assert_eq!(systemd.shows("ActiveState"), "active");
+        systemd.until("its log says so", || systemd.starts() == 1);
         let (daemon, vm) = systemd.serving();
 
         systemd.says("systemctl reload hearth");
