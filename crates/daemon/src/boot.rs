@@ -114,6 +114,8 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
     tasks.spawn(http::serve(listener, http::router(Arc::new(app)), stopping.clone()));
     tasks.spawn(watch_file(&config, host, intake, desired_sender, watched, stopping));
     watchdog::tell(sd_notify::NotifyState::Ready);
+    // One that has started anew begins in the middle of its supervisor's time.
+    watchdog::tell(sd_notify::NotifyState::Watchdog);
     Ok(Daemon { listen, facts, stop, tasks, core_end, state_dir, signals })
 }
 

@@ -51,8 +51,6 @@ impl Progress {
 /// Looks until `end`'s other side is gone. Calls `stuck` once where there was no progress for too many
 /// looks.
 pub(crate) fn watch(progress: &Progress, pace: Pace, end: &Receiver<()>, stuck: impl FnOnce()) {
-    // A daemon that has started anew begins in the middle of its supervisor's time.
-    tell(NotifyState::Watchdog);
     let (mut known, mut idle) = (progress.0.load(Ordering::Relaxed), 0);
     while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(pace.every) {
         let steps = progress.0.load(Ordering::Relaxed);

@@ -479,16 +479,17 @@ async fn after_a_reboot_of_the_host_services_come_back_and_jobs_are_not_run_agai
     let path = folder.path().join("hearth.db");
     let slow = SimConfig { work: Duration::from_secs(3600), ..SimConfig::default() };
     let mut world = World::with(slow, Store::open(&path).unwrap());
-    world.post("web", None, &spec("service", &[])).await.unwrap();
+    world.post("web", None, &spec("service", &[pool(7, 7)])).await.unwrap();
     world.post("job", None, &spec("job", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
-    assert_eq!(world.status("job").await.0, Status::Running);
+    assert_eq!((world.status("job").await.0, world.warm().await), (Status::Running, 7));
     drop(world);
     let mut world = World::booted(Store::open(&path).unwrap());
     world.run_for(A_WHILE).await;
     assert_eq!(world.status("web").await.0, Status::Running);
     let (status, reason) = world.status("job").await;
     assert_eq!((status, reason.as_deref()), (Status::Failed, Some("exit unknown")));
+    assert_eq!(world.warm().await, 7, "an end with the host's is no failure of the pool");
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@ use expect_test::{Expect, expect};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 use support::{Daemon, Home, body, finished, shown, sim};
 
 /// Runs a command against a daemon and compares what it did.
@@ -227,7 +228,8 @@ fn a_supervisor_is_told_when_it_serves_and_that_it_makes_progress() {
     let socket = std::os::unix::net::UnixDatagram::bind(&path).expect("a socket");
     socket.set_read_timeout(Some(support::DEADLINE)).expect("a deadline");
     let mut command = home.serve(&[]);
-    command.env("NOTIFY_SOCKET", &path);
+    let asked = Duration::from_secs(3);
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", asked.as_micros().to_string());
     let _daemon = support::Daemon::spawn(command);
     let told = || {
         let mut bytes = [0; 256];
@@ -235,7 +237,13 @@ fn a_supervisor_is_told_when_it_serves_and_that_it_makes_progress() {
         String::from_utf8_lossy(&bytes[..count]).trim().to_owned()
     };
     assert_eq!(told(), "READY=1");
+    // As it begins, and then of each progress, within the time that was asked for.
     assert_eq!(told(), "WATCHDOG=1");
+    for _ in 0..2 {
+        let begin = Instant::now();
+        assert_eq!(told(), "WATCHDOG=1");
+        assert!(begin.elapsed() < asked);
+    }
 }
 
 #[test]
