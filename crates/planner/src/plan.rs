@@ -188,16 +188,17 @@ impl<'a> Planner<'a> {
         let beside = job.spec.lifecycle == Lifecycle::Service;
         let replaced = "it is replaced by a newer generation";
         if beside {
-            // One goes on until the new one is ready: the newest that serves, or that may. What was
-            // overtaken before it did, or is served by another already, only takes room.
-            let serves = |one: &&&Instance| {
-                one.stopping.is_none() && (serves_its_run(one) || self.may_serve(one))
+            // One goes on until the new one is ready: the newest that serves, or while none is known to,
+            // all that may. What was overtaken before it did, or is served by another already, only
+            // takes room.
+            let serves = |one: &&&Instance| one.stopping.is_none() && serves_its_run(one);
+            let serving = old.iter().filter(serves);
+            let kept = serving.max_by_key(|one| one.created_at).map(|one| &one.id);
+            let is_spare = |one: &&Instance| match kept {
+                Some(kept) => one.id != *kept,
+                None => !self.may_serve(one),
             };
-            let kept = old.iter().filter(serves);
-            let kept = kept
-                .max_by_key(|one| (serves_its_run(one), one.ready_since.is_some(), one.created_at));
-            let spare = |instance: &&Instance| kept.is_none_or(|kept| kept.id != instance.id);
-            let spare: Vec<&Instance> = old.iter().copied().filter(spare).collect();
+            let spare: Vec<&Instance> = old.iter().copied().filter(is_spare).collect();
             self.stop_old(&spare, replaced);
         } else if self.can_start(job) {
             self.stop_old(&old, replaced);

@@ -343,11 +343,8 @@ impl Invariants {
                     && serves(instance)
                     && job.wanted == Wanted::Running
                     && job.outcome.is_none();
-                // Of two that nobody has heard of the newer may, unless the older is known to have served.
-                let may = |other: &Instance| other.unheard && instance.ready_since.is_none();
-                let stays =
-                    |other: &&Instance| other.stopping.is_none() && (serves(other) || may(other));
-                if is_needed && engine.fleet().of_job(&job.id).find(stays).is_none() {
+                let mut others = engine.fleet().of_job(&job.id);
+                if is_needed && !others.any(|other| other.stopping.is_none() && serves(other)) {
                     return Err(format!("{id} is stopped while it serves {}", job.id));
                 }
             }
