@@ -73,13 +73,8 @@ fn sigusr2_makes_it_the_version_that_is_installed_now() {
     std::fs::rename(&link, &installed).expect("installed");
     let serve = home.serve(&[]);
     let mut command = Command::new("hearth");
-    command.args(serve.get_args()).current_dir(home.path(""));
-    for (name, value) in serve.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
+    command.args(serve.get_args());
+    support::place_as(&mut command, &serve);
     command.env("PATH", format!("{0}/empty:{0}:/usr/bin:/bin", home.path("").display()));
     let mut daemon = support::Daemon::spawn(command);
     daemon.post("/vms", &body("web", "service", ""));

@@ -5,7 +5,7 @@
 mod support;
 
 mod system {
-    use crate::support::{DEADLINE, Home};
+    use crate::support::{DEADLINE, Home, cgroups};
     use hearth_fake_firecracker::{Fake, kernels};
     use serde_json::{Value, json};
     use std::fs;
@@ -16,8 +16,7 @@ mod system {
     /// Takes the cgroup it is to be in, the test's directory, the program, and the unit.
     const BOOT: &str = r#"
         set -e
-        cgroup=$1 home=$2 hearth=$3 unit=$4
-        echo $$ > "$cgroup/cgroup.procs"
+        echo $$ > "$1/cgroup.procs"
         exec unshare --fork --pid --kill-child --mount --cgroup --uts --ipc --net sh -c '
             set -e
             mount --make-rprivate /
@@ -60,10 +59,8 @@ mod system {
 
     impl Systemd {
         fn boot(home: Home) -> Systemd {
-            let mounts = fs::read_to_string("/proc/self/mounts").expect("what is mounted");
-            let mut mounts = mounts.lines().filter(|line| line.contains(" cgroup2 "));
-            let mount = mounts.next().and_then(|line| line.split(' ').nth(1)).expect("cgroup2");
-            let cgroup = Path::new(mount).join(format!("hearth-test-{}", std::process::id()));
+            let mount = cgroups::mount().expect("cgroup2");
+            let cgroup = mount.join(format!("hearth-test-{}", std::process::id()));
             fs::create_dir(&cgroup).expect("a cgroup");
             let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contrib/hearth.service");
             let mut boot = Command::new("sh");

@@ -5,12 +5,17 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Where the daemon with this state directory makes them; `None` where it can't.
-pub(crate) fn parent(state: &Path) -> Option<PathBuf> {
+/// Where version 2 is mounted.
+pub(crate) fn mount() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").expect("what is mounted");
     let mut mounts = mounts.lines().filter(|line| line.contains(" cgroup2 "));
-    let mount = Path::new(mounts.next()?.split(' ').nth(1).expect("where it is mounted"));
-    rustix::fs::access(mount, rustix::fs::Access::WRITE_OK).ok()?;
+    Some(PathBuf::from(mounts.next()?.split(' ').nth(1).expect("where it is mounted")))
+}
+
+/// Where the daemon with this state directory makes them; `None` where it can't.
+pub(crate) fn parent(state: &Path) -> Option<PathBuf> {
+    let mount = mount()?;
+    rustix::fs::access(&mount, rustix::fs::Access::WRITE_OK).ok()?;
     let state = fs::metadata(state).expect("the state directory");
     Some(mount.join(format!("hearth/{:x}-{:x}", state.dev(), state.ino())))
 }

@@ -327,14 +327,19 @@ impl Answer {
 pub(crate) fn behind(wrapper: &[&str], command: &Command) -> Command {
     let mut behind = Command::new(wrapper[0]);
     behind.args(&wrapper[1..]).arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
+    place_as(&mut behind, command);
+    behind
+}
+
+/// Gives a command the environment and the directory of another.
+pub(crate) fn place_as(command: &mut Command, other: &Command) {
+    for (name, value) in other.get_envs() {
         match value {
-            Some(value) => behind.env(name, value),
-            None => behind.env_remove(name),
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
         };
     }
-    behind.current_dir(command.get_current_dir().expect("a home"));
-    behind
+    command.current_dir(other.get_current_dir().expect("a home"));
 }
 
 /// Whether every job runs or stands still, and every warm instance is warm.

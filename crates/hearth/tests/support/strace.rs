@@ -1,6 +1,6 @@
 //! A daemon under strace, which says what it asks of the system and can let it fail.
 
-use super::Daemon;
+use super::{Daemon, place_as};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
@@ -13,15 +13,7 @@ pub(crate) fn traced(command: &Command, options: &[&str], output: &Path) -> Comm
     let mut traced = Command::new("strace");
     traced.args(["-D", "-f", "-qq", "-o"]).arg(output).args(options).arg("--");
     traced.arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => traced.env(name, value),
-            None => traced.env_remove(name),
-        };
-    }
-    if let Some(directory) = command.get_current_dir() {
-        traced.current_dir(directory);
-    }
+    place_as(&mut traced, command);
     traced.stdin(Stdio::null());
     traced
 }
