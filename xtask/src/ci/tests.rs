@@ -91,7 +91,8 @@ impl<'a> Tests<'a> {
 
     /// What needs nothing of the machine; the filter is in nextest's configuration.
     pub(super) fn parallel(&self) -> Result<Outcome> {
-        self.counted(self.nextest(&["run"]).args(["--profile", "ci"])).map(Outcome::Tested)
+        let mut run = self.nextest(&["run", "--profile", "ci", "--test-threads"]);
+        self.counted(run.arg(threads().to_string())).map(Outcome::Tested)
     }
 
     pub(super) fn documentation(&self) -> Result<Outcome> {
@@ -305,6 +306,11 @@ fn cgroups() -> Result<()> {
     let mount = mount.context("version 2 is not mounted")?;
     rustix::fs::access(mount, rustix::fs::Access::WRITE_OK)
         .with_context(|| format!("{mount} can't be written to"))
+}
+
+/// One more than there are processors: a third of what the tests take they wait for.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from) + 1
 }
 
 fn verdict(count: Count, well: bool, what: &str) -> Outcome {
