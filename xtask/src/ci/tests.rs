@@ -91,8 +91,8 @@ impl<'a> Tests<'a> {
 
     /// What needs nothing of the machine; the filter is in nextest's configuration.
     pub(super) fn parallel(&self) -> Result<Outcome> {
-        let mut run = self.nextest(&["run", "--profile", "ci", "--test-threads"]);
-        self.counted(run.arg(threads().to_string())).map(Outcome::Tested)
+        let mut run = self.nextest(&["run", "--profile", "ci"]);
+        self.counted(run.arg(format!("--test-threads={}", threads()))).map(Outcome::Tested)
     }
 
     pub(super) fn documentation(&self) -> Result<Outcome> {
