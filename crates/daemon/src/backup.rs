@@ -5,7 +5,7 @@
 //!   restore: backup ── checked ──> hearth.db.restore ── by whoever has the lock ──> hearth.db
 //! ```
 
-use crate::state_dir::{StateDir, StateDirError, failed, in_use};
+use crate::state_dir::{StateDir, StateDirError, failed, in_use, remove};
 use hearth_engine::{Contents, StoreError};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -225,11 +225,4 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(suffix);
     path.into()
-}
-
-fn remove(path: &Path) -> Result<(), BackupError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => Ok(removed.map_err(failed("remove", path))?),
-    }
 }

@@ -4,13 +4,15 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long the lock of a daemon that has just been killed may be held by what it had forked.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 const LOCK_POLL: Duration = Duration::from_millis(10);
+/// As many digits as a process id of 32 bits has.
+const PID_BYTES: usize = 10;
 
 /// Why a state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +118,8 @@ impl StateDir {
                 Err(errno) => return Err(failed("lock", &lock_path)(errno.into())),
             }
         }
-        fs::write(&lock_path, format!("{}\n", std::process::id()))
+        // Over what is there, and as long as that: on a full disk there is room for no other block.
+        lock.write_all_at(format!("{:<PID_BYTES$}\n", std::process::id()).as_bytes(), 0)
             .map_err(failed("write the lock", &lock_path))?;
         Ok(StateDir { path, _lock: lock })
     }
@@ -126,11 +129,38 @@ impl StateDir {
         &self.path
     }
 
-    /// Leaves the address where clients find it: all of it, whenever they look.
+    /// Leaves the address where clients find it: all of it, whenever they look. On a full disk it is left
+    /// nowhere unless it was there before.
     pub(crate) fn publish(&self, address: &str) -> Result<(), StateDirError> {
         let (path, new) = (self.path.join("listen"), self.path.join("listen.new"));
-        fs::write(&new, format!("{address}\n")).map_err(failed("write", &new))?;
-        fs::rename(&new, &path).map_err(failed("replace", &path))
+        let text = format!("{address}\n");
+        if fs::read_to_string(&path).is_ok_and(|before| before == text) {
+            return Ok(());
+        }
+        match fs::write(&new, text) {
+            Err(error) if is_full(&error) => {
+                tracing::warn!(%error, "cannot write {}; clients need HEARTH_URL", path.display());
+                remove(&new)?;
+                // Nobody listens there any more.
+                remove(&path)
+            }
+            written => {
+                written.map_err(failed("write", &new))?;
+                fs::rename(&new, &path).map_err(failed("replace", &path))
+            }
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Removes a file that may be there.
+pub(crate) fn remove(path: &Path) -> Result<(), StateDirError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(failed("remove", path)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Copies of the database: taken while a daemon uses it, checked, and put in its place.
 
 use crate::row::JobNotes;
-use crate::store::{BUSY, Sqlite, StoreError};
+use crate::store::{Sqlite, StoreError, connect};
 use hearth_model::{Digest, InstanceId, Resolution};
 use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeSet;
@@ -108,9 +108,7 @@ pub fn gather(database: &Path) -> Result<(), StoreError> {
 
 fn reader(database: &Path) -> Result<Connection, StoreError> {
     let failed = |source| StoreError::Copy { path: database.to_owned(), source };
-    let connection =
-        Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
-    connection.busy_timeout(BUSY).map_err(failed)?;
+    let connection = connect(database, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
     let version = "SELECT user_version FROM pragma_user_version";
     if connection.query_row(version, [], |row| row.get::<_, u32>(0)).map_err(failed)? == 0 {
         let detail = "it holds nothing of Hearth".to_owned();

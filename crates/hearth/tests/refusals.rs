@@ -7,14 +7,58 @@ mod system {
     use crate::support::client::ask;
     use crate::support::strace::Attached;
     use crate::support::{Daemon, Home, at_rest, behind, body};
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::net::TcpStream;
     use std::path::{Path, PathBuf};
+    use std::process::{Child, Command, Stdio};
 
-    /// A path as the daemon sees it.
-    fn seen_by(daemon: &Daemon, path: &Path) -> PathBuf {
-        let root = PathBuf::from(format!("/proc/{}/root", daemon.pid()));
-        root.join(path.strip_prefix("/").expect("an absolute path"))
+    /// A small disk for a home's state, which whoever is run `with` it sees; it outlives them.
+    struct SmallDisk {
+        keeper: Child,
+        /// The state on it.
+        state: PathBuf,
+    }
+
+    impl SmallDisk {
+        fn of(home: &Home) -> SmallDisk {
+            let state = home.path("state");
+            std::fs::create_dir(&state).expect("a directory");
+            let script = "mount -t tmpfs -o size=512k,mode=700 tmpfs \"$0\" && echo && read end";
+            let mut keeper = Command::new("unshare")
+                .args(["--mount", "sh", "-c", script])
+                .arg(&state)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("unshare runs");
+            let mut mounted = [0];
+            let stdout = keeper.stdout.as_mut().expect("a pipe");
+            stdout.read_exact(&mut mounted).expect("it is mounted");
+            let root = PathBuf::from(format!("/proc/{}/root", keeper.id()));
+            let state = root.join(state.strip_prefix("/").expect("an absolute path"));
+            SmallDisk { keeper, state }
+        }
+
+        fn with(&self, command: &Command) -> Command {
+            let namespace = format!("--mount=/proc/{}/ns/mnt", self.keeper.id());
+            let directory = command.get_current_dir().expect("a home").display();
+            behind(&["nsenter", &namespace, &format!("--wd={directory}")], command)
+        }
+
+        fn fill(&self) {
+            fill(&self.state.join("filler"));
+        }
+
+        fn make_room(&self) {
+            std::fs::remove_file(self.state.join("filler")).expect("the filler can be removed");
+        }
+    }
+
+    impl Drop for SmallDisk {
+        fn drop(&mut self) {
+            let _ = self.keeper.kill();
+            let _ = self.keeper.wait();
+        }
     }
 
     /// Writes until there is no room.
@@ -28,20 +72,13 @@ mod system {
     #[test]
     fn a_full_disk_refuses_changes_and_nothing_else_until_there_is_room() {
         let home = Home::new();
-        let state = home.path("state");
-        std::fs::create_dir(&state).expect("a directory");
-        let script = format!(
-            "mount -t tmpfs -o size=512k,mode=700 tmpfs {} && exec \"$@\"",
-            state.display()
-        );
-        let wrapper = ["unshare", "--mount", "sh", "-c", &script, "sh"];
-        let daemon = Daemon::spawn(behind(&wrapper, &home.serve(&["--desired", "none.exs"])));
+        let disk = SmallDisk::of(&home);
+        let daemon = Daemon::spawn(disk.with(&home.serve(&["--desired", "none.exs"])));
         assert_eq!(daemon.post("/vms", &body("web", "service", "")).status, 202);
         daemon.until_job("web", "running");
         daemon.until("all is written", || at_rest(&daemon));
 
-        let filler = seen_by(&daemon, &state.join("filler"));
-        fill(&filler);
+        disk.fill();
         let events = daemon.get("/events").json()["newest"].clone();
         let refused: Vec<_> = (0..20)
             .map(|number| {
@@ -61,13 +98,55 @@ mod system {
         assert_eq!(daemon.get("/readyz").status, 200);
         assert_eq!(daemon.jobs().len(), 21 - refused.len(), "{events}");
 
-        std::fs::remove_file(filler).expect("the filler can be removed");
+        disk.make_room();
         daemon.until("there is room", || {
             daemon.post("/vms", &body("room", "service", "")).status / 100 == 2
         });
         daemon.until_job("room", "running");
         assert_eq!(daemon.delete("/vms/web").status / 100, 2);
         daemon.until("it is gone", || daemon.get("/vms/web").status == 404);
+    }
+
+    #[test]
+    fn a_daemon_starts_on_a_full_disk_however_the_last_one_ended() {
+        for killed in [false, true] {
+            let home = Home::new();
+            let disk = SmallDisk::of(&home);
+            let start = || Daemon::spawn(disk.with(&home.serve(&["--desired", "none.exs"])));
+            let daemon = start();
+            daemon.post("/vms", &body("web", "service", ""));
+            daemon.until_job("web", "running");
+            daemon.until("all is written", || at_rest(&daemon));
+            match killed {
+                true => drop(daemon.kill()),
+                false => drop(daemon.terminate()),
+            }
+            disk.fill();
+            let mut doctor = home.hearth(["doctor", "--state-dir"]);
+            let found = disk.with(doctor.arg(home.path("state"))).output().expect("doctor runs");
+            let found = String::from_utf8_lossy(&found.stdout).into_owned();
+            assert!(found.contains("whole, with 1 jobs"), "{found}");
+
+            let daemon = start();
+            assert_eq!(daemon.jobs(), ["web"]);
+            let refused = (0..20).any(|number| {
+                daemon.post("/vms", &body(&format!("late-{number}"), "service", "")).status == 507
+            });
+            assert!(refused);
+            // The address was another before.
+            let listen = std::fs::read_to_string(disk.state.join("listen")).unwrap_or_default();
+            assert!(listen.is_empty() || listen.trim() == daemon.url, "{listen}");
+
+            disk.make_room();
+            daemon.until("there is room", || {
+                daemon.post("/vms", &body("room", "service", "")).status / 100 == 2
+            });
+            daemon.until_job("room", "running");
+            daemon.until_job("web", "running");
+            drop(daemon.terminate());
+            let daemon = start();
+            daemon.until_job("room", "running");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use model::Model;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-pub(crate) use sqlite::{BUSY, Sqlite};
+pub(crate) use sqlite::{Sqlite, connect};
 
 /// How many keys are kept; beyond that the oldest go first. With 24 h each this is more than one a
 /// second, and at most some 50 MB on disk. None is held in memory.
@@ -99,8 +99,7 @@ impl StoreError {
     /// Whether the disk is full.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
-        matches!(self, StoreError::Write(error)
-            if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
+        matches!(self, StoreError::Write(error) if sqlite::lacks_room(error))
     }
 
     /// Whether the disk failed to keep what was written: then the kernel may have dropped it, and

@@ -6,7 +6,8 @@ use crate::guard::KEY_LIVES;
 use crate::input::{Accepted, Event, EventPage, Events};
 use crate::row::{self, InstanceRow, JobRow};
 use hearth_model::{Generation, InstanceId, JobId, Mono};
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
 use rusqlite_migration::{M, Migrations};
 use std::fs::OpenOptions;
 use std::io;
@@ -49,7 +50,7 @@ CREATE TABLE log_drops (instance TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 
 /// How long a commit waits for whoever else has locked the database, a tool that copies it for
 /// instance: everything else waits with it.
-pub(crate) const BUSY: Duration = Duration::from_secs(1);
+const BUSY: Duration = Duration::from_secs(1);
 
 /// How many pages of 4 KiB the write-ahead log grows to before it goes into the database file: a
 /// page that changes with every commit is then written there once for many.
@@ -83,7 +84,8 @@ impl Sqlite {
         log.push("-wal");
         let log = PathBuf::from(log);
         settle(&log).map_err(file("sync", &log))?;
-        let connection = Connection::open(path).map_err(|error| unusable(path, error))?;
+        let connection =
+            connect(path, OpenFlags::default()).map_err(|error| unusable(path, error))?;
         let verdict: String = connection
             .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
             .map_err(|error| unusable(path, error))?;
@@ -105,7 +107,6 @@ impl Sqlite {
 
     fn prepare(mut connection: Connection, path: &Path) -> Result<Sqlite, StoreError> {
         let open = |error| unusable(path, error);
-        connection.busy_timeout(BUSY).map_err(open)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(open)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(open)?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(open)?;
@@ -314,6 +315,36 @@ impl Sqlite {
         }
         Ok(EventPage { events, more, oldest, newest })
     }
+}
+
+/// Opens a database that is there. All that use one share the index of its log, in a file; on a disk without
+/// room for that it is held in memory, and nobody else can use the database meanwhile.
+///
+/// # Errors
+/// Where that can't be done; that it is no database is said only to who asks it something.
+pub(crate) fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    let open = |flags| -> rusqlite::Result<Connection> {
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY)?;
+        Ok(connection)
+    };
+    let shared = open(flags)?;
+    match shared.query_row("PRAGMA schema_version", [], |_| Ok(())) {
+        Err(error) if lacks_room(&error) => {}
+        _ => return Ok(shared),
+    }
+    drop(shared);
+    // To be alone takes the right to write.
+    let alone = open(OpenFlags::default())?;
+    alone.query_row("PRAGMA locking_mode = EXCLUSIVE", [], |_| Ok(()))?;
+    Ok(alone)
+}
+
+/// Whether the disk has no room, for the database or for what SQLite keeps beside it.
+pub(crate) fn lacks_room(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| {
+        error.code == rusqlite::ErrorCode::DiskFull || error.extended_code == SQLITE_IOERR_SHMSIZE
+    })
 }
 
 /// Why a database can't be opened.
