@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cargo::cargo;
+use crate::cargo::build_as_for_tests;
 use crate::places::Places;
 use crate::terminal::say;
 use crate::{packages, program};
@@ -30,8 +30,8 @@ const REQUIREMENTS: &str = include_str!("../api-fuzz/requirements.txt");
 
 /// Tries the API out for so long by single requests, and for so long by sequences.
 pub(crate) fn run(places: &Places, schemathesis: &Path, each: Duration, seed: u64) -> Result<()> {
-    program::run(cargo(places).args(["build", "--quiet", "-p", "hearth"]))?;
-    let try_out = |phases| try_out(places, schemathesis, phases, each, seed);
+    let hearth = build_as_for_tests(places)?.join("hearth");
+    let try_out = |phases| try_out(places, &hearth, schemathesis, phases, each, seed);
     try_out("examples,coverage,fuzzing")?;
     let said = try_out("stateful")?;
     let followed = links_followed(&said).context("it does not say which links it followed")?;
@@ -44,13 +44,14 @@ pub(crate) fn run(places: &Places, schemathesis: &Path, each: Duration, seed: u6
 /// Some phases of Schemathesis, against a daemon of its own; what it said.
 fn try_out(
     places: &Places,
+    hearth: &Path,
     schemathesis: &Path,
     phases: &str,
     time: Duration,
     seed: u64,
 ) -> Result<String> {
     let work = tempfile::tempdir().context("cannot create a temporary directory")?;
-    let daemon = Daemon::start(&places.target.join("debug/hearth"), work.path())?;
+    let daemon = Daemon::start(hearth, work.path())?;
     let mut command = program::command(schemathesis);
     command.arg("--config-file").arg(places.repo.join("xtask/api-fuzz/schemathesis.toml"));
     command.arg("run").arg(format!("{}/openapi.json", daemon.url)).args(["--phases", phases]);

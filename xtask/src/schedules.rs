@@ -5,7 +5,7 @@ use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result};
 
-use crate::cargo::cargo;
+use crate::cargo::build_as_for_tests;
 use crate::places::Places;
 use crate::program;
 
@@ -16,8 +16,7 @@ pub(crate) const OF_EACH_COMMIT: Range<u64> = 10_000..100_000;
 /// Runs all seeds of a range, on all processors; returns the parts that failed, in words. The least
 /// story of a seed that fails is on stdout.
 pub(crate) fn run(places: &Places, seeds: Range<u64>) -> Result<Vec<String>> {
-    program::run(cargo(places).args(["build", "--quiet", "-p", "hearth-simulation"]))?;
-    let binary = places.target.join("debug/hearth-simulation");
+    let binary = build_as_for_tests(places)?.join("hearth-simulation");
     let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
     let each = (seeds.end - seeds.start).div_ceil(processors);
     let start = |from: u64| -> Result<(u64, u64, Child)> {
