@@ -147,7 +147,7 @@ fn schedules(places: &Places, done: u64, until: Instant) -> Result<(u64, Vec<Str
 
 fn pairs(places: &Places) -> Result<Vec<String>> {
     let mut run = cargo(places);
-    run.args(["test", "--quiet", "-p", "hearth-simulation", "--test", "crash_points", "recovery"]);
+    run.args(["test", "--quiet", "--workspace", "--test", "crash_points", "recovery"]);
     let passed = run.env("HEARTH_PAIRS", "all").status().context("cannot run the simulation")?;
     Ok(if passed.success() { Vec::new() } else { vec!["see above".to_owned()] })
 }
@@ -171,7 +171,7 @@ fn runs(
     while Instant::now() < until && failures.is_empty() {
         let seed = first_seed + count;
         let mut run = cargo(places);
-        run.args(["test", "--quiet", "-p", "hearth", "--test", test])
+        run.args(["test", "--quiet", "--workspace", "--test", test])
             .env("HEARTH_TEST_IMAGES", &ready.images)
             .env("HEARTH_TEST_FIRECRACKER", &ready.firecracker)
             .env(variable, extent)
@@ -191,7 +191,7 @@ fn many(places: &Places, minutes: u64) -> Result<Vec<String>> {
     let ready = setup::ensure(places)?;
     let mut run = cargo(places);
     // One after the other: what is measured of the one is not to wait for the other.
-    run.args(["test", "--quiet", "-p", "hearth", "--test", "many", "--"])
+    run.args(["test", "--quiet", "--workspace", "--test", "many", "--"])
         .args(["--nocapture", "--test-threads", "1"])
         .env("HEARTH_TEST_IMAGES", &ready.images)
         .env("HEARTH_TEST_FIRECRACKER", &ready.firecracker)

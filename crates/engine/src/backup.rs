@@ -56,7 +56,7 @@ pub fn restore(backup: &Path, to: &Path) -> Result<Contents, StoreError> {
     })
 }
 
-/// Reads all of a database, without changing it.
+/// Reads all of a database, without changing what it holds.
 ///
 /// # Errors
 /// [`StoreError::Copy`] where it can't be read, [`StoreError::Damaged`] where its pages are not what

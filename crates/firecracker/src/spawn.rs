@@ -219,7 +219,8 @@ impl Spawn {
         }
     }
 
-    /// The child ended before it could be identified, or can't be: in neither case is it kept.
+    /// The child can't be identified and is not kept: it is ending by itself, and how is settled then, or
+    /// it is ended. The kernel takes the executable of a process away before it tells of the end.
     fn end_unidentified(
         &self,
         child: Pid,
@@ -227,13 +228,14 @@ impl Spawn {
         log: Console,
         source: io::Error,
     ) -> SpawnError {
-        if let Some(exit) = process::reap(WaitId::Pid(child), WaitIdOptions::NOHANG) {
-            return SpawnError::Ended { exit, said: last_words(console, log) };
-        }
         // Safe by pid, since the child is not reaped.
         let _ = rustix::process::kill_process(child, Signal::KILL);
-        process::reap(WaitId::Pid(child), WaitIdOptions::empty());
-        SpawnError::Start { binary: self.binary.clone(), source }
+        match process::reap(WaitId::Pid(child), WaitIdOptions::empty()) {
+            Some(exit) if exit != ProcessExit::Signal(Signal::KILL.as_raw()) => {
+                SpawnError::Ended { exit, said: last_words(console, log) }
+            }
+            _ => SpawnError::Start { binary: self.binary.clone(), source },
+        }
     }
 }
 
@@ -295,6 +297,44 @@ mod tests {
         assert!(matches!(error, SpawnError::Deadline { .. }), "{error}");
         let pid = std::fs::read_to_string(dir.path().join(names::PID_FILE)).unwrap();
         assert!(!std::path::Path::new("/proc").join(pid.trim()).exists(), "it is gone");
+    }
+
+    #[tokio::test]
+    async fn one_that_is_ending_is_reported_with_its_own_end() {
+        let (_dir, spawn) = spawn("dd");
+        let fifo = |name| spawn.fifo(name).unwrap();
+        let mut console = fifo(names::CONSOLE_FIFO);
+        std::io::Write::write_all(&mut console, b"no such luck\n").unwrap();
+        // So much memory takes the kernel a while to free, between its executable and its exit.
+        let mut child = std::process::Command::new("dd")
+            .args(["if=/dev/zero", "of=/dev/full", "bs=256M", "count=1", "status=none"])
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        while std::fs::read_link(format!("/proc/{}/exe", child.id())).is_ok() {}
+        let (console, log) =
+            (Console::read_from(console), Console::read_from(fifo(names::LOG_FIFO)));
+        let error = spawn.end_unidentified(
+            Pid::from_child(&child),
+            console.unwrap(),
+            log.unwrap(),
+            io::ErrorKind::NotFound.into(),
+        );
+        assert!(matches!(&error, SpawnError::Ended { exit: ProcessExit::Code(1), .. }), "{error}");
+        assert!(error.to_string().ends_with(": no such luck"), "{error}");
+        assert!(child.wait().is_err(), "it is gone");
+    }
+
+    #[tokio::test]
+    async fn one_that_cannot_be_identified_is_ended() {
+        let (_dir, spawn) = spawn("sleep");
+        let fifo = |name| Console::read_from(spawn.fifo(name).unwrap()).unwrap();
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let (console, log) = (fifo(names::CONSOLE_FIFO), fifo(names::LOG_FIFO));
+        let source = io::ErrorKind::PermissionDenied.into();
+        let error = spawn.end_unidentified(Pid::from_child(&child), console, log, source);
+        assert!(matches!(error, SpawnError::Start { .. }), "{error}");
+        assert!(child.wait().is_err(), "it is gone");
     }
 
     #[tokio::test]

@@ -136,7 +136,7 @@ mod lab {
     /// status drive, output, and a command that may run once only.
     #[tokio::test]
     async fn a_daemon_killed_again_and_again_loses_no_guest_no_exit_code_and_no_line() {
-        const KILLS: u8 = 8;
+        const KILLS: u8 = 6;
         let empty = tempfile::NamedTempFile::with_suffix(".exs").unwrap();
         std::fs::write(empty.path(), "[]").unwrap();
         let mut daemon = Daemon::start(empty.path()).await;

@@ -235,7 +235,7 @@ mod native {
     use crate::support::client::ask;
     use crate::support::native::Native;
     use crate::support::strace::Attached;
-    use crate::support::{Daemon, finished, shown};
+    use crate::support::{Daemon, behind, finished, shown};
     use std::fs;
     use std::os::unix::process::ExitStatusExt;
     use std::path::Path;
@@ -441,19 +441,7 @@ mod native {
         /// The same command in the namespace.
         fn within(&self, command: &Command) -> Command {
             let first = self.first().expect("the namespace lives").to_string();
-            let mut within = Command::new("nsenter");
-            within.args(["--target", &first, "--pid", "--mount", "--"]);
-            within.arg(command.get_program()).args(command.get_args());
-            for (name, value) in command.get_envs() {
-                match value {
-                    Some(value) => within.env(name, value),
-                    None => within.env_remove(name),
-                };
-            }
-            if let Some(directory) = command.get_current_dir() {
-                within.current_dir(directory);
-            }
-            within
+            behind(&["nsenter", "--target", &first, "--pid", "--mount", "--"], command)
         }
     }
 
