@@ -339,7 +339,9 @@ pub(crate) fn place_as(command: &mut Command, other: &Command) {
             None => command.env_remove(name),
         };
     }
-    command.current_dir(other.get_current_dir().expect("a home"));
+    if let Some(directory) = other.get_current_dir() {
+        command.current_dir(directory);
+    }
 }
 
 /// Whether every job runs or stands still, and every warm instance is warm.
