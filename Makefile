@@ -4,6 +4,8 @@
 # clones for the same packages, and would mix their builds.
 CACHE := $(or $(HEARTH_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME)/hearth,$(HOME)/.cache/hearth))
 export CARGO_TARGET_DIR ?= $(CACHE)/target/$(shell printf %s '$(CURDIR)' | cksum | cut -d' ' -f1)
+# A whole build takes a quarter less without what would make the next small one faster.
+export CARGO_INCREMENTAL ?= 0
 
 # cargo builds the build tool without a word; the first time that takes a while.
 SAY_FIRST = @[ -x "$$CARGO_TARGET_DIR/debug/xtask" ] || \
