@@ -4,7 +4,7 @@
 use crate::directory::Directory;
 use crate::process;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, WaitId, WaitIdOptions};
+use rustix::process::{Pid, WaitId};
 use std::ffi::{CStr, CString, OsStr, c_char};
 use std::fs::File;
 use std::io::{self, Read};
@@ -70,7 +70,7 @@ impl Program {
             Ok(()) => io::Error::from_raw_os_error(i32::from_ne_bytes(errno)),
         };
         // It ends by itself after its report.
-        process::reap(WaitId::Pid(child), WaitIdOptions::empty());
+        process::reap(WaitId::Pid(child));
         Err(error)
     }
 
@@ -165,7 +165,7 @@ pub fn try_cgroup(cgroup: BorrowedFd<'_>) -> io::Result<()> {
     #[allow(unsafe_code)]
     // SAFETY: the child ends by a call that is async-signal-safe.
     let Some(child) = unsafe { fork(Some(cgroup)) }? else { unsafe { libc::_exit(0) } };
-    process::reap(WaitId::Pid(child), WaitIdOptions::empty());
+    process::reap(WaitId::Pid(child));
     Ok(())
 }
 
@@ -309,8 +309,8 @@ mod tests {
         let pid = std::fs::read_to_string(dir.path().join("pid")).unwrap();
         assert_eq!(pid, format!("{}\n", child.as_raw_nonzero()));
         rustix::process::kill_process(child, rustix::process::Signal::KILL).unwrap();
-        let exit = process::reap(WaitId::Pid(child), WaitIdOptions::empty());
-        assert_eq!(exit, Some(process::ProcessExit::Signal(9)));
+        let exit = process::reap(WaitId::Pid(child));
+        assert_eq!(exit, process::ProcessExit::Signal(9));
     }
 
     #[test]
@@ -325,7 +325,7 @@ mod tests {
         let scores = children.map(|child| {
             let text = std::fs::read_to_string(score(&child.as_raw_nonzero().to_string())).unwrap();
             rustix::process::kill_process(child, rustix::process::Signal::KILL).unwrap();
-            process::reap(WaitId::Pid(child), WaitIdOptions::empty());
+            process::reap(WaitId::Pid(child));
             text
         });
         assert_eq!(scores, ["7\n", "0\n"]);

@@ -216,26 +216,21 @@ impl Process {
 
     /// Waits for the zombie; for a process that is no child it answers at once.
     fn reap(&self) -> ProcessExit {
-        *self.exit.get_or_init(|| {
-            let exit = reap(WaitId::PidFd(self.pidfd.get_ref().as_fd()), WaitIdOptions::empty());
-            exit.unwrap_or(ProcessExit::Unknown)
-        })
+        *self.exit.get_or_init(|| reap(WaitId::PidFd(self.pidfd.get_ref().as_fd())))
     }
 }
 
-/// Takes a child that has ended away; `None` where it has not and the options say not to wait. What
-/// is no child ended in a way that is not known.
-pub(crate) fn reap(child: WaitId<'_>, options: WaitIdOptions) -> Option<ProcessExit> {
+/// Waits for the end of a child and takes it away. What is no child ended in a way that is not known.
+pub(crate) fn reap(child: WaitId<'_>) -> ProcessExit {
     loop {
-        match waitid(child.clone(), options | WaitIdOptions::EXITED) {
+        match waitid(child.clone(), WaitIdOptions::EXITED) {
             Err(rustix::io::Errno::INTR) => {}
             Ok(Some(status)) => {
                 let code = status.exit_status().map(ProcessExit::Code);
                 let signal = status.terminating_signal().map(ProcessExit::Signal);
-                return Some(code.or(signal).unwrap_or(ProcessExit::Unknown));
+                return code.or(signal).unwrap_or(ProcessExit::Unknown);
             }
-            Ok(None) => return None,
-            Err(_) => return Some(ProcessExit::Unknown),
+            Ok(None) | Err(_) => return ProcessExit::Unknown,
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::directory::Directory;
 use crate::fork::Program;
 use crate::process::{self, Process, ProcessExit};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, Signal, WaitId};
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
@@ -230,11 +230,11 @@ impl Spawn {
     ) -> SpawnError {
         // Safe by pid, since the child is not reaped.
         let _ = rustix::process::kill_process(child, Signal::KILL);
-        match process::reap(WaitId::Pid(child), WaitIdOptions::empty()) {
-            Some(exit) if exit != ProcessExit::Signal(Signal::KILL.as_raw()) => {
-                SpawnError::Ended { exit, said: last_words(console, log) }
+        match process::reap(WaitId::Pid(child)) {
+            exit if exit == ProcessExit::Signal(Signal::KILL.as_raw()) => {
+                SpawnError::Start { binary: self.binary.clone(), source }
             }
-            _ => SpawnError::Start { binary: self.binary.clone(), source },
+            exit => SpawnError::Ended { exit, said: last_words(console, log) },
         }
     }
 }
@@ -299,42 +299,38 @@ mod tests {
         assert!(!std::path::Path::new("/proc").join(pid.trim()).exists(), "it is gone");
     }
 
+    /// What is reported of a child that can't be identified, and said "no such luck".
+    fn unidentified(mut child: std::process::Child) -> SpawnError {
+        let (_dir, spawn) = spawn("");
+        let (mut console, log) =
+            (spawn.fifo(names::CONSOLE_FIFO).unwrap(), spawn.fifo(names::LOG_FIFO).unwrap());
+        std::io::Write::write_all(&mut console, b"no such luck\n").unwrap();
+        let (console, log) =
+            (Console::read_from(console).unwrap(), Console::read_from(log).unwrap());
+        let source = io::ErrorKind::NotFound.into();
+        let error = spawn.end_unidentified(Pid::from_child(&child), console, log, source);
+        assert!(child.wait().is_err(), "it is gone");
+        error
+    }
+
     #[tokio::test]
     async fn one_that_is_ending_is_reported_with_its_own_end() {
-        let (_dir, spawn) = spawn("dd");
-        let fifo = |name| spawn.fifo(name).unwrap();
-        let mut console = fifo(names::CONSOLE_FIFO);
-        std::io::Write::write_all(&mut console, b"no such luck\n").unwrap();
         // So much memory takes the kernel a while to free, between its executable and its exit.
-        let mut child = std::process::Command::new("dd")
+        let child = std::process::Command::new("dd")
             .args(["if=/dev/zero", "of=/dev/full", "bs=256M", "count=1", "status=none"])
             .stderr(std::process::Stdio::null())
             .spawn()
             .unwrap();
         while std::fs::read_link(format!("/proc/{}/exe", child.id())).is_ok() {}
-        let (console, log) =
-            (Console::read_from(console), Console::read_from(fifo(names::LOG_FIFO)));
-        let error = spawn.end_unidentified(
-            Pid::from_child(&child),
-            console.unwrap(),
-            log.unwrap(),
-            io::ErrorKind::NotFound.into(),
-        );
+        let error = unidentified(child);
         assert!(matches!(&error, SpawnError::Ended { exit: ProcessExit::Code(1), .. }), "{error}");
         assert!(error.to_string().ends_with(": no such luck"), "{error}");
-        assert!(child.wait().is_err(), "it is gone");
     }
 
     #[tokio::test]
     async fn one_that_cannot_be_identified_is_ended() {
-        let (_dir, spawn) = spawn("sleep");
-        let fifo = |name| Console::read_from(spawn.fifo(name).unwrap()).unwrap();
-        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-        let (console, log) = (fifo(names::CONSOLE_FIFO), fifo(names::LOG_FIFO));
-        let source = io::ErrorKind::PermissionDenied.into();
-        let error = spawn.end_unidentified(Pid::from_child(&child), console, log, source);
+        let error = unidentified(std::process::Command::new("sleep").arg("1000").spawn().unwrap());
         assert!(matches!(error, SpawnError::Start { .. }), "{error}");
-        assert!(child.wait().is_err(), "it is gone");
     }
 
     #[tokio::test]
