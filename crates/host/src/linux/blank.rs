@@ -9,6 +9,10 @@ use std::process::{Command, Stdio};
 /// Where distributions keep it; a daemon's `PATH` may lack the last two.
 const MKE2FS: [&str; 4] = ["/usr/sbin/mke2fs", "/sbin/mke2fs", "/usr/bin/mke2fs", "/bin/mke2fs"];
 
+/// How it is formatted.
+const OPTIONS: [&str; 9] =
+    ["-q", "-F", "-t", "ext4", "-m", "0", "-O", "^has_journal", "-Elazy_itable_init=1,nodiscard"];
+
 /// Makes a scratch disk of `mib` MiB at `target`.
 pub(super) fn make(store: &ImageStore, mib: u32, target: &Path) -> Result<(), HostError> {
     let blank = formatted(store, mib)?;
@@ -16,7 +20,9 @@ pub(super) fn make(store: &ImageStore, mib: u32, target: &Path) -> Result<(), Ho
 }
 
 fn formatted(store: &ImageStore, mib: u32) -> Result<PathBuf, HostError> {
-    let blank = store.made(&format!("scratch-{mib}"));
+    // All that it is made of: another version may format otherwise.
+    let form = blake3::hash(OPTIONS.join(" ").as_bytes()).to_hex();
+    let blank = store.made(&format!("scratch-{mib}-{}", &form[..8]));
     if blank.exists() {
         return Ok(blank);
     }
@@ -26,8 +32,7 @@ fn formatted(store: &ImageStore, mib: u32) -> Result<PathBuf, HostError> {
     // Formatted aside, so that two who do it at once don't meet.
     let making = store.making();
     let output = Command::new(mke2fs)
-        .args(["-q", "-F", "-t", "ext4", "-m", "0", "-O", "^has_journal"])
-        .args(["-E", "lazy_itable_init=1,nodiscard"])
+        .args(OPTIONS)
         .arg(&making.path)
         .arg(format!("{mib}M"))
         .stdin(Stdio::null())

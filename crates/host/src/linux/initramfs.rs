@@ -17,18 +17,19 @@ pub(super) fn for_modules(
     store: &ImageStore,
     modules: Option<&Digest>,
 ) -> Result<PathBuf, HostError> {
-    let mut key = blake3::Hasher::new();
-    key.update(INIT);
-    key.update(modules.map_or(&[], |digest| &digest.0));
-    let path = store.made(&format!("initrd-{}", key.finalize().to_hex()));
-    if path.exists() {
-        return Ok(path);
-    }
     let mut archive = cpio::Writer::new();
     archive.dir_all("dev");
     archive.char_device("dev/console", 0o600, 5, 1);
     archive.file("init", 0o755, INIT);
     let mut bytes = archive.finish();
+    // All that it is made of: the archive may have another form in another version.
+    let mut key = blake3::Hasher::new();
+    key.update(&bytes);
+    key.update(modules.map_or(&[], |digest| &digest.0));
+    let path = store.made(&format!("initrd-{}", key.finalize().to_hex()));
+    if path.exists() {
+        return Ok(path);
+    }
     if let Some(digest) = modules {
         let modules = store.path(digest);
         let modules = std::fs::read(&modules).map_err(errors::file("read", &modules))?;

@@ -182,8 +182,16 @@ impl ImageStore {
         }
         let stamp = Stamp::of(&metadata);
         let known = lock(&self.digests).get(&stamp).copied();
-        let known = known.filter(|digest| self.path(digest).exists());
+        let known = known.filter(|digest| self.is_fit(kind, digest));
         Ok(Look { file, stamp, known })
+    }
+
+    /// Whether the store has a copy that is fit for this kind. The digest says nothing of that: it may have
+    /// been taken for another kind, by rules of another version. It reads headers only.
+    fn is_fit(&self, kind: Kind, digest: &Digest) -> bool {
+        let fault = File::open(self.path(digest))
+            .and_then(|copy| kind.fault(&copy, copy.metadata()?.len()));
+        matches!(fault, Ok(None))
     }
 
     /// The digest of an image, which is checked and copied first where it is not in the store.
@@ -465,6 +473,50 @@ mod tests {
         std::thread::sleep(std::time::Duration::from_millis(50));
         write("two");
         assert_ne!(store.image(Kind::Disk, &name("disk")).unwrap(), digest);
+    }
+
+    #[test]
+    fn digest_taken_for_one_kind_does_not_admit_another() {
+        let (dir, store) = store();
+        let layout = Layout::open(&dir.path().join("state"), Some(dir.path())).unwrap();
+        let mut ext4 = vec![0; 8192];
+        ext4[1024 + 4] = 8;
+        ext4[1024 + 0x38..][..2].copy_from_slice(&[0x53, 0xef]);
+        let images = [
+            ("random", vec![0xa5; 20_000]),
+            ("ext4", ext4),
+            ("modules", b"070701 and so on".to_vec()),
+            ("text", b"#!/bin/sh\n".to_vec()),
+        ];
+        let kinds = [Kind::Kernel, Kind::Modules, Kind::Ext4, Kind::Disk];
+        for (image, bytes) in images {
+            let path = store.source.join(image);
+            std::fs::write(&path, bytes).unwrap();
+            let file = File::open(&path).unwrap();
+            let stamp = Stamp::of(&file.metadata().unwrap());
+            let fresh = kinds.map(|kind| kind.fault(&file, stamp.bytes).unwrap().is_none());
+            // A raw guest's disk may hold anything: its digest is known from now on.
+            store.remember(stamp, store.image(Kind::Disk, &name(image)).unwrap());
+            let restarted = ImageStore::open(&layout, store.source.clone()).unwrap();
+            for store in [&store, &restarted] {
+                let known = kinds.map(|kind| store.image(kind, &name(image)).is_ok());
+                assert_eq!(known, fresh, "{image}");
+                let looked = kinds.map(|kind| store.look(kind, &name(image)).unwrap().known);
+                assert_eq!(looked.map(|known| known.is_some()), fresh, "{image}");
+            }
+        }
+    }
+
+    #[test]
+    fn damaged_copy_is_made_again() {
+        let (_dir, store) = store();
+        let path = store.source.join("modules");
+        std::fs::write(&path, "070701 and so on").unwrap();
+        let digest = store.image(Kind::Modules, &name("modules")).unwrap();
+        store.remember(Stamp::of(&path.metadata().unwrap()), digest);
+        std::fs::write(store.path(&digest), "").unwrap();
+        assert_eq!(store.image(Kind::Modules, &name("modules")).unwrap(), digest);
+        assert_eq!(std::fs::read(store.path(&digest)).unwrap(), b"070701 and so on");
     }
 
     #[test]
