@@ -1,6 +1,7 @@
 //! Processes: starting them, waiting for them, signalling them. One thread reaps every child,
 //! the orphans that fall to PID 1 too; nothing else may wait for a process.
 
+use rustix::fs::Mode;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CString, c_char};
@@ -40,7 +41,8 @@ pub(crate) struct Launch<'a> {
 /// Where a child's output goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Output {
-    /// To pipes that the [`Child`] has.
+    /// To pipes that the [`Child`] has. Every user of the guest can open them by name, as in
+    /// `echo text > /dev/stdout`.
     Pipes,
     /// Nowhere.
     Nowhere,
@@ -107,16 +109,30 @@ impl Reaper {
         }
     }
 
-    /// Signals the process group of a child that has not been reaped; a pid that was can belong
-    /// to another by now, and is left alone.
-    pub(crate) fn signal(&self, pid: Pid, signal: Signal) {
+    /// Signals a child, and no process beneath it. `signal` is a number, since realtime signals
+    /// have no names in Rust. A child that has been reaped is left alone: its pid may belong to
+    /// another process.
+    #[allow(unsafe_code)]
+    pub(crate) fn signal(&self, pid: Pid, signal: u8) {
+        self.if_alive(pid, || {
+            // SAFETY: kill takes no pointer.
+            unsafe { libc::kill(pid.as_raw_pid(), i32::from(signal)) };
+        });
+    }
+
+    /// Sends SIGKILL to the process group of a child, and to the child if it has left the group.
+    pub(crate) fn kill_group(&self, pid: Pid) {
+        self.if_alive(pid, || {
+            let _ = kill_process_group(pid, Signal::KILL);
+            let _ = kill_process(pid, Signal::KILL);
+        });
+    }
+
+    /// Calls `act` unless the child has been reaped. The lock keeps it from being reaped meanwhile.
+    fn if_alive(&self, pid: Pid, act: impl FnOnce()) {
         let inner = self.lock();
         if matches!(inner.watched.get(&pid), Some(None)) {
-            // A command may have left its group; the process itself is always meant.
-            let _ = kill_process_group(pid, signal);
-            if rustix::process::getpgid(Some(pid)).is_ok_and(|group| group != pid) {
-                let _ = kill_process(pid, signal);
-            }
+            act();
         }
     }
 
@@ -168,6 +184,10 @@ fn ended_child() -> Option<Pid> {
     }
 }
 
+/// Mode of the pipes: a process of the command that has given up root opens them as another user.
+/// Container runtimes do the same.
+const PIPE_MODE: Mode = Mode::from_raw_mode(0o666);
+
 /// The command of a launch: a session of its own that blocks no signal, since the init blocks
 /// some and a mask is inherited. It executes the file itself: what std would call hands a file
 /// that the kernel refuses to the shell.
@@ -182,8 +202,13 @@ fn command(launch: &Launch<'_>) -> std::io::Result<Command> {
     let file = CString::new(launch.file.as_os_str().as_bytes())?;
     let argv = Strings::new(launch.argv.iter().cloned())?;
     let env = Strings::new(launch.env.iter().map(|(name, value)| format!("{name}={value}")))?;
+    let pipes = launch.output == Output::Pipes;
     let execute = move || {
         rustix::process::setsid()?;
+        if pipes {
+            rustix::fs::fchmod(rustix::stdio::stdout(), PIPE_MODE)?;
+            rustix::fs::fchmod(rustix::stdio::stderr(), PIPE_MODE)?;
+        }
         // SAFETY: the calls are async-signal-safe, the set is ours alone, and the strings, which
         // the closure owns, end in a null each, as do their lists.
         unsafe {
@@ -237,7 +262,7 @@ pub(crate) fn shared_reaper() -> Arc<Reaper> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read;
+    use std::io::{BufRead, BufReader, Read};
     use std::time::Duration;
 
     fn start(file: &str, argv: &[&str]) -> std::io::Result<Child> {
@@ -269,16 +294,63 @@ mod tests {
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
     }
 
+    /// What a child writes to its stdout until it exits.
+    fn output(child: &mut Child) -> String {
+        let mut output = String::new();
+        child.stdout.take().expect("piped").read_to_string(&mut output).expect("read");
+        output
+    }
+
     #[test]
-    fn waiting_gives_up_at_its_deadline_and_a_signal_reaches_the_group() {
+    fn wait_ends_at_its_deadline() {
         let reaper = shared_reaper();
         let child = shell("sleep 600 & wait");
         let soon = Instant::now() + Duration::from_millis(30);
         assert!(reaper.wait(child.pid, Some(soon)).is_none());
-        reaper.signal(child.pid, Signal::TERM);
+        reaper.kill_group(child.pid);
         let status = reaper.wait(child.pid, None).expect("ended");
-        assert_eq!(status.terminating_signal(), Some(15));
-        reaper.signal(child.pid, Signal::KILL);
+        assert_eq!(status.terminating_signal(), Some(9));
+        reaper.kill_group(child.pid);
+    }
+
+    #[test]
+    fn signal_reaches_the_process_and_kill_its_group() {
+        let reaper = shared_reaper();
+        // Of two pending signals a shell takes the one with the lower number first.
+        let worker = "trap 'echo terminated' TERM; trap 'echo drained' WINCH; echo up; \
+                      while :; do sleep 0.01; done 2>/dev/null";
+        let script = format!("trap 'kill -WINCH $!' TERM; ({worker}) & wait; wait");
+        let mut child = shell(&script);
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let mut line = || stdout.next().map(|line| line.expect("text"));
+        assert_eq!(line().as_deref(), Some("up"));
+        reaper.signal(child.pid, 15);
+        assert_eq!(line().as_deref(), Some("drained"));
+        reaper.kill_group(child.pid);
+        // The worker had stdout too.
+        assert_eq!(line(), None);
+        let status = reaper.wait(child.pid, None).expect("ended");
+        assert_eq!(status.terminating_signal(), Some(9));
+    }
+
+    #[test]
+    fn realtime_signal_ends_a_child() {
+        let reaper = shared_reaper();
+        let child = shell("exec sleep 600");
+        reaper.signal(child.pid, 37);
+        let status = reaper.wait(child.pid, None).expect("ended");
+        assert_eq!(status.terminating_signal(), Some(37));
+    }
+
+    #[test]
+    fn output_can_be_opened_by_name_as_another_user() {
+        let write = "echo one > /dev/stdout; echo two >> /dev/stderr; cat /dev/stdin; echo three";
+        let mut script = format!("{{ stat -Lc %a /dev/stdout /dev/stderr; {write}; }} 2>&1");
+        if rustix::process::geteuid().is_root() {
+            let other = "setpriv --reuid=65534 --regid=65534 --clear-groups";
+            script = format!("exec 2>&1; {other} sh -c '{script}'");
+        }
+        assert_eq!(output(&mut shell(&script)), "666\n666\none\ntwo\nthree\n");
     }
 
     #[test]
@@ -288,8 +360,7 @@ mod tests {
         // No shell: some clear the mask themselves.
         let fields = ["cat", "/proc/self/status", "/proc/self/stat"];
         let mut child = start("/bin/cat", &fields).expect("started");
-        let mut output = String::new();
-        child.stdout.take().expect("piped").read_to_string(&mut output).expect("read");
+        let output = output(&mut child);
         let field = |name: &str| output.lines().find_map(|line| line.strip_prefix(name));
         let mask = |name| u64::from_str_radix(field(name).expect("a field").trim(), 16);
         assert_eq!(mask("SigBlk:"), Ok(0));

@@ -4,7 +4,6 @@
 use crate::child::{Launch, Output, Reaper};
 use crate::program;
 use hearth_guest::ReadyCheck;
-use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -70,7 +69,7 @@ impl Checker {
         let child = self.reaper.spawn(&launch);
         let pid = child.map_err(|error| program::why_refused(&file, &error, &self.rootfs))?.pid;
         let Some(status) = self.reaper.wait(pid, Some(Instant::now() + EXEC_LIMIT)) else {
-            self.reaper.signal(pid, Signal::KILL);
+            self.reaper.kill_group(pid);
             self.reaper.wait(pid, None);
             return Err(format!("{name}: no end within {} s", EXEC_LIMIT.as_secs()));
         };

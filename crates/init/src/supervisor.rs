@@ -15,7 +15,7 @@ use crate::ready::Checker;
 use crate::ring::Ring;
 use crate::{identity, notify, program};
 use hearth_guest::{Command, Config, Ending, Exit, Identity, Phase, ReadyCheck, Stage, Stream};
-use rustix::process::{Pid, Signal, WaitStatus};
+use rustix::process::{Pid, WaitStatus};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::PathBuf;
@@ -228,9 +228,10 @@ impl<M: Machine> Supervisor<M> {
             None => Err(Ending::Signal(libc::SIGTERM as u8)),
             Some(main) => {
                 if first {
-                    self.reaper.signal(main.pid, Signal::TERM);
+                    // Its workers are its own to end: a supervisor or a server drains them first.
+                    self.reaper.signal(main.pid, libc::SIGTERM as u8);
                     // A stopped command would never see it.
-                    self.reaper.signal(main.pid, Signal::CONT);
+                    self.reaper.signal(main.pid, libc::SIGCONT as u8);
                 }
                 Ok(())
             }
@@ -240,7 +241,7 @@ impl<M: Machine> Supervisor<M> {
     fn kill(&mut self) {
         if let (Some(stop), Some(main)) = (&mut self.stop, &self.main) {
             stop.kill_at = None;
-            self.reaper.signal(main.pid, Signal::KILL);
+            self.reaper.kill_group(main.pid);
         }
     }
 
@@ -331,7 +332,7 @@ impl<M: Machine> Supervisor<M> {
             child.stderr.map(|pipe| self.pump(pipe, Stream::Stderr, at_end)),
         ];
         if let Some(error) = pumps.into_iter().flatten().find_map(Result::err) {
-            self.reaper.signal(child.pid, Signal::KILL);
+            self.reaper.kill_group(child.pid);
             return Err(format!("{name}: its output cannot be read: {error}"));
         }
         Ok(Main { pid: child.pid, drained })

@@ -3,6 +3,7 @@
 use super::*;
 use crate::child::shared_reaper;
 use hearth_guest::Ready;
+use rustix::process::Signal;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
