@@ -17,6 +17,7 @@ mod machine;
 mod notify;
 mod program;
 mod ready;
+mod refusal;
 mod ring;
 mod serve;
 mod status;

@@ -2,7 +2,7 @@
 //! A check that has passed is not made again: readiness is about the start, not about health.
 
 use crate::child::{Launch, Output, Reaper};
-use crate::program;
+use crate::{program, refusal};
 use hearth_guest::ReadyCheck;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -67,7 +67,7 @@ impl Checker {
         let file = program::resolve(name, path, &self.rootfs)?;
         let launch = Launch { file: &file, argv: cmd, env: &self.env, output: Output::Nowhere };
         let child = self.reaper.spawn(&launch);
-        let pid = child.map_err(|error| program::why_refused(&file, &error, &self.rootfs))?.pid;
+        let pid = child.map_err(|error| refusal::why_refused(&file, &error, &self.rootfs))?.pid;
         let Some(status) = self.reaper.wait(pid, Some(Instant::now() + EXEC_LIMIT)) else {
             self.reaper.kill_group(pid);
             self.reaper.wait(pid, None);

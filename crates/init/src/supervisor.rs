@@ -13,7 +13,7 @@ use crate::console::say;
 use crate::machine::Machine;
 use crate::ready::Checker;
 use crate::ring::Ring;
-use crate::{identity, notify, program};
+use crate::{identity, notify, program, refusal};
 use hearth_guest::{Command, Config, Ending, Exit, Identity, Phase, ReadyCheck, Stage, Stream};
 use rustix::process::{Pid, WaitStatus};
 use std::collections::BTreeMap;
@@ -325,7 +325,7 @@ impl<M: Machine> Supervisor<M> {
         let argv = self.config.cmd.as_slice();
         let launch = Launch { file: &file, argv, env, output: Output::Pipes };
         let child = self.reaper.spawn(&launch);
-        let child = child.map_err(|error| program::why_refused(&file, &error, rootfs))?;
+        let child = child.map_err(|error| refusal::why_refused(&file, &error, rootfs))?;
         let (at_end, drained) = channel();
         let pumps = [
             child.stdout.map(|pipe| self.pump(pipe, Stream::Stdout, at_end.clone())),
