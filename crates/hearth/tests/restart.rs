@@ -112,29 +112,3 @@ fn the_state_is_closed_to_others_and_the_address_is_in_it() {
     let told = std::fs::read_to_string(home.path("state/listen")).expect("a file");
     assert_eq!(told.trim(), daemon.url);
 }
-
-#[test]
-fn a_unix_socket_serves_the_command_line_and_keeps_others_out() {
-    use std::os::unix::fs::PermissionsExt;
-    let home = Home::new();
-    let url = format!("unix://{}", home.path("h.sock").display());
-    let mut daemon = home.serve(&["--listen", &url]);
-    // clap takes one --listen, so the usual one is left out.
-    let args: Vec<_> = daemon.get_args().map(ToOwned::to_owned).collect();
-    let kept = args.iter().enumerate().filter(|(at, _)| *at != 3 && *at != 4).map(|(_, arg)| arg);
-    daemon = home.hearth(kept);
-    daemon.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
-    let mut child = daemon.spawn().expect("the daemon starts");
-    let begin = Instant::now();
-    let ps = loop {
-        let ps = home.hearth(["--url", &url, "ps", "-o", "json"]).output().expect("it ran");
-        if ps.status.success() || begin.elapsed() > support::DEADLINE {
-            break ps;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
-    let mode = std::fs::metadata(home.path("h.sock")).expect("a socket").permissions().mode();
-    child.kill().expect("it can be killed");
-    child.wait().expect("it can be reaped");
-    assert_eq!((String::from_utf8_lossy(&ps.stdout).trim(), mode & 0o777), ("[]", 0o660));
-}

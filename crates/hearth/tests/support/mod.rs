@@ -12,6 +12,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::ops::Deref;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -101,8 +102,13 @@ impl Home {
 
     /// The command of a daemon with this home's state.
     pub(crate) fn serve(&self, more: &[&str]) -> Command {
+        self.serve_at("127.0.0.1:0", more)
+    }
+
+    /// The same at another address.
+    pub(crate) fn serve_at(&self, listen: &str, more: &[&str]) -> Command {
         let state = self.path("state");
-        let mut command = self.hearth(["serve", "--host", "sim", "--listen", "127.0.0.1:0"]);
+        let mut command = self.hearth(["serve", "--host", "sim", "--listen", listen]);
         command.arg("--state-dir").arg(state).args(["--sim-boot-ms", "20"]).args(more);
         command
     }
@@ -229,9 +235,8 @@ impl Daemon {
 
     /// One request on a connection of its own. Headers given replace the usual ones.
     pub(crate) fn request(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
-        let authority = self.url.strip_prefix("http://").expect("an HTTP address");
-        let mut stream = TcpStream::connect(authority).expect("the daemon accepts");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+        let mut stream = self.connect();
+        let authority = self.url.strip_prefix("http://").unwrap_or("localhost");
         let mut request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
         if !headers.iter().any(|header| header.starts_with("Host:")) {
             request += &format!("Host: {authority}\r\n");
@@ -242,12 +247,27 @@ impl Daemon {
         request += &format!("Content-Length: {}\r\n\r\n{body}", body.len());
         // The daemon may refuse and close before it has read a large body.
         let _ = stream.write_all(request.as_bytes());
-        let mut text = Vec::new();
-        let _ = stream.read_to_end(&mut text);
-        let text = String::from_utf8(text).expect("an answer in UTF-8");
-        let (head, body) = text.split_once("\r\n\r\n").expect("an HTTP answer");
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-        Answer { status: status.expect("a status"), head: head.to_owned(), body: body.to_owned() }
+        Answer::read(stream)
+    }
+
+    /// Sends this text on a connection of its own, and nothing more.
+    pub(crate) fn send(&self, text: &str) -> Answer {
+        let mut stream = self.connect();
+        let _ = stream.write_all(text.as_bytes());
+        Answer::read(stream)
+    }
+
+    /// A connection to it, over TCP or its Unix socket.
+    pub(crate) fn connect(&self) -> Box<dyn Stream> {
+        if let Some(path) = self.url.strip_prefix("unix://") {
+            let stream = UnixStream::connect(path).expect("the daemon accepts");
+            stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+            return Box::new(stream);
+        }
+        let authority = self.url.strip_prefix("http://").expect("an HTTP address");
+        let stream = TcpStream::connect(authority).expect("the daemon accepts");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+        Box::new(stream)
     }
 
     /// The ids of all jobs, in their order.
@@ -300,7 +320,22 @@ impl Drop for Daemon {
     }
 }
 
+/// A connection.
+pub(crate) trait Stream: Read + Write {}
+
+impl<S: Read + Write> Stream for S {}
+
 impl Answer {
+    /// Everything until the daemon closes.
+    fn read(mut stream: impl Read) -> Answer {
+        let mut text = Vec::new();
+        let _ = stream.read_to_end(&mut text);
+        let text = String::from_utf8(text).expect("an answer in UTF-8");
+        let (head, body) = text.split_once("\r\n\r\n").expect("an HTTP answer");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        Answer { status: status.expect("a status"), head: head.to_owned(), body: body.to_owned() }
+    }
+
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {}", self.body))
     }
