@@ -97,6 +97,9 @@ enum LabTask {
     /// Open a shell in the lab
     Shell,
     /// Make ports of the lab's 127.0.0.1 reachable here: 8088, or 9000:80 (here:there)
+    ///
+    /// Every local user can connect to them, and each connection is one of root in the lab: to a Hearth
+    /// that runs there it is admitted.
     Forward {
         /// The ports
         #[arg(required = true)]

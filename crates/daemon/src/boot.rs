@@ -1,6 +1,7 @@
 //! Puts the parts together, in an order that never leaves half a daemon: lock, socket, host,
 //! database, then the tasks. And takes them apart again, microVMs excepted.
 
+use crate::admission::Policy;
 use crate::backup::{self, DATABASE};
 use crate::core::{self, Intake};
 use crate::desired::{self, WatchedSource};
@@ -78,8 +79,12 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
     // signals end a start that takes too long.
     let anew = listen_to(SignalKind::user_defined2())?;
     let state_dir = StateDir::open(&config.state_dir)?;
-    let listener = Listener::bind(&config.listen).await?;
+    let policy = Policy::new(config.callers.clone(), &config.listen);
+    let listener = Listener::bind(&config.listen, policy.gid().await).await?;
     let listen = listener.address(&config.listen);
+    if let Some(warning) = policy.warning(listener.probe()) {
+        tracing::warn!("{warning}");
+    }
     let host = open_host(&config, &state_dir).await?;
     let facts = host.facts();
     backup::take(&state_dir).map_err(Box::new)?;
@@ -111,7 +116,7 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
     let mut tasks = JoinSet::new();
     tasks.spawn(executor::run(host.clone(), intake.clone(), inbox, stopping.clone()));
     tasks.spawn(observer::run(host.clone(), intake.clone(), seen_sender, stopping.clone()));
-    tasks.spawn(http::serve(listener, http::router(Arc::new(app)), stopping.clone()));
+    tasks.spawn(http::serve(listener, http::router(Arc::new(app)), policy, stopping.clone()));
     tasks.spawn(watch_file(&config, host, intake, desired_sender, watched, stopping));
     watchdog::tell(sd_notify::NotifyState::Ready);
     // One that has started anew begins in the middle of its supervisor's time.

@@ -3,12 +3,14 @@
 
 use crate::backup::DATABASE;
 use crate::state_dir::{StateDir, in_use};
-use crate::{Config, DaemonError, HostChoice};
+use crate::{Config, DaemonError, HostChoice, Listen, admission};
 use hearth_engine::Contents;
+use hearth_host::linux::peer::{self, PeerError};
 use hearth_host::linux::{self, Found, LinuxConfig, What};
 use hearth_model::{InstanceId, Owner};
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -70,7 +72,7 @@ impl Finding {
 pub fn examine(config: &Config) -> Result<Vec<Finding>, DaemonError> {
     let dir = std::path::absolute(&config.state_dir)
         .map_err(|source| DaemonError::System { operation: "find the state directory", source })?;
-    let mut findings = vec![machine(config)];
+    let mut findings = vec![machine(config), callers(config)];
     if !dir.is_dir() {
         let sentence = format!("{} is not there yet; hearth serve makes it", dir.display());
         findings.push(Finding::new("state", Verdict::Odd, sentence));
@@ -136,6 +138,34 @@ fn machine(config: &Config) -> Finding {
             Finding::new("host", Verdict::Odd, sentence)
         }
     }
+}
+
+/// Who may use the daemon, and whether the kernel tells who calls.
+fn callers(config: &Config) -> Finding {
+    let said = |verdict, sentence| Finding::new("callers", verdict, sentence);
+    if let Listen::Tcp(address) = &config.listen {
+        if config.callers.open_loopback {
+            let sentence = "every local user commands the daemon: open_loopback is set";
+            return said(Verdict::Odd, sentence.to_owned());
+        }
+        // The daemon has its port.
+        let probed = TcpListener::bind((address.ip(), 0)).map_err(PeerError::from);
+        if let Err(error) = probed.and_then(peer::probe_tcp) {
+            let sentence = format!("{}; {}", admission::closed(&error), admission::UNIX_SOCKET);
+            return said(Verdict::Bad, sentence);
+        }
+    }
+    let group = &config.callers.group;
+    let members = match (group.as_str(), admission::gid_of(group)) {
+        ("", _) => String::new(),
+        (_, Ok(Some(_))) => format!(" and the members of the group {group}"),
+        (_, Ok(None)) => format!("; the group {group} does not exist"),
+        (_, Err(errno)) => {
+            let sentence = format!("cannot read the user database: {errno}");
+            return said(Verdict::Bad, sentence);
+        }
+    };
+    said(Verdict::Good, format!("the daemon admits root, its own user{members}"))
 }
 
 fn directory(dir: &Path) -> Result<Vec<Finding>, DaemonError> {

@@ -16,6 +16,7 @@ mod socket;
 mod state;
 
 pub(crate) use guard::Guard;
+pub(crate) use problem::Refused;
 pub(crate) use server::serve;
 
 use crate::core::Intake;
@@ -27,7 +28,6 @@ use axum::extract::Request;
 use axum::http::Response;
 use hearth_api::DesiredFile;
 use hearth_host::Host;
-use problem::Refused;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tower_http::compression::CompressionLayer;

@@ -10,8 +10,10 @@
 //! It decides nothing about jobs: that is the engine's. It never prints: what a person should see
 //! is returned or logged. Ending it leaves every microVM running.
 
+mod admission;
 mod backup;
 mod boot;
+mod caller;
 mod clock;
 mod convert;
 mod core;
@@ -43,6 +45,8 @@ use std::time::Duration;
 pub struct Config {
     /// Where it listens.
     pub listen: Listen,
+    /// Who may use it.
+    pub callers: Callers,
     /// Where its state lives. Made where it is absent.
     pub state_dir: PathBuf,
     /// The images directory; `images` in the state directory where `None`.
@@ -57,6 +61,15 @@ pub struct Config {
     pub overcommit: Overcommit,
     /// How long what is over is kept.
     pub retention: Retention,
+}
+
+/// Who may use a daemon, beside root and its own user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Callers {
+    /// The group whose members may, by name or number; empty for none.
+    pub group: String,
+    /// Whether every local user may, over the loopback.
+    pub open_loopback: bool,
 }
 
 /// What a desired-state file may delete by leaving jobs out.

@@ -28,6 +28,17 @@ pub const CONNECTIONS_MAX: usize = 1024;
 pub const TURNED_AWAY_MAX: usize = 32;
 /// How long a connection that is turned away has for its request.
 pub const TURN_AWAY_DEADLINE: Duration = Duration::from_secs(1);
+/// Connections at once of callers who are not admitted, and as many of those of whom the user database has to
+/// say whether they are. The next one is closed without an answer. They take nothing from the others.
+pub const STRANGERS_MAX: usize = 32;
+/// Reads of the user database at once: one that hangs takes a thread.
+pub const USER_LOOKUPS_MAX: usize = 2;
+/// How long a connection waits for the user database, which may be a server.
+pub const USER_LOOKUP_DEADLINE: Duration = Duration::from_secs(5);
+/// How long what the user database said holds: a user who leaves the group is not admitted any more then.
+pub const USER_MAX_AGE: Duration = Duration::from_secs(10);
+/// Users of whom is remembered whether they are members of the group.
+pub const USERS_REMEMBERED_MAX: usize = 1024;
 /// Forwarded ports at once: each holds a socket to a guest and two buffers.
 pub const TUNNELS_MAX: usize = 512;
 
@@ -144,6 +155,7 @@ mod tests {
         let asked = format!("{INTAKE_MAX}, {}", seconds(REPLY_DEADLINE));
         let end = format!("{} for requests and streams", seconds(DRAIN_HTTP));
         let names = format!("{} characters", hearth_model::ids::NAME_BYTES_MAX);
+        let strangers = format!("{STRANGERS_MAX}, {}", seconds(TURN_AWAY_DEADLINE));
         for (bound, value) in [
             ("request body", body),
             ("body of `/plan` and `/apply`", format!("{} MiB", DECLARED_BYTES_MAX / 1024 / 1024)),
@@ -151,6 +163,7 @@ mod tests {
             ("job ids, tenants", names),
             ("`Idempotency-Key`", format!("{KEY_BYTES_MAX} characters; 100,000 keys")),
             ("connections", CONNECTIONS_MAX.to_string()),
+            ("connections of callers who are not admitted", strangers),
             ("a reader that takes nothing", seconds(WRITE_DEADLINE)),
             ("followed logs and events", STREAMS_MAX.to_string()),
             ("forwarded ports", TUNNELS_MAX.to_string()),

@@ -2,10 +2,11 @@
 //! tokens and no TLS.
 
 use hearth_host::Duplex;
+use hearth_host::linux::peer::{self, Peer, PeerError};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use tokio::net::{TcpListener, UnixListener};
@@ -99,9 +100,16 @@ pub(crate) enum Listener {
     Unix(UnixListener),
 }
 
+/// A connection, and who is at its other end.
+pub(crate) struct Accepted {
+    pub(crate) stream: Box<dyn Duplex>,
+    pub(crate) peer: Result<Peer, PeerError>,
+}
+
 impl Listener {
-    /// Binds. A socket file that nobody answers on is taken over.
-    pub(crate) async fn bind(listen: &Listen) -> Result<Listener, ListenError> {
+    /// Binds. A socket file that nobody answers on is taken over. The group can connect to it; who is
+    /// admitted is decided by who connects, not by its mode.
+    pub(crate) async fn bind(listen: &Listen, group: Option<u32>) -> Result<Listener, ListenError> {
         let failed = |source| ListenError::Bind { listen: listen.clone(), source };
         match listen {
             Listen::Tcp(address) => {
@@ -110,6 +118,10 @@ impl Listener {
             Listen::Unix(path) => {
                 clear_stale(path).await.map_err(failed)?;
                 let listener = UnixListener::bind(path).map_err(failed)?;
+                // A daemon that is not root can only give it to groups of its own.
+                if let Err(error) = chown(path, None, group) {
+                    tracing::warn!(cause = %error, gid = group, "its group can't use the socket");
+                }
                 let mode = std::fs::Permissions::from_mode(0o660);
                 std::fs::set_permissions(path, mode).map_err(failed)?;
                 Ok(Listener::Unix(listener))
@@ -125,17 +137,28 @@ impl Listener {
         }
     }
 
-    /// The next connection. Cancel safe.
-    pub(crate) async fn accept(&self) -> io::Result<Box<dyn Duplex>> {
+    /// Whether the kernel tells who connects.
+    pub(crate) fn probe(&self) -> Result<(), PeerError> {
+        match self {
+            Listener::Tcp(listener) => peer::probe_tcp(listener),
+            Listener::Unix(_) => Ok(()),
+        }
+    }
+
+    /// The next connection. Its peer is looked up before anything else: one that has gone meanwhile is
+    /// not known. Cancel safe.
+    pub(crate) async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Listener::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, from) = listener.accept().await?;
+                let peer = peer::of_tcp(&stream, from);
                 stream.set_nodelay(true)?;
-                Ok(Box::new(stream))
+                Ok(Accepted { stream: Box::new(stream), peer })
             }
             Listener::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok(Box::new(stream))
+                let peer = peer::of_unix(&stream);
+                Ok(Accepted { stream: Box::new(stream), peer })
             }
         }
     }

@@ -218,6 +218,8 @@ that needs --allow-delete, or with --wait a job that failed; 124 --timeout ran o
         follow: bool,
     },
     /// Make a TCP port of a guest reachable on 127.0.0.1
+    ///
+    /// Every local user can connect to it while it is open; the guest does not see who.
     PortForward {
         /// The job's id
         job: String,

@@ -4,8 +4,8 @@
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use hearth_daemon::{
-    Config, DEFAULT_DESIRED, DesiredPath, HostChoice, Listen, MassDeletion, Overcommit, Retention,
-    default_state_dir, limits,
+    Callers, Config, DEFAULT_DESIRED, DesiredPath, HostChoice, Listen, MassDeletion, Overcommit,
+    Retention, default_state_dir, limits,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -59,6 +59,8 @@ enum Default {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     listen: Listen,
+    group: String,
+    open_loopback: bool,
     state_dir: Option<PathBuf>,
     desired: Option<PathBuf>,
     images: Option<PathBuf>,
@@ -110,6 +112,29 @@ pub(crate) const SETTINGS: &[Setting] = &[
                 .map_err(|error: hearth_daemon::ListenError| error.to_string())
         },
         show: |s| s.listen.to_string().trim_start_matches("http://").to_owned(),
+    },
+    Setting {
+        key: "group",
+        kind: Kind::Text,
+        value_name: "GROUP",
+        help: "The group whose members may use the daemon, beside root and the daemon's own user; empty for none",
+        default: Default::Is(DEFAULT_GROUP),
+        other_variable: None,
+        take: |s, text| {
+            s.group = text.to_owned();
+            Ok(())
+        },
+        show: |s| s.group.clone(),
+    },
+    Setting {
+        key: "open_loopback",
+        kind: Kind::Switch,
+        value_name: "true|false",
+        help: "Let every local user use the daemon over the loopback",
+        default: Default::Is("false"),
+        other_variable: None,
+        take: |s, text| switch(text).map(|v| s.open_loopback = v),
+        show: |s| s.open_loopback.to_string(),
     },
     Setting {
         key: "state_dir",
@@ -290,6 +315,9 @@ pub(crate) const SETTINGS: &[Setting] = &[
     },
 ];
 
+/// Whose members may use the daemon.
+const DEFAULT_GROUP: &str = "hearth";
+
 const WEEK_HOURS: u32 = 7 * 24;
 
 fn hours(hours: u32) -> Duration {
@@ -390,6 +418,8 @@ impl Settings {
         let loopback = std::net::Ipv4Addr::LOCALHOST;
         Settings {
             listen: Listen::Tcp((loopback, 8088).into()),
+            group: DEFAULT_GROUP.to_owned(),
+            open_loopback: false,
             state_dir: None,
             desired: None,
             images: None,
@@ -423,6 +453,7 @@ impl Settings {
         Config {
             state_dir: self.state_dir(),
             listen: self.listen,
+            callers: Callers { group: self.group, open_loopback: self.open_loopback },
             images: self.images,
             desired: self.desired.map_or(DesiredPath::Default, DesiredPath::Named),
             deletions: if self.allow_delete { MassDeletion::Allowed } else { MassDeletion::Held },

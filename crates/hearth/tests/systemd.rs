@@ -195,5 +195,31 @@ mod system {
         systemd.says("systemctl start hearth");
         let (again, same) = systemd.serving();
         assert!(again != daemon && same == vm, "{again}, {same}");
+        check_without_netlink(&systemd);
+    }
+
+    /// A daemon that can't ask whose a TCP connection is admits no one over TCP, and says what to do.
+    fn check_without_netlink(systemd: &Systemd) {
+        systemd.says(
+            "cat > /etc/systemd/system/hearth.service.d/netlink.conf <<'END'
+                [Service]
+                RestrictAddressFamilies=
+                RestrictAddressFamilies=AF_UNIX AF_INET
+                ExecStartPre=-/usr/local/bin/hearth doctor\nEND
+             systemctl daemon-reload && systemctl restart hearth",
+        );
+        let mut said = String::new();
+        systemd.until("root is refused", || {
+            said = systemd.says("hearth ps 2>&1");
+            said.contains("not admitted") || said.contains("not known")
+        });
+        assert!(said.contains("cannot ask the kernel"), "{said}");
+        assert!(said.contains("hearth serve --listen unix:///run/hearth.sock"), "{said}");
+        let closed = "requests over TCP are refused, since their users are not known";
+        let doctor = format!("bad  callers   {closed}");
+        systemd.until("its log and doctor say so", || {
+            let log = systemd.says("journalctl -u hearth -o cat");
+            log.matches(closed).count() > 1 && log.contains(&doctor)
+        });
     }
 }

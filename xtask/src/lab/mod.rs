@@ -96,10 +96,16 @@ impl Lab {
         self.connected()?.run(session, &self.places)
     }
 
-    /// Makes a port of the lab's 127.0.0.1 reachable at this machine's 127.0.0.1.
+    /// Makes a port of the lab's 127.0.0.1 reachable at this machine's 127.0.0.1, for every local user: in
+    /// the lab the connections are those of root's sshd.
     pub(crate) fn forward(&self, forward: Forward) -> Result<()> {
         self.up()?;
-        self.connected()?.forward(forward)
+        self.connected()?.forward(forward)?;
+        say(format_args!(
+            "lab: every local user who connects to 127.0.0.1:{} is root's client in the lab",
+            forward.here
+        ));
+        Ok(())
     }
 
     /// Ends a forwarding; one that is not there is no error.

@@ -178,7 +178,9 @@ impl<const STATUS: u16> IntoResponses for Refuses<STATUS> {
 fn why(status: u16) -> String {
     let why = match status {
         400 => "The query, a header or the body can't be read.",
-        403 => "The request is for another host, or from the page of one.",
+        403 => {
+            "The caller is not admitted, or the request is for another host or from the page of one."
+        }
         404 => "There is no such job.",
         408 => return format!("The body did not come within {:?}.", limits::BODY_DEADLINE),
         409 => "The job does not allow it: it is another tenant's, or has no microVM.",

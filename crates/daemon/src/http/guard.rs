@@ -5,6 +5,7 @@
 use super::App;
 use super::problem::Refused;
 use crate::Listen;
+use crate::caller::Caller;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Uri, Version, header};
 use axum::middleware::Next;
@@ -83,11 +84,12 @@ impl Guard {
 /// Refuses what a web page sent, before anything is read of it.
 pub(super) async fn check(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let caller = request.extensions().get().copied().unwrap_or(Caller::Unknown);
     let response = match app.guard.refusal(request.version(), request.uri(), request.headers()) {
         Some(refused) => refused.into_response(),
         None => caught(next.run(request)).await,
     };
-    tracing::debug!(%method, path, status = response.status().as_u16(), "request");
+    tracing::debug!(%method, path, %caller, status = response.status().as_u16(), "request");
     response
 }
 

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use hearth_api::{PROBLEM_JSON, Problem};
 
 /// An answer that says why not.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Refused(Box<Problem>);
 
 impl Refused {
@@ -21,8 +21,18 @@ impl Refused {
         self
     }
 
+    /// What was wrong.
+    pub(crate) fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
+    /// Its status code.
+    pub(super) fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
     /// What travels.
-    pub(super) fn body(&self) -> Vec<u8> {
+    pub(crate) fn body(&self) -> Vec<u8> {
         written(&self.0)
     }
 
@@ -60,10 +70,8 @@ impl From<AskError> for Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let Refused(problem) = self;
-        let status =
-            StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, written(&problem)).into_response();
+        let status = self.status();
+        let mut response = (status, self.body()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if status == StatusCode::SERVICE_UNAVAILABLE {

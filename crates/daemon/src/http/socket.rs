@@ -5,7 +5,6 @@
 
 use super::problem::Refused;
 use crate::limits;
-use axum::http::StatusCode;
 use bytes::{Buf, Bytes};
 use hearth_api::PROBLEM_JSON;
 use std::io;
@@ -20,12 +19,14 @@ pub(super) struct Socket<S> {
     stalled: Option<Pin<Box<Sleep>>>,
     /// What is left to be written instead of what hyper wrote.
     instead: Option<Bytes>,
+    /// What the caller is told whatever it sends.
+    refusal: Option<Refused>,
     upgraded: bool,
 }
 
 impl<S: AsyncWrite + Unpin> Socket<S> {
-    pub(super) fn new(inner: S) -> Socket<S> {
-        Socket { inner, stalled: None, instead: None, upgraded: false }
+    pub(super) fn new(inner: S, refusal: Option<Refused>) -> Socket<S> {
+        Socket { inner, stalled: None, instead: None, refusal, upgraded: false }
     }
 
     /// `outcome` within the deadline, which begins anew with everything that the peer takes.
@@ -57,7 +58,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
     ) -> Poll<io::Result<usize>> {
         if !self.upgraded && self.instead.is_none() {
             self.upgraded = bytes.starts_with(b"HTTP/1.1 101 ");
-            self.instead = refused_by_hyper(bytes).map(problem);
+            self.instead = refused_by_hyper(bytes).map(|status| match &self.refusal {
+                Some(refusal) => whole(refusal),
+                None => whole(&problem(status)),
+            });
         }
         let Some(mut instead) = self.instead.take() else { return self.write(context, bytes) };
         while !instead.is_empty() {
@@ -106,8 +110,8 @@ fn refused_by_hyper(answer: &[u8]) -> Option<u16> {
 }
 
 /// The same refusal with a sentence.
-fn problem(status: u16) -> Bytes {
-    let refused = match status {
+fn problem(status: u16) -> Refused {
+    match status {
         414 => {
             let detail = "the address of the request is too long";
             Refused::new(414, "long-address", "Address too long", detail)
@@ -120,8 +124,12 @@ fn problem(status: u16) -> Bytes {
             Refused::new(431, "large-head", "Headers too large", detail)
         }
         _ => Refused::new(status, "not-http", "Not HTTP", "the request is not HTTP/1.1"),
-    };
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    }
+}
+
+/// A whole answer, after which the connection is closed.
+fn whole(refused: &Refused) -> Bytes {
+    let status = refused.status();
     let body = refused.body();
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: {PROBLEM_JSON}\r\ncontent-length: {}\r\n\
@@ -139,7 +147,7 @@ mod tests {
 
     fn pair() -> (Socket<DuplexStream>, DuplexStream) {
         let (near, far) = duplex(64);
-        (Socket::new(near), far)
+        (Socket::new(near, None), far)
     }
 
     #[tokio::test(start_paused = true)]

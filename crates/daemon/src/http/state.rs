@@ -26,6 +26,9 @@ pub(super) async fn stats(State(app): State<Arc<App>>) -> Result<impl IntoRespon
     }
 }
 
+/// The page that every local user may read.
+pub(super) const HEALTH_PATH: &str = "/healthz";
+
 /// `GET /healthz`: the process is there and answers.
 #[utoipa::path(get, path = "/healthz", operation_id = "readHealth", summary = "The process is there and answers.",
 

@@ -27,6 +27,7 @@ mod layout;
 mod logs;
 mod manifest;
 mod output;
+pub mod peer;
 mod probe;
 mod stop;
 mod store;
