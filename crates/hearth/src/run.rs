@@ -34,7 +34,7 @@ pub(crate) struct RunArgs {
     /// Size of the scratch disk in MiB [default: 1024]
     #[arg(long, value_name = "MIB")]
     disk: Option<u32>,
-    /// An environment variable: KEY=VALUE, or KEY to pass this shell's on
+    /// An environment variable: KEY=VALUE, or KEY to pass this shell's on, out of sight of other users
     #[arg(short, long, value_name = "KEY=VALUE")]
     env: Vec<String>,
     /// A file of such lines; empty ones and those that begin with # are skipped
