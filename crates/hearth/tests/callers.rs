@@ -230,12 +230,13 @@ mod system {
         let log = home.path("log").display().to_string();
         let wrapper = ["sh", "-c", "exec \"$@\" 2>>\"$0\"", &log];
         for start in 1..=2 {
-            let serve = home.serve(&["--open-loopback"]);
+            let serve = home.serve(&["--open-loopback", "--log", "debug"]);
             let daemon = Daemon::spawn(behind(&wrapper, &serve));
             assert_eq!(status_for(&daemon, NOBODY, &[NOBODY]), 200);
             drop(daemon);
             let said = std::fs::read_to_string(&log).expect("a log");
             assert_eq!(said.matches("every local user commands this daemon").count(), start);
+            assert!(said.contains("caller=uid 65534 by socket owner"), "{said}");
         }
     }
 

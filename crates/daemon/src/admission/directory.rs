@@ -193,4 +193,29 @@ mod tests {
         assert_eq!(directory.is_member(&peer(65_534, PeerGroups::OfUser)).await, Some(false));
         assert_eq!(directory.remembers(&peer(65_534, PeerGroups::OfUser)), Some(false));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_user_database_that_hangs_is_given_up() {
+        let directory = Arc::new(Directory::new("root".to_owned()));
+        let hung = |_| {
+            let (ends, waits) = std::sync::mpsc::channel::<()>();
+            let directory = directory.clone();
+            let read = move || Ok(waits.recv().is_ok());
+            (ends, tokio::spawn(async move { directory.read(|| None, read).await }))
+        };
+        let hung: Vec<_> = (0..limits::USER_LOOKUPS_MAX).map(hung).collect();
+        let late = directory.clone();
+        let late = tokio::spawn(async move { late.gid().await });
+        while directory.lookups.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::advance(limits::USER_LOOKUP_DEADLINE).await;
+        let (ends, hung): (Vec<_>, Vec<_>) = hung.into_iter().unzip();
+        for read in hung {
+            assert_eq!(read.await.unwrap(), None);
+        }
+        assert_eq!(late.await.unwrap(), None, "no more than that hang at once");
+        drop(ends);
+        assert_eq!(directory.gid().await, Some(Some(0)), "it answers again");
+    }
 }
