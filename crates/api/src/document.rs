@@ -88,6 +88,13 @@ pub struct Spec {
     /// How long a `job` may run, in seconds.
     #[schema(nullable = false, minimum = 1, maximum = 31_536_000)]
     timeout_s: Option<u32>,
+    /// What the command is told to stop with: the name of a signal, with or without `SIG`, or its
+    /// number. SIGTERM where it is absent. Not for `boot: "raw"`.
+    #[schema(
+        nullable = false,
+        pattern = "^((SIG)?(HUP|INT|QUIT|ILL|TRAP|ABRT|IOT|BUS|FPE|KILL|USR1|SEGV|USR2|PIPE|ALRM|TERM|STKFLT|CHLD|CLD|CONT|STOP|TSTP|TTIN|TTOU|URG|XCPU|XFSZ|VTALRM|PROF|WINCH|IO|POLL|PWR|SYS|RTMIN(\\+([1-9]|1[0-5]))?|RTMAX(-([1-9]|1[0-4]))?)|[1-9]|[1-5][0-9]|6[0-4])$"
+    )]
+    stop_signal: Option<String>,
     /// From the stop signal to SIGKILL, in seconds.
     #[schema(nullable = false, minimum = 0, maximum = 3600)]
     stop_timeout_s: Option<u32>,

@@ -152,7 +152,7 @@ mod tests {
     use hearth_engine::ActionId;
     use hearth_host::sim::{SimConfig, SimHost};
     use hearth_host::{BoxFuture, Duplex, HostFacts, LogPage, LogQuery};
-    use hearth_model::{Images, InstanceId, Observation};
+    use hearth_model::{Images, InstanceId, Observation, Signal};
     use tokio::sync::watch;
 
     /// A host whose guests take no notice of the word to stop.
@@ -213,7 +213,8 @@ mod tests {
         let instance = |number: u64| InstanceId::parse(&format!("a{number}")).unwrap();
         let stops = limits::ACTIONS_MAX as u64 + 1;
         for number in 0..stops {
-            let action = Action::Stop { instance: instance(number), timeout_s: 3600 };
+            let action =
+                Action::Stop { instance: instance(number), signal: Signal::TERM, timeout_s: 3600 };
             work.send(Work::Apply(ActionId(number), action)).unwrap();
         }
         let action = Action::Remove { instance: instance(stops) };

@@ -8,6 +8,7 @@ use hearth_host::HostError;
 use hearth_model::{
     Action, Assignment, Create, End, Exit, Generation, Identity, Instance, InstanceId,
     InstanceState, Job, JobId, Lifecycle, Mono, Outcome, Owner, Phase, PoolKey, Resolution, Slot,
+    Spec,
 };
 use hearth_planner::{Step, Target, backoff};
 use std::time::Duration;
@@ -53,10 +54,14 @@ impl Engine {
     }
 
     pub(crate) fn claim(&mut self, now: &Now, instance: &InstanceId, job: &JobId) {
-        let Some(run) = self.fleet.job(job).map(|job| job.run) else { return };
+        let Some((run, spec)) = self.fleet.job(job).map(|job| (job.run, job.spec.clone())) else {
+            return;
+        };
         let claim = Assignment::Job { job: job.clone(), run, claimed_at: Some(now.mono) };
         let from = self.fleet.change_instance(instance, |claimed| {
             claimed.ready_since = None;
+            // The same inside, and from now on this job's policy.
+            claimed.spec = spec;
             std::mem::replace(&mut claimed.assignment, claim)
         });
         if let Some(Assignment::Pool(key)) = from {
@@ -132,7 +137,7 @@ impl Engine {
 
     fn stop(&mut self, now: &Now, id: &InstanceId, reason: String, failed: bool, turn: &mut Turn) {
         let Some(instance) = self.fleet.instance(id) else { return };
-        let timeout_s = instance.spec.stop_timeout_s;
+        let Spec { stop_signal: signal, stop_timeout_s: timeout_s, .. } = *instance.spec;
         if instance.stopping.is_none() {
             let assignment = instance.assignment.clone();
             self.fleet.change_instance(id, |instance| instance.stopping = Some(reason.clone()));
@@ -148,7 +153,7 @@ impl Engine {
         }
         // What can't be identified is stopped once it can.
         if !self.unidentified.contains_key(id.as_str()) {
-            self.action(turn, Action::Stop { instance: id.clone(), timeout_s });
+            self.action(turn, Action::Stop { instance: id.clone(), signal, timeout_s });
         }
     }
 

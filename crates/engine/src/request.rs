@@ -1,11 +1,13 @@
 //! Requests. Each is checked whole before it changes anything.
 
 use crate::engine::{Engine, Turn};
+use crate::execute::serves;
 use crate::guard;
 use crate::input::{Accepted, JobView, Now, Refusal, Reply, Request, Restart, Trouble, Upsert};
 use crate::row::JobNotes;
 use hearth_model::{
-    Generation, InstanceId, Job, JobId, Lifecycle, Outcome, Ready, Resolution, Spec, Tenant, Wanted,
+    Generation, InstanceId, Job, JobId, Lifecycle, Outcome, Ready, Resolution, Signal, Spec,
+    Tenant, Wanted,
 };
 use hearth_planner::{Scope, Status, Step, plan};
 use std::sync::Arc;
@@ -202,10 +204,31 @@ impl Engine {
             Extent::Policy => "policy accepted",
         };
         self.touch_job(&id);
+        if extent == Extent::Policy {
+            self.apply_policy(&id);
+        }
         let message = format!("generation {generation} {what}");
         self.event(now, Some(&id), None, Some(generation), "accepted", message);
         if let Some(before) = before {
             self.tried_enough(&id, before);
+        }
+    }
+
+    /// Gives the instances of a job's current run its policy: it is in force when they stop.
+    fn apply_policy(&mut self, id: &JobId) {
+        let Some(job) = self.fleet.job(id) else { return };
+        let (run, spec) = (job.run, job.spec.clone());
+        let current: Vec<InstanceId> = self
+            .fleet
+            .of_job(id)
+            .filter(|instance| {
+                instance.exit().is_none() && serves(&instance.assignment).1 == Some(run)
+            })
+            .map(|instance| instance.id.clone())
+            .collect();
+        for instance in current {
+            self.fleet.change_instance(&instance, |instance| instance.spec = spec.clone());
+            self.touch_instance(&instance);
         }
     }
 
@@ -353,6 +376,7 @@ pub(crate) fn same_inside(left: &Spec, right: &Spec) -> bool {
         warm_pool: None,
         retries: 0,
         timeout_s: None,
+        stop_signal: Signal::TERM,
         stop_timeout_s: 0,
         ready: spec.ready.clone().map(|ready| Ready { timeout_s: 0, ..ready }),
         ..spec.clone()

@@ -557,3 +557,35 @@ async fn a_daemon_goes_on_until_its_new_generation_can_start() {
     let view = world.get("eater").await;
     assert!(view.status == Status::Running && view.instance != before, "{view:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn stop_uses_the_policy_that_its_job_has_now() {
+    let signal = |name: &str| ("stop_signal", Value::String(name.to_owned()));
+    let how_it_ended = async |world: &mut World, job: &str| {
+        world.ask(Request::Stop { job: id(job) }).await.unwrap();
+        world.run_for(A_WHILE).await;
+        let events = Events { job: Some(id(job)), after: None, limit: 100 };
+        let Ok(Reply::Events(page)) = world.ask(Request::Events(events)).await else {
+            panic!("no events")
+        };
+        let exited = page.events.into_iter().rfind(|event| event.kind == "exited").unwrap();
+        exited.message.split_once(" ended: ").unwrap().1.to_owned()
+    };
+    let store = tempfile::tempdir().unwrap();
+    let path = store.path().join("hearth.db");
+    let mut world = World::with(SimConfig::default(), Store::open(&path).unwrap());
+    world.post("web", None, &spec("service", &[])).await.unwrap();
+    world.post("founder", None, &spec("service", &[pool(1, 1), env("1")])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    // Changed while it runs, and over a restart of the daemon.
+    world.post("web", None, &spec("service", &[signal("SIGINT")])).await.unwrap();
+    // Claimed from a pool of instances that were made with another policy.
+    let quits = spec("service", &[pool(1, 1), env("1"), signal("SIGQUIT")]);
+    assert_eq!(world.post("claims", None, &quits).await.unwrap().0, Accepted::Claimed);
+    world.run_for(A_WHILE).await;
+    let mut world = world.restart(Store::open(&path).unwrap());
+    world.run_for(A_WHILE).await;
+    assert_eq!(how_it_ended(&mut world, "web").await, "killed by signal 2");
+    assert_eq!(how_it_ended(&mut world, "claims").await, "killed by signal 3");
+    assert_eq!(how_it_ended(&mut world, "founder").await, "killed by signal 15");
+}

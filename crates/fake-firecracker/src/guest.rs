@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 
 /// From the last report to the reboot.
 const REBOOT: Duration = Duration::from_millis(20);
-const SIGTERM: u8 = 15;
 
 /// Hearth's init.
 #[derive(Debug)]
@@ -105,15 +104,15 @@ impl Guest {
     }
 
     pub(crate) fn ctrl_alt_del(self: &Arc<Guest>) {
-        self.stop();
+        self.stop(self.config.stop_signal);
     }
 
-    fn stop(self: &Arc<Guest>) {
+    fn stop(self: &Arc<Guest>, signal: u8) {
         let mut state = lock(&self.state);
         if matches!(state.phase, Phase::Held | Phase::Running) {
             state.phase = Phase::Stopping;
             self.report(&mut state);
-            self.end(Ending::Signal(SIGTERM), true);
+            self.end(Ending::Signal(signal), true);
         }
     }
 
@@ -165,7 +164,7 @@ impl Guest {
             };
             let carry = || match command {
                 Command::Identity { identity, go, .. } => self.take_identity(identity, go),
-                Command::Stop { .. } => self.stop(),
+                Command::Stop { signal, .. } => self.stop(signal),
             };
             let fault = lock(&shared.script).at_call(name, 0);
             match fault {

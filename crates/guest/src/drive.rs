@@ -137,20 +137,27 @@ mod tests {
             |(job_id, tenant, generation, vm_id)| Identity { job_id, tenant, generation, vm_id },
         );
         (
-            (".{0,10}", ".{0,20}", prop::collection::vec(".{0,20}", 0..5), any::<u32>()),
+            (".{0,10}", ".{0,20}", prop::collection::vec(".{0,20}", 0..5), any::<(u8, u32)>()),
             prop::collection::btree_map("[A-Z_]{1,10}", ".{0,40}", 0..6),
             prop_oneof![Just(Stage::Init), Just(Stage::App)],
             prop::option::of(check.prop_map(|check| Ready { check })),
             prop::option::of(identity),
         )
             .prop_map(
-                |((instance, rootfs, cmd, stop_timeout_s), env, stage, ready, identity)| Config {
+                |(
+                    (instance, rootfs, cmd, (stop_signal, stop_timeout_s)),
+                    env,
+                    stage,
+                    ready,
+                    identity,
+                )| Config {
                     instance,
                     rootfs,
                     cmd,
                     env,
                     stage,
                     ready,
+                    stop_signal,
                     stop_timeout_s,
                     identity,
                 },

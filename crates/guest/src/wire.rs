@@ -18,6 +18,9 @@ pub struct Config {
     pub stage: Stage,
     /// When the command counts as ready.
     pub ready: Option<Ready>,
+    /// The number of its stop signal.
+    #[serde(default = "sigterm")]
+    pub stop_signal: u8,
     /// How long the command may take from its stop signal to SIGKILL, in seconds.
     pub stop_timeout_s: u32,
     /// Whose instance this is from the start; `None` in a pool.
@@ -95,13 +98,22 @@ pub enum Command {
         /// The host's wall clock, nanoseconds since 1970 UTC.
         clock_ns: u64,
     },
-    /// SIGTERM to the command's process group, SIGKILL after `timeout_s`, status drive, sync,
-    /// reboot. A command that is still held ends at once, as [`Ending::Signal`] 15. A second stop
-    /// may only bring SIGKILL nearer. Ctrl-Alt-Del is a stop with the config's `stop_timeout_s`.
+    /// The stop signal to the command's own process, SIGKILL to everything after `timeout_s`,
+    /// status drive, sync, reboot. A command that is still held ends at once, as by its stop
+    /// signal. A second stop may only bring SIGKILL nearer. Ctrl-Alt-Del is a stop with the
+    /// config's `stop_signal` and `stop_timeout_s`.
     Stop {
         /// Seconds from the stop signal to SIGKILL.
         timeout_s: u32,
+        /// The number of the stop signal. An older init ignores it, and sends SIGTERM.
+        #[serde(default = "sigterm")]
+        signal: u8,
     },
+}
+
+/// The stop signal where an older daemon does not say one.
+fn sigterm() -> u8 {
+    15
 }
 
 /// Guest to host, one JSON line each: the whole state, whenever it changes, and once at the start
@@ -200,7 +212,10 @@ mod tests {
             &Command::Identity { identity: identity.clone(), go: true, clock_ns: 5 },
             r#"{"do":"identity","identity":{"job_id":"web-1","tenant":"prod","generation":3,"vm_id":"vm-abc"},"go":true,"clock_ns":5}"#,
         );
-        check(&Command::Stop { timeout_s: 10 }, r#"{"do":"stop","timeout_s":10}"#);
+        check(
+            &Command::Stop { timeout_s: 10, signal: 2 },
+            r#"{"do":"stop","timeout_s":10,"signal":2}"#,
+        );
         let report = Report {
             instance: "abc".to_owned(),
             phase: Phase::Held,
@@ -223,6 +238,6 @@ mod tests {
     fn a_line_with_fields_of_a_later_version_is_read() {
         let line = r#"{"do":"stop","timeout_s":1,"why":"later"}"#;
         let command = serde_json::from_str::<Command>(line).expect("read");
-        assert_eq!(command, Command::Stop { timeout_s: 1 });
+        assert_eq!(command, Command::Stop { timeout_s: 1, signal: 15 });
     }
 }

@@ -56,6 +56,9 @@ pub(crate) struct RunArgs {
     /// How long a `job` may take, as in 30s or 5m [default: for ever]
     #[arg(long, value_name = "TIME", value_parser = span::seconds)]
     run_timeout: Option<u64>,
+    /// The signal that stops the command, as in SIGINT, INT or 2 [default: SIGTERM]
+    #[arg(long, value_name = "SIGNAL")]
+    stop_signal: Option<String>,
     /// From the stop signal to SIGKILL [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = span::seconds)]
     stop_timeout: Option<u64>,
@@ -195,6 +198,7 @@ fn request(args: RunArgs) -> anyhow::Result<CreateVm> {
     set("warm_pool", warm_pool(&args.pool));
     set("retries", args.retries.map(Value::from));
     set("timeout_s", args.run_timeout.map(Value::from));
+    set("stop_signal", args.stop_signal.map(Value::from));
     set("stop_timeout_s", args.stop_timeout.map(Value::from));
     set("disk_mb", args.disk.map(Value::from));
     Ok(CreateVm { job_id: args.name, tenant: args.tenant, spec: spec.into() })
@@ -283,7 +287,7 @@ mod tests {
         check(
             "--rootfs r --kernel k --vcpu 2 -m 256 --disk 64 -e A=1 -e B=x=y --lifecycle service \
              --ready-http 80/health --ready-timeout 5 --warm-min 1 --warm-max 3 --warm-stage init \
-             --retries 0 --run-timeout 1m --stop-timeout 3s --boot init /app -x --wait",
+             --retries 0 --run-timeout 1m --stop-signal INT --stop-timeout 3s --boot init /app -x --wait",
             expect![[r#"
                 {
                   "rootfs": "r",
@@ -317,6 +321,7 @@ mod tests {
                   },
                   "retries": 0,
                   "timeout_s": 60,
+                  "stop_signal": "INT",
                   "stop_timeout_s": 3,
                   "disk_mb": 64
                 }"#]],

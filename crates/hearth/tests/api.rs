@@ -111,10 +111,11 @@ fn a_post_replaces_the_spec_and_says_how_much_there_is_to_do() {
     let first = daemon.until_job("web", "running");
     let same = daemon.post("/vms", &body("web", "service", ""));
     assert_eq!((same.status, &same.json()["vm_id"]), (200, &first["vm_id"]));
-    let policy = daemon.post("/vms", &body("web", "service", r#","stop_timeout_s":3"#));
+    let policy = daemon.post("/vms", &body("web", "service", r#","stop_signal":"int""#));
     assert_eq!(policy.json()["vm_id"], first["vm_id"], "a policy replaces no instance");
+    assert_eq!(policy.json()["spec"]["stop_signal"], "SIGINT");
     let other = daemon.post("/vms", &body("web", "service", r#","env":{"A":"b"}"#));
-    assert_eq!((other.status, other.json()["spec"].get("stop_timeout_s")), (202, None));
+    assert_eq!((other.status, other.json()["spec"].get("stop_signal")), (202, None));
     let before = &first["vm_id"];
     daemon.until("the new instance serves", || {
         let job = daemon.get("/vms/web").json();

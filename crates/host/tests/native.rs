@@ -9,7 +9,7 @@ mod native {
     use crate::support::{Lab, job, raw};
     use hearth_fake_firecracker::kernels;
     use hearth_host::Host;
-    use hearth_model::{Action, End, InstanceState, Owner, Phase, PoolTenant, Stage};
+    use hearth_model::{Action, End, InstanceState, Owner, Phase, PoolTenant, Signal, Stage};
     use std::path::PathBuf;
 
     /// A directory with guests: `speaker` says `OK` once and halts, `flooder` never stops saying
@@ -184,7 +184,7 @@ mod native {
         assert!(seen.instances.is_empty());
         assert!(seen.unidentified[id.as_str()].contains("cannot read its manifest"), "{seen:?}");
         for action in [
-            Action::Stop { instance: id.clone(), timeout_s: 0 },
+            Action::Stop { instance: id.clone(), signal: Signal::TERM, timeout_s: 0 },
             Action::Remove { instance: id.clone() },
             Action::DropLogs { instance: id.clone() },
         ] {

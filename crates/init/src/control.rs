@@ -114,7 +114,7 @@ mod tests {
         let Event::Command(command) = host.events.recv().expect("event") else {
             panic!("not a command")
         };
-        assert_eq!(command, Command::Stop { timeout_s: 3 });
+        assert_eq!(command, Command::Stop { timeout_s: 3, signal: 15 });
         assert!(host.report().is_some());
         host.stream.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("write");
         assert_eq!(host.report(), None);

@@ -182,8 +182,12 @@ impl<M: Machine> Supervisor<M> {
                 }
                 Ok(())
             }
-            Event::Command(Command::Stop { timeout_s }) => self.request_stop(timeout_s),
-            Event::CtrlAltDel => self.request_stop(self.config.stop_timeout_s),
+            Event::Command(Command::Stop { timeout_s, signal }) => {
+                self.request_stop(signal, timeout_s)
+            }
+            Event::CtrlAltDel => {
+                self.request_stop(self.config.stop_signal, self.config.stop_timeout_s)
+            }
             Event::Ready => {
                 self.board.update(|report| (report.ready, report.ready_detail) = (true, None));
                 Ok(())
@@ -216,8 +220,8 @@ impl<M: Machine> Supervisor<M> {
         accepted
     }
 
-    /// SIGTERM now, SIGKILL later. A second request may only bring SIGKILL nearer.
-    fn request_stop(&mut self, timeout_s: u32) -> Result<(), Ending> {
+    /// The stop signal now, SIGKILL later. A second request may only bring SIGKILL nearer.
+    fn request_stop(&mut self, signal: u8, timeout_s: u32) -> Result<(), Ending> {
         let at = Instant::now() + Duration::from_secs(u64::from(timeout_s));
         let first = self.stop.is_none();
         let stop = self.stop.get_or_insert(Stop { kill_at: Some(at) });
@@ -225,11 +229,11 @@ impl<M: Machine> Supervisor<M> {
         self.board.update(|report| report.phase = Phase::Stopping);
         match &self.main {
             // Held: there is nothing to signal, and nothing to wait for.
-            None => Err(Ending::Signal(libc::SIGTERM as u8)),
+            None => Err(Ending::Signal(signal)),
             Some(main) => {
                 if first {
                     // Its workers are its own to end: a supervisor or a server drains them first.
-                    self.reaper.signal(main.pid, libc::SIGTERM as u8);
+                    self.reaper.signal(main.pid, signal);
                     // A stopped command would never see it.
                     self.reaper.signal(main.pid, libc::SIGCONT as u8);
                 }

@@ -50,6 +50,7 @@ fn config(script: &str) -> Config {
         env: BTreeMap::from([("COLOUR".to_owned(), "blue".to_owned())]),
         stage: Stage::App,
         ready: None,
+        stop_signal: 15,
         stop_timeout_s: 60,
         identity: None,
     }
@@ -70,7 +71,7 @@ fn go(generation: u64) -> Event {
 }
 
 fn stop(timeout_s: u32) -> Event {
-    Event::Command(Command::Stop { timeout_s })
+    Event::Command(Command::Stop { timeout_s, signal: 15 })
 }
 
 fn start(config: Config) -> Result<Guest, Ending> {
@@ -207,9 +208,9 @@ fn a_held_command_that_is_stopped_ends_at_once_as_by_its_stop_signal() {
     let mut held = config("exit 0");
     held.stage = Stage::Init;
     let guest = start(held).expect("held");
-    guest.send(stop(60));
+    guest.send(Event::Command(Command::Stop { timeout_s: 60, signal: 2 }));
     let (exit, _) = guest.end();
-    assert_eq!((exit.ending, exit.stop_requested), (Ending::Signal(15), true));
+    assert_eq!((exit.ending, exit.stop_requested), (Ending::Signal(2), true));
 }
 
 #[test]
@@ -245,6 +246,32 @@ fn ctrl_alt_del_is_a_stop_with_the_time_of_the_config() {
     guest.send(Event::CtrlAltDel);
     let (exit, _) = guest.end();
     assert_eq!((exit.ending, exit.stop_requested), (Ending::Signal(9), true));
+}
+
+#[test]
+fn stop_sends_the_signal_of_the_host_to_the_command_alone() {
+    // Of two pending signals a shell takes the one with the lower number first.
+    let worker = "trap 'echo terminated' INT TERM; trap 'echo drained; exit' WINCH; echo up; \
+                  while :; do sleep 0.01; done 2>/dev/null";
+    let script =
+        format!("trap 'kill -WINCH $!; wait; exit 4' INT; sh -c \"{worker}\" & wait; wait");
+    let guest = start(config(&script)).expect("started");
+    guest.until_output("up");
+    guest.send(Event::Command(Command::Stop { timeout_s: 60, signal: 2 }));
+    let (exit, output) = guest.end();
+    assert_eq!((exit.ending, exit.stop_requested), (Ending::Code(4), true));
+    assert_eq!(output, "up\ndrained\n");
+}
+
+#[test]
+fn ctrl_alt_del_sends_the_stop_signal_of_the_config() {
+    let mut config = config("echo up; exec sleep 600");
+    config.stop_signal = 37;
+    let guest = start(config).expect("started");
+    guest.until_output("up");
+    guest.send(Event::CtrlAltDel);
+    let (exit, _) = guest.end();
+    assert_eq!((exit.ending, exit.stop_requested), (Ending::Signal(37), true));
 }
 
 #[test]

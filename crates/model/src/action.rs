@@ -4,6 +4,7 @@
 use crate::desired::PoolTenant;
 use crate::hash::SpecHash;
 use crate::ids::{Identity, InstanceId, Slot};
+use crate::signal::Signal;
 use crate::spec::{Images, Spec, Stage};
 use std::sync::Arc;
 
@@ -25,6 +26,8 @@ pub enum Action {
     Stop {
         /// Which instance.
         instance: InstanceId,
+        /// What its command is told to stop with.
+        signal: Signal,
         /// Seconds from the app's stop signal to SIGKILL.
         timeout_s: u32,
     },

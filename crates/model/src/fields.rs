@@ -2,6 +2,7 @@
 //! and find every problem at once; [`Spec::write`] is the inverse of the latter.
 
 use crate::ids::{IdError, JobId, Tenant};
+use crate::signal::Signal;
 use crate::spec::{
     Boot, ImageName, Lifecycle, Ready, ReadyCheck, Resources, Spec, Stage, WarmPool,
 };
@@ -41,6 +42,7 @@ pub const SPEC_FIELDS: &[&str] = &[
     "boot",
     "retries",
     "timeout_s",
+    "stop_signal",
     "stop_timeout_s",
     "disk_mb",
 ];
@@ -196,6 +198,9 @@ impl Spec {
         if let Some(timeout_s) = self.timeout_s {
             parts.push(("timeout_s", timeout_s.into()));
         }
+        if self.stop_signal != Signal::TERM {
+            parts.push(("stop_signal", Part::Text(self.stop_signal.name())));
+        }
         if self.stop_timeout_s != STOP_TIMEOUT_S_DEFAULT {
             parts.push(("stop_timeout_s", self.stop_timeout_s.into()));
         }
@@ -273,7 +278,7 @@ fn ready_part(ready: &Ready) -> Part<'_> {
 pub fn suggest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     known
         .iter()
-        .map(|name| (edit_distance(&word.to_lowercase(), name), *name))
+        .map(|name| (edit_distance(&word.to_lowercase(), &name.to_lowercase()), *name))
         .filter(|(distance, name)| *distance <= (name.len() / 3).max(1))
         .min()
         .map(|(_, name)| name)
@@ -407,6 +412,22 @@ impl Reader {
                 None
             }
         }
+    }
+
+    fn signal(&mut self, value: &Value) -> Option<Signal> {
+        let text = self.text(value)?;
+        let nearest = match Signal::parse(&text) {
+            Ok(signal) => return Some(signal),
+            Err(nearest) => nearest,
+        };
+        self.error(format!("{text:?} is not a signal"));
+        if let Some(error) = self.errors.last_mut() {
+            error.help = Some(match nearest {
+                Some(name) => format!("did you mean \"{name}\"?"),
+                None => "name it as in \"SIGINT\", \"SIGRTMIN+3\" or \"2\"".to_owned(),
+            });
+        }
+        None
     }
 
     fn choice<T: Copy>(&mut self, value: &Value, choices: &[(&str, T)]) -> Option<T> {
@@ -582,6 +603,7 @@ impl Reader {
         let ready = self.optional(entries, "ready", Reader::ready);
         let retries = self.optional(entries, "retries", |r, v| r.integer(v, 0, 100));
         let timeout_s = self.optional(entries, "timeout_s", |r, v| r.integer(v, 1, 31_536_000));
+        let signal = self.optional(entries, "stop_signal", Reader::signal);
         let stop = self.optional(entries, "stop_timeout_s", |r, v| r.integer(v, 0, 3600));
         let disk = self.optional(entries, "disk_mb", |r, v| r.integer(v, 16, MEM_MIB_MAX));
         let spec = Spec {
@@ -596,6 +618,7 @@ impl Reader {
             ready,
             retries: retries.unwrap_or(0),
             timeout_s,
+            stop_signal: signal.unwrap_or(Signal::TERM),
             stop_timeout_s: stop.unwrap_or(STOP_TIMEOUT_S_DEFAULT),
             disk_mib: disk.unwrap_or(DISK_MIB_DEFAULT),
         };
@@ -627,6 +650,9 @@ impl Reader {
             }
             if spec.ready.is_some() {
                 self.error_at("ready", Target::Value, why, None);
+            }
+            if spec.stop_signal != Signal::TERM {
+                self.error_at("stop_signal", Target::Value, why, None);
             }
             if spec.lifecycle == Lifecycle::Job {
                 self.error_at("lifecycle", Target::Value, format!("\"job\" {why}"), None);

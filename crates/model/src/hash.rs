@@ -85,7 +85,8 @@ impl fmt::Debug for SpecHash {
 }
 
 /// The hash of what decides the inside of a microVM: digests, cmd, env, resources, lifecycle,
-/// ready, boot and disk. Not in it: `warm_pool`, retries and timeouts, which are policy.
+/// ready, boot and disk. Not in it: `warm_pool`, retries,
+/// timeouts and the stop signal, which are policy.
 #[must_use]
 pub fn spec_hash(spec: &Spec, images: &Images) -> SpecHash {
     SpecHash(*blake3::hash(&canonical_bytes(spec, images)).as_bytes())

@@ -6,6 +6,7 @@ pub mod fields;
 pub mod hash;
 pub mod ids;
 pub mod observed;
+pub mod signal;
 pub mod spec;
 pub mod value;
 
@@ -17,6 +18,7 @@ pub use fields::{Declaration, FieldError, Part, Path, Segment, Target};
 pub use hash::{Digest, SpecHash};
 pub use ids::{Generation, IdError, Identity, InstanceId, JobId, Slot, Tenant};
 pub use observed::{End, Exit, InstanceState, Made, Observation, Observed, Phase};
+pub use signal::Signal;
 pub use spec::{
     Boot, ImageName, Images, Lifecycle, Ready, ReadyCheck, Resources, Spec, Stage, WarmPool,
 };

@@ -1,6 +1,7 @@
 //! What a job runs.
 
 use crate::hash::Digest;
+use crate::signal::Signal;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -29,6 +30,8 @@ pub struct Spec {
     pub retries: u32,
     /// How long a `job` may run, in seconds.
     pub timeout_s: Option<u32>,
+    /// What the command is told to stop with.
+    pub stop_signal: Signal,
     /// From the stop signal to SIGKILL, in seconds.
     pub stop_timeout_s: u32,
     /// Size of the scratch disk, in MiB.

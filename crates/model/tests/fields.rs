@@ -212,6 +212,37 @@ fn what_is_as_by_default_is_not_written() {
 }
 
 #[test]
+fn stop_signal_is_read_in_all_its_forms_and_written_in_one() {
+    let read = |text: &str| Spec::read(&with(&[("stop_signal", text.into())]));
+    let written = |text: &str| read(text).unwrap().write().get("stop_signal").cloned();
+    for text in ["SIGINT", "INT", "sigint", "2"] {
+        assert_eq!(written(text), Some("SIGINT".into()), "{text}");
+    }
+    assert_eq!(written("37"), Some("SIGRTMIN+3".into()));
+    for text in ["SIGTERM", "term", "15"] {
+        assert_eq!(written(text), None, "{text} is the default");
+    }
+    let refused = |value: Value| {
+        let error = Spec::read(&with(&[("stop_signal", value)])).unwrap_err().remove(0);
+        format!("{}: {} [{}]", error.path, error.detail, error.help.unwrap())
+    };
+    let forms = r#"name it as in "SIGINT", "SIGRTMIN+3" or "2""#;
+    for (value, expected) in [
+        ("SIGTREM", r#""SIGTREM" is not a signal [did you mean "SIGTERM"?]"#.to_owned()),
+        ("TERM\r", r#""TERM\r" is not a signal [did you mean "SIGTERM"?]"#.to_owned()),
+        ("0", format!(r#""0" is not a signal [{forms}]"#)),
+        ("", format!(r#""" is not a signal [{forms}]"#)),
+    ] {
+        assert_eq!(refused(value.into()), format!("stop_signal: {expected}"));
+    }
+    assert_eq!(refused(2.into()), r#"stop_signal: expected a string, found 2 [write "2"]"#);
+    let raw = [("boot", "raw".into()), ("stop_signal", "INT".into())];
+    let raw = Spec::read(&with(&raw)).unwrap_err().remove(0);
+    assert_eq!(raw.path.to_string(), "stop_signal");
+    assert!(raw.detail.starts_with("needs Hearth's init"), "{}", raw.detail);
+}
+
+#[test]
 fn a_declaration_has_a_name_a_tenant_and_a_spec() {
     let spec = || ("spec", with(&[]));
     let read = |entries: &[(&str, Value)]| Declaration::read(&map(entries));
@@ -320,6 +351,7 @@ proptest! {
         pool in proptest::option::of((0u32..5, 0u32..5)),
         ready in ready(),
         (vcpu, mem, stop, disk) in (1u32..33, 1u32..99999, 0u32..3600, 16u32..9999),
+        signal in 1u32..65,
     ) {
         let cmd: Vec<&str> = cmd.iter().map(String::as_str).collect();
         let env: Vec<(&str, Value)> = env
@@ -337,6 +369,7 @@ proptest! {
             ("warm_pool", pool),
             ("ready", ready.unwrap_or(Value::Null)),
             ("resources", map(&[("vcpu", vcpu.into()), ("mem_mb", mem.into())])),
+            ("stop_signal", signal.to_string().as_str().into()),
             ("stop_timeout_s", stop.into()),
             ("disk_mb", disk.into()),
         ]);

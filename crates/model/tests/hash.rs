@@ -50,8 +50,11 @@ fn what_decides_the_inside_changes_the_hash_and_policy_does_not() {
         assert_ne!(spec_hash(&spec(change.clone()), &images(2)), base, "{change:?}");
     }
     assert_ne!(spec_hash(&spec(vec![]), &images(3)), base, "a changed rootfs");
-    let policy =
-        [vec![("warm_pool", map(vec![("min", 2.into())]))], vec![("stop_timeout_s", 3.into())]];
+    let policy = [
+        vec![("warm_pool", map(vec![("min", 2.into())]))],
+        vec![("stop_timeout_s", 3.into())],
+        vec![("stop_signal", "SIGINT".into())],
+    ];
     for change in policy {
         assert_eq!(spec_hash(&spec(change.clone()), &images(2)), base, "{change:?}");
     }

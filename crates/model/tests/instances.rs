@@ -3,7 +3,7 @@
 use hearth_model::{
     Action, Assignment, Create, Digest, End, Exit, Generation, Identity, Images, Instance,
     InstanceId, InstanceState, Job, JobId, Made, Mono, Owner, Phase, PoolKey, PoolTenant,
-    Resolution, Slot, Spec, SpecHash, Stage, Tenant, Value, Wanted,
+    Resolution, Signal, Slot, Spec, SpecHash, Stage, Tenant, Value, Wanted,
 };
 use std::sync::Arc;
 
@@ -165,7 +165,7 @@ fn an_action_names_its_instance_and_itself() {
     let actions = [
         (Action::Create(Box::new(create)), "create"),
         (Action::Tell { instance: id.clone(), identity, go: true }, "tell"),
-        (Action::Stop { instance: id.clone(), timeout_s: 1 }, "stop"),
+        (Action::Stop { instance: id.clone(), signal: Signal::TERM, timeout_s: 1 }, "stop"),
         (Action::Remove { instance: id.clone() }, "remove"),
         (Action::DropLogs { instance: id.clone() }, "drop-logs"),
     ];

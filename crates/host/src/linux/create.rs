@@ -228,6 +228,7 @@ fn config(create: &Create) -> Config {
             Stage::App => hearth_guest::Stage::App,
         },
         ready: check.map(|check| hearth_guest::Ready { check }),
+        stop_signal: spec.stop_signal.number(),
         stop_timeout_s: spec.stop_timeout_s,
         identity: match &create.owner {
             Owner::Job(identity) => Some(control::to_wire(identity, &create.instance)),

@@ -246,8 +246,8 @@ impl Host for LinuxHost {
                 Action::Tell { instance, identity, go } => {
                     control::tell(&shared, &instance, identity, go).await
                 }
-                Action::Stop { instance, timeout_s } => {
-                    let work = stop::stop(Arc::clone(&shared), instance, timeout_s);
+                Action::Stop { instance, signal, timeout_s } => {
+                    let work = stop::stop(Arc::clone(&shared), instance, signal, timeout_s);
                     shared.to_the_end(work).await
                 }
                 Action::Remove { instance } => {

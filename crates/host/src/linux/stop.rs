@@ -10,7 +10,7 @@ use super::instance::Instance;
 use crate::HostError;
 use hearth_firecracker::Action;
 use hearth_guest::Command;
-use hearth_model::{Boot, InstanceId, InstanceState, Phase};
+use hearth_model::{Boot, InstanceId, InstanceState, Phase, Signal};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +29,7 @@ const KILL_DEADLINE: Duration = Duration::from_secs(10);
 pub(super) async fn stop(
     shared: Arc<Shared>,
     id: InstanceId,
+    signal: Signal,
     timeout_s: u32,
 ) -> Result<(), HostError> {
     let Some(instance) = shared.instance(&id) else { return Ok(()) };
@@ -42,7 +43,7 @@ pub(super) async fn stop(
     let ladder = async {
         let timeout = Duration::from_secs(u64::from(timeout_s));
         match instance.boot {
-            Boot::Init => ask_init(&shared, &instance, timeout_s).await,
+            Boot::Init => ask_init(&shared, &instance, signal, timeout_s).await,
             Boot::Raw => {
                 let _ = live.client.action(Action::SendCtrlAltDel).await;
                 let bare = BARE_GRACE * shared.factor();
@@ -66,11 +67,11 @@ pub(super) async fn stop(
 }
 
 /// Everything short of SIGKILL. Returns when the time is up.
-async fn ask_init(shared: &Shared, instance: &Instance, timeout_s: u32) {
+async fn ask_init(shared: &Shared, instance: &Instance, signal: Signal, timeout_s: u32) {
     let began = Instant::now();
     let silence = SILENCE_MAX * shared.factor();
     // A full queue is a guest that takes nothing: Ctrl-Alt-Del is next.
-    let _ = instance.commands.try_send(Command::Stop { timeout_s });
+    let _ = instance.commands.try_send(Command::Stop { timeout_s, signal: signal.number() });
     if within(silence, stopping(instance)).await.is_none() {
         tracing::info!(instance = %instance.id, "the guest is silent: pressing Ctrl-Alt-Del");
         if let Some(live) = instance.live() {

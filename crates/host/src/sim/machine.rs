@@ -185,7 +185,9 @@ impl Machine {
             Action::Tell { instance, identity, go } => {
                 return self.tell(&instance, &identity, go);
             }
-            Action::Stop { instance, .. } => self.exit(&instance, End::Signal(15), true),
+            Action::Stop { instance, signal, .. } => {
+                self.exit(&instance, End::Signal(signal.number()), true);
+            }
             Action::Remove { instance } => {
                 if self.vms.get(&instance).is_some_and(|vm| !vm.state.is_exited()) {
                     let message = format!("cannot remove instance {instance}: it runs");

@@ -3,7 +3,7 @@
 use hearth_host::{Host, HostError, LogQuery};
 use hearth_model::{
     Action, Create, End, Exit, Generation, Identity, InstanceId, InstanceState, JobId, Made, Owner,
-    Phase, PoolTenant, Slot, Spec, Stage, Tenant, Value, hash,
+    Phase, PoolTenant, Signal, Slot, Spec, Stage, Tenant, Value, hash,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -112,7 +112,7 @@ impl Subject<'_> {
         assert_eq!(seen.instances[id].hash, create.hash);
         let made = seen.instances[id].made.as_deref();
         assert_eq!(made, Some(&Made::of(&create)), "what the database would say is remembered");
-        self.apply(Action::Stop { instance: id.clone(), timeout_s: 1 }).await;
+        self.apply(Action::Stop { instance: id.clone(), signal: Signal::TERM, timeout_s: 1 }).await;
         self.clean(id).await;
     }
 
@@ -120,11 +120,11 @@ impl Subject<'_> {
         let create = self.create(&self.service, Stage::App, Owner::Pool(PoolTenant::Shared)).await;
         let id = &create.instance;
         self.until(id, "up", |state| matches!(state, InstanceState::Up { .. })).await;
-        self.apply(Action::Stop { instance: id.clone(), timeout_s: 1 }).await;
+        self.apply(Action::Stop { instance: id.clone(), signal: Signal::TERM, timeout_s: 1 }).await;
         let exit = self.ended(id).await;
         assert!(exit.stop_requested, "{exit:?}");
         assert!(!self.host.alive(id));
-        self.apply(Action::Stop { instance: id.clone(), timeout_s: 1 }).await;
+        self.apply(Action::Stop { instance: id.clone(), signal: Signal::TERM, timeout_s: 1 }).await;
         self.clean(id).await;
     }
 
@@ -144,13 +144,15 @@ impl Subject<'_> {
         assert!(whole.instances.contains_key(&first) && whole.instances.contains_key(&second));
         let none = self.host.observe(Some(whole.revision)).await.unwrap();
         assert!(!none.whole && none.instances.is_empty(), "nothing has changed: {none:?}");
-        self.apply(Action::Stop { instance: first.clone(), timeout_s: 1 }).await;
+        self.apply(Action::Stop { instance: first.clone(), signal: Signal::TERM, timeout_s: 1 })
+            .await;
         self.ended(&first).await;
         let changed = self.host.observe(Some(whole.revision)).await.unwrap();
         assert_eq!(changed.instances.keys().collect::<Vec<_>>(), [&first]);
         let again = self.host.observe(Some(changed.revision)).await.unwrap();
         assert!(again.instances.is_empty(), "it was seen: {again:?}");
-        self.apply(Action::Stop { instance: second.clone(), timeout_s: 1 }).await;
+        self.apply(Action::Stop { instance: second.clone(), signal: Signal::TERM, timeout_s: 1 })
+            .await;
         self.ended(&second).await;
         self.clean(&first).await;
         self.clean(&second).await;
@@ -158,7 +160,8 @@ impl Subject<'_> {
 
     async fn what_was_never_there_can_be_stopped_and_removed_but_not_told(&self) {
         let instance = InstanceId::parse("never").unwrap();
-        self.apply(Action::Stop { instance: instance.clone(), timeout_s: 1 }).await;
+        self.apply(Action::Stop { instance: instance.clone(), signal: Signal::TERM, timeout_s: 1 })
+            .await;
         self.apply(Action::Remove { instance: instance.clone() }).await;
         self.apply(Action::DropLogs { instance: instance.clone() }).await;
         let page = self.host.logs(&instance, LogQuery::default()).await.unwrap();
@@ -216,7 +219,7 @@ impl Subject<'_> {
         self.apply(tell(3, true)).await;
         self.until(id, "running", |state| is_up(state, Phase::Running, Some(3))).await;
         self.apply(tell(3, true)).await;
-        self.apply(Action::Stop { instance: id.clone(), timeout_s: 1 }).await;
+        self.apply(Action::Stop { instance: id.clone(), signal: Signal::TERM, timeout_s: 1 }).await;
         self.clean(id).await;
     }
 }

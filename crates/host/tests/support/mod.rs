@@ -8,7 +8,7 @@ use hearth_host::linux::{LinuxConfig, LinuxHost};
 use hearth_host::{Host, LogQuery};
 use hearth_model::{
     Action, Boot, Create, Exit, Generation, Identity, ImageName, Images, InstanceId, InstanceState,
-    JobId, Lifecycle, Owner, Resources, Slot, Spec, Stage, Tenant, hash,
+    JobId, Lifecycle, Owner, Resources, Signal, Slot, Spec, Stage, Tenant, hash,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -130,7 +130,7 @@ impl Lab {
     }
 
     pub(crate) async fn stop(&self, id: &InstanceId, timeout_s: u32) {
-        let stop = Action::Stop { instance: id.clone(), timeout_s };
+        let stop = Action::Stop { instance: id.clone(), signal: Signal::TERM, timeout_s };
         self.host.apply(stop).await.expect("stopped");
     }
 
@@ -187,6 +187,7 @@ pub(crate) fn raw(kernel: &str) -> Spec {
         ready: None,
         retries: 0,
         timeout_s: None,
+        stop_signal: Signal::TERM,
         stop_timeout_s: 10,
         disk_mib: 64,
     }
