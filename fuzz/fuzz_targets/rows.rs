@@ -16,7 +16,7 @@ use hearth_engine::{
     Store, StoreError, Upsert,
 };
 use hearth_fuzz::{ask, config, look, now, resolution};
-use hearth_model::{Assignment, InstanceState, JobId, Observed, Phase, Spec};
+use hearth_model::{Assignment, InstanceState, JobId, Observed, OomKills, Phase, Spec};
 use libfuzzer_sys::{Corpus, fuzz_mutator, fuzz_target};
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
@@ -106,7 +106,13 @@ fn seen(engine: &Engine, seconds: u64, all: bool) -> Input {
             };
             let phase = Phase::Running;
             let state = InstanceState::Up { phase, ready: true, told, ready_detail: None };
-            let observed = Observed { slot: instance.slot, hash: instance.hash, made: None, state };
+            let observed = Observed {
+                slot: instance.slot,
+                hash: instance.hash,
+                made: None,
+                state,
+                oom_kills: OomKills::default(),
+            };
             (instance.id.clone(), observed)
         }),
     )

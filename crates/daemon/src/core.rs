@@ -205,7 +205,7 @@ fn log(event: &Event) {
     let instance = event.instance.as_ref().map(tracing::field::display);
     let generation = event.generation.map(|generation| generation.0);
     let (kind, message) = (&*event.kind, &*event.message);
-    if kind == "error" {
+    if matches!(kind, "error" | "oom-kill") {
         tracing::warn!(job, instance, generation, kind, "{message}");
     } else {
         tracing::info!(job, instance, generation, kind, "{message}");

@@ -3,8 +3,15 @@
 use crate::engine::Engine;
 use crate::execute::serves;
 use crate::input::Now;
-use hearth_model::{Assignment, End, Exit, InstanceId, InstanceState, Mono, Observation, Phase};
+use hearth_model::{
+    Assignment, End, Exit, InstanceId, InstanceState, Mono, Observation, Observed, Phase,
+};
 use hearth_planner::{STREAK_ENDS_AFTER, Verdict, verdict};
+use std::time::Duration;
+
+/// From one event about an instance's memory to the next, so that a guest which loses one process
+/// after another does not push everything else out of the events. The last is told at its end.
+const OOM_EVENTS_APART: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// Takes in a look at the host that began at `began`.
@@ -31,6 +38,7 @@ impl Engine {
         }
         for (id, observed) in instances {
             if self.fleet.instance(&id).is_some() {
+                self.report_oom_kills(now, &id, &observed);
                 self.see(now, &id, observed.state);
             } else if (whole && self.settled.get(&id).is_none_or(|settled| *settled < began))
                 || self.strays.contains(&id)
@@ -65,6 +73,36 @@ impl Engine {
         let (job, run) = assignment.map_or((None, None), |assignment| serves(&assignment));
         let sentence = self.unidentified[id.as_str()].clone();
         self.event(now, job.as_ref(), Some(id), run, "error", sentence);
+    }
+
+    /// Tells of the processes that a guest's kernel has killed for lack of memory. It is the count
+    /// that is compared, so that a look that was missed loses nothing.
+    pub(crate) fn report_oom_kills(&mut self, now: &Now, id: &InstanceId, observed: &Observed) {
+        let Some(instance) = self.fleet.instance(id) else { return };
+        let kills = &observed.oom_kills;
+        let new = kills.count.saturating_sub(instance.oom_kills) as usize;
+        let soon = instance.oom_told_at.is_some_and(|at| now.mono.since(at) < OOM_EVENTS_APART);
+        if new == 0 || (soon && !observed.state.is_exited()) {
+            return;
+        }
+        let last = &kills.last[kills.last.len().saturating_sub(new)..];
+        let killed: Vec<String> = last.iter().map(ToString::to_string).collect();
+        let others = match new - last.len() {
+            0 => String::new(),
+            others => format!(" and {others} before"),
+        };
+        let message = format!(
+            "{} is short of memory: its kernel killed {}{others}",
+            instance.display_id(),
+            killed.join(", ")
+        );
+        let (job, run) = serves(&instance.assignment);
+        self.fleet.change_instance(id, |instance| {
+            instance.oom_kills = kills.count;
+            instance.oom_told_at = Some(now.mono);
+        });
+        self.touch_instance(id);
+        self.event(now, job.as_ref(), Some(id), run, "oom-kill", message);
     }
 
     /// Records what an instance does. An end is recorded once, with what it means for its job.

@@ -54,9 +54,8 @@ impl Engine {
     }
 
     pub(crate) fn claim(&mut self, now: &Now, instance: &InstanceId, job: &JobId) {
-        let Some((run, spec)) = self.fleet.job(job).map(|job| (job.run, job.spec.clone())) else {
-            return;
-        };
+        let Some(wanted) = self.fleet.job(job) else { return };
+        let (run, spec) = (wanted.run, wanted.spec.clone());
         let claim = Assignment::Job { job: job.clone(), run, claimed_at: Some(now.mono) };
         let from = self.fleet.change_instance(instance, |claimed| {
             claimed.ready_since = None;
@@ -104,6 +103,8 @@ impl Engine {
             unheard: false,
             running_since: None,
             ready_since: None,
+            oom_kills: 0,
+            oom_told_at: None,
             stopping: None,
             state: None,
             busy: true,

@@ -127,6 +127,8 @@ pub(crate) struct InstanceRow {
     created_at_ms: u64,
     running_since_ms: Option<u64>,
     ready_since_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    oom_kills: u32,
     stopping: Option<String>,
     exit: Option<ExitRow>,
     /// Whether its creation was seen to be done.
@@ -284,6 +286,7 @@ impl InstanceRow {
             created_at_ms: instance.created_at.as_millis(),
             running_since_ms: instance.running_since.map(Mono::as_millis),
             ready_since_ms: instance.ready_since.map(Mono::as_millis),
+            oom_kills: instance.oom_kills,
             stopping: instance.stopping.clone(),
             exit: instance.exit().map(ExitRow::of),
             started,
@@ -327,6 +330,8 @@ impl InstanceRow {
             unheard: self.exit.is_none(),
             running_since: self.running_since_ms.map(Mono::from_millis),
             ready_since: self.ready_since_ms.map(Mono::from_millis),
+            oom_kills: self.oom_kills,
+            oom_told_at: None,
             stopping: self.stopping,
             state: self.exit.map(|exit| InstanceState::Exited(exit.into_exit())),
             busy: false,

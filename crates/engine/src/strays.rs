@@ -94,6 +94,8 @@ impl Engine {
                 unheard: true,
                 running_since: None,
                 ready_since: None,
+                oom_kills: 0,
+                oom_told_at: None,
                 stopping: None,
                 state: None,
                 busy: false,
@@ -103,6 +105,7 @@ impl Engine {
             let job = self.fleet.instance(&id).and_then(Instance::job).cloned();
             let message = "the database did not name it; it was taken over as it runs";
             self.event(now, job.as_ref(), Some(&id), None, "adopted", message);
+            self.report_oom_kills(now, &id, &observed);
             self.see(now, &id, observed.state);
         }
         self.fleet.hold_slots(self.strays.slots());

@@ -6,7 +6,7 @@ mod world;
 use hearth_engine::{Accepted, Deletions, EventPage, Events, Refusal, Reply, Request, Store};
 use hearth_host::Host;
 use hearth_host::sim::{Presence, SimConfig};
-use hearth_model::{End, InstanceState, JobId, Phase, Value};
+use hearth_model::{End, InstanceState, JobId, OomKill, Phase, Value};
 use hearth_planner::Status;
 use std::time::Duration;
 use world::{World, env, pool, spec};
@@ -564,12 +564,8 @@ async fn stop_uses_the_policy_that_its_job_has_now() {
     let how_it_ended = async |world: &mut World, job: &str| {
         world.ask(Request::Stop { job: id(job) }).await.unwrap();
         world.run_for(A_WHILE).await;
-        let events = Events { job: Some(id(job)), after: None, limit: 100 };
-        let Ok(Reply::Events(page)) = world.ask(Request::Events(events)).await else {
-            panic!("no events")
-        };
-        let exited = page.events.into_iter().rfind(|event| event.kind == "exited").unwrap();
-        exited.message.split_once(" ended: ").unwrap().1.to_owned()
+        let exited = events(world, job, "exited").await.pop().unwrap();
+        exited.split_once(" ended: ").unwrap().1.to_owned()
     };
     let store = tempfile::tempdir().unwrap();
     let path = store.path().join("hearth.db");
@@ -588,4 +584,50 @@ async fn stop_uses_the_policy_that_its_job_has_now() {
     assert_eq!(how_it_ended(&mut world, "web").await, "killed by signal 2");
     assert_eq!(how_it_ended(&mut world, "claims").await, "killed by signal 3");
     assert_eq!(how_it_ended(&mut world, "founder").await, "killed by signal 15");
+}
+
+/// The messages of a job's events of a kind.
+async fn events(world: &mut World, job: &str, kind: &str) -> Vec<String> {
+    let events = Events { job: Some(id(job)), after: None, limit: 100 };
+    let Ok(Reply::Events(page)) = world.ask(Request::Events(events)).await else {
+        panic!("no events")
+    };
+    page.events.into_iter().filter(|event| event.kind == kind).map(|event| event.message).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn oom_kills_are_events_each_told_once() {
+    let store = tempfile::tempdir().unwrap();
+    let path = store.path().join("hearth.db");
+    let mut world = World::with(SimConfig::default(), Store::open(&path).unwrap());
+    world.post("web", None, &spec("service", &[])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    let instance = world.get("web").await.instance.unwrap();
+    let kill = |pid| OomKill { pid, name: "tail".to_owned() };
+    let said =
+        |what: &str| format!("{} is short of memory: its kernel killed {what}", instance.vm_id());
+    world.host.oom_kill(&instance, kill(42));
+    world.run_for(A_WHILE).await;
+    let first = said("process 42 (tail)");
+    assert_eq!(events(&mut world, "web", "oom-kill").await.join(""), first);
+    assert_eq!(world.status("web").await, (Status::Running, None), "it changes nothing else");
+    // One after the other: together, and not before some time is over.
+    (43..=45).for_each(|pid| world.host.oom_kill(&instance, kill(pid)));
+    world.run_for(A_WHILE).await;
+    assert_eq!(events(&mut world, "web", "oom-kill").await.len(), 1);
+    world.run_for(Duration::from_secs(30)).await;
+    let second = said("process 45 (tail) and 2 before");
+    assert_eq!(events(&mut world, "web", "oom-kill").await, [first.clone(), second.clone()]);
+    // The next daemon tells nothing again, and what was not told yet at the end.
+    let mut world = world.restart(Store::open(&path).unwrap());
+    world.run_for(A_WHILE).await;
+    assert_eq!(events(&mut world, "web", "oom-kill").await.len(), 2);
+    world.host.oom_kill(&instance, kill(46));
+    world.host.oom_kill(&instance, kill(47));
+    world.host.end(&instance, End::Code(3));
+    world.run_for(A_WHILE).await;
+    let third = said("process 47 (tail) and 1 before");
+    assert_eq!(events(&mut world, "web", "oom-kill").await, [first, second, third]);
+    let exited = events(&mut world, "web", "exited").await;
+    assert!(exited[0].ends_with("exit code 3"), "{exited:?}");
 }

@@ -1,8 +1,9 @@
 //! What Hearth's init says from inside a guest, without one: the config drive is read, reports and
 //! output go over the vsock's socket, the status drive is written before the end.
 //!
-//! The root file system of such a guest holds three programs: `/fake/exit CODE LINE…` says its
-//! lines and ends at once, `/fake/say LINE` says a line and serves, anything else serves in silence until
+//! The root file system of such a guest holds four programs: `/fake/exit CODE LINE…` says its
+//! lines and ends at once, `/fake/say LINE` says a line and serves, `/fake/oom N` serves short of
+//! memory, which has killed N of its workers, anything else serves in silence until
 //! it is stopped. A
 //! readiness check passes at once.
 
@@ -10,7 +11,7 @@ use crate::process::{self, Shared, lock};
 use crate::script::{Does, Effect};
 use hearth_guest::{
     CONTROL_PORT, Command, Config, Ending, Exit, Identity, LOG_PORT, LogCursor, LogFrameHeader,
-    Phase, Report, Stage, Status, Stream, decode_config, encode_status,
+    OomKill, OomKills, Phase, Report, Stage, Status, Stream, decode_config, encode_status,
 };
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
@@ -36,6 +37,7 @@ pub(crate) struct Guest {
 struct State {
     phase: Phase,
     identity: Option<Identity>,
+    oom_kills: OomKills,
     output: Vec<u8>,
     /// The writing ends of the control streams.
     streams: Vec<UnixStream>,
@@ -51,6 +53,7 @@ impl Guest {
         let state = State {
             phase: Phase::Held,
             identity: config.identity.clone(),
+            oom_kills: OomKills::default(),
             output: Vec::new(),
             streams: Vec::new(),
         };
@@ -72,6 +75,10 @@ impl Guest {
         state.phase = Phase::Running;
         match self.config.cmd.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["/fake/say", text, ..] => state.output.extend(format!("{text}\n").into_bytes()),
+            ["/fake/oom", count] => {
+                let kill = |pid| OomKill { pid, name: "worker".to_owned() };
+                (1..=count.parse().unwrap_or(1)).for_each(|pid| state.oom_kills.add(kill(pid)));
+            }
             ["/fake/exit", code, ref text @ ..] => {
                 text.iter().for_each(|line| state.output.extend(format!("{line}\n").into_bytes()));
                 self.end(Ending::Code(code.parse().unwrap_or(1)), false);
@@ -88,7 +95,8 @@ impl Guest {
                 let mut state = lock(&guest.state);
                 state.phase = Phase::Ended;
                 guest.report(&mut state);
-                let exit = Exit { ending, stop_requested, out_of_memory: false };
+                let oom_kills = Some(state.oom_kills.clone());
+                let exit = Exit { stop_requested, oom_kills, ..Exit::of(ending) };
                 let uptime_ms = guest.booted.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
                 let tail = String::from_utf8_lossy(&state.output).into_owned();
                 Status { instance: guest.config.instance.clone(), exit, uptime_ms, tail }
@@ -139,6 +147,7 @@ impl Guest {
             ready: state.phase == Phase::Running,
             identity: state.identity.clone(),
             ready_detail: None,
+            oom_kills: state.oom_kills.clone(),
         };
         let line = serde_json::to_string(&report).unwrap_or_default() + "\n";
         state.streams.retain_mut(|stream| stream.write_all(line.as_bytes()).is_ok());

@@ -165,7 +165,7 @@ mod tests {
     }
 
     fn status(ending: Ending, tail: String) -> Status {
-        let exit = Exit { ending, stop_requested: false, out_of_memory: false };
+        let exit = Exit::of(ending);
         Status { instance: "abc".to_owned(), exit, uptime_ms: 1500, tail }
     }
 
@@ -174,6 +174,24 @@ mod tests {
         assert!(matches!(decode_status(&[0; STATUS_DRIVE_BYTES]), Err(DriveError::Blank)));
         assert!(matches!(decode_config(&[]), Err(DriveError::Blank)));
         assert!(matches!(decode_status(&[1; STATUS_DRIVE_BYTES]), Err(DriveError::Damaged)));
+    }
+
+    /// A drive with this payload, byte for byte.
+    fn drive(magic: &[u8; 8], payload: &str) -> Vec<u8> {
+        let len = u32::try_from(payload.len()).expect("short").to_le_bytes();
+        let digest = blake3::hash(payload.as_bytes());
+        [&magic[..], &len, digest.as_bytes(), payload.as_bytes(), &[0; 512]].concat()
+    }
+
+    #[test]
+    fn drives_of_an_older_version_are_read() {
+        let status = r#"{"instance":"abc","exit":{"ending":{"code":3},"stop_requested":false,"out_of_memory":true},"uptime_ms":1500,"tail":"on\n"}"#;
+        let status = decode_status(&drive(STATUS_MAGIC, status)).expect("a status");
+        assert_eq!((status.exit.ending, status.tail.as_str()), (Ending::Code(3), "on\n"));
+        assert_eq!((status.exit.out_of_memory, status.exit.oom_kills), (true, None));
+        let config = r#"{"instance":"abc","rootfs":"r.ext4","cmd":["/a"],"env":{},"stage":"app","ready":null,"stop_timeout_s":10,"identity":null}"#;
+        let config = decode_config(&drive(CONFIG_MAGIC, config)).expect("a config");
+        assert_eq!((config.stop_signal, config.stop_timeout_s), (15, 10));
     }
 
     #[test]

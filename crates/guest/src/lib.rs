@@ -25,7 +25,8 @@ pub use drive::{
 };
 pub use log::{LOG_FRAME_HEADER_BYTES, LOG_PAYLOAD_BYTES_MAX, LogCursor, LogFrameHeader, Stream};
 pub use wire::{
-    Command, Config, Ending, Exit, Identity, Phase, Ready, ReadyCheck, Report, Stage, Status,
+    Command, Config, Ending, Exit, Identity, OOM_KILLS_LISTED_MAX, OomKill, OomKills, Phase, Ready,
+    ReadyCheck, Report, Stage, Status,
 };
 
 /// vsock port of the control stream: JSON lines, [`Command`] in and [`Report`] out.

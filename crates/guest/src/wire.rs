@@ -131,6 +131,46 @@ pub struct Report {
     /// Why the readiness check fails, the last time it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_detail: Option<String>,
+    /// What the kernel has killed for lack of memory; an older init does not say.
+    #[serde(default, skip_serializing_if = "OomKills::is_empty")]
+    pub oom_kills: OomKills,
+}
+
+/// Most processes that [`OomKills`] lists, so that a status drive holds them.
+pub const OOM_KILLS_LISTED_MAX: usize = 4;
+
+/// Processes that the guest's kernel has killed for lack of memory, but for the command itself: its
+/// end is in [`Exit`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OomKills {
+    /// How many, since the command was started.
+    pub count: u32,
+    /// The last of them, oldest first, at most [`OOM_KILLS_LISTED_MAX`].
+    pub last: Vec<OomKill>,
+}
+
+/// A process that the kernel has killed for lack of memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OomKill {
+    /// Its number in the guest.
+    pub pid: u32,
+    /// Its name as the kernel has it: at most 15 bytes of its program's name.
+    pub name: String,
+}
+
+impl OomKills {
+    /// Adds one.
+    pub fn add(&mut self, kill: OomKill) {
+        self.count = self.count.saturating_add(1);
+        if self.last.len() == OOM_KILLS_LISTED_MAX {
+            self.last.remove(0);
+        }
+        self.last.push(kill);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count == 0
+    }
 }
 
 /// How far a guest is.
@@ -169,8 +209,21 @@ pub struct Exit {
     pub ending: Ending,
     /// Whether the host had asked for the stop.
     pub stop_requested: bool,
-    /// Whether the guest's kernel killed something for lack of memory.
+    /// Whether the command ended by SIGKILL and the kernel's log names it as killed for lack of
+    /// memory. An init that does not say `oom_kills` means any process of the guest.
     pub out_of_memory: bool,
+    /// What else the kernel has killed for lack of memory; `None` from an older init.
+    #[serde(default)]
+    pub oom_kills: Option<OomKills>,
+}
+
+impl Exit {
+    /// An end that nobody asked for and in which memory played no part.
+    #[must_use]
+    pub fn of(ending: Ending) -> Exit {
+        let oom_kills = Some(OomKills::default());
+        Exit { ending, stop_requested: false, out_of_memory: false, oom_kills }
+    }
 }
 
 /// What happened to a command.
@@ -222,8 +275,29 @@ mod tests {
             ready: false,
             identity: None,
             ready_detail: None,
+            oom_kills: OomKills::default(),
         };
         check(&report, r#"{"instance":"abc","phase":"held","ready":false,"identity":null}"#);
+    }
+
+    #[test]
+    fn report_lists_the_last_of_the_kills() {
+        let mut oom_kills = OomKills::default();
+        (1..=6).for_each(|pid| oom_kills.add(OomKill { pid, name: "tail".to_owned() }));
+        assert_eq!(oom_kills.count, 6);
+        assert_eq!(oom_kills.last.iter().map(|kill| kill.pid).collect::<Vec<_>>(), [3, 4, 5, 6]);
+        oom_kills.last.truncate(1);
+        let json = r#"{"count":6,"last":[{"pid":3,"name":"tail"}]}"#;
+        check(&oom_kills, json);
+    }
+
+    #[test]
+    fn lines_of_an_older_version_are_read() {
+        let stop = serde_json::from_str(r#"{"do":"stop","timeout_s":10}"#).expect("read");
+        assert_eq!(Command::Stop { timeout_s: 10, signal: 15 }, stop);
+        let line = r#"{"instance":"abc","phase":"running","ready":true,"identity":null}"#;
+        let report = serde_json::from_str::<Report>(line).expect("read");
+        assert_eq!((report.phase, report.oom_kills.count), (Phase::Running, 0));
     }
 
     #[test]

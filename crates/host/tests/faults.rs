@@ -12,8 +12,8 @@ use contract::Subject;
 use hearth_fake_firecracker::{Does, Effect, Fake, Fault, On, kernels};
 use hearth_host::{Host, HostError};
 use hearth_model::{
-    Action, Boot, End, Exit, Generation, InstanceId, InstanceState, Owner, Phase, PoolTenant, Spec,
-    Stage,
+    Action, Boot, End, Exit, Generation, InstanceId, InstanceState, Owner, Phase, PoolTenant,
+    Signal, Spec, Stage,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{PidfdFlags, pidfd_open};
@@ -441,6 +441,50 @@ async fn a_guest_that_hears_no_stop_is_killed() {
     let exit = stand.lab.exit(&id).await;
     assert_eq!(exit.end, End::Vmm("Firecracker ended by signal 9 (killed)".to_owned()));
     assert!(exit.stop_requested);
+    stand.clean().await;
+}
+
+#[tokio::test]
+async fn guest_is_stopped_with_the_signal_that_was_asked_for() {
+    // The second guest hears Ctrl-Alt-Del alone, which says no signal: it has that of its config.
+    let deaf = Fault::new(On::before("guest stop"), Does::Nothing).of([2]);
+    let stand = stand(&[deaf]).await;
+    let signal = |name| Signal::parse(name).expect("a signal");
+    for (id, ends_by) in [("a1", "SIGQUIT"), ("a2", "SIGINT")] {
+        let spec = Spec { stop_signal: signal("SIGINT"), ..init(&["/fake/serve"]) };
+        let id = stand.try_create(id, spec).await.expect("created");
+        stand.lab.wait(&id, is_up).await;
+        let instance = id.clone();
+        let stop = Action::Stop { instance, signal: signal("SIGQUIT"), timeout_s: 30 };
+        stand.lab.host.apply(stop).await.expect("stopped");
+        let end = End::Signal(signal(ends_by).number());
+        assert_eq!(stand.lab.exit(&id).await, Exit { end, stop_requested: true });
+    }
+    stand.clean().await;
+}
+
+#[tokio::test]
+async fn oom_kills_are_seen_while_a_guest_runs_and_after_its_end() {
+    let mut stand = stand(&[]).await;
+    let id = stand.try_create("a1", init(&["/fake/oom", "6"])).await.expect("created");
+    stand.lab.wait(&id, is_up).await;
+    let seen = async |stand: &Stand| {
+        let look = stand.lab.host.observe(None).await.expect("a look");
+        let kills = look.instances[&id].oom_kills.clone();
+        (kills.count, kills.last.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+    };
+    let last = "process 3 (worker), process 4 (worker), process 5 (worker), process 6 (worker)";
+    let expected = (6, last.to_owned());
+    assert_eq!(seen(&stand).await, expected);
+    stand.lab.restart().await;
+    stand.lab.wait(&id, is_up).await;
+    assert_eq!(seen(&stand).await, expected);
+    stand.lab.stop(&id, 1).await;
+    stand.lab.exit(&id).await;
+    assert_eq!(seen(&stand).await, expected);
+    stand.lab.restart().await;
+    stand.lab.exit(&id).await;
+    assert_eq!(seen(&stand).await, expected, "from the status drive");
     stand.clean().await;
 }
 

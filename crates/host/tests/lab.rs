@@ -11,7 +11,7 @@ mod lab {
     use hearth_host::Host;
     use hearth_model::{
         Action, Boot, End, Exit, Generation, InstanceState, Owner, Phase, PoolTenant, Ready,
-        ReadyCheck, Spec, Stage,
+        ReadyCheck, Signal, Spec, Stage,
     };
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -50,13 +50,19 @@ mod lab {
     #[tokio::test]
     async fn an_exit_code_is_seen_with_all_output_in_order_and_its_environment() {
         let lab = lab().await;
-        let mut spec = script("echo $GREETING; echo oops >&2; echo two; printf three; exit 7");
+        // Another user opens the streams by name.
+        let mut spec = script(
+            "echo $GREETING; echo oops >&2; echo two; \
+             echo nobody:x:65534:65534::/:/bin/sh >> /etc/passwd; \
+             su nobody -c 'id -un > /dev/stdout; cat /dev/stdin; echo er >> /dev/stderr'; \
+             printf three; exit 7",
+        );
         spec.env.insert("GREETING".to_owned(), "hello world".to_owned());
         let id = lab.create("exits", spec, Stage::App, Owner::Job(job("web", 1))).await;
         assert_eq!(lab.exit(&id).await, Exit { end: End::Code(7), stop_requested: false });
         let mut texts = lab.texts(&id).await;
         texts.sort();
-        assert_eq!(texts, ["hello world", "oops", "three", "two"]);
+        assert_eq!(texts, ["er", "hello world", "nobody", "oops", "three", "two"]);
         lab.remove(&id).await;
     }
 
@@ -68,6 +74,26 @@ mod lab {
         let id = lab.create("nocmd", spec, Stage::App, Owner::Pool(PoolTenant::Shared)).await;
         let end = End::NotStarted("/app/bin/server: not found in rootfs-test.ext4".to_owned());
         assert_eq!(lab.exit(&id).await.end, end);
+    }
+
+    #[tokio::test]
+    async fn only_a_command_that_its_kernel_killed_is_out_of_memory() {
+        let lab = lab().await;
+        let child = script("/bin/busybox tail /dev/zero; echo on; sleep 1; exit 3");
+        let mut itself = script("");
+        itself.cmd = ["/bin/busybox", "tail", "/dev/zero"].map(str::to_owned).to_vec();
+        let killed = script("kill -9 $$");
+        let run = async |id: &str, spec: Spec| {
+            let id = lab.create(id, spec, Stage::App, Owner::Pool(PoolTenant::Shared)).await;
+            let end = lab.exit(&id).await.end;
+            let seen = lab.host.observe(None).await.expect("a look").instances;
+            let kills = seen[&id].oom_kills.last.iter().map(|kill| kill.name.clone()).collect();
+            (end, kills, lab.texts(&id).await.contains(&"on".to_owned()))
+        };
+        let ends = tokio::join!(run("child", child), run("itself", itself), run("killed", killed));
+        assert_eq!(ends.0, (End::Code(3), vec!["busybox".to_owned()], true));
+        assert_eq!(ends.1, (End::OutOfMemory, vec![], false));
+        assert_eq!(ends.2, (End::Signal(9), vec![], false));
     }
 
     #[tokio::test]
@@ -170,7 +196,13 @@ mod lab {
     #[tokio::test]
     async fn a_stop_gives_the_command_its_time_and_no_more() {
         let lab = lab().await;
-        let spec = script("trap 'echo bye; exit 3' TERM; while true; do sleep 0.1; done");
+        // Its worker is its own to end: it drains, and no signal comes to it from outside.
+        let worker = "trap 'echo terminated' USR1 TERM; trap 'echo drained; exit' WINCH; \
+                      while true; do sleep 0.1; done 2>/dev/null";
+        let spec = script(&format!(
+            "trap 'kill -WINCH $!' USR1; sh -c \"{worker}\" & wait; wait; echo bye; exit 3"
+        ));
+        let signal = Signal::parse("USR1").expect("a signal");
         let polite = lab.create("polite", spec, Stage::App, Owner::Pool(PoolTenant::Shared)).await;
         let spec = script("trap '' TERM; echo deaf; while true; do sleep 0.1; done");
         let deaf = lab.create("deaf", spec, Stage::App, Owner::Pool(PoolTenant::Shared)).await;
@@ -178,9 +210,12 @@ mod lab {
         lab.says(&deaf, "deaf").await;
         // The trap is set a moment after the shell was started.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        tokio::join!(lab.stop(&polite, 20), lab.stop(&deaf, 1));
+        let instance = polite.clone();
+        let stop = Action::Stop { instance, signal, timeout_s: 20 };
+        let (stopped, ()) = tokio::join!(lab.host.apply(stop), lab.stop(&deaf, 1));
+        stopped.expect("stopped");
         assert_eq!(lab.exit(&polite).await, Exit { end: End::Code(3), stop_requested: true });
-        assert!(lab.texts(&polite).await.contains(&"bye".to_owned()));
+        assert_eq!(lab.texts(&polite).await, ["drained", "bye"]);
         assert_eq!(lab.exit(&deaf).await, Exit { end: End::Signal(9), stop_requested: true });
     }
 

@@ -1,6 +1,6 @@
 //! The board: the guest's report and who waits for its next change. It never talks to anyone.
 
-use hearth_guest::{Phase, Report};
+use hearth_guest::{OomKills, Phase, Report};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -25,6 +25,7 @@ impl Board {
             ready: false,
             identity: None,
             ready_detail: None,
+            oom_kills: OomKills::default(),
         };
         Board { inner: Mutex::new(Inner { report, version: 1 }), changed: Condvar::new() }
     }
@@ -59,7 +60,6 @@ impl Board {
     }
 
     /// The report as it is.
-    #[cfg(test)]
     pub(crate) fn report(&self) -> Report {
         self.lock().report.clone()
     }

@@ -2,8 +2,10 @@
 //! ordinary process, which must not kill everything or set the clock.
 
 use crate::console::say;
+use crate::kernel_log;
 use rustix::process::Pid;
 use rustix::thread::ClockId;
+use std::fs::File;
 use std::time::{Duration, SystemTime};
 
 /// A clock that is off by less than this is left alone: setting it would only make it jump.
@@ -19,8 +21,8 @@ pub(crate) trait Machine {
     fn set_clock(&self, now_ns: u64);
     /// Sets the host name.
     fn set_hostname(&self, name: &str);
-    /// How many processes the kernel has killed for lack of memory since the boot.
-    fn out_of_memory_kills(&self) -> u64;
+    /// The kernel's log, from its end on. It does not block.
+    fn kernel_log(&self) -> std::io::Result<File>;
 }
 
 /// The microVM. To be used by PID 1 only.
@@ -58,26 +60,7 @@ impl Machine for MicroVm {
         }
     }
 
-    fn out_of_memory_kills(&self) -> u64 {
-        oom_kills(&std::fs::read_to_string("/proc/vmstat").unwrap_or_default())
-    }
-}
-
-/// The kernel's own count, of the whole machine and of every memory cgroup within it.
-fn oom_kills(vmstat: &str) -> u64 {
-    let count = vmstat.lines().find_map(|line| line.strip_prefix("oom_kill "));
-    count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kernels_count_of_kills_for_lack_of_memory_is_read() {
-        assert_eq!(oom_kills("pgfault 5\noom_kill 3\nnuma 1\n"), 3);
-        assert_eq!(oom_kills("pgfault 5\n"), 0);
-        let vmstat = std::fs::read_to_string("/proc/vmstat").expect("vmstat");
-        assert!(vmstat.contains("\noom_kill "), "the name the kernel uses");
+    fn kernel_log(&self) -> std::io::Result<File> {
+        kernel_log::open_device()
     }
 }

@@ -12,6 +12,7 @@ mod console;
 mod control;
 mod forward;
 mod identity;
+mod kernel_log;
 mod logs;
 mod machine;
 mod notify;
@@ -116,7 +117,7 @@ fn end(status_drive: &File, instance: &str, guest: Guest, ring: &Ring) {
     let board = guest.supervisor.board();
     let exit = match guest.begun {
         Ok(()) => guest.supervisor.run(),
-        Err(ending) => Exit { ending, stop_requested: false, out_of_memory: false },
+        Err(ending) => Exit::of(ending),
     };
     ring.close();
     tell(status_drive, instance, exit, &ring.tail(STATUS_DRIVE_BYTES));
@@ -128,8 +129,7 @@ fn end(status_drive: &File, instance: &str, guest: Guest, ring: &Ring) {
 }
 
 fn set_up(error: &dyn std::error::Error) -> Exit {
-    let ending = Ending::SetUp(chain(error));
-    Exit { ending, stop_requested: false, out_of_memory: false }
+    Exit::of(Ending::SetUp(chain(error)))
 }
 
 /// Writes the status drive; what went wrong with the guest is said on the console as well.

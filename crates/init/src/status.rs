@@ -52,18 +52,18 @@ pub(crate) fn uptime() -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hearth_guest::{STATUS_DRIVE_BYTES, decode_status};
+    use hearth_guest::{OomKill, STATUS_DRIVE_BYTES, decode_status};
 
     #[test]
     fn a_status_is_read_back_from_the_drive_however_long_its_texts_are() {
         for text in ["short", &"é".repeat(5000), &"\u{1}".repeat(5000)] {
             let drive = tempfile::tempfile().expect("tempfile");
             drive.set_len(STATUS_DRIVE_BYTES as u64).expect("size");
-            let exit = Exit {
-                ending: Ending::NotStarted(text.to_owned()),
-                stop_requested: false,
-                out_of_memory: true,
-            };
+            let ending = Ending::NotStarted(text.to_owned());
+            let mut exit = Exit { out_of_memory: true, ..Exit::of(ending) };
+            let kill = OomKill { pid: u32::MAX, name: r"\x01".repeat(15) };
+            let oom_kills = exit.oom_kills.get_or_insert_default();
+            (0..9).for_each(|_| oom_kills.add(kill.clone()));
             let tail = vec![0xff; 4000];
             write(&drive, &of("abc", exit, Duration::from_millis(1500), &tail)).expect("write");
             let mut page = vec![0; STATUS_DRIVE_BYTES];
@@ -73,6 +73,7 @@ mod tests {
             let Ending::NotStarted(found) = status.exit.ending else { panic!("another ending") };
             assert!(text.starts_with(found.trim_end_matches('…')) && !found.is_empty());
             assert!(status.exit.out_of_memory);
+            assert_eq!(status.exit.oom_kills.map(|kills| kills.count), Some(9));
         }
     }
 }

@@ -10,11 +10,14 @@
 use crate::board::Board;
 use crate::child::{Launch, Output, Reaper};
 use crate::console::say;
+use crate::kernel_log::{KernelLog, More};
 use crate::machine::Machine;
 use crate::ready::Checker;
 use crate::ring::Ring;
 use crate::{identity, notify, program, refusal};
-use hearth_guest::{Command, Config, Ending, Exit, Identity, Phase, ReadyCheck, Stage, Stream};
+use hearth_guest::{
+    Command, Config, Ending, Exit, Identity, OomKill, Phase, ReadyCheck, Stage, Stream,
+};
 use rustix::process::{Pid, WaitStatus};
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -45,6 +48,9 @@ pub(crate) enum Event {
     Ready,
     /// The readiness check failed, for this reason.
     NotReady(String),
+    /// The kernel has killed a process for lack of memory. If it was the command, this comes before
+    /// its end.
+    OomKill(OomKill),
     /// The command ended.
     Ended(WaitStatus),
 }
@@ -67,6 +73,8 @@ pub(crate) struct Supervisor<M> {
 /// The command while it runs.
 struct Main {
     pid: Pid,
+    /// Whether the kernel's log names it as killed for lack of memory.
+    oom_killed: bool,
     /// Disconnects when both pipes are at their end.
     drained: Receiver<()>,
 }
@@ -146,15 +154,18 @@ impl<M: Machine> Supervisor<M> {
                 break ending;
             }
         };
-        if let Some(main) = self.main.take() {
+        let main = self.main.take();
+        if let Some(main) = &main {
             self.machine.kill_everything(main.pid);
             // Nothing is ever sent: it disconnects, or the time is over.
             let _ = main.drained.recv_timeout(DRAIN_LIMIT);
         }
+        let killed = ending == Ending::Signal(libc::SIGKILL as u8);
         Exit {
             ending,
             stop_requested: self.stop.is_some(),
-            out_of_memory: self.machine.out_of_memory_kills() > 0,
+            out_of_memory: killed && main.is_some_and(|main| main.oom_killed),
+            oom_kills: Some(self.board.report().oom_kills),
         }
     }
 
@@ -196,6 +207,10 @@ impl<M: Machine> Supervisor<M> {
                 self.board.update(|report| report.ready_detail = Some(detail));
                 Ok(())
             }
+            Event::OomKill(kill) => {
+                self.take_oom_kill(kill);
+                Ok(())
+            }
             Event::Ended(status) => Err(ending(status)),
         }
     }
@@ -218,6 +233,14 @@ impl<M: Machine> Supervisor<M> {
         let identity = self.identity.clone();
         self.board.update(|report| report.identity = identity);
         accepted
+    }
+
+    fn take_oom_kill(&mut self, kill: OomKill) {
+        let pid = i32::try_from(kill.pid).ok().and_then(Pid::from_raw);
+        match &mut self.main {
+            Some(main) if pid == Some(main.pid) => main.oom_killed = true,
+            _ => self.board.update(|report| report.oom_kills.add(kill)),
+        }
     }
 
     /// The stop signal now, SIGKILL later. A second request may only bring SIGKILL nearer.
@@ -254,11 +277,15 @@ impl<M: Machine> Supervisor<M> {
         if let Some(ReadyCheck::Notify) = self.check() {
             self.listen_for_notify()?;
         }
+        let log = self.watch_kernel_log()?;
         let main = self.spawn(&env).map_err(Ending::NotStarted)?;
         let (pid, reaper, sender) = (main.pid, Arc::clone(&self.reaper), self.sender.clone());
         self.main = Some(main);
         in_background(move || {
             if let Some(status) = reaper.wait(pid, None) {
+                if let Some(log) = log {
+                    log.read(|kill| drop(sender.send(Event::OomKill(kill))));
+                }
                 let _ = sender.send(Event::Ended(status));
             }
         })?;
@@ -274,6 +301,27 @@ impl<M: Machine> Supervisor<M> {
             None | Some(ReadyCheck::Notify) => Ok(()),
             Some(check) => self.check_until_ready(check.clone(), env),
         }
+    }
+
+    /// Reports what the kernel kills for lack of memory from now on. A kernel without a log for
+    /// processes leaves the cause of a SIGKILL open.
+    fn watch_kernel_log(&self) -> Result<Option<Arc<KernelLog>>, Ending> {
+        let log = match self.machine.kernel_log().and_then(KernelLog::new) {
+            Ok(log) => Arc::new(log),
+            Err(error) => {
+                say(format_args!("cannot read the kernel's log: {error}"));
+                return Ok(None);
+            }
+        };
+        let (watched, sender) = (Arc::clone(&log), self.sender.clone());
+        in_background(move || {
+            let mut more = More::Later;
+            while more == More::Later {
+                watched.wait();
+                more = watched.read(|kill| drop(sender.send(Event::OomKill(kill))));
+            }
+        })?;
+        Ok(Some(log))
     }
 
     fn check(&self) -> Option<&ReadyCheck> {
@@ -339,7 +387,7 @@ impl<M: Machine> Supervisor<M> {
             self.reaper.kill_group(child.pid);
             return Err(format!("{name}: its output cannot be read: {error}"));
         }
-        Ok(Main { pid: child.pid, drained })
+        Ok(Main { pid: child.pid, oom_killed: false, drained })
     }
 
     /// Moves a pipe into the ring until its end, then drops `at_end`.

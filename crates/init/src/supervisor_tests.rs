@@ -3,7 +3,10 @@
 use super::*;
 use crate::child::shared_reaper;
 use hearth_guest::Ready;
+use rustix::pipe::PipeFlags;
 use rustix::process::Signal;
+use std::fs::File;
+use std::io::Write;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
@@ -13,6 +16,7 @@ use std::thread::JoinHandle;
 struct Fake {
     clock_ns: Arc<Mutex<Vec<u64>>>,
     hostname: Arc<Mutex<Vec<String>>>,
+    kernel_log: Arc<Mutex<Option<File>>>,
 }
 
 impl Machine for Fake {
@@ -28,8 +32,24 @@ impl Machine for Fake {
         self.hostname.lock().expect("lock").push(name.to_owned());
     }
 
-    fn out_of_memory_kills(&self) -> u64 {
-        0
+    fn kernel_log(&self) -> std::io::Result<File> {
+        // As the device does, it keeps records apart.
+        let flags = PipeFlags::DIRECT | PipeFlags::NONBLOCK | PipeFlags::CLOEXEC;
+        let (reader, writer) = rustix::pipe::pipe_with(flags)?;
+        *self.kernel_log.lock().expect("lock") = Some(File::from(writer));
+        Ok(File::from(reader))
+    }
+}
+
+impl Fake {
+    /// Logs that the kernel has killed a process for lack of memory.
+    fn log_oom_kill(&self, pid: u32, name: &str) {
+        let record = format!(
+            "3,425,3046865681,-;Memory cgroup out of memory: Killed process {pid} ({name}) \
+             total-vm:22408kB, anon-rss:20224kB, UID:0 pgtables:80kB oom_score_adj:0\n"
+        );
+        let log = self.kernel_log.lock().expect("lock");
+        log.as_ref().expect("it is open").write_all(record.as_bytes()).expect("written");
     }
 }
 
@@ -251,13 +271,12 @@ fn ctrl_alt_del_is_a_stop_with_the_time_of_the_config() {
 #[test]
 fn stop_sends_the_signal_of_the_host_to_the_command_alone() {
     // Of two pending signals a shell takes the one with the lower number first.
-    let worker = "trap 'echo terminated' INT TERM; trap 'echo drained; exit' WINCH; echo up; \
+    let worker = "trap 'echo terminated' USR1 TERM; trap 'echo drained; exit' WINCH; echo up; \
                   while :; do sleep 0.01; done 2>/dev/null";
-    let script =
-        format!("trap 'kill -WINCH $!; wait; exit 4' INT; sh -c \"{worker}\" & wait; wait");
+    let script = format!("trap 'kill -WINCH $!' USR1; sh -c \"{worker}\" & wait; wait; exit 4");
     let guest = start(config(&script)).expect("started");
     guest.until_output("up");
-    guest.send(Event::Command(Command::Stop { timeout_s: 60, signal: 2 }));
+    guest.send(Event::Command(Command::Stop { timeout_s: 60, signal: 10 }));
     let (exit, output) = guest.end();
     assert_eq!((exit.ending, exit.stop_requested), (Ending::Code(4), true));
     assert_eq!(output, "up\ndrained\n");
@@ -272,6 +291,39 @@ fn ctrl_alt_del_sends_the_stop_signal_of_the_config() {
     guest.send(Event::CtrlAltDel);
     let (exit, _) = guest.end();
     assert_eq!((exit.ending, exit.stop_requested), (Ending::Signal(37), true));
+}
+
+#[test]
+fn oom_kill_of_a_child_is_reported_and_changes_no_exit() {
+    let script = "trap 'exit 3' TERM; echo up; while :; do sleep 0.01; done 2>/dev/null";
+    let guest = start(config(script)).expect("started");
+    guest.until_output("up");
+    guest.machine.log_oom_kill(4_000_001, "tail");
+    guest.machine.log_oom_kill(4_000_002, "sort");
+    guest.until(|report| report.oom_kills.count == 2);
+    let kill = OomKill { pid: 4_000_002, name: "sort".to_owned() };
+    assert_eq!(guest.board.report().oom_kills.last[1], kill);
+    guest.send(stop(60));
+    let (exit, _) = guest.end();
+    assert_eq!((exit.ending, exit.out_of_memory), (Ending::Code(3), false));
+    assert_eq!(exit.oom_kills.map(|kills| kills.count), Some(2));
+}
+
+#[test]
+fn command_is_out_of_memory_only_if_the_log_names_it() {
+    let killed = |logged: fn(u32) -> u32| {
+        let guest = start(config("echo $$; exec sleep 600")).expect("started");
+        guest.until_output("\n");
+        let pid: u32 = guest.output().trim().parse().expect("a pid");
+        guest.machine.log_oom_kill(logged(pid), "sleep");
+        let main = Pid::from_raw(pid.cast_signed()).expect("a pid");
+        rustix::process::kill_process(main, Signal::KILL).expect("killed");
+        let exit = guest.end().0;
+        assert_eq!(exit.ending, Ending::Signal(9));
+        (exit.out_of_memory, exit.oom_kills.map(|kills| kills.count))
+    };
+    assert_eq!(killed(|pid| pid), (true, Some(0)));
+    assert_eq!(killed(|pid| pid + 1_000_000), (false, Some(1)));
 }
 
 #[test]

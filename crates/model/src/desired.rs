@@ -163,6 +163,10 @@ pub struct Instance {
     pub running_since: Option<Mono>,
     /// When it was first seen ready while serving a job.
     pub ready_since: Option<Mono>,
+    /// How many processes its kernel has killed for lack of memory, as far as events tell of them.
+    pub oom_kills: u32,
+    /// When an event told of some last. Not kept.
+    pub oom_told_at: Option<Mono>,
     /// Why Hearth ends it, once it does.
     pub stopping: Option<String>,
     /// What was last seen; `None` before its creation was seen to be done.

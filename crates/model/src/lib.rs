@@ -17,7 +17,9 @@ pub use desired::{
 pub use fields::{Declaration, FieldError, Part, Path, Segment, Target};
 pub use hash::{Digest, SpecHash};
 pub use ids::{Generation, IdError, Identity, InstanceId, JobId, Slot, Tenant};
-pub use observed::{End, Exit, InstanceState, Made, Observation, Observed, Phase};
+pub use observed::{
+    End, Exit, InstanceState, Made, Observation, Observed, OomKill, OomKills, Phase,
+};
 pub use signal::Signal;
 pub use spec::{
     Boot, ImageName, Images, Lifecycle, Ready, ReadyCheck, Resources, Spec, Stage, WarmPool,

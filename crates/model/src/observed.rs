@@ -34,6 +34,32 @@ pub struct Observed {
     pub made: Option<Arc<Made>>,
     /// What it does.
     pub state: InstanceState,
+    /// What its kernel has killed for lack of memory, but for its command.
+    pub oom_kills: OomKills,
+}
+
+/// Processes of a guest that its kernel has killed for lack of memory, but for its command.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OomKills {
+    /// How many.
+    pub count: u32,
+    /// The last of them, oldest first.
+    pub last: Vec<OomKill>,
+}
+
+/// A process that a guest's kernel has killed for lack of memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OomKill {
+    /// Its number in the guest.
+    pub pid: u32,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for OomKill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} ({})", self.pid, self.name)
+    }
 }
 
 /// What the host remembers of an instance for when the database does not name it.
@@ -138,7 +164,7 @@ pub enum End {
     Code(u8),
     /// The command was killed by this signal.
     Signal(u8),
-    /// The guest ran out of memory and its kernel killed the command.
+    /// The guest's kernel killed the command for lack of memory.
     OutOfMemory,
     /// The command could not be started; a sentence.
     NotStarted(String),

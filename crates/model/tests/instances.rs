@@ -66,6 +66,8 @@ fn instance(assignment: Assignment, stage: Stage, state: Option<InstanceState>) 
         unheard: false,
         running_since: None,
         ready_since: None,
+        oom_kills: 0,
+        oom_told_at: None,
         stopping: None,
         state,
         busy: false,

@@ -92,6 +92,8 @@ fn instance(id: &str, assignment: Assignment, state: Option<InstanceState>) -> I
         unheard: false,
         running_since: None,
         ready_since: None,
+        oom_kills: 0,
+        oom_told_at: None,
         stopping: None,
         state,
         busy: false,

@@ -6,8 +6,8 @@ use super::layout::names as files;
 use super::{Shared, errors, lock};
 use crate::HostError;
 use hearth_firecracker::{escaped, names, vsock};
-use hearth_guest::{CONTROL_LINE_BYTES_MAX, CONTROL_PORT, Command, Report};
-use hearth_model::{Generation, Identity, InstanceId, InstanceState, Phase};
+use hearth_guest::{CONTROL_LINE_BYTES_MAX, CONTROL_PORT, Command, OOM_KILLS_LISTED_MAX, Report};
+use hearth_model::{Generation, Identity, InstanceId, InstanceState, OomKill, OomKills, Phase};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -25,6 +25,10 @@ const TELL_AGAIN: Duration = Duration::from_secs(1);
 
 /// Characters of a failing check's words that are kept.
 const READY_DETAIL_CHARS_MAX: usize = 1024;
+
+/// Characters of a killed process's name that are kept; the kernel has up to 15 bytes, each of which
+/// it may write as four characters.
+const OOM_NAME_CHARS_MAX: usize = 60;
 
 /// Tells a guest whose it is, until it acknowledges.
 pub(super) async fn tell(
@@ -158,12 +162,24 @@ fn take_report(shared: &Shared, instance: &Instance, report: Report) {
     let ready_detail = report
         .ready_detail
         .map(|detail| escaped(&detail.chars().take(READY_DETAIL_CHARS_MAX).collect::<String>()));
-    let news =
-        instance.set_state(InstanceState::Up { phase, ready: report.ready, told, ready_detail });
+    let news = [
+        instance.set_oom_kills(oom_kills(&report.oom_kills)),
+        instance.set_state(InstanceState::Up { phase, ready: report.ready, told, ready_detail }),
+    ];
     instance.told.send_replace(report.identity);
-    if news {
+    if news.contains(&true) {
         shared.bump(instance);
     }
+}
+
+/// What a guest says of the processes that its kernel has killed.
+pub(super) fn oom_kills(said: &hearth_guest::OomKills) -> OomKills {
+    let kill = |kill: &hearth_guest::OomKill| {
+        let name: String = kill.name.chars().take(OOM_NAME_CHARS_MAX).collect();
+        OomKill { pid: kill.pid, name: escaped(&name) }
+    };
+    let last = said.last.iter().take(OOM_KILLS_LISTED_MAX).map(kill).collect();
+    OomKills { count: said.count, last }
 }
 
 async fn write_commands(mut writer: OwnedWriteHalf, commands: &mut mpsc::Receiver<Command>) {

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+const SIGKILL: u8 = 9;
 /// Lines of the console that a panic is shown with.
 const PANIC_LINES: usize = 8;
 
@@ -56,12 +57,33 @@ pub(super) fn classify(
 }
 
 fn guest_end(exit: &hearth_guest::Exit) -> End {
+    // An older init, which says nothing of kills, means any process of the guest.
+    let killed_for_memory = exit.out_of_memory && exit.oom_kills.is_some();
     match &exit.ending {
-        Ending::Code(0) => End::Code(0),
-        Ending::Code(_) | Ending::Signal(_) if exit.out_of_memory => End::OutOfMemory,
+        Ending::Signal(SIGKILL) if killed_for_memory => End::OutOfMemory,
         Ending::Code(code) => End::Code(*code),
         Ending::Signal(signal) => End::Signal(*signal),
         Ending::NotStarted(detail) => End::NotStarted(escaped(detail)),
         Ending::SetUp(detail) => End::SetUp(escaped(detail)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_is_the_commands_own_whatever_else_was_killed() {
+        let exit = |ending: Ending| hearth_guest::Exit {
+            out_of_memory: true,
+            ..hearth_guest::Exit::of(ending)
+        };
+        assert_eq!(guest_end(&exit(Ending::Signal(9))), End::OutOfMemory);
+        assert_eq!(guest_end(&exit(Ending::Signal(15))), End::Signal(15));
+        assert_eq!(guest_end(&exit(Ending::Code(3))), End::Code(3));
+        let plain = hearth_guest::Exit::of(Ending::Signal(9));
+        assert_eq!(guest_end(&plain), End::Signal(9));
+        let older = hearth_guest::Exit { oom_kills: None, ..exit(Ending::Signal(9)) };
+        assert_eq!(guest_end(&older), End::Signal(9), "it says nothing of the command");
     }
 }

@@ -7,7 +7,8 @@ use super::manifest::Manifest;
 use hearth_firecracker::{Client, Directory, Process};
 use hearth_guest::Command;
 use hearth_model::{
-    Boot, Exit, Identity, InstanceId, InstanceState, Made, Observed, Phase, Slot, SpecHash,
+    Boot, Exit, Identity, InstanceId, InstanceState, Made, Observed, OomKills, Phase, Slot,
+    SpecHash,
 };
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -33,6 +34,7 @@ pub(super) struct Instance {
     /// The last report's identity, for those who tell one.
     pub(super) told: watch::Sender<Option<hearth_guest::Identity>>,
     state: watch::Sender<InstanceState>,
+    oom_kills: Mutex<OomKills>,
     live: OnceLock<Live>,
     alive: AtomicBool,
     stop_requested: AtomicBool,
@@ -63,6 +65,7 @@ impl Instance {
             commands_taken: Mutex::new(Some(receiver)),
             told: watch::channel(None).0,
             state: watch::channel(InstanceState::Booting).0,
+            oom_kills: Mutex::default(),
             live: OnceLock::new(),
             alive: AtomicBool::new(false),
             stop_requested: AtomicBool::new(stop_requested),
@@ -80,7 +83,10 @@ impl Instance {
 
     pub(super) fn observed(&self) -> Observed {
         let made = lock(&self.made).clone();
-        Observed { slot: self.slot, hash: self.hash, made, state: self.state() }
+        // They are set before the state, so that whoever sees how it ended sees these too.
+        let state = self.state();
+        let oom_kills = lock(&self.oom_kills).clone();
+        Observed { slot: self.slot, hash: self.hash, made, state, oom_kills }
     }
 
     /// Remembers, over a loss of the database too, whose it is to be told to be. Blocks. There is one
@@ -154,6 +160,16 @@ impl Instance {
             }
             news
         })
+    }
+
+    /// What the guest's kernel has killed so far. Returns whether this is news.
+    pub(super) fn set_oom_kills(&self, new: OomKills) -> bool {
+        let mut known = lock(&self.oom_kills);
+        let news = new.count > known.count;
+        if news {
+            *known = new;
+        }
+        news
     }
 
     pub(super) fn set_exited(&self, exit: Exit) -> bool {

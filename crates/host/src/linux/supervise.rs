@@ -151,6 +151,9 @@ pub(super) async fn finish(
             tracing::warn!(instance = %instance.id, %error, "cannot complete the log");
         }
     }
+    if let Some(said) = status.as_ref().and_then(|status| status.exit.oom_kills.as_ref()) {
+        instance.set_oom_kills(control::oom_kills(said));
+    }
     let console = fifos.map(|fifos| &fifos.console);
     let exit = exit::classify(instance, status.as_ref(), console, ended);
     let said = fifos.map(|fifos| fifos.log.tail(3)).unwrap_or_default();

@@ -4,7 +4,8 @@
 use crate::HostError;
 use hearth_model::{
     Action, Create, Digest, End, Exit, Generation, Identity, ImageName, Images, InstanceId,
-    InstanceState, Lifecycle, Made, Mono, Observation, Observed, Owner, Phase, Spec, Stage,
+    InstanceState, Lifecycle, Made, Mono, Observation, Observed, OomKill, OomKills, Owner, Phase,
+    Spec, Stage,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -65,6 +66,7 @@ struct Vm {
     create: Create,
     made: Arc<Made>,
     state: InstanceState,
+    oom_kills: OomKills,
     /// Grows whenever the timers of before are void.
     epoch: u64,
     /// The host's revision since which it is as it is.
@@ -160,6 +162,7 @@ impl Machine {
             hash: vm.create.hash,
             made: Some(Arc::clone(&vm.made)),
             state: vm.state.clone(),
+            oom_kills: vm.oom_kills.clone(),
         };
         let changed = self.vms.iter().filter(|(_, vm)| since.is_none_or(|at| vm.revision > at));
         Ok(Observation {
@@ -231,6 +234,15 @@ impl Machine {
         self.exit(instance, end, false);
     }
 
+    /// The kernel of a guest kills a process for lack of memory, which is not its command.
+    pub fn oom_kill(&mut self, instance: &InstanceId, kill: OomKill) {
+        if let Some(vm) = self.vms.get_mut(instance) {
+            vm.oom_kills.count += 1;
+            vm.oom_kills.last = vec![kill];
+            self.bump(instance);
+        }
+    }
+
     /// An instance is gone with all that it left.
     pub fn vanish(&mut self, instance: &InstanceId) {
         self.vms.remove(instance);
@@ -285,7 +297,8 @@ impl Machine {
         self.timers.insert((self.now.after(self.config.boot), id.clone(), 0, Timer::Up));
         self.logs.entry(id.clone()).or_default();
         let made = Arc::new(Made::of(&create));
-        let vm = Vm { create, made, state: InstanceState::Booting, epoch: 0, revision: 0 };
+        let (state, oom_kills) = (InstanceState::Booting, OomKills::default());
+        let vm = Vm { create, made, state, oom_kills, epoch: 0, revision: 0 };
         self.vms.insert(id.clone(), vm);
         self.bump(&id);
     }

@@ -8,7 +8,7 @@ mod machine;
 pub use machine::{Machine, Presence, SimConfig};
 
 use crate::{BoxFuture, Duplex, Host, HostError, HostFacts, LogLine, LogPage, LogQuery};
-use hearth_model::{Action, End, ImageName, Images, InstanceId, Mono, Observation, Spec};
+use hearth_model::{Action, End, ImageName, Images, InstanceId, Mono, Observation, OomKill, Spec};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -45,6 +45,11 @@ impl SimHost {
     /// Ends an instance as if its command or its Firecracker had ended by itself.
     pub fn end(&self, instance: &InstanceId, end: End) {
         self.shared.with(|machine| machine.end(instance, end));
+    }
+
+    /// The kernel of a guest kills a process for lack of memory, which is not its command.
+    pub fn oom_kill(&self, instance: &InstanceId, kill: OomKill) {
+        self.shared.with(|machine| machine.oom_kill(instance, kill));
     }
 
     /// From now on this image is missing, or there again.
