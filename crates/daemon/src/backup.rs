@@ -5,7 +5,7 @@
 //!   restore: backup ── checked ──> hearth.db.restore ── by whoever has the lock ──> hearth.db
 //! ```
 
-use crate::state_dir::{StateDir, StateDirError, failed, in_use, remove};
+use crate::state_dir::{StateDir, StateDirError, check, failed, in_use, remove};
 use hearth_engine::{Contents, StoreError};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -70,8 +70,10 @@ pub struct Restored {
 /// jobs, and so their secrets; its mode is 0600.
 ///
 /// # Errors
-/// [`BackupError::Store`]; nothing is left then.
+/// [`BackupError::Store`], and [`BackupError::StateDir`] where others could have planted something in the
+/// state directory; nothing is left then.
 pub fn backup(state_dir: &Path, to: &Path) -> Result<Contents, BackupError> {
+    check(state_dir)?;
     Ok(hearth_engine::backup(&state_dir.join(DATABASE), to)?)
 }
 
@@ -175,18 +177,27 @@ fn prepare(dir: &Path, backup: &Path) -> Result<Contents, BackupError> {
     Ok(contents)
 }
 
-/// Puts the backup that waits, if one does, in the place of the database; returns where that is now.
+/// Puts the backup that waits, if one does, in the place of the database, else the copy that a daemon made
+/// when its database was lost; returns where that is now which was there before.
 pub(crate) fn take(lock: &StateDir) -> Result<Option<PathBuf>, BackupError> {
     let dir = lock.path();
     let (database, waiting) = (dir.join(DATABASE), dir.join(WAITING));
-    if !waiting.exists() {
+    let saved = hearth_engine::saved(&database);
+    let (new, replaced) = if waiting.exists() {
+        if saved.exists() {
+            let aside = aside(&database);
+            fs::rename(&saved, &aside).map_err(failed("move", &saved))?;
+        }
+        (waiting, keep(&database)?)
+    } else if saved.exists() {
+        (saved, set_aside(&database)?)
+    } else {
         return Ok(None);
-    }
-    let replaced = keep(&database)?;
-    fs::rename(&waiting, &database).map_err(failed("replace", &database))?;
+    };
+    fs::rename(&new, &database).map_err(failed("replace", &database))?;
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", dir))?;
     let kept = replaced.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
-    tracing::info!(kept, "a backup is in the place of the database");
+    tracing::warn!(from = %new.display(), kept, "another database is in the place of the last one");
     Ok(replaced)
 }
 
@@ -204,21 +215,38 @@ fn replaced(dir: &Path) -> Result<BTreeSet<PathBuf>, BackupError> {
 /// Gives a database a second name, and leaves nothing beside it that SQLite would take for what
 /// belongs to the next one of its first name.
 fn keep(database: &Path) -> Result<Option<PathBuf>, BackupError> {
-    if !database.exists() {
-        return Ok(None);
+    let kept = aside(database);
+    if database.exists() {
+        // Of what is not healthy, all parts are kept.
+        let _ = hearth_engine::gather(database);
     }
-    let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3fZ");
-    let kept = beside(database, &format!("{REPLACED}{now}"));
-    // Of what is not healthy, all parts are kept.
-    let _ = hearth_engine::gather(database);
     for part in BESIDE {
         let from = beside(database, part);
         if from.exists() {
             fs::rename(&from, beside(&kept, part)).map_err(failed("move", &from))?;
         }
     }
+    name_aside(database, kept)
+}
+
+/// As [`keep`], where what lies beside is not that of what is there, and in the copy that takes its place.
+fn set_aside(database: &Path) -> Result<Option<PathBuf>, BackupError> {
+    BESIDE.iter().try_for_each(|part| remove(&beside(database, part)))?;
+    name_aside(database, aside(database))
+}
+
+fn name_aside(database: &Path, kept: PathBuf) -> Result<Option<PathBuf>, BackupError> {
+    if !database.exists() {
+        return Ok(None);
+    }
     fs::hard_link(database, &kept).map_err(failed("keep", database))?;
     Ok(Some(kept))
+}
+
+/// Where what was a database until now is kept.
+fn aside(database: &Path) -> PathBuf {
+    let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3fZ");
+    beside(database, &format!("{REPLACED}{now}"))
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

@@ -236,8 +236,9 @@ fn open_engine(
         boot_id: boot_id()?,
         seed: seed(),
     };
-    Engine::open(Store::open(&state_dir.path().join(DATABASE)).map_err(failed)?, config)
-        .map_err(failed)
+    let mut store = Store::open(&state_dir.path().join(DATABASE)).map_err(failed)?;
+    store.hold(state_dir.anchors()?).map_err(failed)?;
+    Engine::open(store, config).map_err(failed)
 }
 
 fn boot_id() -> Result<String, DaemonError> {

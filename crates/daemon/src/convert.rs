@@ -77,6 +77,9 @@ pub(crate) fn refused(error: &AskError) -> Problem {
         AskError::Refused(Refusal::Store { .. }) => {
             problem(503, "database", "Database unavailable", detail)
         }
+        AskError::Refused(Refusal::Lost { .. }) => {
+            problem(503, "database-lost", "Database lost", detail)
+        }
         AskError::Busy | AskError::Slow | AskError::Ending => {
             problem(503, "unavailable", "Unavailable", detail)
         }

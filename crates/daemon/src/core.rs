@@ -124,7 +124,8 @@ pub(crate) fn spawn(
         let waiting = BTreeMap::new();
         // It outlives a panic, and with it those who wait: what was asked of a step that did not end may
         // have happened, so that nobody is told that it was refused.
-        let mut core = Core { engine, host, work, told, progress, waiting, next_request: 0 };
+        let mut core =
+            Core { engine, host, work, told, progress, waiting, next_request: 0, refuses: false };
         if catch_unwind(AssertUnwindSafe(|| core.run(inbox))).is_err() {
             // The panic's own message is on stderr already. State in memory may be half changed;
             // the database holds only whole steps, and the microVMs do not need this process.
@@ -145,6 +146,8 @@ struct Core {
     progress: Progress,
     waiting: BTreeMap<RequestId, oneshot::Sender<Answer>>,
     next_request: u64,
+    /// Whether changes were refused at the last step, for the log.
+    refuses: bool,
 }
 
 impl Core {
@@ -155,6 +158,7 @@ impl Core {
             let host = &self.host;
             let effects = self.engine.step(&clock::now(), inputs, &|id| host.alive(id));
             self.progress.step();
+            self.log_health();
             let mut events = Vec::new();
             for effect in effects {
                 self.hand_out(effect, &mut events);
@@ -164,6 +168,17 @@ impl Core {
                 let _ = self.told.send(events);
             }
         }
+    }
+
+    /// Says it once when changes begin to be refused, and when they are accepted again.
+    fn log_health(&mut self) {
+        let refusing = self.engine.refusing();
+        match (refusing, self.refuses) {
+            (Some(why), false) => tracing::error!(%why, "changes are refused"),
+            (None, true) => tracing::info!("changes are accepted again"),
+            _ => {}
+        }
+        self.refuses = refusing.is_some();
     }
 
     fn input(&mut self, message: Message) -> Input {

@@ -2,16 +2,15 @@
 //! wrong, and mends what can be mended without ending or losing anything.
 
 use crate::backup::DATABASE;
-use crate::state_dir::{StateDir, in_use};
+use crate::ownership::{self, Flaw};
+use crate::state_dir::{self, StateDir, in_use};
 use crate::{Config, DaemonError, HostChoice, Listen, admission};
 use hearth_engine::Contents;
 use hearth_host::linux::peer::{self, PeerError};
 use hearth_host::linux::{self, Found, LinuxConfig, What};
 use hearth_model::{InstanceId, Owner};
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// With less than this on its disk a state directory is in trouble soon.
@@ -43,7 +42,7 @@ pub enum Verdict {
 #[derive(Debug)]
 enum Repair {
     Remove(Found),
-    Close(PathBuf),
+    Close(Flaw),
 }
 
 impl Finding {
@@ -60,7 +59,7 @@ impl Finding {
     pub fn mend(&self) -> Option<String> {
         self.repair.as_ref().map(|repair| match repair {
             Repair::Remove(found) => format!("remove {}", found.path.display()),
-            Repair::Close(path) => format!("close {} to others", path.display()),
+            Repair::Close(flaw) => format!("close {} to others", flaw.path.display()),
         })
     }
 }
@@ -78,7 +77,13 @@ pub fn examine(config: &Config) -> Result<Vec<Finding>, DaemonError> {
         findings.push(Finding::new("state", Verdict::Odd, sentence));
         return Ok(findings);
     }
-    findings.extend(directory(&dir)?);
+    let (flaws, unsafe_to_read) = ownership(&dir)?;
+    findings.extend(flaws);
+    findings.push(disk(&dir)?);
+    if unsafe_to_read {
+        // Nothing is opened that somebody may have planted.
+        return Ok(findings);
+    }
     let daemon = in_use(&dir)?;
     findings.push(Finding::new(
         "daemon",
@@ -111,8 +116,9 @@ pub fn repair(config: &Config, findings: &[Finding]) -> Result<Vec<String>, Daem
     let done =
         findings.iter().filter_map(|finding| finding.repair.as_ref()).map(|repair| match repair {
             Repair::Remove(found) => found.remove().map_err(|error| error.sentence()),
-            Repair::Close(path) => close(path)
-                .map_err(|error| format!("cannot close {} to others: {error}", path.display())),
+            Repair::Close(flaw) => state_dir::close(flaw).map_err(|error| {
+                format!("cannot close {} to others: {error}", flaw.path.display())
+            }),
         });
     Ok(done.filter_map(Result::err).collect())
 }
@@ -168,33 +174,47 @@ fn callers(config: &Config) -> Finding {
     said(Verdict::Good, format!("the daemon admits root, its own user{members}"))
 }
 
-fn directory(dir: &Path) -> Result<Vec<Finding>, DaemonError> {
-    let system = |operation| move |source| DaemonError::System { operation, source };
-    let mut findings = Vec::new();
-    let files = [dir.to_owned(), dir.join(DATABASE), dir.join("hearth.lock")];
-    for path in files.into_iter().filter(|path| path.exists()) {
-        let mode = path.metadata().map_err(system("look at the state directory"))?.mode();
-        if mode & 0o077 != 0 {
-            let sentence =
-                format!("{} is open to others (mode {:o})", path.display(), mode & 0o777);
-            findings.push(Finding::new("state", Verdict::Bad, sentence).with(Repair::Close(path)));
+/// Who can write in the state directory, and whether Hearth refuses it for that.
+fn ownership(dir: &Path) -> Result<(Vec<Finding>, bool), DaemonError> {
+    let system = |source| DaemonError::System { operation: "look at the state directory", source };
+    let opened = ownership::open_directory(dir).map_err(system)?;
+    let flaws = ownership::survey(&opened, dir).map_err(system)?;
+    let refused = flaws.iter().any(Flaw::refuses);
+    let finding = |flaw: Flaw| match flaw.refuses() {
+        true => {
+            let sentence = format!("{}; Hearth does not use it: {}", flaw.problem(), flaw.remedy());
+            Finding::new("state", Verdict::Bad, sentence)
         }
-    }
-    let disk = rustix::fs::statvfs(dir)
-        .map_err(|errno| system("look at the disk of the state directory")(errno.into()))?;
+        false => Finding::new("state", Verdict::Bad, flaw.problem()).with(Repair::Close(flaw)),
+    };
+    let replaceable = ownership::replaceable(dir).into_iter().map(|sentence| {
+        let sentence = format!("{sentence}; keep it where only you and root can write");
+        Finding::new("state", Verdict::Odd, sentence)
+    });
+    Ok((flaws.into_iter().map(finding).chain(replaceable).collect(), refused))
+}
+
+fn disk(dir: &Path) -> Result<Finding, DaemonError> {
+    let disk = rustix::fs::statvfs(dir).map_err(|errno| DaemonError::System {
+        operation: "look at the disk of the state directory",
+        source: errno.into(),
+    })?;
     let free_mib = disk.f_bavail * disk.f_frsize / (1024 * 1024);
     let verdict = if free_mib < FREE_MIB_MIN { Verdict::Bad } else { Verdict::Good };
     let sentence = format!("{}: {free_mib} MiB of its disk are free", dir.display());
-    findings.push(Finding::new("state", verdict, sentence));
-    Ok(findings)
-}
-
-fn close(path: &Path) -> std::io::Result<()> {
-    let mode = path.metadata()?.mode() & 0o700;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    Ok(Finding::new("state", verdict, sentence))
 }
 
 fn database(path: &Path) -> (Option<Contents>, Finding) {
+    let saved = hearth_engine::saved(path);
+    if saved.exists() {
+        let sentence = format!(
+            "it was lost beneath the daemon, and {} is what it held: a daemon that is started goes on \
+             with that",
+            saved.display()
+        );
+        return (None, Finding::new("database", Verdict::Bad, sentence));
+    }
     if !path.exists() {
         let sentence = "there is none; what runs is taken over by the jobs that are declared";
         return (None, Finding::new("database", Verdict::Odd, sentence));

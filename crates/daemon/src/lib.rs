@@ -26,6 +26,7 @@ mod http;
 pub mod limits;
 mod listen;
 mod observer;
+mod ownership;
 mod state_dir;
 mod stop;
 mod watchdog;

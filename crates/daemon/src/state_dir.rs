@@ -1,10 +1,13 @@
 //! The state directory, and the lock that makes its daemon the only one.
 
-use rustix::fs::{FlockOperation, flock};
+use crate::ownership::{self, Flaw, open_beneath, open_directory};
+use hearth_engine::{Anchor, Means};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,6 +16,10 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 const LOCK_POLL: Duration = Duration::from_millis(10);
 /// As many digits as a process id of 32 bits has.
 const PID_BYTES: usize = 10;
+const LOCK: &str = "hearth.lock";
+/// Where clients find the address.
+const LISTEN: &str = "listen";
+const LISTEN_NEW: &str = "listen.new";
 
 /// Why a state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -38,16 +45,28 @@ pub enum StateDirError {
         /// Its process, as a part of the sentence.
         holder: String,
     },
+    /// Others can write in it, or names in it lead elsewhere.
+    #[error("cannot use the state directory {path}: {problem}. Nothing was changed: {remedy}")]
+    Unsafe {
+        /// Which directory.
+        path: PathBuf,
+        /// What is wrong, as a sentence.
+        problem: String,
+        /// What to do about it.
+        remedy: String,
+    },
 }
 
 /// A state directory that is this daemon's for as long as the value lives.
 #[derive(Debug)]
 pub(crate) struct StateDir {
     path: PathBuf,
+    /// The directory itself, whatever becomes of its path.
+    dir: OwnedFd,
     /// Held by flock, which ends with the process however it ends, and with what it has forked and
     /// was not yet another program: a Firecracker that a killed daemon was about to become is past its
     /// pid file when the next daemon has the lock.
-    _lock: File,
+    lock: File,
 }
 
 /// The process id of the daemon that uses a state directory, if one does; 0 where it can't be told
@@ -56,19 +75,34 @@ pub(crate) struct StateDir {
 /// # Errors
 /// [`StateDirError::Io`] where that can't be found out.
 pub fn in_use(path: &Path) -> Result<Option<u32>, StateDirError> {
-    let lock_path = path.join("hearth.lock");
-    let lock = match File::open(&lock_path) {
+    let lock_path = path.join(LOCK);
+    let opened = open_directory(path).and_then(|dir| open_beneath(dir, LOCK, OFlags::RDONLY));
+    let lock = match opened {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         lock => lock.map_err(failed("open the lock", &lock_path))?,
     };
     match flock(&lock, FlockOperation::NonBlockingLockShared) {
         Ok(()) => Ok(None),
-        Err(Errno::WOULDBLOCK) => {
-            let text = fs::read_to_string(&lock_path).unwrap_or_default();
-            Ok(Some(text.trim().parse().unwrap_or(0)))
-        }
+        Err(Errno::WOULDBLOCK) => Ok(Some(holder(&lock).unwrap_or(0))),
         Err(errno) => Err(failed("lock", &lock_path)(errno.into())),
     }
+}
+
+/// Refuses a state directory in which others can write, or of which a name leads elsewhere. One that is
+/// absent is fine. For whoever uses it without its lock.
+pub(crate) fn check(path: &Path) -> Result<(), StateDirError> {
+    let dir = match open_directory(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened.map_err(failed("open the directory", path))?,
+    };
+    let flaws = ownership::survey(&dir, path).map_err(failed("look at the directory", path))?;
+    refuse(path, &flaws)
+}
+
+fn refuse(path: &Path, flaws: &[Flaw]) -> Result<(), StateDirError> {
+    let Some(flaw) = flaws.iter().find(|flaw| flaw.refuses()) else { return Ok(()) };
+    let (problem, remedy) = (flaw.problem(), flaw.remedy());
+    Err(StateDirError::Unsafe { path: path.to_owned(), problem, remedy })
 }
 
 /// `/var/lib/hearth` as root, else `hearth` in `$XDG_STATE_HOME` or in `~/.local/state`.
@@ -86,6 +120,9 @@ pub fn default_state_dir() -> PathBuf {
 
 impl StateDir {
     /// Makes the directory where it is absent, closes it to others, and takes its lock.
+    ///
+    /// # Errors
+    /// [`StateDirError::Unsafe`] where others could have planted something in it; nothing was opened then.
     pub(crate) fn open(path: &Path) -> Result<StateDir, StateDirError> {
         let path = std::path::absolute(path).map_err(failed("find the directory", path))?;
         DirBuilder::new()
@@ -93,35 +130,25 @@ impl StateDir {
             .mode(0o700)
             .create(&path)
             .map_err(failed("make the directory", &path))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o700))
-            .map_err(failed("close to others the directory", &path))?;
-        sync_names(&path)?;
-        let lock_path = path.join("hearth.lock");
-        let lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&lock_path)
-            .map_err(failed("open the lock", &lock_path))?;
-        let begin = Instant::now();
-        loop {
-            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                Err(Errno::WOULDBLOCK) if begin.elapsed() < LOCK_PATIENCE => {
-                    std::thread::sleep(LOCK_POLL);
-                }
-                Err(Errno::WOULDBLOCK) => {
-                    return Err(StateDirError::Taken { holder: holder(&lock_path), path });
-                }
-                Err(errno) => return Err(failed("lock", &lock_path)(errno.into())),
-            }
+        let dir = open_directory(&path).map_err(failed("open the directory", &path))?;
+        let flaws =
+            ownership::survey(&dir, &path).map_err(failed("look at the directory", &path))?;
+        refuse(&path, &flaws)?;
+        for flaw in &flaws {
+            close(flaw).map_err(failed("close to others", &flaw.path))?;
+            tracing::warn!(path = %flaw.path.display(), "{}; closed to others", flaw.problem());
         }
+        for sentence in ownership::replaceable(&path) {
+            tracing::warn!(
+                "{sentence}: keep the state directory where only you and root can write"
+            );
+        }
+        sync_names(&path)?;
+        let lock = lock(&dir, &path)?;
         // Over what is there, and as long as that: on a full disk there is room for no other block.
         lock.write_all_at(format!("{:<PID_BYTES$}\n", std::process::id()).as_bytes(), 0)
-            .map_err(failed("write the lock", &lock_path))?;
-        Ok(StateDir { path, _lock: lock })
+            .map_err(failed("write the lock", &path.join(LOCK)))?;
+        Ok(StateDir { path, dir, lock })
     }
 
     /// Where it is; absolute.
@@ -129,27 +156,88 @@ impl StateDir {
         &self.path
     }
 
+    /// What has to stay where it is while a daemon uses it.
+    pub(crate) fn anchors(&self) -> Result<Vec<Anchor>, StateDirError> {
+        let lock = self.path.join(LOCK);
+        Ok(vec![
+            Anchor::of(&self.path, &self.dir, Means::Directory)
+                .map_err(failed("look at the directory", &self.path))?,
+            Anchor::of(&lock, &self.lock, Means::Lock).map_err(failed("look at", &lock))?,
+        ])
+    }
+
     /// Leaves the address where clients find it: all of it, whenever they look. On a full disk it is left
     /// nowhere unless it was there before.
     pub(crate) fn publish(&self, address: &str) -> Result<(), StateDirError> {
-        let (path, new) = (self.path.join("listen"), self.path.join("listen.new"));
+        let (path, new) = (self.path.join(LISTEN), self.path.join(LISTEN_NEW));
         let text = format!("{address}\n");
-        if fs::read_to_string(&path).is_ok_and(|before| before == text) {
+        let before = open_beneath(&self.dir, LISTEN, OFlags::RDONLY).and_then(read);
+        if before.is_ok_and(|before| before == text) {
             return Ok(());
         }
-        match fs::write(&new, text) {
+        self.remove(LISTEN_NEW)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let written = open_beneath(&self.dir, LISTEN_NEW, flags)
+            .and_then(|mut file| file.write_all(text.as_bytes()));
+        match written {
             Err(error) if is_full(&error) => {
                 tracing::warn!(%error, "cannot write {}; clients need HEARTH_URL", path.display());
-                remove(&new)?;
+                self.remove(LISTEN_NEW)?;
                 // Nobody listens there any more.
-                remove(&path)
+                self.remove(LISTEN)
             }
             written => {
                 written.map_err(failed("write", &new))?;
-                fs::rename(&new, &path).map_err(failed("replace", &path))
+                rustix::fs::renameat(&self.dir, LISTEN_NEW, &self.dir, LISTEN)
+                    .map_err(|errno| failed("replace", &path)(errno.into()))
             }
         }
     }
+
+    /// Removes a file of it that may be there.
+    fn remove(&self, name: &str) -> Result<(), StateDirError> {
+        match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(failed("remove", &self.path.join(name))(errno.into())),
+        }
+    }
+}
+
+/// Takes the lock. What is locked is what its name leads to, and no other file.
+fn lock(dir: &OwnedFd, path: &Path) -> Result<File, StateDirError> {
+    let lock_path = path.join(LOCK);
+    let lock = open_beneath(dir, LOCK, OFlags::RDWR | OFlags::CREATE)
+        .map_err(failed("open the lock", &lock_path))?;
+    let begin = Instant::now();
+    loop {
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(lock),
+            Err(Errno::WOULDBLOCK) if begin.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(LOCK_POLL);
+            }
+            Err(Errno::WOULDBLOCK) => {
+                let holder = holder(&lock).map(|pid| format!(" (process {pid})"));
+                let (holder, path) = (holder.unwrap_or_default(), path.to_owned());
+                return Err(StateDirError::Taken { holder, path });
+            }
+            Err(errno) => return Err(failed("lock", &lock_path)(errno.into())),
+        }
+    }
+}
+
+/// Takes away what others may do with something of Hearth's own. Links are not followed.
+pub(crate) fn close(flaw: &Flaw) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let path = flaw.path.canonicalize()?;
+    let file = rustix::fs::open(&path, flags, Mode::empty())?;
+    let mode = rustix::fs::fstat(&file)?.st_mode & 0o700;
+    Ok(rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?)
+}
+
+fn read(mut file: File) -> io::Result<String> {
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn is_full(error: &io::Error) -> bool {
@@ -184,12 +272,11 @@ fn sync_names(path: &Path) -> Result<(), StateDirError> {
     Ok(())
 }
 
-fn holder(lock: &Path) -> String {
-    let text = fs::read_to_string(lock).unwrap_or_default();
-    match text.trim().parse::<u32>() {
-        Ok(pid) => format!(" (process {pid})"),
-        Err(_) => String::new(),
-    }
+/// The process whose number is in the lock.
+fn holder(lock: &File) -> Option<u32> {
+    let mut text = [0; PID_BYTES + 1];
+    let count = lock.read_at(&mut text, 0).ok()?;
+    str::from_utf8(&text[..count]).ok()?.trim().parse().ok()
 }
 
 pub(crate) fn failed(

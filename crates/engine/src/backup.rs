@@ -119,7 +119,11 @@ fn reader(database: &Path) -> Result<Connection, StoreError> {
 
 /// A whole copy, of mode 0600, in a file that was not there.
 fn copy(database: &Path, to: &Path) -> Result<(), StoreError> {
-    let from = reader(database)?;
+    copy_of(&reader(database)?, database, to)
+}
+
+/// As [`copy`], of what a connection reads.
+pub(crate) fn copy_of(from: &Connection, database: &Path, to: &Path) -> Result<(), StoreError> {
     let failed = |source| StoreError::File { operation: "make", path: to.to_owned(), source };
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(failed)?;
     let name = to.to_string_lossy();
@@ -131,7 +135,7 @@ fn copy(database: &Path, to: &Path) -> Result<(), StoreError> {
 }
 
 /// The file and its name are on disk.
-fn sync(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn sync(path: &Path) -> Result<(), StoreError> {
     let failed = |source| StoreError::File { operation: "sync", path: path.to_owned(), source };
     File::open(path).and_then(|file| file.sync_all()).map_err(failed)?;
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));

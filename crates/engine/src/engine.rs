@@ -2,8 +2,11 @@
 
 use crate::agenda::Agenda;
 use crate::execute::RETRY_AFTER;
+use crate::fault::Health;
 use crate::guard;
-use crate::input::{ActionId, Effect, Event, Input, JobView, Now, Refusal, Reply, RequestId};
+use crate::input::{
+    ActionId, Effect, Event, Input, JobView, Now, Refusal, Reply, Request, RequestId,
+};
 use crate::random::Random;
 use crate::retention::{Oldest, Retention};
 use crate::row::{InstanceRow, JobNotes, JobRow};
@@ -82,6 +85,7 @@ pub struct Engine {
     /// Events before this one are forgotten.
     pub(crate) first_event: u64,
     pub(crate) dirty: Dirty,
+    pub(crate) health: Health,
 }
 
 /// What the step has changed and the database does not have yet.
@@ -142,6 +146,7 @@ impl Engine {
             next_event: loaded.last_event + 1,
             first_event: 0,
             dirty: Dirty { boot_id: rebooted, ..Dirty::default() },
+            health: Health::default(),
         };
         engine.hold(loaded);
         Ok(engine)
@@ -278,6 +283,10 @@ impl Engine {
         inputs: Vec<Input>,
         alive: &dyn Fn(&InstanceId) -> bool,
     ) -> Vec<Effect> {
+        let inputs = match self.look_at_files(now, inputs) {
+            Ok(inputs) => inputs,
+            Err(inputs) => return self.step_without_files(now, inputs, alive),
+        };
         let mut turn = Turn::default();
         let mut reads = Vec::new();
         for input in inputs {
@@ -301,7 +310,7 @@ impl Engine {
         // What the plan's own steps have touched is planned in the next step, and shown now.
         shown.extend(self.fleet.touched().jobs.iter().cloned());
         self.note_statuses(now, &shown);
-        let mut effects = match self.commit() {
+        let mut effects = match self.commit(now.mono) {
             Ok(events) => {
                 let mut effects = turn.effects;
                 effects
@@ -317,8 +326,11 @@ impl Engine {
                     "the disk failed to sync the database; look for its errors in the kernel's log"
                 )
             }
+            Err(error) if error.is_lost() => self.withhold(&error, turn),
             Err(error) => self.retreat(&error, turn),
         };
+        let asked = reads.iter().any(|(_, request)| matches!(request, Request::Ready));
+        self.try_writing(now.mono, asked);
         // Behind the commit, so that all that is shown is on disk.
         for (id, request) in reads {
             let reply = self.request(now, request, alive, &mut Turn::default());
@@ -503,7 +515,7 @@ impl Engine {
         turn.effects.push(Effect::Apply(id, action));
     }
 
-    fn commit(&mut self) -> Result<Vec<Event>, StoreError> {
+    fn commit(&mut self, now: Mono) -> Result<Vec<Event>, StoreError> {
         let dirty = std::mem::take(&mut self.dirty);
         // Until it is on disk that times of another boot are void.
         self.dirty.boot_id = dirty.boot_id;
@@ -539,9 +551,15 @@ impl Engine {
             first_event: self.first_event.min(self.next_event.saturating_sub(1)),
             boot_id: dirty.boot_id.then(|| self.config.boot_id.clone()),
         };
-        self.store.commit(&changes)?;
+        let committed = self.store.commit(&changes);
+        let wrote = !changes.is_empty();
+        let events = changes.events;
+        if wrote {
+            self.note_commit(now, committed.as_ref().err());
+        }
+        committed?;
         self.dirty.boot_id = false;
-        Ok(changes.events)
+        Ok(events)
     }
 
     /// Back to what the database holds, after a commit that failed. Actions that were under way

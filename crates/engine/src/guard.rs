@@ -74,6 +74,9 @@ impl Engine {
 }
 
 pub(crate) fn store(error: &StoreError) -> Refusal {
+    if error.is_lost() {
+        return Refusal::Lost { detail: error.to_string() };
+    }
     let detail = match std::error::Error::source(error) {
         Some(source) => source.to_string(),
         None => error.to_string(),

@@ -97,6 +97,8 @@ pub enum Request {
     Stats,
     /// The events of one job, or all, oldest first.
     Events(Events),
+    /// Whether changes are accepted.
+    Ready,
     /// Declared jobs: make it so.
     ApplyFile(FileLoad),
     /// Declared jobs: say what applying them would do.
@@ -113,6 +115,7 @@ impl Request {
             | Request::List(_)
             | Request::Stats
             | Request::Events(_)
+            | Request::Ready
             | Request::PlanFile(_) => true,
             Request::Guarded(_)
             | Request::Upsert(_)
@@ -137,6 +140,7 @@ impl Request {
             | Request::List(_)
             | Request::Stats
             | Request::Events(_)
+            | Request::Ready
             | Request::ApplyFile(_)
             | Request::PlanFile(_)
             | Request::Record(_) => None,
@@ -310,6 +314,8 @@ pub enum Reply {
     Planned(LoadPlan),
     /// A trouble is recorded.
     Recorded,
+    /// Changes are accepted.
+    Ready,
 }
 
 /// Some of the events.
@@ -442,6 +448,13 @@ pub enum Refusal {
         detail: String,
         /// Whether the disk is full.
         disk_full: bool,
+    },
+    /// The database is not where it was, or not what it was: 503 until a person has done something. What
+    /// was asked for at the very moment when that happened may be in what is left of it.
+    #[error("the database is lost: {detail}")]
+    Lost {
+        /// What has happened, and what to do about it.
+        detail: String,
     },
 }
 

@@ -11,6 +11,7 @@ mod agenda;
 mod backup;
 mod engine;
 mod execute;
+mod fault;
 mod file;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -33,4 +34,4 @@ pub use input::{
     Reply, Request, RequestId, Restart, StatsView, Trouble, Upsert, WarmView, Why,
 };
 pub use retention::Retention;
-pub use store::{Store, StoreError};
+pub use store::{Anchor, Means, Store, StoreError, saved};

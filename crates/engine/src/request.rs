@@ -75,6 +75,7 @@ impl Engine {
             Request::Get { job } => Ok(Reply::Job(self.shown(now, &job)?)),
             Request::List(list) => Ok(self.page(now, &list)),
             Request::Stats => Ok(Reply::Stats(self.stats(now))),
+            Request::Ready => self.ready(),
             Request::Events(events) => {
                 if let Some(job) = &events.job
                     && self.fleet.job(job).is_none()

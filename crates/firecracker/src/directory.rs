@@ -17,12 +17,12 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Opens an existing directory.
+    /// Opens an existing directory. A link to one is refused.
     ///
     /// # Errors
     /// Where it is absent or not a directory.
     pub fn open(path: &Path) -> io::Result<Directory> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty())?;
         Ok(Directory { path: path.to_owned(), fd })
     }

@@ -95,13 +95,14 @@ mod system {
         assert_eq!(daemon.delete("/vms/web").status, 507);
         // What the engine has seen and could not record it has to see again.
         daemon.until_job("web", "running");
-        assert_eq!(daemon.get("/readyz").status, 200);
+        let unready = daemon.get("/readyz");
+        assert_eq!(unready.status, 503, "{unready:?}");
+        assert!(unready.body.contains("full"), "{unready:?}");
         assert_eq!(daemon.jobs().len(), 21 - refused.len(), "{events}");
 
         disk.make_room();
-        daemon.until("there is room", || {
-            daemon.post("/vms", &body("room", "service", "")).status / 100 == 2
-        });
+        daemon.until("it is ready again", || daemon.get("/readyz").status == 200);
+        assert_eq!(daemon.post("/vms", &body("room", "service", "")).status / 100, 2);
         daemon.until_job("room", "running");
         assert_eq!(daemon.delete("/vms/web").status / 100, 2);
         daemon.until("it is gone", || daemon.get("/vms/web").status == 404);

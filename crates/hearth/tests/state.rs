@@ -221,6 +221,212 @@ fn doctor_shows_what_is_left_over_and_repairs_only_when_told_and_alone() {
     home.start(&[]).until_job("web", "running");
 }
 
+/// What somebody does to the files of a database beneath the daemon.
+type Damage = (&'static str, fn(&Home));
+
+fn overwritten(home: &Home, name: &str, bytes: &[u8]) {
+    // The same file, as `cp` and a shell's `>` leave it.
+    std::fs::write(home.path("state").join(name), bytes).expect("it can be written");
+}
+
+fn removed(home: &Home, name: &str) {
+    std::fs::remove_file(home.path("state").join(name)).expect("it can be removed");
+}
+
+fn another(home: &Home) -> Vec<u8> {
+    std::fs::read(home.path("other.db")).expect("another database")
+}
+
+const DAMAGES: [Damage; 9] = [
+    ("removed", |home| removed(home, "hearth.db")),
+    ("removed with all beside it", |home| {
+        ["hearth.db", "hearth.db-wal", "hearth.db-shm"].iter().for_each(|name| removed(home, name));
+    }),
+    ("its log removed", |home| removed(home, "hearth.db-wal")),
+    ("its index removed", |home| removed(home, "hearth.db-shm")),
+    ("replaced", |home| {
+        std::fs::write(home.path("new.db"), another(home)).expect("a file");
+        std::fs::rename(home.path("new.db"), home.path("state/hearth.db")).expect("moved");
+    }),
+    ("overwritten with another", |home| overwritten(home, "hearth.db", &another(home))),
+    ("cut off", |home| overwritten(home, "hearth.db", b"")),
+    ("its log cut off", |home| overwritten(home, "hearth.db-wal", b"")),
+    ("overwritten with nonsense", |home| overwritten(home, "hearth.db", &[0x55; 20_000])),
+];
+
+/// A database of another daemon, with another job.
+fn make_another(home: &Home) {
+    let other = Home::new();
+    let daemon = other.start(&["--desired", "none.exs"]);
+    daemon.post("/vms", &body("other", "service", ""));
+    drop(daemon.terminate());
+    std::fs::copy(other.path("state/hearth.db"), home.path("other.db")).expect("a copy");
+}
+
+#[test]
+fn lost_database_refuses_changes_and_no_accepted_one_is_gone() {
+    let other = Home::new();
+    make_another(&other);
+    let mut refusals = 0;
+    // What was committed is in the log, or, after a start, in the database file.
+    for restarted in [false, true] {
+        for (how, damage) in DAMAGES {
+            let how = format!("{how}, restarted: {restarted}");
+            let home = Home::new();
+            std::fs::copy(other.path("other.db"), home.path("other.db")).expect("a copy");
+            let mut daemon = home.start(&["--desired", "none.exs"]);
+            daemon.post("/vms", &body("web", "service", ""));
+            daemon.until_job("web", "running");
+            if restarted {
+                drop(daemon.terminate());
+                daemon = home.start(&["--desired", "none.exs"]);
+            }
+            assert_eq!(daemon.post("/vms", &body("last", "service", "")).status, 202, "{how}");
+            damage(&home);
+            let refused = daemon.post("/vms", &body("late", "service", ""));
+            if refused.status == 202 {
+                // All of it is in the log, which covers what is in the file now.
+                daemon.kill();
+                let jobs = home.start(&["--desired", "none.exs"]).jobs();
+                assert_eq!(jobs, ["last", "late", "web"], "{how}");
+                continue;
+            }
+            refusals += 1;
+            assert_eq!(refused.status, 503, "{how}: {refused:?}");
+            let problem = refused.json();
+            assert_eq!(problem["type"], "urn:hearth:problem:database-lost", "{how}: {problem}");
+            let detail = problem["detail"].as_str().expect("a detail").to_owned();
+            assert!(detail.contains("hearth.db.saved: start the daemon again"), "{how}: {detail}");
+            assert_eq!(daemon.delete("/vms/web").status, 503, "{how}");
+            assert_eq!(daemon.get("/vms/web").json()["status"], "running", "{how}: reads go on");
+            let unready = daemon.get("/readyz");
+            assert_eq!(unready.status, 503, "{how}");
+            assert!(unready.body.contains("changes are refused"), "{how}: {}", unready.body);
+            assert!(daemon.ended().is_none(), "{how}");
+            daemon.kill();
+            let daemon = home.start(&["--desired", "none.exs"]);
+            assert_eq!(daemon.jobs(), ["last", "web"], "{how}: and nothing that was refused");
+            assert_eq!(daemon.post("/vms", &body("new", "service", "")).status, 202, "{how}");
+        }
+    }
+    assert!(refusals >= 2 * DAMAGES.len() - 2, "{refusals}");
+}
+
+#[test]
+fn lost_files_that_come_back_end_the_refusal() {
+    let home = Home::new();
+    let daemon = home.start(&["--desired", "none.exs"]);
+    daemon.post("/vms", &body("web", "service", ""));
+    daemon.until_job("web", "running");
+    let state = home.path("state");
+    for (moved, says) in [
+        ("state", "put the state directory back"),
+        ("state/hearth.lock", "another daemon may use the state directory"),
+        ("state/hearth.db", "hearth.db.saved"),
+        ("state/hearth.db-wal", "hearth.db.saved"),
+    ] {
+        std::fs::rename(home.path(moved), home.path("aside")).expect("it can be moved");
+        let refused = daemon.post("/vms", &body("late", "service", ""));
+        assert_eq!(refused.status, 503, "{moved}: {refused:?}");
+        assert!(refused.body.contains(says), "{moved}: {}", refused.body);
+        assert_eq!(daemon.get("/readyz").status, 503, "{moved}");
+        std::fs::rename(home.path("aside"), home.path(moved)).expect("it can be moved back");
+        daemon.until("it is ready again", || daemon.get("/readyz").status == 200);
+        assert!(!state.join("hearth.db.saved").exists(), "{moved}");
+        let job = format!("after-{}", moved.len());
+        assert_eq!(daemon.post("/vms", &body(&job, "service", "")).status, 202, "{moved}");
+        daemon.until_job(&job, "running");
+    }
+    let before = daemon.jobs();
+    daemon.kill();
+    assert_eq!(home.start(&["--desired", "none.exs"]).jobs(), before);
+}
+
+#[test]
+fn lost_database_is_replaced_by_a_restore_under_the_daemon() {
+    let home = Home::new();
+    let mut daemon = home.start(&["--desired", "none.exs"]);
+    daemon.post("/vms", &body("web", "service", ""));
+    let file = home.path("backup.db").display().to_string();
+    assert!(on_state(&home, &["backup", &file]).1);
+    daemon.post("/vms", &body("later", "service", ""));
+    removed(&home, "hearth.db");
+    assert_eq!(daemon.post("/vms", &body("late", "service", "")).status, 503);
+    let (said, done) = on_state(&home, &["doctor"]);
+    assert!(!done && said.contains("lost beneath the daemon"), "{said}");
+    let (said, done) = on_state(&home, &["restore", &file]);
+    assert!(done, "{said}");
+    daemon.anew();
+    assert_eq!(daemon.jobs(), ["web"]);
+    assert_eq!(daemon.post("/vms", &body("new", "service", "")).status, 202);
+    daemon.kill();
+    let daemon = home.start(&["--desired", "none.exs"]);
+    assert_eq!(daemon.jobs(), ["new", "web"], "what was saved is not taken later");
+    // And what was saved by the daemon is itself a backup.
+    let kept = support::names(&home.path("state"));
+    let kept = kept.iter().find(|name| name.contains(".replaced-")).expect("what was saved");
+    let kept = home.path("state").join(kept).display().to_string();
+    let (said, done) = on_state(&home, &["restore", &kept]);
+    assert!(done && said.contains("restored 2 jobs"), "{said}");
+}
+
+#[test]
+fn removed_lock_lets_no_second_daemon_use_the_database() {
+    let home = Home::new();
+    let daemon = home.start(&["--desired", "none.exs"]);
+    daemon.post("/vms", &body("web", "service", ""));
+    removed(&home, "hearth.lock");
+    let second = shown(&finished(home.serve(&["--desired", "none.exs"])));
+    assert!(second.contains("another hearth daemon uses it"), "{second}");
+    assert_eq!(daemon.get("/vms/web").status, 200);
+    drop(daemon.terminate());
+    assert_eq!(home.start(&["--desired", "none.exs"]).jobs(), ["web"]);
+}
+
+#[test]
+fn other_programs_that_write_with_sqlite_are_no_loss() {
+    let home = Home::new();
+    let daemon = home.start(&["--desired", "none.exs"]);
+    daemon.post("/vms", &body("web", "service", ""));
+    daemon.until_job("web", "running");
+    let database = rusqlite::Connection::open(home.path("state/hearth.db")).expect("a database");
+    for (number, statement) in
+        ["PRAGMA wal_checkpoint(TRUNCATE)", "VACUUM", "PRAGMA wal_checkpoint(RESTART)"]
+            .into_iter()
+            .enumerate()
+    {
+        database
+            .query_row(statement, [], |_| Ok(()))
+            .or_else(|error| match error {
+                rusqlite::Error::QueryReturnedNoRows => Ok(()),
+                error => Err(error),
+            })
+            .expect("it is done");
+        let answer = daemon.post("/vms", &body(&format!("job-{number}"), "service", ""));
+        assert_eq!(answer.status, 202, "{statement}: {answer:?}");
+    }
+    drop(database);
+    daemon.kill();
+    assert_eq!(home.start(&["--desired", "none.exs"]).jobs().len(), 4);
+}
+
+#[test]
+fn locked_database_is_not_ready_until_it_is_free() {
+    let home = Home::new();
+    let daemon = home.start(&["--desired", "none.exs"]);
+    daemon.post("/vms", &body("web", "service", ""));
+    daemon.until_job("web", "running");
+    let other = rusqlite::Connection::open(home.path("state/hearth.db")).expect("a database");
+    other.execute_batch("BEGIN IMMEDIATE").expect("a lock");
+    daemon.until("it is not ready", || daemon.get("/readyz").status == 503);
+    let unready = daemon.get("/readyz").body;
+    assert!(unready.contains("locked"), "{unready}");
+    assert_eq!(daemon.post("/vms", &body("late", "service", "")).status, 503);
+    other.execute_batch("ROLLBACK").expect("it is free");
+    daemon.until("it is ready again", || daemon.get("/readyz").status == 200);
+    assert_eq!(daemon.post("/vms", &body("late", "service", "")).status, 202);
+}
+
 mod native {
     use super::on_state;
     use crate::support::native::Native;

@@ -18,7 +18,7 @@ use support::{Daemon, Home, names, number};
 
 /// Calls that change what lasts, or tell somebody. A file that was only made is what a kill at the first
 /// write to it leaves.
-const CALLS: &str = "pwrite64,write,writev,ftruncate,fsync,fdatasync,rename,renameat2,\
+const CALLS: &str = "pwrite64,write,writev,ftruncate,fsync,fdatasync,rename,renameat,renameat2,\
     unlink,unlinkat,mkdir,linkat,sendto,bind,listen,accept4,flock,fchmod,chmod,clone3";
 const SIGKILL: i32 = 9;
 const JOBS: usize = 3;

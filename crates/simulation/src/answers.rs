@@ -87,7 +87,7 @@ impl Invariants {
                 made == Some(job)
             }
             // It was not made before, as far as anybody was told, and is not now.
-            Err(Refusal::Store { .. }) => true,
+            Err(Refusal::Store { .. } | Refusal::Lost { .. }) => true,
             _ => made.is_none(),
         };
         if fine { Ok(()) } else { Err(format!("{repeat:?} was answered {answer:?}")) }

@@ -64,6 +64,8 @@ pub enum What {
     Jump(i32),
     /// The disk is full for a while.
     DiskFull(Duration),
+    /// The files of the database are lost beneath the daemon for a while.
+    Unmoored(Duration),
     /// The host can't be looked at for a while.
     Blind(Duration),
     /// No readiness check passes for a while.
@@ -179,6 +181,7 @@ impl Schedule {
             items.push(Item { at, what });
         }
         items.extend(crowd(seed, &items));
+        items.extend(losses(seed));
         items.sort_by_key(|item| item.at);
         Schedule { seed, items }
     }
@@ -205,6 +208,13 @@ fn crowd(seed: u64, items: &[Item]) -> Vec<Item> {
         Some(Item { at: *at + Duration::from_millis(rng.u64(..3)), what })
     });
     beside.collect()
+}
+
+/// In a quarter of the runs the files of the database are lost for a while.
+fn losses(seed: u64) -> Option<Item> {
+    let mut rng = Rng::with_seed(seed ^ 0x1057);
+    (rng.u8(..4) == 0)
+        .then(|| Item { at: moment(&mut rng), what: What::Unmoored(a_while(&mut rng)) })
 }
 
 /// Half of what happens happens within moments of something else.
@@ -299,6 +309,7 @@ impl fmt::Display for What {
             What::Reboot => write!(f, "the machine loses its power"),
             What::Jump(days) => write!(f, "the wall clock jumps by {days} days"),
             What::DiskFull(time) => write!(f, "the disk is full for {time:?}"),
+            What::Unmoored(time) => write!(f, "the database's files are lost for {time:?}"),
             What::Blind(time) => write!(f, "the host can't be looked at for {time:?}"),
             What::Unready(time) => write!(f, "no check passes for {time:?}"),
             What::Missing(time) => write!(f, "an image is missing for {time:?}"),

@@ -142,6 +142,7 @@ enum Coming {
     Step(u32),
     Start,
     DiskFree,
+    Back,
     Sighted,
     Ready,
     Found,
@@ -174,6 +175,8 @@ struct World<'a> {
     order: u64,
     faults: Vec<Fault>,
     disk_full: bool,
+    /// Whether the database's files are lost beneath the daemon.
+    lost: bool,
     look_due: bool,
     /// When the last look arrives. The daemon looks again only once it has handed that one in.
     looks_arrive: Duration,
@@ -231,6 +234,7 @@ impl<'a> World<'a> {
             order: 0,
             faults: Vec::new(),
             disk_full: false,
+            lost: false,
             look_due: false,
             looks_arrive: Duration::ZERO,
             unheard: BTreeMap::new(),
@@ -364,6 +368,10 @@ impl<'a> World<'a> {
                     engine.set_disk_full(false);
                 }
             }
+            Coming::Back => {
+                self.say(|| "the database's files are back".to_owned());
+                self.set_lost(false);
+            }
             Coming::Sighted => self.machine.set_blind(false),
             Coming::Ready => self.machine.set_ready(true),
             Coming::Found => self.machine.set_missing(&may_miss(), Presence::There),
@@ -463,6 +471,10 @@ impl<'a> World<'a> {
                 }
                 self.come(*time, Coming::DiskFree);
             }
+            What::Unmoored(time) => {
+                self.set_lost(true);
+                self.come(*time, Coming::Back);
+            }
             What::Blind(time) => {
                 self.machine.set_blind(true);
                 self.come(*time, Coming::Sighted);
@@ -476,6 +488,13 @@ impl<'a> World<'a> {
                 self.come(*time, Coming::Found);
             }
             _ => {}
+        }
+    }
+
+    fn set_lost(&mut self, lost: bool) {
+        self.lost = lost;
+        if let Some(engine) = &mut self.engine {
+            engine.set_lost(lost);
         }
     }
 
@@ -522,6 +541,7 @@ impl<'a> World<'a> {
         };
         let mut engine = Engine::open(store, config).map_err(|error| error.to_string())?;
         engine.set_disk_full(self.disk_full);
+        engine.set_lost(self.lost);
         self.invariants.started(&engine)?;
         self.engine = Some(engine);
         self.looked_at = None;
@@ -765,7 +785,7 @@ impl<'a> World<'a> {
         effects: &[Effect],
     ) -> Result<(), String> {
         let Some(engine) = &self.engine else { return Ok(()) };
-        if self.disk_full {
+        if self.disk_full || self.lost {
             self.invariants.forget_sights();
         }
         self.invariants.step(engine, &self.machine)?;
@@ -774,13 +794,13 @@ impl<'a> World<'a> {
             match effect {
                 Effect::Log(event) => self.invariants.event(event)?,
                 Effect::Reply(id, reply) => {
-                    unwritten |= matches!(reply, Err(Refusal::Store { .. }));
+                    unwritten |= matches!(reply, Err(Refusal::Store { .. } | Refusal::Lost { .. }));
                     self.invariants.keyed(&self.asked[id], reply)?;
                 }
                 _ => {}
             }
         }
-        if !self.disk_full {
+        if !self.disk_full && !self.lost {
             Invariants::seen(engine, seen)?;
         }
         let shown_unwritten = unwritten && asks.shows && asks.changes;

@@ -4,12 +4,13 @@ use super::App;
 use super::document::Refuses;
 use super::problem::Refused;
 use crate::convert;
+use crate::core::AskError;
 use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use hearth_api::{Health, Readiness, Stats};
-use hearth_engine::{Events, Reply, Request};
+use hearth_engine::{Refusal, Reply, Request};
 use std::sync::Arc;
 
 /// `GET /stats`.
@@ -46,8 +47,8 @@ pub(super) async fn openapi() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], hearth_api::OPENAPI)
 }
 
-/// `GET /readyz`: the host was seen, the desired-state file was looked at, the database answers.
-#[utoipa::path(get, path = "/readyz", operation_id = "readReadiness", summary = "The host was seen, the desired-state file was looked at, the database answers.",
+/// `GET /readyz`: the host was seen, the desired-state file was looked at, changes are accepted.
+#[utoipa::path(get, path = "/readyz", operation_id = "readReadiness", summary = "The host was seen, the desired-state file was looked at, changes are accepted.",
 
     responses((status = 200, description = "It is ready.", body = Readiness), Refuses<403>, Refuses<503>))]
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Readiness>, Refused> {
@@ -60,7 +61,13 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Readiness
     if let Some(detail) = waits_for {
         return Err(Refused::new(503, "not-ready", "Not ready", detail));
     }
-    app.intake.ask(Request::Events(Events { job: None, after: None, limit: 1 })).await?;
+    match app.intake.ask(Request::Ready).await {
+        Err(AskError::Refused(why @ (Refusal::Store { .. } | Refusal::Lost { .. }))) => {
+            let detail = format!("changes are refused: {why}");
+            return Err(Refused::new(503, "not-ready", "Not ready", detail));
+        }
+        asked => drop(asked?),
+    }
     let facts = app.host.facts();
     let trouble = desired.and_then(|file| match (file.problem, file.help) {
         (Some(problem), Some(help)) => Some(format!("{problem}; {help}")),

@@ -5,6 +5,7 @@
 //!        └──> Model    what Sqlite does, without it: for simulations in great numbers
 //! ```
 
+mod files;
 mod model;
 mod sqlite;
 
@@ -15,6 +16,7 @@ use model::Model;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+pub use files::{Anchor, Means, saved};
 pub(crate) use sqlite::{Sqlite, connect};
 
 /// How many keys are kept; beyond that the oldest go first. With 24 h each this is more than one a
@@ -87,6 +89,21 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
+    /// Another process uses it.
+    #[error("cannot use the database {path}: another hearth daemon uses it; end that one first")]
+    InUse {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Its files are not where they were opened, or somebody has changed them: nothing that is written
+    /// would be found again.
+    #[error("{problem} beneath the daemon")]
+    Lost {
+        /// What has happened, as the beginning of a sentence.
+        problem: String,
+        /// What is not where it was.
+        means: Means,
+    },
     /// A query failed.
     #[error("cannot read the database; restore a backup with hearth restore")]
     Read(#[source] rusqlite::Error),
@@ -95,11 +112,23 @@ pub enum StoreError {
     Write(#[source] rusqlite::Error),
 }
 
+impl From<files::Loss> for StoreError {
+    fn from(files::Loss { problem, means }: files::Loss) -> StoreError {
+        StoreError::Lost { problem, means }
+    }
+}
+
 impl StoreError {
     /// Whether the disk is full.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
         matches!(self, StoreError::Write(error) if sqlite::lacks_room(error))
+    }
+
+    /// Whether its files are lost. Nothing that was written since can be counted on.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        matches!(self, StoreError::Lost { .. })
     }
 
     /// Whether the disk failed to keep what was written: then the kernel may have dropped it, and
@@ -121,6 +150,8 @@ pub struct Store {
     kept: Kept,
     /// Simulated: commits fail.
     full: bool,
+    /// Simulated: the files are lost.
+    lost: bool,
 }
 
 #[derive(Debug)]
@@ -184,7 +215,7 @@ pub(crate) struct Changes<'a> {
 }
 
 impl Changes<'_> {
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.jobs.is_empty()
             && self.instances.is_empty()
             && self.tombstones.is_empty()
@@ -222,7 +253,7 @@ impl Store {
     }
 
     fn of(kept: Kept) -> Store {
-        Store { kept, full: false }
+        Store { kept, full: false, lost: false }
     }
 
     #[cfg(fuzzing)]
@@ -235,6 +266,61 @@ impl Store {
 
     pub(crate) fn set_disk_full(&mut self, full: bool) {
         self.full = full;
+    }
+
+    pub(crate) fn set_lost(&mut self, lost: bool) {
+        self.lost = lost;
+    }
+
+    /// Takes the database for a daemon: nobody else gets it while it is open, and these have to stay where
+    /// they are as well as its files.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`].
+    pub fn hold(&mut self, around: Vec<Anchor>) -> Result<(), StoreError> {
+        match &mut self.kept {
+            Kept::Sqlite(sqlite) => sqlite.hold(around),
+            Kept::Model(_) => Ok(()),
+        }
+    }
+
+    /// Looks whether the files are still those that were opened. Costs some calls of stat(2).
+    ///
+    /// # Errors
+    /// [`StoreError::Lost`].
+    pub(crate) fn check(&mut self) -> Result<(), StoreError> {
+        if self.lost {
+            let problem = "the simulated database was removed".to_owned();
+            return Err(StoreError::Lost { problem, means: Means::Database });
+        }
+        match &mut self.kept {
+            Kept::Sqlite(sqlite) => sqlite.check(),
+            Kept::Model(_) => Ok(()),
+        }
+    }
+
+    /// Puts a copy of what was committed where the next daemon finds it; `rows` is what it holds, but for
+    /// the events and keys. `None` for a database that is not on disk.
+    ///
+    /// # Errors
+    /// Where no whole copy could be made.
+    pub(crate) fn save(&self, rows: &Changes<'_>) -> Result<Option<PathBuf>, StoreError> {
+        match &self.kept {
+            Kept::Sqlite(sqlite) => sqlite.save(rows),
+            Kept::Model(_) => Ok(None),
+        }
+    }
+
+    /// Writes something that means nothing, to see whether a commit would succeed.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub(crate) fn probe(&mut self) -> Result<(), StoreError> {
+        match &mut self.kept {
+            _ if self.full => Err(disk_full()),
+            Kept::Sqlite(sqlite) => sqlite.probe(),
+            Kept::Model(_) => Ok(()),
+        }
     }
 
     /// Everything but the events and keys.
@@ -251,7 +337,7 @@ impl Store {
     /// Writes what a step changed, all or nothing, and returns when it is on disk.
     ///
     /// # Errors
-    /// [`StoreError::Write`]: nothing was written.
+    /// [`StoreError::Write`]: nothing was written. [`StoreError::Lost`]: it was, to files that are lost.
     pub(crate) fn commit(&mut self, changes: &Changes<'_>) -> Result<(), StoreError> {
         if changes.is_empty() {
             return Ok(());

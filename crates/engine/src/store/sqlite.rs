@@ -1,7 +1,9 @@
 //! The database: one SQLite file. `synchronous=FULL`, so that a commit that returned survives a loss
 //! of power.
 
+use super::files::{self, Anchor, Files, Loss, Means, Seen};
 use super::{AppliedEntry, Changes, KEYS_MAX, Loaded, StoreError, Tombstone, Used, disk_full};
+use crate::backup::{copy_of, inspect};
 use crate::guard::KEY_LIVES;
 use crate::input::{Accepted, Event, EventPage, Events};
 use crate::row::{self, InstanceRow, JobRow};
@@ -9,9 +11,9 @@ use hearth_model::{Generation, InstanceId, JobId, Mono};
 use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
 use rusqlite_migration::{M, Migrations};
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -51,6 +53,8 @@ CREATE TABLE log_drops (instance TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 /// How long a commit waits for whoever else has locked the database, a tool that copies it for
 /// instance: everything else waits with it.
 const BUSY: Duration = Duration::from_secs(1);
+/// And how long one that only tries whether a commit would succeed.
+const PROBE_BUSY: Duration = Duration::from_millis(50);
 
 /// How many pages of 4 KiB the write-ahead log grows to before it goes into the database file: a
 /// page that changes with every commit is then written there once for many.
@@ -59,7 +63,24 @@ const CHECKPOINT_PAGES: u32 = 4000;
 /// A database of SQLite.
 #[derive(Debug)]
 pub(crate) struct Sqlite {
+    // Closed before the file below: closing any other descriptor of a database's file ends the locks that
+    // SQLite has on it (sqlite.org/howtocorrupt.html, 2.2).
     connection: Connection,
+    /// Where it is on disk, if it is.
+    place: Option<Place>,
+    /// The newest event that is in it.
+    last_event: u64,
+}
+
+/// A database on disk.
+#[derive(Debug)]
+struct Place {
+    path: PathBuf,
+    files: Files,
+    /// Whether they were lost when they were last looked at.
+    lost: bool,
+    /// Open as long as the connection.
+    file: File,
 }
 
 impl Sqlite {
@@ -74,25 +95,25 @@ impl Sqlite {
             let path = path.to_owned();
             move |source| StoreError::File { operation, path, source }
         };
-        OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(file("make or open", path))?;
+        let path = &files::without_links(path).map_err(file("find", path))?;
+        let opened = files::open(path).map_err(file("make or open", path))?;
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
         let log = PathBuf::from(log);
         settle(&log).map_err(file("sync", &log))?;
-        let connection =
-            connect(path, OpenFlags::default()).map_err(|error| unusable(path, error))?;
+        let flags = OpenFlags::default() | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        let connection = connect(path, flags).map_err(|error| unusable(path, error))?;
         let verdict: String = connection
             .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
             .map_err(|error| unusable(path, error))?;
         if verdict != "ok" {
             return Err(StoreError::Damaged { path: path.to_owned(), detail: verdict });
         }
-        Sqlite::prepare(connection, path)
+        let mut sqlite = Sqlite::prepare(connection, path)?;
+        let files = Files::of(path).map_err(file("look at", path))?;
+        sqlite.place = Some(Place { path: path.clone(), files, lost: false, file: opened });
+        sqlite.last_event = newest_event(&sqlite.connection).map_err(StoreError::Read)?;
+        Ok(sqlite)
     }
 
     /// A database in memory, for simulations.
@@ -118,7 +139,98 @@ impl Sqlite {
 
     /// Of a connection that is what it should be.
     pub(crate) fn over(connection: Connection) -> Sqlite {
-        Sqlite { connection }
+        Sqlite { connection, place: None, last_event: 0 }
+    }
+
+    /// As [`super::Store::hold`].
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`].
+    pub(crate) fn hold(&mut self, around: Vec<Anchor>) -> Result<(), StoreError> {
+        let Some(place) = &mut self.place else { return Ok(()) };
+        place.files.hold(around);
+        files::take(&place.file, &place.path)
+    }
+
+    /// As [`super::Store::check`].
+    ///
+    /// # Errors
+    /// [`StoreError::Lost`].
+    pub(crate) fn check(&mut self) -> Result<(), StoreError> {
+        let Some(place) = &self.place else { return Ok(()) };
+        let found = place.files.check();
+        self.judge(found)
+    }
+
+    /// What follows from a look at the files.
+    fn judge(&mut self, found: Result<Seen, Loss>) -> Result<(), StoreError> {
+        let Some(place) = &mut self.place else { return Ok(()) };
+        let judged = match found {
+            Ok(Seen::Same) if !place.lost => return Ok(()),
+            Ok(seen) => verified(&self.connection, &place.path, self.last_event, seen),
+            Err(loss) => Err(loss),
+        };
+        let was_lost = std::mem::replace(&mut place.lost, judged.is_err());
+        judged?;
+        if was_lost {
+            // The next daemon must not take it for what is newest.
+            files::forget_saved(&place.path).inspect_err(|_| place.lost = true)?;
+        }
+        place.files.stamp().map(drop)?;
+        Ok(())
+    }
+
+    /// Puts a copy of what was committed where the next daemon finds it: of what can still be read, with
+    /// all events and keys, else of these rows. `None` for a database that is not on disk.
+    ///
+    /// # Errors
+    /// Where no whole copy could be made.
+    pub(crate) fn save(&self, rows: &Changes<'_>) -> Result<Option<PathBuf>, StoreError> {
+        let Some(Place { path, .. }) = &self.place else { return Ok(None) };
+        let read = files::save(path, |new| {
+            copy_of(&self.connection, path, new)?;
+            let whole = inspect(new).and_then(|_| {
+                let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+                let copy = Connection::open_with_flags(new, flags).map_err(StoreError::Read)?;
+                let newest = newest_event(&copy).map_err(StoreError::Read)?;
+                let detail = "it lacks what was committed last".to_owned();
+                let lacks = StoreError::Damaged { path: new.to_owned(), detail };
+                if newest == self.last_event { Ok(()) } else { Err(lacks) }
+            });
+            whole.inspect_err(|_| drop(std::fs::remove_file(new)))
+        });
+        let saved = read.or_else(|_| {
+            files::save(path, |new| {
+                let mut copy = Sqlite::open(new)?;
+                copy.commit(rows, false)?;
+                copy.close(new)?;
+                inspect(new).map(drop)
+            })
+        });
+        saved.map(Some)
+    }
+
+    /// As [`super::Store::probe`].
+    ///
+    /// # Errors
+    /// [`StoreError::Write`], [`StoreError::Lost`].
+    pub(crate) fn probe(&mut self) -> Result<(), StoreError> {
+        let written = self.connection.busy_timeout(PROBE_BUSY).and_then(|()| {
+            let probe = "INSERT OR REPLACE INTO facts VALUES ('probe', '')";
+            let transaction = self.connection.transaction()?;
+            transaction.execute(probe, [])?;
+            transaction.commit()
+        });
+        self.connection.busy_timeout(BUSY).map_err(StoreError::Write)?;
+        written.map_err(StoreError::Write)?;
+        self.committed()
+    }
+
+    /// A commit has returned: whether it is where it will be found.
+    fn committed(&mut self) -> Result<(), StoreError> {
+        let Some(place) = &mut self.place else { return Ok(()) };
+        let found = place.files.stamp();
+        self.judge(found)
     }
 
     /// Names no instance any more.
@@ -218,10 +330,7 @@ impl Sqlite {
             let (path, id, entry) = row.map_err(StoreError::Read)?;
             loaded.entries.insert((PathBuf::from(path), job_id(&id)?), entry);
         }
-        loaded.last_event = self
-            .connection
-            .query_row("SELECT coalesce(max(id), 0) FROM events", [], |row| row.get(0))
-            .map_err(StoreError::Read)?;
+        loaded.last_event = newest_event(&self.connection).map_err(StoreError::Read)?;
         loaded.boot_id = self
             .connection
             .query_row("SELECT value FROM facts WHERE name = 'boot_id'", [], |row| row.get(0))
@@ -248,7 +357,9 @@ impl Sqlite {
         if full {
             return Err(disk_full());
         }
-        transaction.commit().map_err(StoreError::Write)
+        transaction.commit().map_err(StoreError::Write)?;
+        self.last_event = changes.events.last().map_or(self.last_event, |event| event.id);
+        self.committed()
     }
 
     /// What a key was used for, however long ago.
@@ -317,6 +428,42 @@ impl Sqlite {
     }
 }
 
+/// Whether what is on disk is whole, and holds what was committed: read anew, by another connection.
+fn verified(own: &Connection, path: &Path, last_event: u64, seen: Seen) -> Result<(), Loss> {
+    let loss = |problem: String| Loss { problem, means: Means::Database };
+    let read = || -> rusqlite::Result<(String, u64)> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        let other = Connection::open_with_flags(path, flags)?;
+        other.busy_timeout(PROBE_BUSY)?;
+        let verdict = other.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        Ok((verdict, newest_event(&other)?))
+    };
+    let path = path.display();
+    match read() {
+        Ok((verdict, newest)) if verdict == "ok" && newest == last_event => {}
+        Ok((verdict, _)) if verdict == "ok" => {
+            return Err(loss(format!("{path} was overwritten with another database")));
+        }
+        Ok(_) => return Err(loss(format!("{path} was overwritten or cut off"))),
+        Err(error) => {
+            return Err(loss(format!("{path} was overwritten or cut off ({error})")));
+        }
+    }
+    if seen != Seen::Shorter {
+        return Ok(());
+    }
+    // A log that was cut off may still be counted on by its index: it begins again.
+    let busy = own.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, u32>(0));
+    match busy {
+        Ok(0) => Ok(()),
+        _ => Err(loss(format!("{path}-wal was cut off"))),
+    }
+}
+
+fn newest_event(connection: &Connection) -> rusqlite::Result<u64> {
+    connection.query_row("SELECT coalesce(max(id), 0) FROM events", [], |row| row.get(0))
+}
+
 /// Opens a database that is there. All that use one share the index of its log, in a file; on a disk without
 /// room for that it is held in memory, and nobody else can use the database meanwhile.
 ///
@@ -335,7 +482,7 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connect
     }
     drop(shared);
     // To be alone takes the right to write.
-    let alone = open(OpenFlags::default())?;
+    let alone = open(OpenFlags::default() | flags & OpenFlags::SQLITE_OPEN_NOFOLLOW)?;
     alone.query_row("PRAGMA locking_mode = EXCLUSIVE", [], |_| Ok(()))?;
     Ok(alone)
 }

@@ -2,11 +2,10 @@
 //! What can't be learned is said to be unknown, never success.
 
 use super::instance::Instance;
-use super::layout::names;
+use super::layout::{names, open_file};
 use hearth_firecracker::{Console, ProcessExit, escaped};
 use hearth_guest::{DriveError, Ending, STATUS_DRIVE_BYTES, Status, decode_status};
 use hearth_model::{Boot, End, Exit};
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -17,7 +16,7 @@ const PANIC_LINES: usize = 8;
 /// What the guest wrote before its end, where it did.
 pub(super) fn status(directory: &Path) -> io::Result<Option<Status>> {
     let mut bytes = Vec::new();
-    let drive = File::open(directory.join(names::STATUS))?;
+    let drive = open_file(&directory.join(names::STATUS))?;
     drive.take(STATUS_DRIVE_BYTES as u64).read_to_end(&mut bytes)?;
     match decode_status(&bytes) {
         Ok(status) => Ok(Some(status)),

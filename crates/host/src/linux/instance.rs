@@ -1,7 +1,7 @@
 //! One instance in memory: what is known of it, for all who ask at the same time. It does nothing
 //! by itself.
 
-use super::layout::names;
+use super::layout::{create_file, names};
 use super::lock;
 use super::manifest::Manifest;
 use hearth_firecracker::{Client, Directory, Process};
@@ -185,7 +185,7 @@ impl Instance {
     pub(super) fn request_stop(&self) {
         self.stop_requested.store(true, Ordering::Release);
         let marker = self.directory.join(names::STOP_REQUESTED);
-        if let Err(error) = std::fs::write(&marker, "") {
+        if let Err(error) = create_file(&marker) {
             tracing::warn!(instance = %self.id, %error, "cannot write the marker of a stop");
         }
     }

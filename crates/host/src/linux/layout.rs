@@ -1,12 +1,14 @@
 //! Where everything of this host lies: the state directory and the runtime directory. Files are
-//! 0600 and directories 0700; what is replaced is replaced whole, by a rename of a synced file.
+//! 0600 and directories 0700; what is replaced is replaced whole, by a rename of a synced file. No name
+//! of it is followed that is a link: the daemon refuses a state directory in which others could plant one.
 
 use super::errors;
 use crate::HostError;
 use hearth_model::InstanceId;
+use rustix::fs::OFlags;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Names in the directory of an instance, beside those of Firecracker.
@@ -23,6 +25,9 @@ pub(super) mod names {
     pub(in crate::linux) const STOP_REQUESTED: &str = "stop-requested";
 }
 
+/// For open(2): a link is refused, and nobody is waited for at the other end of a FIFO.
+const NOFOLLOW: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
+
 /// Ends the name of a file that will take the place of another.
 const NEW: &str = ".new";
 /// Ends the name of an instance's directory that is being removed. No instance is named so.
@@ -38,8 +43,13 @@ pub(super) struct Layout {
 impl Layout {
     pub(super) fn open(state: &Path, runtime: Option<&Path>) -> Result<Layout, HostError> {
         let state = std::path::absolute(state).map_err(errors::file("find", state))?;
-        for dir in [&state, &state.join("images"), &state.join("instances"), &state.join("logs")] {
-            make_dir(dir).map_err(errors::file("make", dir))?;
+        make_dir(&state).map_err(errors::file("make", &state))?;
+        for dir in ["images", "instances", "logs"].map(|name| state.join(name)) {
+            make_dir(&dir).map_err(errors::file("make", &dir))?;
+            if !dir.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+                let message = format!("cannot use {}: it is a symbolic link", dir.display());
+                return Err(HostError::permanent(message));
+            }
         }
         let runtime = match runtime {
             Some(runtime) => {
@@ -108,7 +118,18 @@ pub(super) fn make_dir(dir: &Path) -> io::Result<()> {
 /// Opens a new or emptied file of mode 0600.
 pub(super) fn create_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(true).mode(0o600).open(path)
+    options.read(true).write(true).create(true).truncate(true).mode(0o600);
+    options.custom_flags(NOFOLLOW).open(path)
+}
+
+/// Opens a file that is there.
+pub(super) fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(NOFOLLOW).open(path)
+}
+
+/// Opens a file that is there for writing; what is in it stays.
+pub(super) fn open_to_write(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).custom_flags(NOFOLLOW).open(path)
 }
 
 /// Replaces a file whole, durably: whoever reads it sees the old or the new one. For paths with one
@@ -155,7 +176,9 @@ fn runtime_dir(state: &Path) -> Result<PathBuf, HostError> {
     let user = std::env::var_os("XDG_RUNTIME_DIR").map(|dir| Path::new(&dir).join("hearth"));
     let candidates = [Some(PathBuf::from("/run/hearth")), user];
     let usable = |dir: &PathBuf| {
-        make_dir(dir).is_ok() && rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok()
+        make_dir(dir).is_ok()
+            && rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok()
+            && is_own(dir)
     };
     if let Some(dir) = candidates.into_iter().flatten().find(usable) {
         return Ok(dir);
@@ -163,4 +186,12 @@ fn runtime_dir(state: &Path) -> Result<PathBuf, HostError> {
     let dir = state.join("run");
     make_dir(&dir).map_err(errors::file("make", &dir))?;
     Ok(dir)
+}
+
+/// Whether nobody but this user can write in a directory, and it is no link: secrets are put there.
+fn is_own(dir: &Path) -> bool {
+    dir.symlink_metadata().is_ok_and(|found| {
+        let me = rustix::process::geteuid().as_raw();
+        found.is_dir() && found.uid() == me && found.mode() & 0o022 == 0
+    })
 }

@@ -16,10 +16,10 @@
 //! two, leaves a log that can be read and rotated again.
 
 use super::errors;
-use super::layout::{Layout, absent_is_fine, create_file};
+use super::layout::{Layout, absent_is_fine, create_file, open_file, open_to_write};
 use crate::{HostError, LogLine, LogPage, LogQuery};
 use hearth_model::InstanceId;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -76,7 +76,7 @@ impl LogWriter {
             && let Some(offset) = newer.offset()
         {
             let (len, cursor) = (newer.header_len + newer.content.len() as u64, newer.end());
-            let file = OpenOptions::new().write(true).open(path)?;
+            let file = open_to_write(path)?;
             file.set_len(len)?;
             return Ok(LogWriter { path: path.to_owned(), file, len, cursor, offset });
         }
@@ -177,7 +177,7 @@ impl Part {
     /// Reads a file, without its lines where all of them come before the cursor `after`. `None`
     /// where there is none, or it is no log.
     fn read(path: &Path, after: u64) -> io::Result<Option<Part>> {
-        let mut file = match File::open(path) {
+        let mut file = match open_file(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
@@ -237,6 +237,7 @@ fn whole_len(content: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::OpenOptions;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::thread::JoinHandle;

@@ -1,14 +1,14 @@
 //! `manifest.json`: what is needed to adopt an instance without the database. No environment and
 //! no secret is in it. Its types are its own, so that those of the model may change.
 
-use super::layout::{absent_is_fine, create_file, names};
+use super::layout::{absent_is_fine, create_file, names, open_file};
 use hearth_firecracker::Identity;
 use hearth_model::{
     Boot, Digest, Generation, Images, InstanceId, JobId, Made, Owner, PoolTenant, Resources, Slot,
     SpecHash, Stage, Tenant,
 };
 use serde::{Deserialize, Serialize};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 /// The version that this code writes and reads.
@@ -166,7 +166,8 @@ impl Manifest {
     /// Reads the manifest in `dir`, which must be that of `id`.
     pub(super) fn read(dir: &Path, id: &InstanceId) -> io::Result<Manifest> {
         let invalid = |message| io::Error::new(io::ErrorKind::InvalidData, message);
-        let bytes = std::fs::read(dir.join(names::MANIFEST))?;
+        let mut bytes = Vec::new();
+        open_file(&dir.join(names::MANIFEST))?.read_to_end(&mut bytes)?;
         let manifest: Manifest = serde_json::from_slice(&bytes)?;
         if manifest.version != VERSION {
             return Err(invalid(format!("it has version {}, not {VERSION}", manifest.version)));
