@@ -19,8 +19,8 @@ pub use log::{FollowedLog, LogQuery, LogStream};
 pub use problem::{FieldProblem, PROBLEM_JSON, Problem};
 pub use wire::{
     ChangedJob, CreateVm, Declared, Deleted, DesiredFile, DesiredFileStatus, DrainedPool,
-    EVENT_STREAM, Event, Health, Job, JobStatus, LogLine, NDJSON, Page, Plan, Readiness,
-    RefusedEntry, SpecChange, Stats, Summary, WarmVm,
+    EVENT_STREAM, Event, Health, Heartbeat, Job, JobStatus, LogLine, LogRecord, NDJSON, Page, Plan,
+    Readiness, RefusedEntry, SpecChange, Stats, Summary, WarmVm,
 };
 
 /// Where the daemon listens and the command line asks, unless told otherwise.

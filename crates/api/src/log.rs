@@ -2,7 +2,7 @@
 
 use crate::client::{AWAY_LOOK_EVERY, AWAY_MAX, Client, ClientError, parameter};
 use crate::lines::Lines;
-use crate::wire::LogLine;
+use crate::wire::{LogLine, LogRecord};
 use std::collections::BTreeMap;
 use tokio::time::{Instant, sleep};
 
@@ -31,7 +31,7 @@ impl LogQuery {
     }
 }
 
-/// The lines of a log as they come.
+/// The lines of a log as they come, without its heartbeats.
 #[derive(Debug)]
 pub struct LogStream(Lines);
 
@@ -45,8 +45,13 @@ impl LogStream {
     /// # Errors
     /// Where the connection breaks or the line is not one of Hearth's.
     pub async fn next(&mut self) -> Result<Option<LogLine>, ClientError> {
-        let Some(line) = self.0.next().await? else { return Ok(None) };
-        serde_json::from_slice(&line).map(Some).map_err(|error| self.0.foreign(error))
+        while let Some(line) = self.0.next().await? {
+            let record = serde_json::from_slice(&line).map_err(|error| self.0.foreign(error))?;
+            if let LogRecord::Line(line) = record {
+                return Ok(Some(line));
+            }
+        }
+        Ok(None)
     }
 }
 

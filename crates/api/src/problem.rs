@@ -25,9 +25,17 @@ pub struct Problem {
     /// The generation at which the job is, where a change was for another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
-    /// Every bad field, in the order of the body.
+    /// The bad fields in the order of the body, up to 100 of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldProblem>,
+    /// How many more bad fields there are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub errors_omitted: usize,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+pub(crate) fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// One bad field of a body.
@@ -52,6 +60,9 @@ impl fmt::Display for Problem {
             if let Some(help) = help {
                 write!(f, " ({help})")?;
             }
+        }
+        if self.errors_omitted > 0 {
+            write!(f, "\n  and {} more", self.errors_omitted)?;
         }
         if let Some(help) = &self.help {
             write!(f, "\n{help}")?;

@@ -172,8 +172,11 @@ pub struct DesiredFile {
     /// Jobs that the file no longer has and that are kept, since they are too many to delete
     /// unasked.
     pub held: Vec<String>,
-    /// Entries that could not be applied.
+    /// Entries that could not be applied, up to 100 of them.
     pub refused: Vec<RefusedEntry>,
+    /// How many more entries could not be applied.
+    #[serde(default, skip_serializing_if = "crate::problem::is_zero")]
+    pub refused_omitted: usize,
     /// What is wrong, with line and column where the text is; a sentence.
     #[schema(required = true)]
     pub problem: Option<String>,
@@ -341,6 +344,25 @@ pub struct LogLine {
     pub text: String,
     /// Its place in the microVM's log; a reader goes on behind it with `after=VM_ID:CURSOR`.
     pub cursor: u64,
+}
+
+/// A record of a job's output as JSON lines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum LogRecord {
+    /// A line.
+    Line(LogLine),
+    /// Nothing was written for a while.
+    Heartbeat(Heartbeat),
+}
+
+/// A sign of life in a followed log, every 15 s while nothing is written, so that no proxy takes the
+/// connection for a dead one. Readers ignore it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Heartbeat {
+    /// When it was sent, RFC 3339 UTC.
+    #[schema(format = DateTime)]
+    pub heartbeat: String,
 }
 
 /// Something that happened.

@@ -5,7 +5,7 @@ use crate::admission::Policy;
 use crate::backup::{self, DATABASE};
 use crate::core::{self, Intake};
 use crate::desired::{self, WatchedSource};
-use crate::http::{self, App, Guard, Tunnels};
+use crate::http::{self, App, Guard, Offload, Tunnels};
 use crate::listen::Listener;
 use crate::state_dir::StateDir;
 use crate::stop::Stop;
@@ -110,6 +110,7 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
         stop: stopping.clone(),
         tunnels: Tunnels::default(),
         streams: Arc::new(Semaphore::new(limits::STREAMS_MAX)),
+        offload: Offload::default(),
     };
 
     state_dir.publish(&listen.to_string())?;

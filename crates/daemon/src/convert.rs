@@ -5,38 +5,54 @@ pub(crate) mod declared;
 use crate::core::AskError;
 use hearth_api::{DesiredFile, Event, FieldProblem, Job, JobStatus, Problem, Summary, WarmVm};
 use hearth_engine::{JobView, Refusal, StatsView, WarmView, json};
-use hearth_model::{Declaration, FieldError, Value};
+use hearth_model::{Declaration, FieldError, FieldErrors, Path, Segment, Target, Value};
 use hearth_planner::Status;
 use serde::{Serialize, Serializer};
 
 /// Reads the body of `POST /vms`.
 pub(crate) fn create(tree: &Value) -> Result<Declaration, Box<Problem>> {
     if !matches!(tree, Value::Map(_)) {
-        let detail = format!("expected an object, found {}", tree.kind());
-        return Err(unfit(vec![FieldProblem { pointer: String::new(), detail, help: None }]));
+        return Err(unfit(only(&[], not_an_object(tree))));
     }
-    Declaration::read(tree).map_err(|errors| unfit(errors.into_iter().map(problem_of).collect()))
+    Declaration::read(tree).map_err(unfit)
 }
 
-fn problem_of(error: FieldError) -> FieldProblem {
-    FieldProblem { pointer: error.path.pointer(), detail: error.detail, help: error.help }
+fn not_an_object(tree: &Value) -> String {
+    format!("expected an object, found {}", tree.kind())
 }
 
-/// Every field of a body that is wrong.
-fn unfit(errors: Vec<FieldProblem>) -> Box<Problem> {
-    let count = errors.len();
-    let noun = if count == 1 { "a problem" } else { "problems" };
+/// One problem, at a place.
+fn only(place: &[Segment], detail: impl Into<String>) -> FieldErrors {
+    let mut errors = FieldErrors::default();
+    errors.push(wrong(place, detail));
+    errors
+}
+
+fn wrong(place: &[Segment], detail: impl Into<String>) -> FieldError {
+    let (path, detail) = (Path(place.to_vec()), detail.into());
+    FieldError { path, target: Target::Value, detail, help: None }
+}
+
+/// The fields of a body that are wrong: a bounded number of them, and how many more.
+fn unfit(errors: FieldErrors) -> Box<Problem> {
+    let (count, errors_omitted) = (errors.count(), errors.omitted());
+    let noun = if count == 1 { "a problem".to_owned() } else { format!("{count} problems") };
+    let detail = match errors_omitted {
+        0 => format!("the body has {noun}; nothing was changed"),
+        _ => format!(
+            "the body has {noun}, of which the first {} are listed; nothing was changed",
+            count - errors_omitted
+        ),
+    };
+    let problem = |error: FieldError| FieldProblem {
+        pointer: error.path.pointer(),
+        detail: error.detail,
+        help: error.help,
+    };
     Box::new(Problem {
-        kind: "urn:hearth:problem:invalid-body".to_owned(),
-        title: "Invalid body".to_owned(),
-        status: 422,
-        detail: match count {
-            1 => format!("the body has {noun}; nothing was changed"),
-            _ => format!("the body has {count} {noun}; nothing was changed"),
-        },
-        help: None,
-        generation: None,
-        errors,
+        errors: errors.into_iter().map(problem).collect(),
+        errors_omitted,
+        ..self::problem(422, "invalid-body", "Invalid body", detail)
     })
 }
 
@@ -50,6 +66,7 @@ pub(crate) fn problem(status: u16, slug: &str, title: &str, detail: impl Into<St
         help: None,
         generation: None,
         errors: Vec::new(),
+        errors_omitted: 0,
     }
 }
 

@@ -154,7 +154,7 @@ impl Core {
     fn run(&mut self, mut inbox: mpsc::Receiver<Message>) {
         let mut batch = Vec::with_capacity(limits::BATCH_MAX);
         while inbox.blocking_recv_many(&mut batch, limits::BATCH_MAX) > 0 {
-            let inputs = batch.drain(..).map(|message| self.input(message)).collect();
+            let inputs = batch.drain(..).filter_map(|message| self.input(message)).collect();
             let host = &self.host;
             let effects = self.engine.step(&clock::now(), inputs, &|id| host.alive(id));
             self.progress.step();
@@ -181,16 +181,20 @@ impl Core {
         self.refuses = refusing.is_some();
     }
 
-    fn input(&mut self, message: Message) -> Input {
-        match message {
+    /// `None` for a question whose client has gone: nobody sees its answer.
+    fn input(&mut self, message: Message) -> Option<Input> {
+        Some(match message {
             Message::Input(input) => input,
+            Message::Ask(request, answer) if request.only_reads() && answer.is_closed() => {
+                return None;
+            }
             Message::Ask(request, answer) => {
                 self.next_request += 1;
                 let id = RequestId(self.next_request);
                 self.waiting.insert(id, answer);
                 Input::Request(id, request)
             }
-        }
+        })
     }
 
     fn hand_out(&mut self, effect: Effect, events: &mut Vec<Event>) {

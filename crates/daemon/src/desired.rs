@@ -9,14 +9,16 @@
 
 mod watch;
 
-use crate::convert::declared;
+use crate::convert::declared::{self, DeclaredJob};
 use crate::core::Intake;
 use crate::stop::Stop;
 use crate::{MassDeletion, clock, executor, limits};
 use hearth_api::{DesiredFile, DesiredFileStatus, RefusedEntry};
-use hearth_engine::{Against, Deletions, FileEntry, FileLoad, LoadPlan, Reply, Request, Trouble};
+use hearth_engine::{
+    Against, Deletions, EntryDigest, FileEntry, FileLoad, LoadPlan, Reply, Request, Trouble,
+};
 use hearth_host::Host;
-use hearth_manifest::Diagnostics;
+use hearth_manifest::{Declared, Diagnostics};
 use hearth_model::JobId;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -25,7 +27,7 @@ use std::sync::Arc;
 use tokio::io::AsyncReadExt;
 use tokio::sync::Notify;
 use tokio::sync::watch::Sender;
-use tokio::task::block_in_place;
+use tokio::task::{block_in_place, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout};
 
 use watch::FileWatch;
@@ -257,12 +259,12 @@ impl Watched {
         if same && look.content.is_some_and(|(_, settled)| settled) {
             return;
         }
-        let settled = self.load(&bytes, look.quiet, same).await;
+        let settled = self.load(bytes, look.quiet, same).await;
         look.content = Some((hash, settled));
     }
 
     /// Applies what was read. Returns whether there is nothing left to do before it changes.
-    async fn load(&self, bytes: &[u8], quiet: bool, again: bool) -> bool {
+    async fn load(&self, bytes: Vec<u8>, quiet: bool, again: bool) -> bool {
         let deletions = match (quiet, self.deletions) {
             (false, _) => Deletions::Wait,
             (true, MassDeletion::Held) => Deletions::Few,
@@ -282,32 +284,33 @@ impl Watched {
 
     async fn apply(
         &self,
-        bytes: &[u8],
+        bytes: Vec<u8>,
         deletions: Deletions,
     ) -> Result<(usize, LoadPlan), LoadError> {
         let path = &self.path;
-        let label = path.display().to_string();
-        let file = hearth_manifest::parse(&label, bytes).map_err(|diagnostics| {
-            LoadError::Problems { path: path.clone(), problems: summary(&diagnostics) }
-        })?;
-        let specs = file.jobs.iter().map(|declared| &declared.spec);
+        let (label, failed) = (path.display().to_string(), |cause: String| LoadError::Apply {
+            path: path.clone(),
+            cause,
+        });
+        // A file of 8 MiB takes longer than a thread that serves may be held up.
+        let parsed = spawn_blocking(move || parsed(&label, &bytes)).await;
+        let jobs = parsed
+            .map_err(|_| failed("its reader met a bug, which is in the log".to_owned()))?
+            .map_err(|problems| LoadError::Problems { path: path.clone(), problems })?;
+        let specs = jobs.iter().map(|declared| &*declared.spec);
         let resolutions = executor::resolve_all(&*self.host, specs).await;
-        let entries: Vec<FileEntry> = file
-            .jobs
-            .into_iter()
-            .zip(resolutions)
-            .map(|(declared, resolution)| FileEntry {
-                job: declared.job_id,
-                tenant: declared.tenant,
-                spec: Arc::new(declared.spec),
-                resolution,
-            })
-            .collect();
+        let entry = |(DeclaredJob { job, tenant, spec, digest }, resolution)| FileEntry {
+            job,
+            tenant,
+            spec,
+            digest,
+            resolution,
+        };
+        let entries: Vec<FileEntry> = jobs.into_iter().zip(resolutions).map(entry).collect();
         let count = entries.len();
         let path_of_source = Some(source_of(path));
         let against = Against::LastApplied;
         let load = FileLoad { path: path_of_source, entries, deletions, against };
-        let failed = |cause: String| LoadError::Apply { path: path.clone(), cause };
         match self.intake.ask(Request::ApplyFile(load)).await {
             Ok(Reply::Applied(report)) => Ok((count, report)),
             Ok(_) => Err(failed("the engine answered something else".to_owned())),
@@ -321,17 +324,11 @@ impl Watched {
         let (applied, deleted) = (report.applied(), report.deleted.len());
         let unchanged = report.unchanged;
         tracing::info!(%path, applied, deleted, unchanged, "the desired-state file is loaded");
-        let refused = declared::refused(report);
         let before = self.state.borrow().clone();
-        for (job, reason) in &report.refused {
-            let told = |refused: &RefusedEntry| {
-                refused.job_id == job.as_str() && refused.reason == *reason
-            };
-            if !before.as_ref().is_some_and(|file| file.refused.iter().any(told)) {
-                let message = format!("an entry of {path} is refused: {reason}");
-                self.record(Some(job.clone()), message).await;
-            }
-        }
+        let mut refused = declared::refused(report);
+        let refused_omitted = refused.len().saturating_sub(limits::PROBLEMS_MAX);
+        refused.truncate(limits::PROBLEMS_MAX);
+        self.record_refused(before.as_ref(), &refused, refused_omitted).await;
         // What waits for the file's quiet is not held yet.
         let held: Vec<String> = match deletions {
             Deletions::Wait => Vec::new(),
@@ -359,9 +356,29 @@ impl Watched {
                 Some(_) => DesiredFileStatus::Held,
                 None => DesiredFileStatus::Loaded,
             };
-            (file.held, file.refused, file.problem) = (held, refused, problem);
+            (file.held, file.problem) = (held, problem);
+            (file.refused, file.refused_omitted) = (refused, refused_omitted);
             status
         });
+    }
+
+    /// Records each refused entry once, and once how many more there are.
+    async fn record_refused(
+        &self,
+        before: Option<&DesiredFile>,
+        refused: &[RefusedEntry],
+        omitted: usize,
+    ) {
+        let path = self.path.display();
+        for entry in refused {
+            if before.is_none_or(|file| !file.refused.contains(entry)) {
+                let message = format!("an entry of {path} is refused: {}", entry.reason);
+                self.record(JobId::parse(&entry.job_id).ok(), message).await;
+            }
+        }
+        if omitted > 0 && before.is_none_or(|file| file.refused_omitted != omitted) {
+            self.record(None, format!("{omitted} more entries of {path} are refused")).await;
+        }
     }
 
     /// Shows why the file is not in force, and tells it once.
@@ -400,6 +417,7 @@ impl Watched {
                 deleted: 0,
                 held: Vec::new(),
                 refused: Vec::new(),
+                refused_omitted: 0,
                 problem: None,
                 help: None,
             });
@@ -420,6 +438,18 @@ fn some(names: &[String]) -> String {
         0 => names.join(", "),
         more => format!("{} and {more} more", names[..SHOWN].join(", ")),
     }
+}
+
+/// What a file declares; or what is wrong with it, in a sentence.
+fn parsed(label: &str, bytes: &[u8]) -> Result<Vec<DeclaredJob>, String> {
+    let file = hearth_manifest::parse(label, bytes).map_err(|problems| summary(&problems))?;
+    let job = |declared: Declared| {
+        let Declared { job_id: job, tenant, spec, .. } = declared;
+        let spec = Arc::new(spec);
+        let digest = EntryDigest::of(tenant.as_ref(), &spec);
+        DeclaredJob { job, tenant, spec, digest }
+    };
+    Ok(file.jobs.into_iter().map(job).collect())
 }
 
 /// How many problems a file has, with the first of them at its place.

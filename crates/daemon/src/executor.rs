@@ -114,7 +114,10 @@ pub(crate) async fn resolve_all<'a>(
 ) -> Vec<Resolution> {
     let mut known: HashMap<(Boot, &ImageName, Option<&ImageName>), Resolution> = HashMap::new();
     let mut resolutions = Vec::new();
-    for spec in specs {
+    for (at, spec) in specs.enumerate() {
+        if at % limits::RESOLVES_AT_ONCE == 0 {
+            tokio::task::yield_now().await;
+        }
         let images = (spec.boot, &spec.kernel, spec.rootfs.as_ref());
         let resolution = match known.get(&images) {
             Some(Resolution::Known { images, .. }) => {

@@ -8,6 +8,7 @@ mod guard;
 mod guarding;
 mod jobs;
 mod logs;
+mod offload;
 mod ports;
 mod problem;
 mod read;
@@ -16,6 +17,7 @@ mod socket;
 mod state;
 
 pub(crate) use guard::Guard;
+pub(crate) use offload::Offload;
 pub(crate) use problem::Refused;
 pub(crate) use server::serve;
 
@@ -52,6 +54,8 @@ pub(crate) struct App {
     pub(crate) tunnels: ports::Tunnels,
     /// Room for followers of logs and events.
     pub(crate) streams: Arc<Semaphore>,
+    /// Room for large bodies.
+    pub(crate) offload: Offload,
 }
 
 /// The room that a follower takes.
@@ -112,11 +116,18 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
+/// The pages that need no name of a job.
+const PAGES: &str = "/vms, /plan, /apply, /events, /stats, /healthz, /readyz and /openapi.json";
+
 async fn no_such_page(request: Request) -> Refused {
     let path = request.uri().path();
-    Refused::new(404, "no-such-page", "No such page", format!("there is no page {path}")).help(
-        "the pages are /vms, /plan, /apply, /events, /stats, /healthz, /readyz and /openapi.json",
-    )
+    let shorter = path.trim_end_matches('/');
+    let help = match shorter.is_empty() || shorter == path {
+        true => format!("the pages are {PAGES}"),
+        false => format!("call {shorter}, without a slash at the end"),
+    };
+    let detail = format!("there is no page {path}");
+    Refused::new(404, "no-such-page", "No such page", detail).help(help)
 }
 
 async fn no_such_method(request: Request) -> Refused {

@@ -7,6 +7,19 @@ pub const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Largest body of a plan or an apply, in bytes: that of 10,000 jobs like the example's, which is
 /// more than a host runs.
 pub const DECLARED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of bodies of plans and applies at once. The next one waits for [`DECLARED_WAIT`] and is refused
+/// with 503.
+pub const DECLARED_BYTES_TOTAL_MAX: usize = 8 * DECLARED_BYTES_MAX;
+/// Bodies of plans and applies that are worked on at once: a tree takes many times the memory of its
+/// body, and a second processor is left to requests.
+pub const DECLARED_TURNS: usize = 1;
+/// How long a plan or an apply waits for room for its body, and then for its turn. A body takes a second
+/// at most.
+pub const DECLARED_WAIT: Duration = Duration::from_secs(10);
+/// Problems that are listed of one body or file; the others are counted.
+pub const PROBLEMS_MAX: usize = hearth_model::PROBLEMS_MAX;
+/// Look-ups of images of one plan or file between which other requests get a turn.
+pub const RESOLVES_AT_ONCE: usize = 64;
 /// Largest head of a request, in bytes. hyper's smallest is 8 KiB; ids and paths are short.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Most headers of a request: what clients and proxies send has a tenth of it.
@@ -95,7 +108,7 @@ pub const STREAMS_MAX: usize = 512;
 /// Events that are held for followers who have not taken them yet. Who falls further behind reads
 /// them from the database, which holds 10,000.
 pub const EVENTS_BUFFERED: usize = 1024;
-/// How often a follower of events hears that it is not forgotten: below the minute or so after
+/// How often a follower of events, or of a log as JSON lines, hears that it is not forgotten: below the minute or so after
 /// which proxies and NATs drop what is silent.
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
 /// Events of one answer, unless told otherwise.
@@ -152,6 +165,10 @@ mod tests {
             kib(HEAD_BYTES_MAX),
             seconds(HEAD_DEADLINE)
         );
+        let at_once = format!(
+            "{} MiB, {DECLARED_TURNS} of them worked on",
+            DECLARED_BYTES_TOTAL_MAX / 1024 / 1024
+        );
         let asked = format!("{INTAKE_MAX}, {}", seconds(REPLY_DEADLINE));
         let end = format!("{} for requests and streams", seconds(DRAIN_HTTP));
         let names = format!("{} characters", hearth_model::ids::NAME_BYTES_MAX);
@@ -159,6 +176,8 @@ mod tests {
         for (bound, value) in [
             ("request body", body),
             ("body of `/plan` and `/apply`", format!("{} MiB", DECLARED_BYTES_MAX / 1024 / 1024)),
+            ("bodies of `/plan` and `/apply` at once", at_once),
+            ("problems listed of a body or a file", PROBLEMS_MAX.to_string()),
             ("request head", head),
             ("job ids, tenants", names),
             ("`Idempotency-Key`", format!("{KEY_BYTES_MAX} characters; 100,000 keys")),

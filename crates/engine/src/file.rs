@@ -9,9 +9,25 @@ use crate::input::{
 use crate::json::spec_to_json;
 use crate::request::{Change, Extent, same_inside};
 use crate::store::AppliedEntry;
-use hearth_model::{Job, JobId, Wanted};
+use hearth_model::{Job, JobId, Spec, Tenant, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
+
+/// The digest of what an entry says, not of what its names point at. It takes as long as all that the
+/// engine does with the entry, so it is made before the engine is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryDigest(String);
+
+impl EntryDigest {
+    /// That of an entry with this tenant and spec.
+    #[must_use]
+    pub fn of(tenant: Option<&Tenant>, spec: &Arc<Spec>) -> EntryDigest {
+        let tenant = tenant.map(ToString::to_string);
+        let text = serde_json::json!([tenant, spec_to_json(spec)]).to_string();
+        EntryDigest(blake3::hash(text.as_bytes()).to_string())
+    }
+}
 
 /// What a load comes to, and all that carrying it out needs.
 #[derive(Debug, Default)]
@@ -96,11 +112,11 @@ impl Engine {
 
     fn decide_entry(&self, load: &FileLoad, entry: &FileEntry, decision: &mut Decision) {
         let plan = &mut decision.plan;
-        let digest = digest(entry);
+        let EntryDigest(digest) = &entry.digest;
         let settled = match load.against {
             Against::LastApplied => {
                 let applied = self.applied_entry(load, &entry.job);
-                if applied.is_some_and(|applied| applied.digest == digest) {
+                if applied.is_some_and(|applied| applied.digest == *digest) {
                     plan.unchanged += 1;
                     return;
                 }
@@ -111,7 +127,7 @@ impl Engine {
         let decided: Result<Option<Change>, Refusal> = if settled {
             Ok(None)
         } else {
-            let FileEntry { job, tenant, spec, resolution } = entry;
+            let FileEntry { job, tenant, spec, resolution, .. } = entry;
             self.decide(job, tenant.as_ref(), spec, resolution)
         };
         match decided {
@@ -125,7 +141,7 @@ impl Engine {
                 return;
             }
         }
-        decision.recorded.push((entry.job.clone(), digest));
+        decision.recorded.push((entry.job.clone(), digest.clone()));
     }
 
     fn applied_entry(&self, load: &FileLoad, job: &JobId) -> Option<&AppliedEntry> {
@@ -212,11 +228,4 @@ fn source_name(load: &FileLoad) -> String {
     load.path
         .as_ref()
         .map_or_else(|| "an apply without a file".to_owned(), |path| path.display().to_string())
-}
-
-/// Of what the entry says, not of what its names point at.
-fn digest(entry: &FileEntry) -> String {
-    let tenant = entry.tenant.as_ref().map(ToString::to_string);
-    let text = serde_json::json!([tenant, spec_to_json(&entry.spec)]).to_string();
-    blake3::hash(text.as_bytes()).to_string()
 }

@@ -1,5 +1,6 @@
 //! What goes into a step and what comes out of it.
 
+use crate::file::EntryDigest;
 use hearth_host::HostError;
 use hearth_model::{
     Action, Generation, InstanceId, JobId, Lifecycle, Mono, Observation, Resolution, Spec,
@@ -109,7 +110,8 @@ pub enum Request {
 
 impl Request {
     /// Whether it changes nothing.
-    pub(crate) fn only_reads(&self) -> bool {
+    #[must_use]
+    pub fn only_reads(&self) -> bool {
         match self {
             Request::Get { .. }
             | Request::List(_)
@@ -279,6 +281,8 @@ pub struct FileEntry {
     pub tenant: Option<Tenant>,
     /// What it runs.
     pub spec: Arc<Spec>,
+    /// The digest of its tenant and its spec.
+    pub digest: EntryDigest,
     /// The digests of its images.
     pub resolution: Resolution,
 }

@@ -127,7 +127,8 @@ impl<'de> Deserialize<'de> for SpecForm {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<SpecForm, D::Error> {
         let Tree(tree) = Tree::deserialize(deserializer)?;
         let spec = Spec::read(&tree).map_err(|errors| {
-            let first = errors.first().map(|error| format!("{}: {}", error.path, error.detail));
+            let first =
+                errors.iter().next().map(|error| format!("{}: {}", error.path, error.detail));
             D::Error::custom(first.unwrap_or_default())
         })?;
         Ok(SpecForm(Arc::new(spec)))

@@ -28,6 +28,7 @@ mod view;
 
 pub use backup::{Contents, backup, gather, inspect, restore};
 pub use engine::{Config, Engine};
+pub use file::EntryDigest;
 pub use input::{
     Accepted, ActionId, Against, Deletions, Drained, Effect, Event, EventPage, Events, FileEntry,
     FileLoad, Guard, Guarded, Input, JobView, List, LoadPlan, Now, PlannedChange, Refusal, Repeat,

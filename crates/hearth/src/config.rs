@@ -59,7 +59,7 @@ pub(crate) struct Problems {
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let in_file = self.file.as_ref().map_or(0, |file| file.problems.len());
+        let in_file = self.file.as_ref().map_or(0, |file| file.problems.len() + file.omitted);
         let count = in_file + self.variables.len();
         let noun = if count == 1 { "problem" } else { "problems" };
         write!(f, "the settings have {count} {noun}")
@@ -212,6 +212,21 @@ mod tests {
             }
         };
         expected.assert_eq(&shown.replace(&directory.path().display().to_string(), "DIR"));
+    }
+
+    #[test]
+    fn problems_of_a_file_beyond_the_bound_are_counted() {
+        let directory = tempfile::TempDir::new().expect("a directory");
+        let path = directory.path().join("hearth.toml");
+        let text: String = (0..150).map(|at| format!("key{at} = 1\n")).collect();
+        std::fs::write(&path, text).expect("a file");
+        let args = ServeArgs { config: Some(path), flags: std::iter::empty().collect() };
+        let error = resolve_with(&args, &|_| None).expect_err("it has problems");
+        let problems = error.downcast_ref::<Problems>().expect("problems");
+        assert_eq!(problems.to_string(), "the settings have 150 problems");
+        let drawn = problems.file.as_ref().map(|file| file.render(false)).unwrap_or_default();
+        assert_eq!(drawn.matches("there is no setting").count(), 100);
+        assert!(drawn.ends_with("and 50 more problems"), "{drawn}");
     }
 
     #[test]

@@ -139,7 +139,7 @@ impl Output {
             return line(&format!("{label}: {}, no problems", counted(file.count(), "setting")));
         }
         eprintln!("{}\n", file.render(self.error_colour));
-        eprintln!("hearth: {label} has {}", counted(file.problems.len(), "problem"));
+        eprintln!("hearth: {label} has {}", counted(file.problems.len() + file.omitted, "problem"));
     }
 
     /// What `hearth config show` found.
@@ -555,7 +555,8 @@ fn file_problems(file: &ConfigFile) -> serde_json::Value {
         })
     };
     let problems: Vec<_> = file.problems.iter().map(problem).collect();
-    json!({ "file": file.path, "settings": file.count(), "problems": problems })
+    let omitted = file.omitted;
+    json!({ "file": file.path, "settings": file.count(), "problems": problems, "omitted": omitted })
 }
 
 /// The value of a setting as JSON writes it.

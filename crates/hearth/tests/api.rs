@@ -266,6 +266,31 @@ fn what_is_not_json_is_refused() {
 }
 
 #[test]
+fn compressed_bodies_are_refused_with_the_remedy() {
+    let daemon = sim();
+    let headers = ["Content-Type: application/json", "Content-Encoding: gzip"];
+    for path in ["/vms", "/plan", "/apply"] {
+        let answer = daemon.request("POST", path, &headers, "{}");
+        assert_eq!(answer.status, 415, "{path}");
+        assert_eq!(answer.json()["help"], "send it uncompressed, without Content-Encoding");
+    }
+}
+
+#[test]
+fn slash_at_the_end_of_a_path_is_named() {
+    let daemon = sim();
+    for path in
+        ["/vms", "/vms/web", "/vms/web/logs", "/vms/web/stop", "/plan", "/stats", "/healthz"]
+    {
+        let answer = daemon.get(&format!("{path}/?limit=1"));
+        assert_eq!(answer.status, 404, "{path}");
+        let help = format!("call {path}, without a slash at the end");
+        assert_eq!(answer.json()["help"], help.as_str());
+    }
+    assert!(daemon.get("//").json()["help"].as_str().is_some_and(|help| help.contains("/vms")));
+}
+
+#[test]
 fn a_body_over_the_bound_is_refused() {
     let daemon = sim();
     check(

@@ -87,6 +87,59 @@ fn a_body_that_does_not_come_holds_nobody_up_and_is_given_up() {
 }
 
 #[test]
+fn bodies_full_of_problems_hold_up_no_other_request() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    let entries = "{},".repeat(500_000);
+    let body = format!("{{\"entries\":[{}]}}", entries.trim_end_matches(','));
+    std::thread::scope(|scope| {
+        let (daemon, body) = (&daemon, &body);
+        let ask = |path| scope.spawn(move || daemon.post(path, body));
+        let asked = ["/plan", "/plan", "/apply"].map(ask);
+        while !asked.iter().all(|request| request.is_finished()) {
+            let begin = Instant::now();
+            assert_eq!(daemon.get("/healthz").status, 200);
+            assert!(begin.elapsed() < PROMPT, "it took {:?}", begin.elapsed());
+        }
+        let answers = asked.map(|request| request.join().expect("an answer"));
+        assert!(answers.iter().any(|answer| answer.status == 422), "{answers:?}");
+        for answer in answers {
+            assert!(answer.body.len() < 64 * 1024, "{} bytes", answer.body.len());
+            let problem = answer.json();
+            if answer.status == 503 {
+                assert_eq!(answer.header("retry-after"), Some("1"));
+                continue;
+            }
+            let listed = problem["errors"].as_array().map(Vec::len);
+            assert_eq!((listed, &problem["errors_omitted"]), (Some(100), &499_900.into()));
+        }
+    });
+}
+
+#[test]
+fn hostile_shapes_of_a_plan_get_short_answers() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    let text = "x".repeat(1024 * 1024);
+    let keys: String = (0..100_000).map(|at| format!("\"k{at}\":1,")).collect();
+    for (body, status) in [
+        ("[".repeat(1024 * 1024), 400),
+        (format!("{{\"entries\":{}", "[".repeat(1024 * 1024)), 400),
+        (format!("\"{text}\""), 422),
+        (format!("{{\"{text}\":1}}"), 422),
+        (format!("{{\"source\":\"/{text}\",\"entries\":[]}}"), 422),
+        (format!("{{\"entries\":[{{\"job_id\":\"{text}\"}}]}}"), 422),
+        (format!("{{{keys}\"entries\":[]}}"), 422),
+        (format!("{{\"entries\":[{{{keys}\"spec\":{{{keys}\"env\":{{{keys}\"a\":1}}}}}}]}}"), 422),
+    ] {
+        let answer = daemon.post("/plan", &body);
+        let start = body.get(..40).unwrap_or(&body);
+        assert_eq!(answer.status, status, "{start}: {}", answer.body);
+        assert!(answer.body.len() < 64 * 1024, "{start}: {} bytes", answer.body.len());
+    }
+}
+
+#[test]
 fn a_reader_that_does_not_read_holds_nobody_up() {
     let home = Home::new();
     let daemon = home.start(&[]);

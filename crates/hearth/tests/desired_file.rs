@@ -104,6 +104,31 @@ fn a_file_with_problems_changes_nothing_and_is_reported() {
 }
 
 #[test]
+fn refused_entries_are_listed_up_to_a_bound_and_counted() {
+    let home = Home::new();
+    let names: Vec<String> = (0..120).map(|at| format!("job-{at:03}")).collect();
+    home.write("desired.exs", "[]");
+    let daemon = start(&home);
+    let entries: Vec<Value> = names
+        .iter()
+        .map(|job| {
+            let mut entry: Value = serde_json::from_str(&body(job, "service", "")).expect("JSON");
+            entry["tenant"] = "other".into();
+            entry
+        })
+        .collect();
+    let applied = daemon.post("/apply", &serde_json::json!({ "entries": entries }).to_string());
+    assert_eq!(applied.status, 200, "{}", applied.body);
+    home.write("desired.exs", &file(&names.iter().map(String::as_str).collect::<Vec<_>>()));
+    daemon.until("the file is loaded", || daemon.desired_file()["refused_omitted"] == 20);
+    assert_eq!(daemon.desired_file()["refused"].as_array().map(Vec::len), Some(100));
+    let told: Vec<String> = told(&home, &daemon);
+    let refused = told.iter().filter(|said| said.contains("is refused: ")).count();
+    assert_eq!(refused, 100);
+    assert!(told.iter().any(|said| said == "20 more entries of /home/desired.exs are refused"));
+}
+
+#[test]
 fn a_named_file_that_is_missing_is_reported_and_deletes_nothing() {
     let home = Home::new();
     let path = home.write("desired.exs", &file(&["a"]));

@@ -190,10 +190,11 @@ impl Reader<'_> {
             Ok(declaration) => return Some(declaration),
             Err(errors) => errors,
         };
-        let count = errors.len();
-        for (at, error) in errors.into_iter().enumerate() {
+        self.problems.omit(errors.omitted());
+        let mut errors = errors.into_iter();
+        while let Some(error) = errors.next() {
             if self.problems.is_full() {
-                self.problems.omit(count - at);
+                self.problems.omit(errors.len() + 1);
                 break;
             }
             if let Place::At(span) = locate(entry, parts, &error) {

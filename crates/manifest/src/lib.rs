@@ -22,6 +22,7 @@ mod yaml;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Related};
 pub use format::{Format, UnknownFormat};
+pub use hearth_model::PROBLEMS_MAX;
 pub use node::{Entry, Kind, Node, Span};
 pub use render::Styling;
 pub use write::write;
@@ -40,9 +41,6 @@ pub const DEPTH_MAX: usize = 64;
 /// Largest file for which the other formats are tried where its own does not fit: enough for any
 /// file that a person named wrongly.
 const MISTAKEN_BYTES_MAX: usize = 256 * 1024;
-
-/// Most problems that are kept of one file: more than anyone reads, little enough to draw.
-pub const PROBLEMS_MAX: usize = 100;
 
 /// What a file declares.
 #[derive(Clone, Debug, PartialEq)]

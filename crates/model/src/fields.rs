@@ -2,6 +2,7 @@
 //! and find every problem at once; [`Spec::write`] is the inverse of the latter.
 
 use crate::ids::{IdError, JobId, Tenant};
+use crate::problems::{FieldErrors, cut};
 use crate::signal::Signal;
 use crate::spec::{
     Boot, ImageName, Lifecycle, Ready, ReadyCheck, Resources, Spec, Stage, WarmPool,
@@ -26,6 +27,10 @@ pub const POOL_MAX: i64 = 1000;
 pub const READY_TIMEOUT_S_DEFAULT: u32 = 60;
 /// Seconds from the stop signal to SIGKILL.
 pub const STOP_TIMEOUT_S_DEFAULT: u32 = 10;
+/// Longest word that is compared with known names, in bytes: twice the longest of them.
+const SUGGEST_BYTES_MAX: usize = 64;
+/// Longest key in a pointer, in bytes: a key that is meant is shorter.
+const POINTER_KEY_BYTES_MAX: usize = 256;
 /// MiB of scratch disk.
 pub const DISK_MIB_DEFAULT: u32 = 1024;
 
@@ -89,13 +94,16 @@ pub struct FieldError {
 }
 
 impl Path {
-    /// As a JSON pointer (RFC 6901).
+    /// As a JSON pointer (RFC 6901). A key of more than 256 bytes is cut.
     #[must_use]
     pub fn pointer(&self) -> String {
         self.0
             .iter()
             .map(|segment| match segment {
-                Segment::Key(key) => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+                Segment::Key(key) => {
+                    let key = cut(key, POINTER_KEY_BYTES_MAX);
+                    format!("/{}", key.replace('~', "~0").replace('/', "~1"))
+                }
                 Segment::Index(index) => format!("/{index}"),
             })
             .collect()
@@ -132,7 +140,7 @@ impl Declaration {
     ///
     /// # Errors
     /// As [`Spec::read`], with paths from the declaration on.
-    pub fn read(tree: &Value) -> Result<Declaration, Vec<FieldError>> {
+    pub fn read(tree: &Value) -> Result<Declaration, FieldErrors> {
         let mut reader = Reader::default();
         match reader.declaration(tree) {
             Some(declaration) if reader.errors.is_empty() => Ok(declaration),
@@ -145,8 +153,8 @@ impl Spec {
     /// Reads a spec from a tree.
     ///
     /// # Errors
-    /// Every problem of the tree, each with its place, in the order of the fields.
-    pub fn read(tree: &Value) -> Result<Spec, Vec<FieldError>> {
+    /// The problems of the tree, each with its place, in the order of the fields.
+    pub fn read(tree: &Value) -> Result<Spec, FieldErrors> {
         let mut reader = Reader::default();
         let spec = reader.spec(tree);
         match spec {
@@ -276,6 +284,10 @@ fn ready_part(ready: &Ready) -> Part<'_> {
 /// The nearest of the known names, where one is near enough to be meant.
 #[must_use]
 pub fn suggest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    // A longer word is near to none of them, and comparing takes its length.
+    if word.len() > SUGGEST_BYTES_MAX {
+        return None;
+    }
     known
         .iter()
         .map(|name| (edit_distance(&word.to_lowercase(), &name.to_lowercase()), *name))
@@ -303,7 +315,7 @@ fn edit_distance(left: &str, right: &str) -> usize {
 #[derive(Default)]
 struct Reader {
     path: Path,
-    errors: Vec<FieldError>,
+    errors: FieldErrors,
 }
 
 type Entries = [(String, Value)];
@@ -311,6 +323,10 @@ type Entries = [(String, Value)];
 impl Reader {
     fn error(&mut self, detail: impl Into<String>) {
         self.push(self.path.clone(), Target::Value, detail.into(), None);
+    }
+
+    fn error_with_help(&mut self, detail: impl Into<String>, help: impl Into<String>) {
+        self.push(self.path.clone(), Target::Value, detail.into(), Some(help.into()));
     }
 
     fn error_at(
@@ -343,6 +359,10 @@ impl Reader {
             return None;
         };
         for (key, _) in entries.iter().filter(|(key, _)| !known.contains(&key.as_str())) {
+            if self.errors.is_full() {
+                self.errors.omit();
+                continue;
+            }
             let help = match suggest(key, known) {
                 Some(name) => format!("did you mean `{name}`?"),
                 None if known == DECLARATION_FIELDS && SPEC_FIELDS.contains(&key.as_str()) => {
@@ -387,10 +407,8 @@ impl Reader {
             }
             Value::String(text) => Some(text.clone()),
             Value::Int(_) | Value::Float(_) | Value::Bool(_) => {
-                self.error(format!("expected a string, found {value}"));
-                if let Some(error) = self.errors.last_mut() {
-                    error.help = Some(format!("write \"{value}\""));
-                }
+                let help = format!("write \"{value}\"");
+                self.error_with_help(format!("expected a string, found {value}"), help);
                 None
             }
             other => {
@@ -436,9 +454,10 @@ impl Reader {
             return Some(*choice);
         }
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-        self.error(format!("{text:?} is not one of {}", names.join(", ")));
-        if let (Some(name), Some(error)) = (suggest(&text, &names), self.errors.last_mut()) {
-            error.help = Some(format!("did you mean \"{name}\"?"));
+        let detail = format!("{text:?} is not one of {}", names.join(", "));
+        match suggest(&text, &names) {
+            Some(name) => self.error_with_help(detail, format!("did you mean \"{name}\"?")),
+            None => self.error(detail),
         }
         None
     }

@@ -6,6 +6,7 @@ pub mod fields;
 pub mod hash;
 pub mod ids;
 pub mod observed;
+pub mod problems;
 pub mod signal;
 pub mod spec;
 pub mod value;
@@ -20,6 +21,7 @@ pub use ids::{Generation, IdError, Identity, InstanceId, JobId, Slot, Tenant};
 pub use observed::{
     End, Exit, InstanceState, Made, Observation, Observed, OomKill, OomKills, Phase,
 };
+pub use problems::{FieldErrors, PROBLEMS_MAX};
 pub use signal::Signal;
 pub use spec::{
     Boot, ImageName, Images, Lifecycle, Ready, ReadyCheck, Resources, Spec, Stage, WarmPool,

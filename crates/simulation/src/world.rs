@@ -6,9 +6,9 @@ use crate::requests::{Asks, id, spec, tenant};
 use crate::schedule::{Death, Fault, Item, JOBS, Make, Schedule, TROUBLE, What};
 use fastrand::Rng;
 use hearth_engine::{
-    ActionId, Against, Config, Deletions, Effect, Engine, FileEntry, FileLoad, Guard, Guarded,
-    Input, List, Now, Refusal, Repeat, Reply, Request, RequestId, Restart, Retention, Store,
-    Upsert,
+    ActionId, Against, Config, Deletions, Effect, Engine, EntryDigest, FileEntry, FileLoad, Guard,
+    Guarded, Input, List, Now, Refusal, Repeat, Reply, Request, RequestId, Restart, Retention,
+    Store, Upsert,
 };
 use hearth_host::HostError;
 use hearth_host::sim::{Machine, Presence, SimConfig};
@@ -401,7 +401,7 @@ impl<'a> World<'a> {
     fn wish(&self, what: &What) -> Option<Request> {
         Some(match what {
             What::Upsert(job, make) => {
-                let FileEntry { job, tenant, spec, resolution } = self.entry(*job, *make);
+                let FileEntry { job, tenant, spec, resolution, .. } = self.entry(*job, *make);
                 Request::Upsert(Upsert { job: Some(job), tenant, spec, resolution })
             }
             What::Delete(job) => Request::Delete { job: id(*job) },
@@ -429,7 +429,8 @@ impl<'a> World<'a> {
         let spec = Arc::new(spec(make));
         let resolution = self.resolution(&spec);
         let tenant = make.shared.then(|| tenant("shared"));
-        FileEntry { job: id(job), tenant, spec, resolution }
+        let digest = EntryDigest::of(tenant.as_ref(), &spec);
+        FileEntry { job: id(job), tenant, spec, digest, resolution }
     }
 
     /// A microVM ends by itself, or is gone with all that it left.

@@ -1,10 +1,12 @@
 //! Declared jobs: the body of a plan or an apply, and the answer to it.
 
-use super::{problem_of, unfit};
+use super::{not_an_object, only, unfit, wrong};
 use crate::desired::source_of;
-use hearth_api::{ChangedJob, DrainedPool, FieldProblem, Plan, Problem, RefusedEntry, SpecChange};
-use hearth_engine::{LoadPlan, PlannedChange, Why, json};
-use hearth_model::{Declaration, JobId, Path, Segment, Spec, Tenant, Value, fields};
+use hearth_api::{ChangedJob, DrainedPool, Plan, Problem, RefusedEntry, SpecChange};
+use hearth_engine::{EntryDigest, LoadPlan, PlannedChange, Why, json};
+use hearth_model::{
+    Declaration, FieldError, FieldErrors, JobId, Path, Segment, Spec, Target, Tenant, Value, fields,
+};
 use serde_json::{Map, Value as Json};
 use std::collections::BTreeMap;
 use std::path::{Path as FilePath, PathBuf};
@@ -12,6 +14,11 @@ use std::sync::Arc;
 
 /// The fields of the body.
 pub(crate) const DECLARED_FIELDS: &[&str] = &["source", "entries", "allow_delete"];
+
+/// Longest name of a file: Linux's `PATH_MAX`.
+const PATH_BYTES_MAX: usize = 4096;
+/// Jobs for which there is room from the start: a hostile body has a million entries and no job.
+const JOBS_RESERVED_MAX: usize = 1024;
 
 /// What is declared, and by which file.
 #[derive(Debug)]
@@ -27,24 +34,27 @@ pub(crate) struct DeclaredJob {
     pub(crate) job: JobId,
     pub(crate) tenant: Option<Tenant>,
     pub(crate) spec: Arc<Spec>,
+    pub(crate) digest: EntryDigest,
 }
 
-/// Reads the body of `POST /plan` and `POST /apply`.
-pub(crate) fn declared(body: &Json) -> Result<Declared, Box<Problem>> {
-    let tree = json::from_json(body);
-    let Value::Map(known) = &tree else {
-        let detail = format!("expected an object, found {}", tree.kind());
-        return Err(unfit(vec![wrong("", detail)]));
+/// Reads the body of `POST /plan` and `POST /apply`. Stops where its client has `gone`.
+pub(crate) fn declared(tree: &Value, gone: &dyn Fn() -> bool) -> Result<Declared, Box<Problem>> {
+    let Value::Map(known) = tree else {
+        return Err(unfit(only(&[], not_an_object(tree))));
     };
-    let mut errors = Vec::new();
+    let mut errors = FieldErrors::default();
     for (key, _) in known.iter().filter(|(key, _)| !DECLARED_FIELDS.contains(&key.as_str())) {
+        if errors.is_full() {
+            errors.omit();
+            continue;
+        }
         let help = match fields::suggest(key, DECLARED_FIELDS) {
             Some(name) => format!("did you mean `{name}`?"),
             None => format!("known fields are {}", DECLARED_FIELDS.join(", ")),
         };
-        let pointer = Path(vec![Segment::Key(key.clone())]).pointer();
         let detail = format!("unknown field `{key}`");
-        errors.push(FieldProblem { pointer, detail, help: Some(help) });
+        let unknown = wrong(&[self::key(key)], detail);
+        errors.push(FieldError { target: Target::Key, help: Some(help), ..unknown });
     }
     let source = source(tree.get("source"), &mut errors);
     let allow_delete = match tree.get("allow_delete") {
@@ -52,80 +62,87 @@ pub(crate) fn declared(body: &Json) -> Result<Declared, Box<Problem>> {
         Some(Value::Bool(allowed)) => *allowed,
         Some(other) => {
             let detail = format!("expected a boolean, found {}", other.kind());
-            errors.push(wrong("/allow_delete", detail));
+            errors.push(wrong(&[key("allow_delete")], detail));
             false
         }
     };
     let jobs = match tree.get("entries") {
-        Some(Value::List(entries)) => jobs(entries, &mut errors),
+        Some(Value::List(entries)) => jobs(entries, gone, &mut errors),
         None | Some(Value::Null) => {
-            errors.push(wrong("/entries", "missing field `entries`"));
+            errors.push(wrong(&[key("entries")], "missing field `entries`"));
             Vec::new()
         }
         Some(other) => {
-            errors.push(wrong("/entries", format!("expected a list, found {}", other.kind())));
+            let detail = format!("expected a list, found {}", other.kind());
+            errors.push(wrong(&[key("entries")], detail));
             Vec::new()
         }
     };
     if errors.is_empty() { Ok(Declared { source, jobs, allow_delete }) } else { Err(unfit(errors)) }
 }
 
-fn source(value: Option<&Value>, errors: &mut Vec<FieldProblem>) -> Option<PathBuf> {
+fn key(name: &str) -> Segment {
+    Segment::Key(name.to_owned())
+}
+
+fn source(value: Option<&Value>, errors: &mut FieldErrors) -> Option<PathBuf> {
+    let place = [key("source")];
     let text = match value? {
         Value::Null => return None,
         Value::String(text) => text,
         other => {
-            errors.push(wrong("/source", format!("expected a string, found {}", other.kind())));
+            errors.push(wrong(&place, format!("expected a string, found {}", other.kind())));
             return None;
         }
     };
-    if !text.starts_with('/') || text.contains('\0') {
-        let detail = format!("{text:?} is no absolute path");
+    if !text.starts_with('/') || text.contains('\0') || text.len() > PATH_BYTES_MAX {
+        let detail = match text.len() > PATH_BYTES_MAX {
+            true => format!("has {} bytes; a path has at most {PATH_BYTES_MAX}", text.len()),
+            false => format!("{text:?} is not an absolute path"),
+        };
         let help = Some("leave it out where no file declares the jobs".to_owned());
-        errors.push(FieldProblem { pointer: "/source".to_owned(), detail, help });
+        errors.push(FieldError { help, ..wrong(&place, detail) });
         return None;
     }
     Some(source_of(FilePath::new(text)))
 }
 
-fn jobs(entries: &[Value], errors: &mut Vec<FieldProblem>) -> Vec<DeclaredJob> {
-    let mut jobs = Vec::with_capacity(entries.len());
+fn jobs(entries: &[Value], gone: &dyn Fn() -> bool, errors: &mut FieldErrors) -> Vec<DeclaredJob> {
+    let mut jobs = Vec::with_capacity(entries.len().min(JOBS_RESERVED_MAX));
     let mut first: BTreeMap<JobId, usize> = BTreeMap::new();
     for (index, entry) in entries.iter().enumerate() {
-        let at = |pointer: &str| format!("/entries/{index}{pointer}");
+        if gone() {
+            break;
+        }
+        let place = [key("entries"), Segment::Index(index)];
+        let of_entry = |name: &str| [place[0].clone(), place[1].clone(), key(name)];
         let Declaration { job_id, tenant, spec } = match Declaration::read(entry) {
             Ok(declaration) => declaration,
             Err(found) => {
-                errors.extend(
-                    found
-                        .into_iter()
-                        .map(problem_of)
-                        .map(|problem| FieldProblem { pointer: at(&problem.pointer), ..problem }),
-                );
+                errors.extend_at(&place, found);
                 continue;
             }
         };
         let Some(job) = job_id else {
-            errors.push(wrong(&at("/job_id"), "missing field `job_id`"));
+            let missing = wrong(&of_entry("job_id"), "missing field `job_id`");
+            errors.push(FieldError { target: Target::Absent, ..missing });
             continue;
         };
         if let Some(before) = first.get(&job) {
-            let field = if entry.get("job_id").is_some() { "/job_id" } else { "/vm_id" };
-            errors.push(FieldProblem {
-                pointer: at(field),
-                detail: format!("/entries/{before} declares job \"{job}\" already"),
-                help: Some("keep one of them, or give it another name".to_owned()),
-            });
+            let field = if entry.get("job_id").is_some() { "job_id" } else { "vm_id" };
+            let detail = format!("/entries/{before} declares job \"{job}\" already");
+            let help = Some("keep one of them, or give it another name".to_owned());
+            errors.push(FieldError { help, ..wrong(&of_entry(field), detail) });
             continue;
         }
         first.insert(job.clone(), index);
-        jobs.push(DeclaredJob { job, tenant, spec: Arc::new(spec) });
+        if errors.is_empty() {
+            let spec = Arc::new(spec);
+            let digest = EntryDigest::of(tenant.as_ref(), &spec);
+            jobs.push(DeclaredJob { job, tenant, spec, digest });
+        }
     }
     jobs
-}
-
-fn wrong(pointer: &str, detail: impl Into<String>) -> FieldProblem {
-    FieldProblem { pointer: pointer.to_owned(), detail: detail.into(), help: None }
 }
 
 /// What a load does, as it travels.
@@ -210,13 +227,21 @@ fn compare_fields(
 
 #[cfg(test)]
 mod tests {
-    use super::{compare, declared};
+    use super::{Declared, compare, declared};
     use expect_test::{Expect, expect};
+    use hearth_api::Problem;
+    use hearth_engine::json::Tree;
     use hearth_model::Path;
     use serde_json::{Value, json};
+    use std::cell::Cell;
+
+    fn read(body: &Value) -> Result<Declared, Box<Problem>> {
+        let Tree(tree) = serde_json::from_value(body.clone()).expect("a tree");
+        declared(&tree, &|| false)
+    }
 
     fn check_body(body: &Value, expected: Expect) {
-        let problem = declared(body).expect_err("it has problems");
+        let problem = read(body).expect_err("it has problems");
         let lines = problem.errors.iter().map(|error| {
             let help = error.help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
             format!("{}: {}{help}\n", error.pointer, error.detail)
@@ -249,7 +274,7 @@ mod tests {
             }),
             expect![[r#"
                 /allow_delet: unknown field `allow_delet` (did you mean `allow_delete`?)
-                /source: "vms.exs" is no absolute path (leave it out where no file declares the jobs)
+                /source: "vms.exs" is not an absolute path (leave it out where no file declares the jobs)
                 /allow_delete: expected a boolean, found a string
                 /entries/1/job_id: missing field `job_id`
                 /entries/2/job_id: /entries/0 declares job "a" already (keep one of them, or give it another name)
@@ -280,9 +305,48 @@ mod tests {
     }
 
     #[test]
+    fn problems_beyond_the_bound_are_counted() {
+        let problem = read(&json!({ "entries": vec![json!({}); 100_000] })).expect_err("problems");
+        assert_eq!((problem.errors.len(), problem.errors_omitted), (100, 99_900));
+        let said =
+            "the body has 100000 problems, of which the first 100 are listed; nothing was changed";
+        assert_eq!(problem.detail, said);
+        assert_eq!(problem.errors[99].pointer, "/entries/99/spec");
+        let keys: serde_json::Map<_, _> =
+            (0..5000).map(|at| (format!("k{at}"), json!(1))).collect();
+        let problem = read(&json!({ "entries": [keys.clone(), 5] })).expect_err("problems");
+        assert_eq!((problem.errors.len(), problem.errors_omitted), (100, 4902));
+        let problem = read(&Value::Object(keys)).expect_err("problems");
+        assert_eq!((problem.errors.len(), problem.errors_omitted), (100, 4901));
+    }
+
+    #[test]
+    fn problems_quote_a_bounded_part_of_the_body() {
+        let long = "\u{7f}".repeat(100_000);
+        let mut spec = json!({ "lifecycle": long, "env": {}, "kernel": long, "boot": long });
+        spec["env"][&long] = json!(5);
+        spec[&long] = json!(5);
+        let entry = json!({ "job_id": long, "tenant": long, "spec": spec });
+        let body = json!({ "source": long, "entries": [entry], "x": 1 });
+        let problem = read(&body).expect_err("problems");
+        let bytes = serde_json::to_vec(&problem).expect("JSON").len();
+        assert!(problem.errors.len() > 8 && bytes < 32 * 1024, "{bytes} bytes: {problem}");
+    }
+
+    #[test]
+    fn a_body_whose_client_has_gone_is_not_read_on() {
+        let Tree(tree) =
+            serde_json::from_value(json!({ "entries": vec![json!({}); 1000] })).expect("a tree");
+        let asked = Cell::new(0);
+        let gone = || asked.replace(asked.get() + 1) == 10;
+        let problem = declared(&tree, &gone).expect_err("problems");
+        assert_eq!(problem.errors.len(), 10);
+    }
+
+    #[test]
     fn a_source_is_one_however_it_is_written() {
         let body = json!({"source": "/etc/./hearth/../vms.exs", "entries": []});
-        let source = declared(&body).expect("it is right").source;
+        let source = read(&body).expect("it is right").source;
         assert_eq!(source.as_deref(), Some(std::path::Path::new("/etc/vms.exs")));
     }
 

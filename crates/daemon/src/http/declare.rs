@@ -1,19 +1,22 @@
-//! Declared jobs: what applying them would do, and doing it.
+//! Declared jobs: what applying them would do, and doing it. Bodies are read, checked and answered
+//! away from the threads that serve.
 
 use super::App;
 use super::document::Refuses;
+use super::offload::Room;
 use super::problem::Refused;
 use super::read;
 use crate::convert::declared::{self, DeclaredJob};
 use crate::executor;
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, header};
+use axum::response::IntoResponse;
 use hearth_api::Plan;
 use hearth_api::document::Declare;
-use hearth_engine::{Against, Deletions, FileEntry, FileLoad, Reply, Request};
+use hearth_engine::{Against, Deletions, FileEntry, FileLoad, LoadPlan, Reply, Request};
 use std::sync::Arc;
+use tokio::task::spawn_blocking;
 
 /// `POST /plan`.
 #[utoipa::path(post, path = "/plan", operation_id = "planJobs", summary = "Say what applying these jobs would do, and change nothing.",
@@ -23,9 +26,10 @@ pub(super) async fn plan(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<Plan>, Refused> {
-    match app.intake.ask(Request::PlanFile(load(&app, &headers, body).await?)).await? {
-        Reply::Planned(plan) => Ok(Json(declared::plan(&plan))),
+) -> Result<impl IntoResponse, Refused> {
+    let (load, _room) = load(&app, &headers, body).await?;
+    match app.intake.ask(Request::PlanFile(load)).await? {
+        Reply::Planned(plan) => Ok(written(plan).await),
         _ => Err(Refused::confused()),
     }
 }
@@ -38,8 +42,8 @@ pub(super) async fn apply(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<Plan>, Refused> {
-    let load = load(&app, &headers, body).await?;
+) -> Result<impl IntoResponse, Refused> {
+    let (load, _room) = load(&app, &headers, body).await?;
     let source = load.path.clone();
     let Reply::Applied(plan) = app.intake.ask(Request::ApplyFile(load)).await? else {
         return Err(Refused::confused());
@@ -47,21 +51,42 @@ pub(super) async fn apply(
     if let Some(source) = source {
         app.watched.applied(&source);
     }
-    Ok(Json(declared::plan(&plan)))
+    Ok(written(plan).await)
 }
 
-async fn load(app: &App, headers: &HeaderMap, body: Body) -> Result<FileLoad, Refused> {
-    let body = read::json(headers, body, read::DECLARED).await?;
-    let declared = declared::declared(&body)?;
+/// What is declared, and the room that it takes until it is answered.
+async fn load(app: &App, headers: &HeaderMap, body: Body) -> Result<(FileLoad, Room), Refused> {
+    let bytes_max = read::announced(headers, read::DECLARED)?;
+    let room = app.offload.room(bytes_max).await?;
+    let bytes = read::whole(body, read::DECLARED).await?;
+    let declared = app
+        .offload
+        .work(move |gone| {
+            let tree = read::tree(&bytes)?;
+            drop(bytes);
+            declared::declared(&tree.0, gone).map_err(Refused::from)
+        })
+        .await??;
     let specs = declared.jobs.iter().map(|declared| &*declared.spec);
     let resolutions = executor::resolve_all(&*app.host, specs).await;
-    let entry = |(DeclaredJob { job, tenant, spec }, resolution)| FileEntry {
+    let entry = |(DeclaredJob { job, tenant, spec, digest }, resolution)| FileEntry {
         job,
         tenant,
         spec,
+        digest,
         resolution,
     };
     let entries = declared.jobs.into_iter().zip(resolutions).map(entry).collect();
     let deletions = if declared.allow_delete { Deletions::All } else { Deletions::Few };
-    Ok(FileLoad { path: declared.source, entries, deletions, against: Against::Jobs })
+    let load = FileLoad { path: declared.source, entries, deletions, against: Against::Jobs };
+    Ok((load, room))
+}
+
+/// A plan as JSON. It is as large as its request and the jobs that it changes, so it is written on a
+/// thread of its own.
+async fn written(plan: LoadPlan) -> impl IntoResponse {
+    let write = move || serde_json::to_vec(&declared::plan(&plan));
+    let body = spawn_blocking(write).await.ok().and_then(Result::ok);
+    let body = body.expect("a plan holds only what JSON can say");
+    ([(header::CONTENT_TYPE, "application/json")], body)
 }

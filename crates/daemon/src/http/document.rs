@@ -23,6 +23,8 @@ use utoipa::{IntoParams, IntoResponses, Modify, OpenApi, openapi};
         Create,
         hearth_api::Job,
         hearth_api::LogLine,
+        hearth_api::LogRecord,
+        hearth_api::Heartbeat,
         hearth_api::Page<hearth_api::Job>
     )),
     modifiers(&Links)

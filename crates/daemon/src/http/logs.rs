@@ -5,14 +5,14 @@ use super::document::{OfJob, Refuses};
 use super::problem::Refused;
 use super::read::{self, JobPath, Params};
 use super::{App, Slot, jobs};
-use crate::{convert, limits};
+use crate::{clock, convert, limits};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::stream;
-use hearth_api::{LogLine, NDJSON};
+use futures_util::stream::{self, Stream, StreamExt};
+use hearth_api::{Heartbeat, LogLine, LogRecord, NDJSON};
 use hearth_engine::JobView;
 use hearth_host::{LogPage, LogQuery};
 use hearth_model::{InstanceId, JobId};
@@ -21,7 +21,7 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use utoipa::IntoParams;
 
 /// Which part of a log.
@@ -54,10 +54,10 @@ enum Format {
 }
 
 /// `GET /vms/{job_id}/logs`: text, or JSON lines for `Accept: application/x-ndjson`.
-#[utoipa::path(get, path = "/vms/{job_id}/logs", operation_id = "readLog", summary = "The output of a job's microVMs, one after the other.",
+#[utoipa::path(get, path = "/vms/{job_id}/logs", operation_id = "readLog", summary = "The output of a job's microVMs, one after the other. While nothing is written, followed JSON lines have a heartbeat every 15 s, which readers ignore.",
     params(OfJob, LogParams),
     responses((status = 200, description = "Lines, oldest first.",
-        content((String = "text/plain"), (LogLine = "application/x-ndjson"))), Refuses<400>, Refuses<403>, Refuses<404>, Refuses<503>))]
+        content((String = "text/plain"), (LogRecord = "application/x-ndjson"))), Refuses<400>, Refuses<403>, Refuses<404>, Refuses<503>))]
 pub(super) async fn logs(
     State(app): State<Arc<App>>,
     JobPath(job): JobPath,
@@ -75,7 +75,11 @@ pub(super) async fn logs(
     let first = reader.first(&view, &part).await?;
     let body = if let Some(slot) = slot {
         let ended = convert::status(view.status).is_final();
-        Body::from_stream(follow(reader, job, first, view, ended, slot))
+        let lines = follow(reader, job, first, view, ended, slot);
+        match format {
+            Format::Text => Body::from_stream(lines.map(Ok::<_, Infallible>)),
+            Format::JsonLines => Body::from_stream(with_heartbeats(lines).map(Ok::<_, Infallible>)),
+        }
     } else {
         Body::from(first)
     };
@@ -234,12 +238,30 @@ fn follow(
     view: JobView,
     ended: bool,
     slot: Slot,
-) -> impl stream::Stream<Item = Result<Bytes, Infallible>> {
+) -> impl Stream<Item = Bytes> {
     let asked = Instant::now();
     let follower = Follower { reader, job, view, asked, first: Some(first), ended, _slot: slot };
     stream::unfold(follower, |mut follower| async move {
-        follower.next().await.map(|bytes| (Ok(bytes), follower))
+        follower.next().await.map(|bytes| (bytes, follower))
     })
+}
+
+/// The same lines, with a heartbeat whenever nothing was written for a while.
+fn with_heartbeats(lines: impl Stream<Item = Bytes>) -> impl Stream<Item = Bytes> {
+    stream::unfold(Box::pin(lines), |mut lines| async move {
+        // Cancel safe: what is being read stays in the stream.
+        match timeout(limits::HEARTBEAT_EVERY, lines.next()).await {
+            Ok(bytes) => bytes.map(|bytes| (bytes, lines)),
+            Err(_) => Some((heartbeat(), lines)),
+        }
+    })
+}
+
+fn heartbeat() -> Bytes {
+    let heartbeat = Heartbeat { heartbeat: clock::now().wall };
+    let mut line = serde_json::to_vec(&heartbeat).unwrap_or_default();
+    line.push(b'\n');
+    line.into()
 }
 
 impl Follower {
@@ -268,5 +290,38 @@ impl Follower {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn quiet_log_has_heartbeats_and_busy_log_has_none() {
+        let line = Bytes::from_static(b"line\n");
+        let lines = stream::unfold(0, |at| {
+            let line = line.clone();
+            async move {
+                // Four lines at short intervals, then silence, then one more and the end.
+                match at {
+                    0..4 => sleep(limits::HEARTBEAT_EVERY - limits::FOLLOW_EVERY).await,
+                    4 => sleep(limits::HEARTBEAT_EVERY * 3 - limits::FOLLOW_EVERY).await,
+                    _ => return None,
+                }
+                Some((line, at + 1))
+            }
+        });
+        let begin = Instant::now();
+        let records: Vec<(Bytes, u64)> = with_heartbeats(lines)
+            .map(|record| (record, begin.elapsed().as_secs()))
+            .collect()
+            .await;
+        let kinds: Vec<(bool, u64)> = records.iter().map(|(it, at)| (*it == line, *at)).collect();
+        let lines_at = [14, 29, 44, 59].map(|at| (true, at));
+        assert_eq!(kinds[..4], lines_at);
+        assert_eq!(kinds[4..], [(false, 74), (false, 89), (true, 104)]);
+        let beat: LogRecord = serde_json::from_slice(&records[4].0).expect("a record");
+        assert!(matches!(beat, LogRecord::Heartbeat(_)), "{beat:?}");
     }
 }

@@ -5,8 +5,9 @@ use crate::limits;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Query, RawPathParams};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
+use hearth_engine::json::Tree;
 use hearth_model::JobId;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
@@ -29,31 +30,87 @@ pub(super) const CREATE: Bound = Bound {
 pub(super) const DECLARED: Bound =
     Bound { bytes_max: limits::DECLARED_BYTES_MAX, help: "declare the jobs in several files" };
 
-/// The body as JSON.
-pub(super) async fn json<T: DeserializeOwned>(
-    headers: &HeaderMap,
-    body: Body,
-    bound: Bound,
-) -> Result<T, Refused> {
-    let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let media = media.map(|media| media.split(';').next().unwrap_or_default().trim());
-    if !media.is_some_and(|media| media.eq_ignore_ascii_case("application/json")) {
-        let detail = format!("the body's type is {}, not JSON", media.unwrap_or("not said"));
-        return Err(Refused::new(415, "not-json", "Unsupported media type", detail)
-            .help("send Content-Type: application/json"));
-    }
+/// The body as a tree.
+pub(super) async fn json(headers: &HeaderMap, body: Body, bound: Bound) -> Result<Tree, Refused> {
+    announced(headers, bound)?;
+    tree(&whole(body, bound).await?)
+}
+
+/// How many bytes a body has at most, by its head.
+///
+/// # Errors
+/// If the head says that the body is not plain JSON, or is too large.
+pub(super) fn announced(headers: &HeaderMap, bound: Bound) -> Result<usize, Refused> {
+    is_json(headers)?;
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    if announced.and_then(|bytes| bytes.parse::<usize>().ok()) > Some(bound.bytes_max) {
-        return Err(too_large(bound));
+    match announced.and_then(|bytes| bytes.parse::<usize>().ok()) {
+        Some(bytes) if bytes > bound.bytes_max => Err(too_large(bound)),
+        Some(bytes) => Ok(bytes),
+        None => Ok(bound.bytes_max),
     }
-    let bytes = whole(body, bound).await?;
-    serde_json::from_slice(&bytes).map_err(|error| {
+}
+
+/// Whether the head announces JSON as it is read here: in UTF-8 and not compressed.
+fn is_json(headers: &HeaderMap) -> Result<(), Refused> {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let types: Vec<String> = headers.get_all(header::CONTENT_TYPE).iter().map(text).collect();
+    let [media] = types.as_slice() else {
+        let found = if types.is_empty() { "not said" } else { "said more than once" };
+        return Err(not_json(&format!("the body's type is {found}")));
+    };
+    let (name, parameters) = media.split_once(';').unwrap_or((media, ""));
+    if !name.trim().eq_ignore_ascii_case("application/json") {
+        return Err(not_json(&format!("the body's type is {}, not JSON", name.trim())));
+    }
+    let parameters = parameters.split(';').filter_map(|parameter| parameter.split_once('='));
+    for (_, charset) in parameters.filter(|(key, _)| key.trim().eq_ignore_ascii_case("charset")) {
+        let charset = charset.trim().trim_matches('"');
+        if !["utf-8", "utf8", "us-ascii"].iter().any(|known| known.eq_ignore_ascii_case(charset)) {
+            let detail = format!("the body's character set is {charset}, and JSON is UTF-8");
+            return Err(unsupported(&detail).help("send it as UTF-8"));
+        }
+    }
+    let codings = headers.get_all(header::CONTENT_ENCODING).iter().map(text);
+    let codings: Vec<String> = codings.filter(|text| !text.trim().is_empty()).collect();
+    if codings.iter().flat_map(|text| text.split(',')).any(|coding| {
+        let coding = coding.trim();
+        !coding.is_empty() && !coding.eq_ignore_ascii_case("identity")
+    }) {
+        return Err(compressed(&codings.join(", ")));
+    }
+    Ok(())
+}
+
+fn unsupported(detail: &str) -> Refused {
+    Refused::new(415, "not-json", "Unsupported media type", detail)
+}
+
+fn not_json(detail: &str) -> Refused {
+    unsupported(detail).help("send Content-Type: application/json")
+}
+
+fn compressed(coding: &str) -> Refused {
+    unsupported(&format!("the body is compressed ({coding}), and is taken as plain JSON only"))
+        .help("send it uncompressed, without Content-Encoding")
+}
+
+/// The one reader of bodies: linear in time and memory, for any thread.
+///
+/// # Errors
+/// If the bytes are not JSON.
+pub(super) fn tree(bytes: &[u8]) -> Result<Tree, Refused> {
+    // The first bytes of a gzip member (RFC 1952), which no JSON text has.
+    if bytes.starts_with(&[0x1f, 0x8b]) {
+        return Err(compressed("gzip"));
+    }
+    serde_json::from_slice(bytes).map_err(|error| {
         Refused::new(400, "not-json", "Not JSON", format!("the body is not JSON: {error}"))
             .help("nothing was changed")
     })
 }
 
-async fn whole(body: Body, bound: Bound) -> Result<Bytes, Refused> {
+/// The whole body, within a time.
+pub(super) async fn whole(body: Body, bound: Bound) -> Result<Bytes, Refused> {
     let collected = Limited::new(body, bound.bytes_max).collect();
     match tokio::time::timeout(limits::BODY_DEADLINE, collected).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
@@ -177,4 +234,58 @@ pub(super) fn one_of<T: Copy>(
         let known: Vec<&str> = all.iter().map(|one| name(*one)).collect();
         bad_query(parameter, &format!("{word:?} is not one of {}", known.join(", ")))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(fields: &[(&'static str, &'static str)], refused: Option<&str>) {
+        let field = |(name, value): &(&'static str, &'static str)| {
+            (header::HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        let mut headers = HeaderMap::new();
+        fields.iter().map(field).for_each(|(name, value)| {
+            headers.append(name, value);
+        });
+        let said = announced(&headers, CREATE).err();
+        let said = said.map(|said| String::from_utf8(said.body()).expect("JSON is UTF-8"));
+        match (said, refused) {
+            (None, None) => {}
+            (Some(said), Some(part)) => assert!(said.contains(part), "{said}"),
+            (said, _) => panic!("{fields:?}: {said:?}"),
+        }
+    }
+
+    #[test]
+    fn plain_json_in_utf8_is_taken() {
+        let json = ("content-type", "application/json");
+        check(&[json], None);
+        check(&[("content-type", "Application/JSON; charset=UTF-8")], None);
+        check(&[("content-type", "application/json;charset=\"utf-8\"; x=y")], None);
+        check(&[json, ("content-encoding", "identity")], None);
+        check(&[json, ("content-encoding", "")], None);
+    }
+
+    #[test]
+    fn other_types_charsets_and_encodings_are_refused() {
+        let json = ("content-type", "application/json");
+        check(&[], Some("type is not said"));
+        check(&[json, json], Some("said more than once"));
+        check(&[("content-type", "text/plain")], Some("type is text/plain, not JSON"));
+        check(&[("content-type", "application/jsonp")], Some("application/jsonp, not JSON"));
+        check(&[("content-type", "application/json; charset=utf-16")], Some("send it as UTF-8"));
+        for coding in ["gzip", "GZIP", "br", "deflate", "zstd", "identity, gzip", "compress"] {
+            check(&[json, ("content-encoding", coding)], Some("send it uncompressed"));
+        }
+        check(&[json, ("content-encoding", "identity"), ("content-encoding", "gzip")], Some("415"));
+        check(&[json, ("content-length", "9999999")], Some("\"status\":413"));
+    }
+
+    #[test]
+    fn gzip_without_its_header_is_named() {
+        let refused = tree(&[0x1f, 0x8b, 8, 0]).expect_err("it is not JSON");
+        let said = String::from_utf8(refused.body()).expect("JSON is UTF-8");
+        assert!(said.contains("\"status\":415") && said.contains("uncompressed"), "{said}");
+    }
 }

@@ -1,8 +1,8 @@
 //! An engine over a simulated host, with time that a test moves.
 
 use hearth_engine::{
-    ActionId, Against, Config, Deletions, Effect, Engine, FileEntry, FileLoad, Input, JobView,
-    LoadPlan, Now, Refusal, Reply, Request, RequestId, StatsView, Store, Upsert,
+    ActionId, Against, Config, Deletions, Effect, Engine, EntryDigest, FileEntry, FileLoad, Input,
+    JobView, LoadPlan, Now, Refusal, Reply, Request, RequestId, StatsView, Store, Upsert,
 };
 use hearth_host::sim::{SimConfig, SimHost};
 use hearth_host::{Host, HostFacts};
@@ -239,10 +239,12 @@ impl World {
         let path = Some(Path::new("vms.exs").to_owned());
         let mut entries = Vec::new();
         for (job, spec) in jobs {
+            let arc = Arc::new((*spec).clone());
             entries.push(FileEntry {
                 job: JobId::parse(job).unwrap(),
                 tenant: None,
-                spec: Arc::new((*spec).clone()),
+                digest: EntryDigest::of(None, &arc),
+                spec: arc,
                 resolution: self.resolution(spec).await,
             });
         }

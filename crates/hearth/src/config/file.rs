@@ -4,6 +4,7 @@ use crate::settings::{Kind, SETTINGS, Setting, Settings};
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use anyhow::{Context, bail};
+use hearth_model::PROBLEMS_MAX;
 use hearth_model::fields::suggest;
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -21,8 +22,10 @@ pub(crate) struct ConfigFile {
     pub(crate) path: PathBuf,
     text: String,
     values: BTreeMap<&'static str, FileValue>,
-    /// What is wrong in it, in the order of its lines.
+    /// What is wrong in it, in the order of its lines: the first [`PROBLEMS_MAX`].
     pub(crate) problems: Vec<Problem>,
+    /// How many more problems it has.
+    pub(crate) omitted: usize,
 }
 
 /// A value, as a flag would say it.
@@ -66,6 +69,7 @@ impl ConfigFile {
             text,
             values: BTreeMap::new(),
             problems: Vec::new(),
+            omitted: 0,
         };
         file.parse();
         Ok(file)
@@ -80,7 +84,7 @@ impl ConfigFile {
         self.values.get(key)
     }
 
-    /// Draws every problem.
+    /// Draws the problems.
     pub(crate) fn render(&self, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         let renderer = renderer.decor_style(DecorStyle::Ascii);
@@ -95,7 +99,11 @@ impl ConfigFile {
                 .elements(problem.help.as_deref().map(|help| Level::HELP.message(help)));
             renderer.render(&[group])
         });
-        drawn.collect::<Vec<_>>().join("\n\n")
+        let mut drawn: Vec<String> = drawn.collect();
+        if self.omitted > 0 {
+            drawn.push(format!("and {} more problems", self.omitted));
+        }
+        drawn.join("\n\n")
     }
 
     fn parse(&mut self) {
@@ -120,6 +128,8 @@ impl ConfigFile {
             }
         }
         found.sort_by_key(|(span, ..)| span.start);
+        self.omitted = found.len().saturating_sub(PROBLEMS_MAX);
+        found.truncate(PROBLEMS_MAX);
         self.problems = found
             .into_iter()
             .map(|(span, message, help)| {

@@ -90,7 +90,7 @@ impl Output {
                     file.entries,
                     file.applied,
                     file.deleted,
-                    file.refused.len(),
+                    file.refused.len() + file.refused_omitted,
                     file.held.len()
                 ),
             );
@@ -98,6 +98,9 @@ impl Output {
         for entry in &file.refused {
             let text = format!("{}: {}", plain(&entry.job_id), plain(&entry.reason));
             self.heading("", &self.painted(&text, Tone::Bad));
+        }
+        if file.refused_omitted > 0 {
+            self.heading("", &format!("and {} more", file.refused_omitted));
         }
         for text in [&file.problem, &file.help].into_iter().flatten() {
             self.heading("", &self.painted(&plain(text), tone));
