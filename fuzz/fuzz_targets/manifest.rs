@@ -7,7 +7,7 @@
 #![no_main]
 
 use hearth_engine::json::SpecForm;
-use hearth_engine::{Against, Deletions, FileEntry, FileLoad, LoadPlan, Reply, Request};
+use hearth_engine::{Against, Deletions, EntryDigest, FileEntry, FileLoad, LoadPlan, Reply, Request};
 use hearth_fuzz::{ask, engine, is_tame, resolution};
 use hearth_manifest::{
     Declared, Diagnostics, File, Format, Kind, Node, PROBLEMS_MAX, Span, Styling, parse, parse_as,
@@ -77,7 +77,9 @@ fn applied(file: &File) {
             assert_eq!(*hash, hash::spec_hash(&job.spec, images));
         }
         let spec = Arc::new(job.spec.clone());
-        FileEntry { job: job.job_id.clone(), tenant: job.tenant.clone(), spec, resolution }
+        let tenant = job.tenant.clone();
+        let digest = EntryDigest::of(tenant.as_ref(), &spec);
+        FileEntry { job: job.job_id.clone(), tenant, spec, digest, resolution }
     };
     let load = || FileLoad {
         path: Some(PathBuf::from("/etc/vms.exs")),

@@ -175,7 +175,7 @@ fn suggested(text: &str) {
     for field in fields::SPEC_FIELDS {
         assert_eq!(fields::suggest(field, fields::SPEC_FIELDS), Some(*field));
     }
-    let declared = Declaration::read(&Value::Map(vec![(text.to_owned(), Value::Null)]));
+    let declared = Declaration::read(&Value::Map(vec![(text.to_owned(), Value::Null)]), &|_| None);
     let errors = declared.expect_err("it has no spec");
     assert!(errors.iter().any(|error| error.detail == "missing field `spec`"), "{errors:?}");
 }

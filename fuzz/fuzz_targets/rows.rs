@@ -133,11 +133,11 @@ fn reads(engine: &mut Engine) {
 
 /// What a user does with each job.
 fn changes(engine: &mut Engine) {
-    let spec = Spec::read(&hearth_engine::json::from_json(&serde_json::json!({
+    let spec = serde_json::from_value(serde_json::json!({
         "kernel": "vmlinux", "boot": "raw", "lifecycle": "service",
         "resources": {"vcpu": 1, "mem_mb": 128}
-    })));
-    let spec = Arc::new(spec.expect("it is right"));
+    }));
+    let SpecForm(spec) = spec.expect("it is right");
     for key in ["k", "key-1"] {
         let upsert = Upsert {
             job: JobId::parse("new").ok(),

@@ -4,55 +4,50 @@ pub(crate) mod declared;
 
 use crate::core::AskError;
 use hearth_api::{DesiredFile, Event, FieldProblem, Job, JobStatus, Problem, Summary, WarmVm};
-use hearth_engine::{JobView, Refusal, StatsView, WarmView, json};
-use hearth_model::{Declaration, FieldError, FieldErrors, Path, Segment, Target, Value};
+use hearth_engine::json::{self, Tree};
+use hearth_engine::{JobView, Refusal, StatsView, WarmView};
+use hearth_manifest::{BodyError, Diagnostic};
+use hearth_model::Declaration;
 use hearth_planner::Status;
 use serde::{Serialize, Serializer};
 
-/// Reads the body of `POST /vms`.
-pub(crate) fn create(tree: &Value) -> Result<Declaration, Box<Problem>> {
-    if !matches!(tree, Value::Map(_)) {
-        return Err(unfit(only(&[], not_an_object(tree))));
-    }
-    Declaration::read(tree).map_err(unfit)
+/// Reads the body of `POST /vms`. The tree is what a repeat of the request is compared by.
+pub(crate) fn create(body: &[u8]) -> Result<(Declaration, Tree), Box<Problem>> {
+    let (declaration, tree) = hearth_manifest::read_declaration(body).map_err(unfit)?;
+    Ok((declaration, Tree(tree)))
 }
 
-fn not_an_object(tree: &Value) -> String {
-    format!("expected an object, found {}", tree.kind())
-}
-
-/// One problem, at a place.
-fn only(place: &[Segment], detail: impl Into<String>) -> FieldErrors {
-    let mut errors = FieldErrors::default();
-    errors.push(wrong(place, detail));
-    errors
-}
-
-fn wrong(place: &[Segment], detail: impl Into<String>) -> FieldError {
-    let (path, detail) = (Path(place.to_vec()), detail.into());
-    FieldError { path, target: Target::Value, detail, help: None }
-}
-
-/// The fields of a body that are wrong: a bounded number of them, and how many more.
-fn unfit(errors: FieldErrors) -> Box<Problem> {
-    let (count, errors_omitted) = (errors.count(), errors.omitted());
-    let noun = if count == 1 { "a problem".to_owned() } else { format!("{count} problems") };
-    let detail = match errors_omitted {
-        0 => format!("the body has {noun}; nothing was changed"),
-        _ => format!(
-            "the body has {noun}, of which the first {} are listed; nothing was changed",
-            count - errors_omitted
-        ),
-    };
-    let problem = |error: FieldError| FieldProblem {
-        pointer: error.path.pointer(),
-        detail: error.detail,
-        help: error.help,
-    };
-    Box::new(Problem {
-        errors: errors.into_iter().map(problem).collect(),
-        errors_omitted,
-        ..self::problem(422, "invalid-body", "Invalid body", detail)
+/// Why a body is refused.
+fn unfit(error: BodyError) -> Box<Problem> {
+    Box::new(match error {
+        BodyError::NotJson(at) => {
+            let Diagnostic { message, line, column, .. } = *at;
+            let detail = format!("the body is not JSON: {message} at line {line} column {column}");
+            let help = at.help.unwrap_or_else(|| "nothing was changed".to_owned());
+            Problem { help: Some(help), ..problem(400, "not-json", "Not JSON", detail) }
+        }
+        BodyError::Fields { problems, omitted } => {
+            let listed = problems.len();
+            let detail = match (listed, omitted) {
+                (1, 0) => "the body has a problem; nothing was changed".to_owned(),
+                (_, 0) => format!("the body has {listed} problems; nothing was changed"),
+                _ => format!(
+                    "the body has {} problems, of which the first {listed} are listed; nothing was \
+                     changed",
+                    listed + omitted
+                ),
+            };
+            let field = |problem: hearth_manifest::FieldProblem| FieldProblem {
+                pointer: problem.pointer,
+                detail: problem.detail,
+                help: problem.help,
+            };
+            Problem {
+                errors: problems.into_iter().map(field).collect(),
+                errors_omitted: omitted,
+                ..problem(422, "invalid-body", "Invalid body", detail)
+            }
+        }
     })
 }
 

@@ -2,7 +2,7 @@
 
 use crate::core;
 use crate::desired::{DesiredPath, WatchedSource};
-use crate::http::{self, App, Guard, Tunnels};
+use crate::http::{self, App, Guard, Offload, Tunnels};
 use crate::stop::Stop;
 use crate::{Listen, limits};
 use axum::Router;
@@ -31,6 +31,7 @@ pub fn api(engine: Engine, host: Arc<dyn Host>, listen: &Listen) -> (Router, imp
         stop: stopping,
         tunnels: Tunnels::default(),
         streams: Arc::new(Semaphore::new(limits::STREAMS_MAX)),
+        offload: Offload::default(),
     };
     (http::router(Arc::new(app)), (inbox, end, stop))
 }

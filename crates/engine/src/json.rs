@@ -25,8 +25,10 @@ impl Serialize for Borrowed<'_> {
             Value::Null => serializer.serialize_unit(),
             Value::Bool(truth) => serializer.serialize_bool(*truth),
             Value::Int(number) => serializer.serialize_i64(*number),
-            Value::Float(number) => serializer.serialize_f64(*number),
-            Value::String(text) => serializer.serialize_str(text),
+            // The first two are in nothing that is accepted.
+            Value::BigInt(text) | Value::Float(text) | Value::String(text) => {
+                serializer.serialize_str(text)
+            }
             Value::List(items) => serializer.collect_seq(items.iter().map(Borrowed)),
             Value::Map(entries) => {
                 serializer.collect_map(entries.iter().map(|(key, value)| (key, Borrowed(value))))
@@ -63,11 +65,11 @@ impl<'de> Visitor<'de> for TreeVisitor {
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
-        Ok(i64::try_from(number).map_or(Value::Float(number as f64), Value::Int))
+        Ok(i64::try_from(number).map_or_else(|_| Value::BigInt(number.to_string()), Value::Int))
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
-        Ok(Value::Float(number))
+        Ok(Value::Float(number.to_string()))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Value, E> {
@@ -141,41 +143,29 @@ pub fn spec_to_json(spec: &Arc<Spec>) -> Json {
     serde_json::to_value(SpecForm(Arc::clone(spec))).expect("a spec holds only what JSON can say")
 }
 
-/// The tree of a JSON value. Integers beyond 64 bits become [`Value::Float`].
-#[must_use]
-pub fn from_json(json: &Json) -> Value {
-    match json {
-        Json::Null => Value::Null,
-        Json::Bool(truth) => Value::Bool(*truth),
-        Json::Number(number) => number
-            .as_i64()
-            .map_or_else(|| Value::Float(number.as_f64().unwrap_or(f64::NAN)), Value::Int),
-        Json::String(text) => Value::String(text.clone()),
-        Json::Array(items) => Value::List(items.iter().map(from_json).collect()),
-        Json::Object(entries) => {
-            Value::Map(entries.iter().map(|(key, value)| (key.clone(), from_json(value))).collect())
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{SpecForm, Tree, from_json};
+    use super::{SpecForm, Tree};
     use hearth_model::Value;
 
     #[test]
     fn a_tree_is_written_and_read_as_the_json_that_it_is() {
-        let text = r#"{"a":[null,true,-1,1.5,"x\n"],"b":{"c":{}}}"#;
+        let text = r#"{"a":[null,true,-1,"x\n"],"b":{"c":{}}}"#;
         let tree: Tree = serde_json::from_str(text).unwrap();
-        let json: serde_json::Value = serde_json::from_str(text).unwrap();
-        assert_eq!(tree.0, from_json(&json));
         assert_eq!(serde_json::to_string(&tree).unwrap(), text);
         let big: Tree = serde_json::from_str("18446744073709551615").unwrap();
-        assert_eq!(big.0, Value::Float(18_446_744_073_709_551_615.0));
+        assert_eq!(big.0, Value::BigInt("18446744073709551615".to_owned()));
         let twice = serde_json::from_str::<Tree>(r#"{"a":1,"b":{"c":1,"d":2,"c":3}}"#).unwrap_err();
         assert_eq!(twice.to_string(), "the key \"c\" is there twice at line 1 column 30");
         let map = Value::Map(vec![("z".into(), Value::Int(1)), ("a".into(), Value::Null)]);
         assert_eq!(serde_json::to_string(&Tree(map)).unwrap(), r#"{"z":1,"a":null}"#);
+    }
+
+    #[test]
+    fn name_of_an_old_row_is_kept() {
+        let text = r#"{"rootfs":"r","kernel":"k","cmd":["/a"],"env":{"A\tB":"1"},"resources":{"vcpu":1,"mem_mb":128},"lifecycle":"service"}"#;
+        let form: SpecForm = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&form).unwrap(), text);
     }
 
     #[test]

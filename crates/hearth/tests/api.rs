@@ -150,6 +150,11 @@ fn every_bad_field_is_named_at_once_and_nothing_changes() {
               "detail": "the body has 10 problems; nothing was changed",
               "errors": [
                 {
+                  "pointer": "/vm_id",
+                  "detail": "`vm_id` is another name for `job_id`, which is \"a\" here",
+                  "help": "leave it out"
+                },
+                {
                   "pointer": "/tenants",
                   "detail": "unknown field `tenants`",
                   "help": "did you mean `tenant`?"
@@ -160,14 +165,8 @@ fn every_bad_field_is_named_at_once_and_nothing_changes() {
                   "help": "`rootfs` belongs into `spec`"
                 },
                 {
-                  "pointer": "/vm_id",
-                  "detail": "`vm_id` is another name for `job_id`, which is \"a\" here",
-                  "help": "leave it out"
-                },
-                {
-                  "pointer": "/spec/envv",
-                  "detail": "unknown field `envv`",
-                  "help": "did you mean `env`?"
+                  "pointer": "/spec/kernel",
+                  "detail": "missing field `kernel`"
                 },
                 {
                   "pointer": "/spec/rootfs",
@@ -178,21 +177,22 @@ fn every_bad_field_is_named_at_once_and_nothing_changes() {
                   "detail": "has 0 elements; 1 to 256 are allowed"
                 },
                 {
-                  "pointer": "/spec/kernel",
-                  "detail": "missing field `kernel`"
+                  "pointer": "/spec/resources/mem_mb",
+                  "detail": "missing field `mem_mb`"
                 },
                 {
                   "pointer": "/spec/resources/vcpu",
                   "detail": "99 is out of range: 1 to 32"
                 },
                 {
-                  "pointer": "/spec/resources/mem_mb",
-                  "detail": "missing field `mem_mb`"
-                },
-                {
                   "pointer": "/spec/lifecycle",
                   "detail": "\"sevice\" is not one of service, daemon, job",
                   "help": "did you mean \"service\"?"
+                },
+                {
+                  "pointer": "/spec/envv",
+                  "detail": "unknown field `envv`",
+                  "help": "did you mean `env`?"
                 }
               ]
             }
@@ -245,7 +245,7 @@ fn what_is_not_json_is_refused() {
               "type": "urn:hearth:problem:not-json",
               "title": "Not JSON",
               "status": 400,
-              "detail": "the body is not JSON: EOF while parsing an object at line 1 column 1",
+              "detail": "the body is not JSON: expected `}` to close the map, found the end of the text at line 1 column 2",
               "help": "nothing was changed"
             }
         "#]],
@@ -273,6 +273,50 @@ fn compressed_bodies_are_refused_with_the_remedy() {
         let answer = daemon.request("POST", path, &headers, "{}");
         assert_eq!(answer.status, 415, "{path}");
         assert_eq!(answer.json()["help"], "send it uncompressed, without Content-Encoding");
+    }
+}
+
+#[test]
+fn duplicate_keys_are_refused_in_every_body() {
+    let daemon = sim();
+    let twice = body("twice", "service", r#","env":{"A":"1","A":"2"}"#);
+    let pointers = |answer: &Answer| -> Vec<String> {
+        let problem = answer.json();
+        let errors = problem["errors"].as_array().expect("errors");
+        errors
+            .iter()
+            .map(|error| error["pointer"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    };
+    let answer = daemon.post("/vms", &twice);
+    assert_eq!((answer.status, pointers(&answer)), (422, vec!["/spec/env/A".to_owned()]));
+    let list = format!(r#"{{"allow_delete":true,"entries":[{twice}],"allow_delete":false}}"#);
+    for path in ["/plan", "/apply"] {
+        let answer = daemon.post(path, &list);
+        let expected = vec!["/entries/0/spec/env/A".to_owned(), "/allow_delete".to_owned()];
+        assert_eq!((answer.status, pointers(&answer)), (422, expected), "{path}");
+    }
+    assert_eq!(daemon.get("/vms").json()["items"], serde_json::json!([]));
+}
+
+#[test]
+fn a_hint_quotes_the_number_that_was_sent() {
+    let daemon = sim();
+    let env = |value: &str| body("web", "service", &format!(r#","env":{{"V":{value}}}"#));
+    for path in ["/vms", "/plan", "/apply"] {
+        let send = |value: &str| match path {
+            "/vms" => daemon.post(path, &env(value)),
+            _ => daemon.post(path, &format!(r#"{{"entries":[{}]}}"#, env(value))),
+        };
+        for value in ["1.10", "18446744073709551615", "1e400", "-0"] {
+            let problem = send(value).json();
+            let error = &problem["errors"][0];
+            assert_eq!(error["help"], format!("write \"{value}\""), "{path} {problem}");
+        }
+        let answer = send("0012e45");
+        assert_eq!(answer.status, 400, "{path}");
+        let help = answer.json()["help"].to_string();
+        assert!(help.contains(r#"write \"0012e45\""#), "{path} {help}");
     }
 }
 

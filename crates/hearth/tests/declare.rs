@@ -347,13 +347,13 @@ fn a_body_that_is_wrong_is_told_whole_and_changes_nothing() {
           "errors": [
             {
               "pointer": "/source",
-              "detail": "\"vms.exs\" is no absolute path",
-              "help": "leave it out where no file declares the jobs"
+              "detail": "\"vms.exs\" is not an absolute path",
+              "help": "leave it out if no file declares the jobs"
             },
             {
               "pointer": "/entries/1/job_id",
               "detail": "/entries/0 declares job \"a\" already",
-              "help": "keep one of them, or give it another name"
+              "help": "a job id names one job; rename or remove one of the two"
             },
             {
               "pointer": "/entries/2/spec/cmd",
@@ -379,7 +379,7 @@ fn a_body_that_is_wrong_is_told_whole_and_changes_nothing() {
           "type": "urn:hearth:problem:not-json",
           "title": "Unsupported media type",
           "status": 415,
-          "detail": "the body's type is not said, not JSON",
+          "detail": "the body's type is not said",
           "help": "send Content-Type: application/json"
         }
     "#]]

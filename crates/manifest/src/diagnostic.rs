@@ -1,11 +1,15 @@
 //! What is wrong with a file, and where. Nothing here draws: see `render`.
 
+use crate::body::FieldProblem;
 use crate::node::Span;
 use crate::{DEPTH_MAX, PROBLEMS_MAX};
 use std::fmt;
 
 /// Longest sentence, in characters. Ours are shorter; what they quote may not be.
 const SENTENCE_CHARS_MAX: usize = 400;
+
+/// Longest JSON pointer. Those of known fields are shorter.
+const POINTER_BYTES_MAX: usize = 1024;
 
 /// One problem of a file, with its place counted out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,14 +131,13 @@ impl Problem {
         }
     }
 
-    pub(crate) fn pointer(mut self, pointer: String) -> Problem {
+    /// Where it is, for clients. A pointer that is too long ends at one of its parents.
+    pub(crate) fn pointer(mut self, mut pointer: String) -> Problem {
+        while pointer.len() > POINTER_BYTES_MAX {
+            pointer.truncate(pointer.rfind('/').unwrap_or_default());
+        }
         self.pointer = Some(pointer);
         self
-    }
-
-    pub(crate) fn number_too_large(span: Span) -> Problem {
-        let range = format!("numbers go from {} to {}", i64::MIN, i64::MAX);
-        Problem::new(span, "the number is too large").label(range)
     }
 
     pub(crate) fn nested_too_deeply(span: Span) -> Problem {
@@ -156,7 +159,7 @@ impl Problem {
         self
     }
 
-    fn place(self, text: &str, places: &Places) -> Diagnostic {
+    pub(crate) fn place(self, text: &str, places: &Places) -> Diagnostic {
         let span = first_line(text, self.span);
         let (line, column) = places.find(text, span.start);
         let end_column = column + text[span.start..span.end].chars().count();
@@ -227,6 +230,23 @@ impl Problems {
     /// Whether what comes now is only counted.
     pub(crate) fn is_full(&self) -> bool {
         self.kept.len() == PROBLEMS_MAX
+    }
+
+    /// The first problem that is one of syntax.
+    pub(crate) fn first_of_syntax(&self) -> Option<&Problem> {
+        let of_syntax = self.kept.iter().filter(|problem| problem.pointer.is_none());
+        of_syntax.min_by_key(|problem| problem.span)
+    }
+
+    /// The problems of a body, in the order of its text, and how many more there are.
+    pub(crate) fn into_fields(mut self) -> (Vec<FieldProblem>, usize) {
+        self.kept.sort_by_key(|problem| problem.span);
+        let field = |problem: Problem| FieldProblem {
+            pointer: problem.pointer.unwrap_or_default(),
+            detail: problem.message,
+            help: problem.help,
+        };
+        (self.kept.into_iter().map(field).collect(), self.omitted)
     }
 
     /// Counts problems that nobody will read.

@@ -7,35 +7,82 @@ use crate::{Declared, Format, toml};
 use hearth_model::{Declaration, FieldError, JobId, Path, Segment, Target, Value};
 use std::collections::HashMap;
 
+/// What declarations are read from.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'t> {
+    /// The whole text, of which hints quote parts.
+    pub(crate) text: &'t str,
+    pub(crate) format: Format,
+    pub(crate) origin: Origin,
+}
+
+/// Where a text comes from, which decides how its places are named.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A file, whose reader sees lines: a message begins with the job's name.
+    File,
+    /// A request, whose reader sees JSON pointers.
+    Body,
+}
+
 /// The jobs that a tree declares. What is wrong goes to `problems`; then the jobs are not complete.
-pub(crate) fn read(tree: &Node, format: Format, problems: &mut Problems) -> Vec<Declared> {
-    let entries = match entries(tree, format, problems) {
-        Some(entries) => entries,
-        None => return Vec::new(),
+pub(crate) fn read(tree: &Node, source: Source<'_>, problems: &mut Problems) -> Vec<Declared> {
+    let entries = entries(tree, source.format, problems).unwrap_or_default();
+    read_entries(entries, source, &|| false, problems)
+}
+
+/// The jobs of a list of entries, up to where nobody wants them any more.
+pub(crate) fn read_entries(
+    entries: &[Node],
+    source: Source<'_>,
+    gone: &dyn Fn() -> bool,
+    problems: &mut Problems,
+) -> Vec<Declared> {
+    let pointer = match source.origin {
+        Origin::File => "",
+        Origin::Body => "/entries",
     };
-    let mut jobs = Vec::with_capacity(entries.len());
-    let mut places: HashMap<JobId, Span> = HashMap::with_capacity(entries.len());
+    let mut jobs = Vec::new();
+    let mut places: HashMap<JobId, (usize, Span)> = HashMap::new();
     for (index, entry) in entries.iter().enumerate() {
-        let mut reader = Reader { format, index, problems, subject: String::new() };
-        let Some((id, declaration)) = reader.entry(entry) else { continue };
-        if let Some((job_id, span)) = id {
-            if let Some(first) = places.get(&job_id) {
-                let message = format!("two entries have the job id `{job_id}`");
-                let problem = Problem::new(span, message)
-                    .label("again here")
-                    .related(*first, "first given here")
-                    .help("a job id names one job; rename or remove one of the two")
-                    .pointer(format!("/{index}/job_id"));
-                problems.push(problem);
-                continue;
-            }
-            places.insert(job_id.clone(), span);
-            if let Some(Declaration { tenant, spec, .. }) = declaration {
-                jobs.push(Declared { job_id, tenant, spec, span: entry.span });
-            }
+        if gone() {
+            break;
+        }
+        let at = format!("{pointer}/{index}");
+        let mut reader = Reader { source, at, problems, subject: String::new() };
+        let Some(Read { id, declaration, .. }) = reader.entry(entry) else { continue };
+        let Some(Id { job_id, field, span }) = id else { continue };
+        if let Some((first, first_span)) = places.get(&job_id) {
+            let message = match source.origin {
+                Origin::File => format!("two entries have the job id `{job_id}`"),
+                Origin::Body => format!("{pointer}/{first} declares job \"{job_id}\" already"),
+            };
+            let problem = Problem::new(span, message)
+                .label("again here")
+                .related(*first_span, "first given here")
+                .help("a job id names one job; rename or remove one of the two")
+                .pointer(format!("{pointer}/{index}/{field}"));
+            problems.push(problem);
+            continue;
+        }
+        places.insert(job_id.clone(), (index, span));
+        if let Some(Declaration { tenant, spec, .. }) = declaration {
+            jobs.push(Declared { job_id, tenant, spec, span: entry.span });
         }
     }
     jobs
+}
+
+/// One declaration, which may leave out its name, and the tree that it was read from.
+pub(crate) fn read_one(
+    tree: &Node,
+    source: Source<'_>,
+    problems: &mut Problems,
+) -> Option<(Declaration, Value)> {
+    let mut reader = Reader { source, at: String::new(), problems, subject: String::new() };
+    let Kind::Map(entries) = &tree.kind else { return None };
+    let Read { declaration, value, .. } = reader.parts(tree, &Parts::of_map(entries));
+    Some((declaration?, value))
 }
 
 /// The entries of a file: its list, or in TOML the list that `[[vm]]` makes.
@@ -100,10 +147,13 @@ impl<'n> Parts<'n> {
         part.map(|(_, key, value)| (*key, *value))
     }
 
-    /// The node that names the job, if one does.
-    fn id(&self) -> Option<&'n Node> {
-        let given = |name: &str| self.find(name).filter(|(_, value)| value.kind != Kind::Nil);
-        given("job_id").or_else(|| given("vm_id")).map(|(_, value)| value)
+    /// The node that names the job, if one does, and the field that it is.
+    fn id(&self) -> Option<(&'static str, &'n Node)> {
+        let given = |name| match self.find(name) {
+            Some((_, value)) if value.kind != Kind::Nil => Some((name, value)),
+            _ => None,
+        };
+        given("job_id").or_else(|| given("vm_id"))
     }
 }
 
@@ -115,13 +165,24 @@ enum Place {
     Reported,
 }
 
-/// A job's name with its place, and what is declared of it; each only where it could be read.
-type Read = (Option<(JobId, Span)>, Option<Declaration>);
+/// A job's name, and where it stands.
+struct Id {
+    job_id: JobId,
+    field: &'static str,
+    span: Span,
+}
+
+/// What an entry says, each part only if it could be read.
+struct Read {
+    id: Option<Id>,
+    declaration: Option<Declaration>,
+    value: Value,
+}
 
 struct Reader<'a> {
-    format: Format,
-    /// Which entry of the list.
-    index: usize,
+    source: Source<'a>,
+    /// The pointer of the entry that is read.
+    at: String,
     problems: &'a mut Problems,
     /// Begins every message with the job whose entry is read.
     subject: String,
@@ -133,51 +194,56 @@ impl Reader<'_> {
     }
 
     fn problem(&self, span: Span, message: &str) -> Problem {
-        Problem::new(span, format!("{}{message}", self.subject)).pointer(format!("/{}", self.index))
+        Problem::new(span, format!("{}{message}", self.subject)).pointer(self.at.clone())
     }
 
     fn entry(&mut self, entry: &Node) -> Option<Read> {
+        let format = self.source.format;
         let parts = match &entry.kind {
             Kind::Tuple(parts) => match Parts::of_tuple(parts) {
                 Some(parts) => parts,
                 None => {
                     let message = format!("expected 2 or 3 elements, found {}", parts.len());
-                    self.error_with_help(entry.span, &message, self.format.entry_form());
+                    self.error_with_help(entry.span, &message, format.entry_form());
                     return None;
                 }
             },
-            Kind::Map(entries) if self.format != Format::Elixir => Parts::of_map(entries),
+            Kind::Map(entries) if format != Format::Elixir => Parts::of_map(entries),
             Kind::Invalid => return None,
             _ => {
-                let message = format!("expected an entry, found {}", self.format.describe(entry));
-                self.error_with_help(entry.span, &message, self.format.entry_form());
+                let message = format!("expected an entry, found {}", format.describe(entry));
+                self.error_with_help(entry.span, &message, format.entry_form());
                 return None;
             }
         };
-        let id = parts.id().and_then(|node| Some((JobId::parse(node.text()?).ok()?, node.span)));
-        if let Some((job_id, _)) = &id {
-            self.subject = format!("job `{job_id}`: ");
-        }
         if parts.id().is_none() && !hides_a_key(entry) {
-            let message = "missing field `job_id`";
-            let problem = self.problem(entry.span, message);
-            self.problems.push(problem.help(self.format.entry_form()));
+            let problem = self.problem(entry.span, "missing field `job_id`");
+            let problem = problem.pointer(format!("{}/job_id", self.at));
+            self.problems.push(problem.help(format.entry_form()));
         }
-        let value = self.parts(entry, &parts);
-        Some((id, self.declaration(entry, &parts, &value)))
+        Some(self.parts(entry, &parts))
     }
 
-    fn parts(&mut self, entry: &Node, parts: &Parts<'_>) -> Value {
-        match &entry.kind {
-            Kind::Map(entries) => self.map(entries.iter().map(|e| (&e.key, &e.value))),
-            _ => Value::Map(
-                parts
-                    .0
-                    .iter()
-                    .map(|(name, _, node)| ((*name).to_owned(), self.value(node)))
-                    .collect(),
-            ),
+    fn parts(&mut self, entry: &Node, parts: &Parts<'_>) -> Read {
+        let id = parts.id().and_then(|(field, node)| {
+            let job_id = JobId::parse(node.text()?).ok()?;
+            Some(Id { job_id, field, span: node.span })
+        });
+        if let Some(Id { job_id, .. }) = id.as_ref().filter(|_| self.source.origin == Origin::File)
+        {
+            self.subject = format!("job `{job_id}`: ");
         }
+        let value = match &entry.kind {
+            Kind::Map(entries) => self.map(entries.iter().map(|e| (&e.key, &e.value))),
+            _ => {
+                let fields = parts.0.iter();
+                Value::Map(
+                    fields.map(|(name, _, node)| ((*name).to_owned(), self.value(node))).collect(),
+                )
+            }
+        };
+        let declaration = self.declaration(entry, parts, &value);
+        Read { id, declaration, value }
     }
 
     fn declaration(
@@ -186,7 +252,12 @@ impl Reader<'_> {
         parts: &Parts<'_>,
         value: &Value,
     ) -> Option<Declaration> {
-        let errors = match Declaration::read(value) {
+        let text = |path: &Path| {
+            let (_, node) = find(entry, parts, path)?;
+            let is_text = matches!(node.kind, Kind::String(_) | Kind::Atom(_));
+            (!is_text).then(|| self.text(node).to_owned())
+        };
+        let errors = match Declaration::read(value, &text) {
             Ok(declaration) => return Some(declaration),
             Err(errors) => errors,
         };
@@ -198,8 +269,8 @@ impl Reader<'_> {
                 break;
             }
             if let Place::At(span) = locate(entry, parts, &error) {
-                let problem = self.problem(span, &sentence(&error));
-                let problem = problem.pointer(format!("/{}{}", self.index, error.path.pointer()));
+                let problem = self.problem(span, &self.sentence(&error));
+                let problem = problem.pointer(format!("{}{}", self.at, error.path.pointer()));
                 self.problems.push(match error.help {
                     Some(help) => problem.help(help),
                     None => problem,
@@ -209,17 +280,22 @@ impl Reader<'_> {
         None
     }
 
+    fn text(&self, node: &Node) -> &str {
+        self.source.text.get(node.span.start..node.span.end).unwrap_or_default()
+    }
+
     /// The value without its places. What has no counterpart is reported, and null in its place.
     fn value(&mut self, node: &Node) -> Value {
         match &node.kind {
             Kind::Nil | Kind::Invalid => Value::Null,
             Kind::Bool(value) => Value::Bool(*value),
             Kind::Int(number) => Value::Int(*number),
-            Kind::Float(number) => Value::Float(*number),
+            Kind::BigInt => Value::BigInt(self.text(node).to_owned()),
+            Kind::Float(_) => Value::Float(self.text(node).to_owned()),
             Kind::String(text) | Kind::Atom(text) => Value::String(text.clone()),
             Kind::Map(entries) => self.map(entries.iter().map(|Entry { key, value }| (key, value))),
             Kind::List(items) => match node.keywords() {
-                Some(entries) => self.map(entries.into_iter()),
+                Some(entries) => self.keywords(entries),
                 None => Value::List(items.iter().map(|item| self.value(item)).collect()),
             },
             Kind::Tuple(_) => {
@@ -231,26 +307,41 @@ impl Reader<'_> {
     }
 
     fn map<'n>(&mut self, entries: impl Iterator<Item = (&'n Node, &'n Node)>) -> Value {
-        let mut map: Vec<(String, Value)> = Vec::new();
-        let mut places: HashMap<&str, Span> = HashMap::new();
+        let mut map: Vec<(String, Value)> = Vec::with_capacity(entries.size_hint().0);
         for (key, value) in entries {
-            let Some(name) = key.name() else {
-                if !key.is_invalid() {
-                    let found = self.format.describe(key);
-                    let message = format!("a key is a string, not {found}");
-                    self.problems.push(self.problem(key.span, &message));
-                }
-                continue;
-            };
-            if let Some(first) = places.insert(name, key.span) {
-                let message = format!("{}duplicate key `{name}`", self.subject);
-                let problem = Problem::new(key.span, message);
-                self.problems.push(problem.related(first, "given before here"));
-                continue;
+            if let Some(name) = key.name() {
+                map.push((name.to_owned(), self.value(value)));
+            } else if !key.is_invalid() {
+                let message =
+                    format!("a key is a string, not {}", self.source.format.describe(key));
+                self.problems.push(self.problem(key.span, &message));
             }
-            map.push((name.to_owned(), self.value(value)));
         }
         Value::Map(map)
+    }
+
+    /// A keyword list for a map. It may have a name twice in Elixir, but a map may not.
+    fn keywords(&mut self, mut entries: Vec<(&Node, &Node)>) -> Value {
+        let mut places: HashMap<&str, Span> = HashMap::new();
+        entries.retain(|(key, _)| {
+            let Some(name) = key.name() else { return true };
+            let Some(first) = places.get(name) else {
+                places.insert(name, key.span);
+                return true;
+            };
+            let problem = self.problem(key.span, &format!("duplicate key `{name}`"));
+            self.problems.push(problem.related(*first, "given before here"));
+            false
+        });
+        self.map(entries.into_iter())
+    }
+
+    /// What an error says. In a file it names the field, too, of which the caret shows only the line.
+    fn sentence(&self, error: &FieldError) -> String {
+        match self.source.origin {
+            Origin::File => sentence(error),
+            Origin::Body => error.detail.clone(),
+        }
     }
 }
 
@@ -274,20 +365,41 @@ fn sentence(error: &FieldError) -> String {
     format!("`{}`: {}", Path(steps.to_vec()), error.detail)
 }
 
+/// The node to which a path leads, with its key if it has one.
+fn find<'n>(
+    entry: &'n Node,
+    parts: &Parts<'n>,
+    path: &Path,
+) -> Option<(Option<&'n Node>, &'n Node)> {
+    let root = (None, entry);
+    path.0
+        .iter()
+        .enumerate()
+        .try_fold(root, |(_, node), (at, segment)| step(node, parts, at, segment))
+}
+
+fn step<'n>(
+    node: &'n Node,
+    parts: &Parts<'n>,
+    at: usize,
+    segment: &Segment,
+) -> Option<(Option<&'n Node>, &'n Node)> {
+    match segment {
+        Segment::Key(name) if at == 0 => parts.find(name),
+        Segment::Key(name) => lookup(node, name).map(|(key, value)| (Some(key), value)),
+        Segment::Index(index) => match &node.kind {
+            Kind::List(items) => items.get(*index).map(|item| (None, item)),
+            _ => None,
+        },
+    }
+}
+
 /// Where an error belongs.
 fn locate(entry: &Node, parts: &Parts<'_>, error: &FieldError) -> Place {
     let mut node = entry;
     let mut key = None;
     for (at, segment) in error.path.0.iter().enumerate() {
-        let next = match segment {
-            Segment::Key(name) if at == 0 => parts.find(name),
-            Segment::Key(name) => lookup(node, name).map(|(key, value)| (Some(key), value)),
-            Segment::Index(index) => match &node.kind {
-                Kind::List(items) => items.get(*index).map(|item| (None, item)),
-                _ => None,
-            },
-        };
-        match next {
+        match step(node, parts, at, segment) {
             Some((next_key, next)) => (key, node) = (next_key, next),
             None if hides_a_key(node) => return Place::Reported,
             None => return Place::At(node.span),

@@ -2,7 +2,7 @@
 
 use crate::diagnostic::{Problem, Problems};
 use crate::node::{Kind, Node, Span};
-use crate::{elixir, json, toml, yaml};
+use crate::{duplicates, elixir, json, toml, yaml};
 use hearth_model::fields::DECLARATION_FIELDS;
 use std::fmt;
 use std::path::Path;
@@ -59,12 +59,16 @@ impl Format {
     /// Reads a text as far as its tree. It is `None` where there was no way to read on; where there
     /// are problems and a tree, what is in question is [`Kind::Invalid`] or left out whole.
     pub(crate) fn read(self, text: &str) -> (Option<Node>, Problems) {
-        match self {
+        let (mut tree, mut problems) = match self {
             Format::Elixir => elixir::read(text),
             Format::Toml => toml::read(text),
             Format::Yaml => yaml::read(text),
             Format::Json => json::read(text),
+        };
+        if let Some(tree) = &mut tree {
+            duplicates::remove(tree, self, &mut problems);
         }
+        (tree, problems)
     }
 
     /// Whether a tree has this format's form, whatever its entries are.

@@ -3,7 +3,8 @@
 
 use crate::diagnostic::{Problem, Problems};
 use crate::node::{Entry, Kind, Node, Span};
-use crate::{DEPTH_MAX, Format, duplicates};
+use crate::{DEPTH_MAX, Format};
+use hearth_model::fields::quoted;
 
 /// Reads a text that is one JSON value. The tree is `None` where there was no way to read on.
 pub(crate) fn read(text: &str) -> (Option<Node>, Problems) {
@@ -35,9 +36,9 @@ impl<'a> Reader<'a> {
         self.skip_space();
         if self.at < self.text.len() {
             let span = Span::new(self.at, self.text.len());
-            let problem = Problem::new(span, "the file holds more than one value")
+            let problem = Problem::new(span, "there is more than one value")
                 .related(tree.span, "the first begins here")
-                .help("write one list with every entry in it");
+                .label("write one list with every entry in it");
             self.problems.push(problem);
         }
         Ok(tree)
@@ -75,8 +76,8 @@ impl<'a> Reader<'a> {
     fn comment(&mut self, end: &str) {
         let start = self.at;
         self.at += self.rest().find(end).map_or(self.rest().len(), |at| at + end.len());
-        let problem = Problem::new(self.from(start), "JSON has no comments");
-        self.problems.push(problem.help("remove it; the other three formats have them"));
+        let problem = Problem::new(self.from(start), "JSON has no comments").help("remove it");
+        self.problems.push(problem.label("the other three formats have them"));
     }
 
     fn value(&mut self) -> Result<Node, Stop> {
@@ -86,7 +87,7 @@ impl<'a> Reader<'a> {
             Some(b'{') => self.map()?,
             Some(b'"') => self.string()?,
             Some(b'\'') => self.single_quoted()?,
-            Some(b'-' | b'0'..=b'9') => self.number(),
+            Some(b'-' | b'+' | b'0'..=b'9') => self.number(),
             _ => match self.word() {
                 "" => return Err(self.unexpected("a value")),
                 "null" => Kind::Nil,
@@ -110,12 +111,12 @@ impl<'a> Reader<'a> {
     fn bare_word(&mut self, word: &str) -> Kind {
         let help = match word.to_ascii_lowercase().as_str() {
             "none" | "nil" | "undefined" | "null" => "write `null`".to_owned(),
-            "true" | "yes" => "write `true`".to_owned(),
-            "false" | "no" => "write `false`".to_owned(),
-            _ => format!("write \"{word}\" if a string is meant"),
+            "true" | "yes" | "on" => format!("write `true`, or \"{word}\" if a string is meant"),
+            "false" | "no" | "off" => format!("write `false`, or \"{word}\" if a string is meant"),
+            _ => format!("{} if a string is meant", quoted(word)),
         };
         let span = Span::new(self.at - word.len(), self.at);
-        self.problems.push(Problem::new(span, format!("`{word}` is no JSON value")).help(help));
+        self.problems.push(Problem::new(span, format!("`{word}` is not a JSON value")).help(help));
         Kind::Invalid
     }
 
@@ -155,8 +156,7 @@ impl<'a> Reader<'a> {
             entries.push(Entry { key, value });
             self.separator(b'}')?;
         }
-        let help = "remove one of the two; most readers of JSON would take the last";
-        Ok(Kind::Map(duplicates::without(entries, help, &mut self.problems)))
+        Ok(Kind::Map(entries))
     }
 
     fn key(&mut self) -> Result<Node, Stop> {
@@ -188,10 +188,10 @@ impl<'a> Reader<'a> {
             None => {
                 let end = self.text.trim_end().len();
                 let problem =
-                    Problem::new(Span::at(end), format!("{expected}, found the end of the file"));
+                    Problem::new(Span::at(end), format!("{expected}, found the end of the text"));
                 Err(self.stop(
                     problem
-                        .label("the file ends here")
+                        .label("the text ends here")
                         .related(open, format!("the {what} begins here")),
                 ))
             }
@@ -234,7 +234,7 @@ impl<'a> Reader<'a> {
     fn unexpected(&mut self, expected: &str) -> Stop {
         let start = self.at;
         let found = match self.rest().chars().next() {
-            None => "the end of the file".to_owned(),
+            None => "the end of the text".to_owned(),
             Some(c) => {
                 self.at += c.len_utf8();
                 if c.is_control() || c.is_whitespace() || !c.is_ascii() {
@@ -358,21 +358,18 @@ impl<'a> Reader<'a> {
         self.at += number.len();
         let span = self.from(start);
         let unsigned = number.strip_prefix('-').unwrap_or(number);
-        if unsigned == "0" || is_whole(unsigned) {
-            return number
-                .parse()
-                .map_or_else(|_| self.refuse(Problem::number_too_large(span)), Kind::Int);
+        if is_whole(unsigned) {
+            return Kind::integer(number, 10);
         }
-        if !is_fractional(unsigned) {
-            let help = "a JSON number has decimal digits, without zeros in front; put text in \
-                        quotes";
-            let problem = Problem::new(span, format!("`{number}` is no JSON number"));
-            return self.refuse(problem.help(help));
+        // What is beyond the range of a float is infinite, and refused where it stands.
+        if let Some(float) = number.parse().ok().filter(|_| is_fractional(unsigned)) {
+            return Kind::Float(float);
         }
-        match number.parse::<f64>() {
-            Ok(float) if float.is_finite() => Kind::Float(float),
-            _ => self.refuse(Problem::number_too_large(span)),
-        }
+        let help = format!(
+            "{} if a string is meant; a JSON number has decimal digits, without zeros in front",
+            quoted(number)
+        );
+        self.refuse(Problem::new(span, format!("`{number}` is not a JSON number")).help(help))
     }
 
     fn refuse(&mut self, problem: Problem) -> Kind {

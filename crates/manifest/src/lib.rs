@@ -8,6 +8,7 @@
 //! It never opens a file, never evaluates anything, and never gives a part of a file: a file with
 //! one problem declares nothing.
 
+mod body;
 mod diagnostic;
 mod duplicates;
 mod elixir;
@@ -20,6 +21,9 @@ mod toml;
 mod write;
 mod yaml;
 
+pub use body::{
+    BodyError, DECLARED_FIELDS, DeclaredBody, FieldProblem, read_declaration, read_declared,
+};
 pub use diagnostic::{Diagnostic, Diagnostics, Related};
 pub use format::{Format, UnknownFormat};
 pub use hearth_model::PROBLEMS_MAX;
@@ -28,6 +32,7 @@ pub use render::Styling;
 pub use write::write;
 
 use diagnostic::Problem;
+use fields::{Origin, Source};
 use hearth_model::{JobId, Spec, Tenant};
 use std::borrow::Cow;
 
@@ -100,7 +105,8 @@ pub fn parse_as(format: Format, label: &str, bytes: impl AsRef<[u8]>) -> Result<
     {
         return Err(Diagnostics::new(label, text, problem.into()));
     }
-    let jobs = tree.map(|tree| fields::read(&tree, format, &mut problems)).unwrap_or_default();
+    let source = Source { text, format, origin: Origin::File };
+    let jobs = tree.map(|tree| fields::read(&tree, source, &mut problems)).unwrap_or_default();
     if problems.is_empty() {
         Ok(File { jobs })
     } else {
@@ -113,7 +119,13 @@ fn mistaken(format: Format, text: &str) -> Option<Problem> {
     if text.len() > MISTAKEN_BYTES_MAX {
         return None;
     }
+    // Of YAML's flow style, in which JSON with a slip is right, too.
+    let is_json = format == Format::Json
+        && text.trim_start_matches('\u{FEFF}').trim_start().starts_with(['[', '{']);
     let reads = |other: &Format| {
+        if is_json && *other == Format::Yaml {
+            return false;
+        }
         let (tree, problems) = other.read(text);
         *other != format && problems.is_empty() && tree.is_some_and(|tree| other.holds_jobs(&tree))
     };
@@ -130,7 +142,7 @@ fn mistaken(format: Format, text: &str) -> Option<Problem> {
 /// # Errors
 /// As [`parse_as`], without the problems of fields.
 pub fn parse_tree(label: &str, text: &str) -> Result<Node, Diagnostics> {
-    match elixir::read(text) {
+    match Format::Elixir.read(text) {
         (Some(tree), problems) if problems.is_empty() => Ok(tree),
         (_, problems) => Err(Diagnostics::new(label, text, problems)),
     }

@@ -47,7 +47,9 @@ pub enum Kind {
     Bool(bool),
     /// An integer.
     Int(i64),
-    /// A number with a fraction, finite.
+    /// An integer beyond 64 bits; its digits stand in the text.
+    BigInt,
+    /// A number with a fraction or an exponent, as near as it can be.
     Float(f64),
     /// A text.
     String(String),
@@ -70,6 +72,13 @@ pub struct Entry {
     pub key: Node,
     /// The value.
     pub value: Node,
+}
+
+impl Kind {
+    /// The integer of these digits, which may have a sign before them.
+    pub(crate) fn integer(digits: &str, radix: u32) -> Kind {
+        i64::from_str_radix(digits, radix).map_or(Kind::BigInt, Kind::Int)
+    }
 }
 
 impl Node {
@@ -137,8 +146,8 @@ impl Node {
         match self.kind {
             Kind::Nil => "nil",
             Kind::Bool(_) => "a boolean",
-            Kind::Int(_) => "an integer",
-            Kind::Float(_) => "a number with a fraction",
+            Kind::Int(_) | Kind::BigInt => "an integer",
+            Kind::Float(_) => "a floating-point number",
             Kind::String(_) => "a string",
             Kind::Atom(_) => "an atom",
             Kind::List(_) => "a list",

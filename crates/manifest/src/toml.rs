@@ -3,10 +3,10 @@
 
 use crate::diagnostic::{Problem, Problems};
 use crate::node::{Entry, Kind, Node, Span};
-use crate::{DEPTH_MAX, PROBLEMS_MAX, duplicates};
+use crate::{DEPTH_MAX, PROBLEMS_MAX};
 use ::toml::Spanned;
-use ::toml::de::{DeInteger, DeString, DeTable, DeValue, Error};
-use std::borrow::Cow;
+use ::toml::de::{DeString, DeTable, DeValue, Error};
+use hearth_model::fields::quoted;
 use std::ops::Range;
 
 /// The key of the list of entries.
@@ -16,6 +16,9 @@ pub(crate) const ENTRIES: &str = "vm";
 /// after is about something that is not there.
 const RUNAWAY: [&str; 2] = ["missing comma", "unclosed"];
 
+/// What the library says where a value is not a literal of TOML, as `01234` and `1.2.3`.
+const NO_LITERAL: [&str; 2] = ["unexpected leading zero", "invalid "];
+
 /// Reads a TOML document: a map, always.
 pub(crate) fn read(text: &str) -> (Option<Node>, Problems) {
     let mut problems = Problems::default();
@@ -23,7 +26,7 @@ pub(crate) fn read(text: &str) -> (Option<Node>, Problems) {
     let first_error = errors.iter().filter_map(Error::span).map(|span| span.start).min();
     report(text, &errors, &mut problems);
     let span = Span::new(0, text.len());
-    let mut reader = Reader { problems, depth: 0 };
+    let mut reader = Reader { text, problems, depth: 0 };
     let mut tree = Node::new(span, reader.table(table.into_inner()));
     if let Some(first_error) = first_error {
         keep_entries_before(&mut tree, first_error);
@@ -58,15 +61,37 @@ fn report(text: &str, errors: &[Error], problems: &mut Problems) {
 
 fn problem_of(text: &str, error: &Error, span: Range<usize>) -> Problem {
     let said = error.message();
+    if said.starts_with("cannot recurse further") {
+        return Problem::nested_too_deeply(Span::new(span.start, span.end));
+    }
     let problem = Problem::new(Span::new(span.start, span.end), said);
     let found = text.get(span.clone()).unwrap_or_default();
     if said.starts_with("string values must be quoted") {
         problem.help(format!("write \"{found}\" if a string is meant"))
     } else if said.starts_with("duplicate key") {
         problem.help("remove one of the two; a further entry begins with `[[vm]]`")
+    } else if let Some(token) = NO_LITERAL
+        .iter()
+        .any(|start| said.starts_with(start))
+        .then(|| token_at(text, span.start))
+        .filter(|token| token.start < token.end)
+    {
+        let help = format!("{} if a string is meant", quoted(&text[token.start..token.end]));
+        Problem::new(token, said).help(help)
     } else {
         problem
     }
+}
+
+/// The word at a place, up to what separates values.
+fn token_at(text: &str, at: usize) -> Span {
+    let ends = |c: char| c.is_whitespace() || "=,[]{}\"'#".contains(c);
+    let at = text.floor_char_boundary(at);
+    let start = text[..at]
+        .rfind(ends)
+        .map_or(0, |before| before + text[before..].chars().next().map_or(0, char::len_utf8));
+    let end = text[at..].find(ends).map_or(text.len(), |len| at + len);
+    Span::new(start, end)
 }
 
 /// Drops the entries that an error stands in or before: their fields are not all there.
@@ -85,36 +110,37 @@ fn keep_entries_before(tree: &mut Node, first_error: usize) {
     fields.retain(|field| !field.value.is_invalid());
 }
 
-struct Reader {
+struct Reader<'a> {
+    text: &'a str,
     problems: Problems,
     depth: usize,
 }
 
-impl Reader {
+impl Reader<'_> {
     fn table(&mut self, table: DeTable<'_>) -> Kind {
         let entries = table.into_iter().map(|(key, value)| {
             let span = span_of(&key);
             let key = Node::new(span, Kind::String(key.into_inner().into_owned()));
             Entry { key, value: self.value(value) }
         });
-        let entries = entries.collect();
-        Kind::Map(duplicates::without(entries, "remove one of the two", &mut self.problems))
+        Kind::Map(entries.collect())
     }
 
     fn value(&mut self, value: Spanned<DeValue<'_>>) -> Node {
         let span = span_of(&value);
         let kind = match value.into_inner() {
-            DeValue::String(text) => Kind::String(DeString::into_owned(text)),
-            DeValue::Integer(number) => integer(&number)
-                .map_or_else(|| self.refuse(Problem::number_too_large(span)), Kind::Int),
-            DeValue::Float(number) => match number.as_str().replace('_', "").parse::<f64>() {
-                Ok(number) if number.is_finite() => Kind::Float(number),
-                _ => self.refuse(Problem::new(span, "a number has to be finite")),
-            },
+            DeValue::String(text) => Kind::String(self.with_line_feeds(text, span)),
+            DeValue::Integer(number) => {
+                Kind::integer(&number.as_str().replace('_', ""), number.radix())
+            }
+            DeValue::Float(number) => {
+                Kind::Float(number.as_str().replace('_', "").parse().unwrap_or(f64::NAN))
+            }
             DeValue::Boolean(value) => Kind::Bool(value),
             DeValue::Datetime(_) => {
                 let problem = Problem::new(span, "a date has no place in the file");
-                self.refuse(problem.help("put it in quotes if a string is meant"))
+                let written = self.text.get(span.start..span.end).unwrap_or_default();
+                self.refuse(problem.help(format!("{} if a string is meant", quoted(written))))
             }
             DeValue::Array(_) | DeValue::Table(_) if self.depth == DEPTH_MAX => {
                 self.refuse(Problem::nested_too_deeply(span))
@@ -135,18 +161,23 @@ impl Reader {
         Node::new(span, kind)
     }
 
+    /// The text, with a line feed for each line break of the file, as TOML leaves open and the other
+    /// formats have it. What is written as an escape stays.
+    fn with_line_feeds(&self, text: DeString<'_>, span: Span) -> String {
+        let written = self.text.get(span.start..span.end).unwrap_or_default();
+        if written.contains("\r\n")
+            && let Ok(value) = DeValue::parse(&written.replace("\r\n", "\n"))
+            && let DeValue::String(text) = value.into_inner()
+        {
+            return text.into_owned();
+        }
+        text.into_owned()
+    }
+
     fn refuse(&mut self, problem: Problem) -> Kind {
         self.problems.push(problem);
         Kind::Invalid
     }
-}
-
-fn integer(number: &DeInteger<'_>) -> Option<i64> {
-    let digits: Cow<'_, str> = match number.as_str() {
-        plain if plain.contains('_') => plain.replace('_', "").into(),
-        plain => plain.into(),
-    };
-    i64::from_str_radix(&digits, number.radix()).ok()
 }
 
 fn span_of<T>(spanned: &Spanned<T>) -> Span {

@@ -191,8 +191,9 @@ fn brackets(value: &Value, format: Format) -> (&'static str, &'static str) {
 fn inline(value: &Value, format: Format) -> String {
     let elements: Vec<String> = match value {
         Value::Null if format == Format::Elixir => return "nil".to_owned(),
-        Value::Null | Value::Bool(_) | Value::Int(_) => return value.to_string(),
-        Value::Float(number) => return format!("{number:?}"),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::BigInt(_) | Value::Float(_) => {
+            return value.to_string();
+        }
         Value::String(text) => return quoted(text, format),
         Value::List(items) => items.iter().map(|item| inline(item, format)).collect(),
         Value::Map(entries) => {

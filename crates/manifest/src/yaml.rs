@@ -5,7 +5,7 @@
 
 use crate::diagnostic::{Problem, Problems};
 use crate::node::{Entry, Kind, Node, Span};
-use crate::{DEPTH_MAX, FILE_BYTES_MAX, Format, duplicates};
+use crate::{DEPTH_MAX, FILE_BYTES_MAX, Format};
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, Tag};
 use std::collections::HashMap;
 
@@ -44,6 +44,9 @@ pub(crate) fn read(text: &str) -> (Option<Node>, Problems) {
 fn refused(text: &str, error: &ScanError) -> Box<Problem> {
     let start = error.marker().byte_offset().unwrap_or_default();
     let end = text.get(start..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
+    if matches!(error.kind(), ErrorKind::RecursionLimitExceeded) {
+        return Box::new(Problem::nested_too_deeply(Span::new(start, start + end)));
+    }
     let said = error.info().replace('\n', " ");
     let tab = said.contains("tab");
     let problem = Problem::new(Span::new(start, start + end), said);
@@ -148,42 +151,7 @@ impl Builder<'_> {
             self.problems.push(problem);
             return Kind::Invalid;
         }
-        if plain && !is_key { self.resolve(text, span) } else { Kind::String(text.to_owned()) }
-    }
-
-    /// A plain scalar by the core schema.
-    fn resolve(&mut self, text: &str, span: Span) -> Kind {
-        match text {
-            _ if is_null(text) => return Kind::Nil,
-            "true" | "True" | "TRUE" => return Kind::Bool(true),
-            "false" | "False" | "FALSE" => return Kind::Bool(false),
-            _ => {}
-        }
-        let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-        if !unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
-            return Kind::String(text.to_owned());
-        }
-        let radix = |prefix: &str, radix: u32| {
-            let digits = text.strip_prefix(prefix)?;
-            let all = !digits.is_empty() && digits.chars().all(|c| c.is_digit(radix));
-            all.then(|| i64::from_str_radix(digits, radix).ok())
-        };
-        let integer = if unsigned.bytes().all(|byte| byte.is_ascii_digit()) {
-            Some(text.parse().ok())
-        } else {
-            radix("0x", 16).or_else(|| radix("0o", 8))
-        };
-        let number = match integer {
-            Some(integer) => integer.map(Kind::Int),
-            None if is_float(unsigned) => {
-                text.parse().ok().filter(|float: &f64| float.is_finite()).map(Kind::Float)
-            }
-            None => return Kind::String(text.to_owned()),
-        };
-        number.unwrap_or_else(|| {
-            self.problems.push(Problem::number_too_large(span));
-            Kind::Invalid
-        })
+        if plain && !is_key { resolve(text) } else { Kind::String(text.to_owned()) }
     }
 
     fn refuse_tag(&mut self, tag: &Tag, span: Span) -> Kind {
@@ -215,7 +183,7 @@ impl Builder<'_> {
             while let (Some(key), Some(value)) = (nodes.next(), nodes.next()) {
                 entries.push(Entry { key, value });
             }
-            Kind::Map(duplicates::without(entries, "remove one of the two", &mut self.problems))
+            Kind::Map(entries)
         } else {
             Kind::List(open.nodes)
         };
@@ -246,16 +214,18 @@ impl Builder<'_> {
         }
         let (bytes, is_key) = (anchored.bytes, self.at_key());
         self.charge(bytes, span)?;
-        // The whole is shown where it is named, its parts where they stand.
-        let kind = self.anchored[&anchor].node.kind.clone();
-        let kind = match kind {
-            Kind::Nil | Kind::Bool(_) | Kind::Int(_) | Kind::Float(_) if is_key => {
-                let source = self.anchored[&anchor].node.span;
-                Kind::String(self.text[source.start..source.end].to_owned())
+        let Node { span: source, kind } = self.anchored[&anchor].node.clone();
+        let node = match kind {
+            Kind::Nil | Kind::Bool(_) | Kind::Int(_) | Kind::BigInt | Kind::Float(_) if is_key => {
+                let text = self.text[source.start..source.end].to_owned();
+                Node::new(span, Kind::String(text))
             }
-            kind => kind,
+            // The whole is shown where it is named, its parts where they stand.
+            Kind::String(_) | Kind::List(_) | Kind::Map(_) => Node::new(span, kind),
+            // A hint quotes what was written.
+            kind => Node::new(source, kind),
         };
-        self.add(Node::new(span, kind), 0)
+        self.add(node, 0)
     }
 
     fn charge(&mut self, bytes: usize, span: Span) -> Step {
@@ -273,6 +243,35 @@ impl Builder<'_> {
         let root = self.open.pop().filter(|open| !open.is_map);
         let root = root.map(|open| Node::new(open.span, Kind::List(open.nodes)));
         (root, self.problems)
+    }
+}
+
+/// A plain scalar by the core schema.
+fn resolve(text: &str) -> Kind {
+    match text {
+        _ if is_null(text) => return Kind::Nil,
+        "true" | "True" | "TRUE" => return Kind::Bool(true),
+        "false" | "False" | "FALSE" => return Kind::Bool(false),
+        _ => {}
+    }
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if !unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return Kind::String(text.to_owned());
+    }
+    let radix = |prefix: &str, radix: u32| {
+        let digits = text.strip_prefix(prefix)?;
+        let all = !digits.is_empty() && digits.chars().all(|c| c.is_digit(radix));
+        all.then(|| Kind::integer(digits, radix))
+    };
+    if unsigned.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Kind::integer(text, 10);
+    }
+    if let Some(integer) = radix("0x", 16).or_else(|| radix("0o", 8)) {
+        return integer;
+    }
+    match text.parse() {
+        Ok(float) if is_float(unsigned) => Kind::Float(float),
+        _ => Kind::String(text.to_owned()),
     }
 }
 

@@ -51,6 +51,7 @@ fn draw(node: &Node) -> String {
         Kind::Nil => "nil".to_owned(),
         Kind::Bool(value) => value.to_string(),
         Kind::Int(number) => number.to_string(),
+        Kind::BigInt => "an integer beyond 64 bits".to_owned(),
         Kind::Float(number) => format!("{number:?}"),
         Kind::String(text) => format!("{text:?}"),
         Kind::Atom(text) => format!(":{text:?}"),
@@ -207,7 +208,7 @@ fn every_problem_of_the_fields_is_found_in_one_run() {
               |
               = help: write "4000"
 
-            error: job `web`: `env`: "A=B" can't name an environment variable
+            error: job `web`: `env`: "A=B" can't name an environment variable: it holds `=`
              --> vms.exs:6:24
               |
             6 |     env: %{PORT: 4000, "A=B" => "x", ON: true},
@@ -624,7 +625,7 @@ fn each_construct_is_refused_by_its_name_and_reading_goes_on() {
             3 |   e: "a" <> "b", f: "x#{y}z", g: [1] ++ [2], h: 1..3, i: 1 + 2, j: not true,
               |                                                  ^^ not data
               |
-              = help: write the numbers in a list
+              = help: write "1..3" if a string is meant
 
             error: cannot take the operator `+`: the file is read as data, nothing in it is evaluated
              --> vms.exs:3:60
@@ -878,14 +879,13 @@ fn slips_of_the_pen_are_named() {
             "[True]"
               1:2: cannot take the module name `True`: the file is read as data, nothing in it is evaluated; write `true`
             "[512MB]"
-              1:2: `MB` cannot follow the number 512; write 512; a unit is part of a field's name, as in `mem_mb`
+              1:2: `MB` cannot follow the number 512; write "512MB" if a string is meant; or 512: a unit is part of a field's name, as in `mem_mb`
             "[1_]"
-              1:2: `_` cannot follow the number 1; `_` stands between two digits
+              1:2: `_` cannot follow the number 1; write "1_" if a string is meant; `_` stands between two digits
             "[0xZ]"
-              1:2: `xZ` cannot follow the number 0; `0x` stands before hexadecimal digits, `0o` before octal, `0b` before binary ones
+              1:2: `xZ` cannot follow the number 0; write "0xZ" if a string is meant; `0x` stands before hexadecimal digits, `0o` before octal, `0b` before binary ones
             "[9223372036854775808, -9223372036854775808, 1.0e999]"
-              1:2: the number is too large
-              1:45: the number is too large
+              1:45: the number is too large; write "1.0e999" if a string is meant
             "[\"\\xZ\", \"\\u12\", \"\\u{D800}\", \"\\xFF\"]"
               1:3: `\x` is no complete escape; write `\xHH`, `\uHHHH` or `\u{H…}`
               1:10: `\u12` is no complete escape; write `\xHH`, `\uHHHH` or `\u{H…}`
@@ -1014,7 +1014,7 @@ fn literals_mean_what_they_mean_in_elixir() {
             "\"\"\"\n  a\n    b\n\n  c \"\"\" d\\\n  e\n  \"\"\""
               "a\n  b\n\nc \"\"\" de\n"
             "\"\"\"\r\n  a\r\n  b\r\n  \"\"\""
-              "a\r\nb\r\n"
+              "a\nb\n"
             "[~s(a\\)b\\n), ~S(a\\)b\\n), ~s|\"|, ~s/'/, ~s<>, ~s[a], ~s{a}, ~s'a', ~s\"a\"]"
               ["a)b\n", "a)b\\n", "\"", "'", "", "a", "a", "a", "a"]
             "~S\"\"\"\n  a\\n#{x}\n  \"\"\""

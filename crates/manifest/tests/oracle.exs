@@ -7,7 +7,9 @@ defmodule Oracle do
   def show(nil), do: "n"
   def show(true), do: "t"
   def show(false), do: "f"
-  def show(value) when is_integer(value), do: "i#{value}"
+  def show(value) when value in -0x8000000000000000..0x7FFFFFFFFFFFFFFF, do: "i#{value}"
+  # Its digits are not in the tree.
+  def show(value) when is_integer(value), do: "I"
   def show(value) when is_float(value), do: "d" <> Base.encode16(<<value::float>>)
   def show(value) when is_binary(value), do: "s" <> Base.encode16(value)
   def show(value) when is_atom(value), do: "a" <> Base.encode16(Atom.to_string(value))

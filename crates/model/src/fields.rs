@@ -8,6 +8,7 @@ use crate::spec::{
     Boot, ImageName, Lifecycle, Ready, ReadyCheck, Resources, Spec, Stage, WarmPool,
 };
 use crate::value::Value;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -31,6 +32,8 @@ pub const STOP_TIMEOUT_S_DEFAULT: u32 = 10;
 const SUGGEST_BYTES_MAX: usize = 64;
 /// Longest key in a pointer, in bytes: a key that is meant is shorter.
 const POINTER_KEY_BYTES_MAX: usize = 256;
+/// Longest number that a message quotes whole, in bytes: no value that is meant is longer.
+const QUOTED_BYTES_MAX: usize = 64;
 /// MiB of scratch disk.
 pub const DISK_MIB_DEFAULT: u32 = 1024;
 
@@ -68,6 +71,10 @@ pub enum Segment {
 /// The way to a value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Path(pub Vec<Segment>);
+
+/// The text that stands in a file or a request for the value at a path, if it is a number, a boolean
+/// or null: what a hint quotes, since `1.10` and `1.1` are the same value.
+pub type SourceText<'a> = dyn Fn(&Path) -> Option<String> + 'a;
 
 /// What an error is about, of that to which its path leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,12 +143,13 @@ pub struct Declaration {
 }
 
 impl Declaration {
-    /// Reads a declaration from a tree with [`DECLARATION_FIELDS`].
+    /// Reads a declaration from a tree with [`DECLARATION_FIELDS`]. `source` gives the text that the
+    /// tree was read from.
     ///
     /// # Errors
     /// As [`Spec::read`], with paths from the declaration on.
-    pub fn read(tree: &Value) -> Result<Declaration, FieldErrors> {
-        let mut reader = Reader::default();
+    pub fn read(tree: &Value, source: &SourceText<'_>) -> Result<Declaration, FieldErrors> {
+        let mut reader = Reader::new(source, Rules::Declared);
         match reader.declaration(tree) {
             Some(declaration) if reader.errors.is_empty() => Ok(declaration),
             _ => Err(reader.errors),
@@ -150,12 +158,13 @@ impl Declaration {
 }
 
 impl Spec {
-    /// Reads a spec from a tree.
+    /// Reads a spec from a tree that was accepted once, such as a row of the database: names of
+    /// environment variables that would be refused today are kept.
     ///
     /// # Errors
     /// The problems of the tree, each with its place, in the order of the fields.
     pub fn read(tree: &Value) -> Result<Spec, FieldErrors> {
-        let mut reader = Reader::default();
+        let mut reader = Reader::new(&|_| None, Rules::Stored);
         let spec = reader.spec(tree);
         match spec {
             Some(spec) if reader.errors.is_empty() => Ok(spec),
@@ -311,16 +320,59 @@ fn edit_distance(left: &str, right: &str) -> usize {
     row[right.len()]
 }
 
+/// Why this can't name an environment variable, if it can't. A name that shows as another one, or not
+/// at all, is not one that is meant.
+#[must_use]
+pub fn env_name_fault(name: &str) -> Option<String> {
+    let invisible = |c: &char| {
+        matches!(c, '\u{AD}' | '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}')
+            || matches!(c, '\u{2060}'..='\u{2064}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
+    };
+    if name.is_empty() {
+        Some("it is empty".to_owned())
+    } else if name.contains('=') {
+        Some("it holds `=`".to_owned())
+    } else if name.contains(char::is_control) {
+        Some("it holds a control character".to_owned())
+    } else {
+        let found = name.chars().find(invisible)?;
+        Some(format!("it holds the invisible character U+{:04X}", u32::from(found)))
+    }
+}
+
+/// A hint to put what was written in quotes.
+#[must_use]
+pub fn quoted(written: &str) -> String {
+    match cut(written, QUOTED_BYTES_MAX) {
+        Cow::Borrowed(whole) => format!("write \"{whole}\""),
+        Cow::Owned(_) => "put it in quotes".to_owned(),
+    }
+}
+
 /// Collects the errors while it walks a tree; `path` is where it stands.
-#[derive(Default)]
-struct Reader {
+struct Reader<'s> {
     path: Path,
     errors: FieldErrors,
+    source: &'s SourceText<'s>,
+    rules: Rules,
+}
+
+/// Which rules a tree has to keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rules {
+    /// Those of today.
+    Declared,
+    /// Those of the version that accepted it, which were fewer.
+    Stored,
 }
 
 type Entries = [(String, Value)];
 
-impl Reader {
+impl<'s> Reader<'s> {
+    fn new(source: &'s SourceText<'s>, rules: Rules) -> Reader<'s> {
+        Reader { path: Path::default(), errors: FieldErrors::default(), source, rules }
+    }
+
     fn error(&mut self, detail: impl Into<String>) {
         self.push(self.path.clone(), Target::Value, detail.into(), None);
     }
@@ -345,7 +397,7 @@ impl Reader {
         self.errors.push(FieldError { path, target, detail, help });
     }
 
-    fn within<T>(&mut self, segment: Segment, read: impl FnOnce(&mut Reader) -> T) -> T {
+    fn within<T>(&mut self, segment: Segment, read: impl FnOnce(&mut Reader<'s>) -> T) -> T {
         self.path.0.push(segment);
         let read = read(self);
         self.path.0.pop();
@@ -380,7 +432,7 @@ impl Reader {
         &mut self,
         entries: &Entries,
         key: &str,
-        read: impl FnOnce(&mut Reader, &Value) -> Option<T>,
+        read: impl FnOnce(&mut Reader<'s>, &Value) -> Option<T>,
     ) -> Option<T> {
         let (_, value) = entries.iter().find(|(k, v)| k == key && *v != Value::Null)?;
         self.within(Segment::Key(key.to_owned()), |reader| read(reader, value))
@@ -390,7 +442,7 @@ impl Reader {
         &mut self,
         entries: &Entries,
         key: &str,
-        read: impl FnOnce(&mut Reader, &Value) -> Option<T>,
+        read: impl FnOnce(&mut Reader<'s>, &Value) -> Option<T>,
     ) -> Option<T> {
         if !entries.iter().any(|(k, v)| k == key && *v != Value::Null) {
             self.error_at(key, Target::Absent, format!("missing field `{key}`"), None);
@@ -406,13 +458,24 @@ impl Reader {
                 None
             }
             Value::String(text) => Some(text.clone()),
-            Value::Int(_) | Value::Float(_) | Value::Bool(_) => {
-                let help = format!("write \"{value}\"");
-                self.error_with_help(format!("expected a string, found {value}"), help);
+            Value::List(_) | Value::Map(_) => {
+                self.error(format!("expected a string, found {}", value.kind()));
                 None
             }
-            other => {
-                self.error(format!("expected a string, found {}", other.kind()));
+            scalar => {
+                let written = self.written(scalar);
+                let help = match written.as_str() {
+                    "" => "write \"\" for an empty text".to_owned(),
+                    _ if *scalar == Value::Null => {
+                        format!("write \"{written}\", or \"\" for an empty text")
+                    }
+                    _ => quoted(&written),
+                };
+                let found = match written.as_str() {
+                    "" => Cow::Borrowed("nothing"),
+                    written => cut(written, QUOTED_BYTES_MAX),
+                };
+                self.error_with_help(format!("expected a string, found {found}"), help);
                 None
             }
         }
@@ -421,8 +484,22 @@ impl Reader {
     fn integer(&mut self, value: &Value, min: i64, max: i64) -> Option<u32> {
         match value {
             Value::Int(number) if (min..=max).contains(number) => u32::try_from(*number).ok(),
-            Value::Int(number) => {
-                self.error(format!("{number} is out of range: {min} to {max}"));
+            Value::Int(_) | Value::BigInt(_) => {
+                let written = self.written(value);
+                let found = cut(&written, QUOTED_BYTES_MAX);
+                self.error(format!("{found} is out of range: {min} to {max}"));
+                None
+            }
+            Value::Float(_) => {
+                let written = self.written(value);
+                let detail =
+                    format!("expected an integer, found {}", cut(&written, QUOTED_BYTES_MAX));
+                let number = written.replace('_', "").parse::<f64>().unwrap_or(f64::NAN);
+                if number.fract() == 0.0 && (min as f64..=max as f64).contains(&number) {
+                    self.error_with_help(detail, format!("write {number:.0}"));
+                } else {
+                    self.error(detail);
+                }
                 None
             }
             other => {
@@ -438,14 +515,17 @@ impl Reader {
             Ok(signal) => return Some(signal),
             Err(nearest) => nearest,
         };
-        self.error(format!("{text:?} is not a signal"));
-        if let Some(error) = self.errors.last_mut() {
-            error.help = Some(match nearest {
-                Some(name) => format!("did you mean \"{name}\"?"),
-                None => "name it as in \"SIGINT\", \"SIGRTMIN+3\" or \"2\"".to_owned(),
-            });
-        }
+        let help = match nearest {
+            Some(name) => format!("did you mean \"{name}\"?"),
+            None => "name it as in \"SIGINT\", \"SIGRTMIN+3\" or \"2\"".to_owned(),
+        };
+        self.error_with_help(format!("{text:?} is not a signal"), help);
         None
+    }
+
+    /// A scalar as it stands in the file or the request.
+    fn written(&self, value: &Value) -> String {
+        (self.source)(&self.path).unwrap_or_else(|| value.to_string())
     }
 
     fn choice<T: Copy>(&mut self, value: &Value, choices: &[(&str, T)]) -> Option<T> {
@@ -488,6 +568,13 @@ impl Reader {
         cmd
     }
 
+    fn env_name_fault(&self, name: &str) -> Option<String> {
+        match self.rules {
+            Rules::Declared => env_name_fault(name),
+            Rules::Stored => None,
+        }
+    }
+
     fn env(&mut self, value: &Value) -> Option<BTreeMap<String, String>> {
         let Value::Map(entries) = value else {
             self.error(format!("expected a map, found {}", value.kind()));
@@ -495,12 +582,13 @@ impl Reader {
         };
         if entries.len() > ENV_VARS_MAX {
             self.error(format!("has {} variables; {ENV_VARS_MAX} is the limit", entries.len()));
+            return None;
         }
         let mut env = BTreeMap::new();
         for (key, value) in entries {
             self.within(Segment::Key(key.clone()), |reader| {
-                if key.is_empty() || key.contains(['=', '\0']) {
-                    let detail = format!("{key:?} can't name an environment variable");
+                if let Some(fault) = reader.env_name_fault(key) {
+                    let detail = format!("{key:?} can't name an environment variable: {fault}");
                     reader.push(reader.path.clone(), Target::Key, detail, None);
                 }
                 if let Some(text) = reader.text(value) {

@@ -12,8 +12,10 @@ pub enum Value {
     Bool(bool),
     /// An integer.
     Int(i64),
-    /// A number with a fraction, or one that is beyond [`Value::Int`].
-    Float(f64),
+    /// An integer beyond 64 bits, as it was written.
+    BigInt(String),
+    /// A number with a fraction or an exponent, as it was written.
+    Float(String),
     /// A text; in Elixir, an atom as well.
     String(String),
     /// A list.
@@ -29,8 +31,8 @@ impl Value {
         match self {
             Value::Null => "null",
             Value::Bool(_) => "a boolean",
-            Value::Int(_) => "an integer",
-            Value::Float(_) => "a number with a fraction",
+            Value::Int(_) | Value::BigInt(_) => "an integer",
+            Value::Float(_) => "a floating-point number",
             Value::String(_) => "a string",
             Value::List(_) => "a list",
             Value::Map(_) => "a map",
@@ -53,7 +55,7 @@ impl fmt::Display for Value {
             Value::Null => f.write_str("null"),
             Value::Bool(b) => b.fmt(f),
             Value::Int(i) => i.fmt(f),
-            Value::Float(x) => x.fmt(f),
+            Value::BigInt(text) | Value::Float(text) => f.write_str(text),
             Value::String(s) => write!(f, "{s:?}"),
             Value::List(_) | Value::Map(_) => f.write_str(self.kind()),
         }

@@ -1,24 +1,14 @@
 //! Declared jobs: the body of a plan or an apply, and the answer to it.
 
-use super::{not_an_object, only, unfit, wrong};
+use super::unfit;
 use crate::desired::source_of;
 use hearth_api::{ChangedJob, DrainedPool, Plan, Problem, RefusedEntry, SpecChange};
 use hearth_engine::{EntryDigest, LoadPlan, PlannedChange, Why, json};
-use hearth_model::{
-    Declaration, FieldError, FieldErrors, JobId, Path, Segment, Spec, Target, Tenant, Value, fields,
-};
+use hearth_manifest::DeclaredBody;
+use hearth_model::{JobId, Path, Segment, Spec, Tenant};
 use serde_json::{Map, Value as Json};
-use std::collections::BTreeMap;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
-
-/// The fields of the body.
-pub(crate) const DECLARED_FIELDS: &[&str] = &["source", "entries", "allow_delete"];
-
-/// Longest name of a file: Linux's `PATH_MAX`.
-const PATH_BYTES_MAX: usize = 4096;
-/// Jobs for which there is room from the start: a hostile body has a million entries and no job.
-const JOBS_RESERVED_MAX: usize = 1024;
 
 /// What is declared, and by which file.
 #[derive(Debug)]
@@ -37,112 +27,22 @@ pub(crate) struct DeclaredJob {
     pub(crate) digest: EntryDigest,
 }
 
-/// Reads the body of `POST /plan` and `POST /apply`. Stops where its client has `gone`.
-pub(crate) fn declared(tree: &Value, gone: &dyn Fn() -> bool) -> Result<Declared, Box<Problem>> {
-    let Value::Map(known) = tree else {
-        return Err(unfit(only(&[], not_an_object(tree))));
+/// Reads the body of `POST /plan` and `POST /apply`. It takes time that grows with the body, and stops when
+/// its client has `gone`.
+pub(crate) fn declared(body: &[u8], gone: &dyn Fn() -> bool) -> Result<Declared, Box<Problem>> {
+    let DeclaredBody { source, jobs, allow_delete } =
+        hearth_manifest::read_declared(body, gone).map_err(unfit)?;
+    let job = |declared: hearth_manifest::Declared| {
+        let hearth_manifest::Declared { job_id: job, tenant, spec, .. } = declared;
+        let spec = Arc::new(spec);
+        let digest = EntryDigest::of(tenant.as_ref(), &spec);
+        DeclaredJob { job, tenant, spec, digest }
     };
-    let mut errors = FieldErrors::default();
-    for (key, _) in known.iter().filter(|(key, _)| !DECLARED_FIELDS.contains(&key.as_str())) {
-        if errors.is_full() {
-            errors.omit();
-            continue;
-        }
-        let help = match fields::suggest(key, DECLARED_FIELDS) {
-            Some(name) => format!("did you mean `{name}`?"),
-            None => format!("known fields are {}", DECLARED_FIELDS.join(", ")),
-        };
-        let detail = format!("unknown field `{key}`");
-        let unknown = wrong(&[self::key(key)], detail);
-        errors.push(FieldError { target: Target::Key, help: Some(help), ..unknown });
-    }
-    let source = source(tree.get("source"), &mut errors);
-    let allow_delete = match tree.get("allow_delete") {
-        None | Some(Value::Null) => false,
-        Some(Value::Bool(allowed)) => *allowed,
-        Some(other) => {
-            let detail = format!("expected a boolean, found {}", other.kind());
-            errors.push(wrong(&[key("allow_delete")], detail));
-            false
-        }
-    };
-    let jobs = match tree.get("entries") {
-        Some(Value::List(entries)) => jobs(entries, gone, &mut errors),
-        None | Some(Value::Null) => {
-            errors.push(wrong(&[key("entries")], "missing field `entries`"));
-            Vec::new()
-        }
-        Some(other) => {
-            let detail = format!("expected a list, found {}", other.kind());
-            errors.push(wrong(&[key("entries")], detail));
-            Vec::new()
-        }
-    };
-    if errors.is_empty() { Ok(Declared { source, jobs, allow_delete }) } else { Err(unfit(errors)) }
-}
-
-fn key(name: &str) -> Segment {
-    Segment::Key(name.to_owned())
-}
-
-fn source(value: Option<&Value>, errors: &mut FieldErrors) -> Option<PathBuf> {
-    let place = [key("source")];
-    let text = match value? {
-        Value::Null => return None,
-        Value::String(text) => text,
-        other => {
-            errors.push(wrong(&place, format!("expected a string, found {}", other.kind())));
-            return None;
-        }
-    };
-    if !text.starts_with('/') || text.contains('\0') || text.len() > PATH_BYTES_MAX {
-        let detail = match text.len() > PATH_BYTES_MAX {
-            true => format!("has {} bytes; a path has at most {PATH_BYTES_MAX}", text.len()),
-            false => format!("{text:?} is not an absolute path"),
-        };
-        let help = Some("leave it out where no file declares the jobs".to_owned());
-        errors.push(FieldError { help, ..wrong(&place, detail) });
-        return None;
-    }
-    Some(source_of(FilePath::new(text)))
-}
-
-fn jobs(entries: &[Value], gone: &dyn Fn() -> bool, errors: &mut FieldErrors) -> Vec<DeclaredJob> {
-    let mut jobs = Vec::with_capacity(entries.len().min(JOBS_RESERVED_MAX));
-    let mut first: BTreeMap<JobId, usize> = BTreeMap::new();
-    for (index, entry) in entries.iter().enumerate() {
-        if gone() {
-            break;
-        }
-        let place = [key("entries"), Segment::Index(index)];
-        let of_entry = |name: &str| [place[0].clone(), place[1].clone(), key(name)];
-        let Declaration { job_id, tenant, spec } = match Declaration::read(entry) {
-            Ok(declaration) => declaration,
-            Err(found) => {
-                errors.extend_at(&place, found);
-                continue;
-            }
-        };
-        let Some(job) = job_id else {
-            let missing = wrong(&of_entry("job_id"), "missing field `job_id`");
-            errors.push(FieldError { target: Target::Absent, ..missing });
-            continue;
-        };
-        if let Some(before) = first.get(&job) {
-            let field = if entry.get("job_id").is_some() { "job_id" } else { "vm_id" };
-            let detail = format!("/entries/{before} declares job \"{job}\" already");
-            let help = Some("keep one of them, or give it another name".to_owned());
-            errors.push(FieldError { help, ..wrong(&of_entry(field), detail) });
-            continue;
-        }
-        first.insert(job.clone(), index);
-        if errors.is_empty() {
-            let spec = Arc::new(spec);
-            let digest = EntryDigest::of(tenant.as_ref(), &spec);
-            jobs.push(DeclaredJob { job, tenant, spec, digest });
-        }
-    }
-    jobs
+    Ok(Declared {
+        source: source.map(|source| source_of(FilePath::new(&source))),
+        jobs: jobs.into_iter().map(job).collect(),
+        allow_delete,
+    })
 }
 
 /// What a load does, as it travels.
@@ -230,14 +130,12 @@ mod tests {
     use super::{Declared, compare, declared};
     use expect_test::{Expect, expect};
     use hearth_api::Problem;
-    use hearth_engine::json::Tree;
     use hearth_model::Path;
     use serde_json::{Value, json};
     use std::cell::Cell;
 
     fn read(body: &Value) -> Result<Declared, Box<Problem>> {
-        let Tree(tree) = serde_json::from_value(body.clone()).expect("a tree");
-        declared(&tree, &|| false)
+        declared(body.to_string().as_bytes(), &|| false)
     }
 
     fn check_body(body: &Value, expected: Expect) {
@@ -273,14 +171,14 @@ mod tests {
                 ]
             }),
             expect![[r#"
+                /source: "vms.exs" is not an absolute path (leave it out if no file declares the jobs)
                 /allow_delet: unknown field `allow_delet` (did you mean `allow_delete`?)
-                /source: "vms.exs" is not an absolute path (leave it out where no file declares the jobs)
                 /allow_delete: expected a boolean, found a string
-                /entries/1/job_id: missing field `job_id`
-                /entries/2/job_id: /entries/0 declares job "a" already (keep one of them, or give it another name)
+                /entries/1/job_id: missing field `job_id` (an entry is a map with job_id, tenant and spec)
+                /entries/2/job_id: /entries/0 declares job "a" already (a job id names one job; rename or remove one of the two)
                 /entries/3/spec/cmd: expected a list of strings, found an integer
-                /entries/4/vm_id: /entries/0 declares job "a" already (keep one of them, or give it another name)
-                /entries/5: expected a map, found an integer
+                /entries/4/vm_id: /entries/0 declares job "a" already (a job id names one job; rename or remove one of the two)
+                /entries/5: expected an entry, found an integer (an entry is a map with job_id, tenant and spec)
             "#]],
         );
         check_body(
@@ -292,9 +190,9 @@ mod tests {
         check_body(
             &json!({"source": 5}),
             expect![[r#"
-            /source: expected a string, found an integer
-            /entries: missing field `entries`
-        "#]],
+                /entries: missing field `entries`
+                /source: expected a string, found an integer
+            "#]],
         );
         check_body(
             &json!({"entries": {}}),
@@ -307,15 +205,15 @@ mod tests {
     #[test]
     fn problems_beyond_the_bound_are_counted() {
         let problem = read(&json!({ "entries": vec![json!({}); 100_000] })).expect_err("problems");
-        assert_eq!((problem.errors.len(), problem.errors_omitted), (100, 99_900));
+        assert_eq!((problem.errors.len(), problem.errors_omitted), (100, 199_900));
         let said =
-            "the body has 100000 problems, of which the first 100 are listed; nothing was changed";
+            "the body has 200000 problems, of which the first 100 are listed; nothing was changed";
         assert_eq!(problem.detail, said);
-        assert_eq!(problem.errors[99].pointer, "/entries/99/spec");
+        assert_eq!(problem.errors[99].pointer, "/entries/49/spec");
         let keys: serde_json::Map<_, _> =
             (0..5000).map(|at| (format!("k{at}"), json!(1))).collect();
         let problem = read(&json!({ "entries": [keys.clone(), 5] })).expect_err("problems");
-        assert_eq!((problem.errors.len(), problem.errors_omitted), (100, 4902));
+        assert_eq!((problem.errors.len(), problem.errors_omitted), (100, 4903));
         let problem = read(&Value::Object(keys)).expect_err("problems");
         assert_eq!((problem.errors.len(), problem.errors_omitted), (100, 4901));
     }
@@ -330,17 +228,16 @@ mod tests {
         let body = json!({ "source": long, "entries": [entry], "x": 1 });
         let problem = read(&body).expect_err("problems");
         let bytes = serde_json::to_vec(&problem).expect("JSON").len();
-        assert!(problem.errors.len() > 8 && bytes < 32 * 1024, "{bytes} bytes: {problem}");
+        assert!(problem.errors.len() > 8 && bytes < 64 * 1024, "{bytes} bytes: {problem}");
     }
 
     #[test]
     fn a_body_whose_client_has_gone_is_not_read_on() {
-        let Tree(tree) =
-            serde_json::from_value(json!({ "entries": vec![json!({}); 1000] })).expect("a tree");
+        let body = json!({ "entries": vec![json!({}); 1000] }).to_string();
         let asked = Cell::new(0);
         let gone = || asked.replace(asked.get() + 1) == 10;
-        let problem = declared(&tree, &gone).expect_err("problems");
-        assert_eq!(problem.errors.len(), 10);
+        let problem = declared(body.as_bytes(), &gone).expect_err("problems");
+        assert_eq!(problem.errors.len(), 20);
     }
 
     #[test]

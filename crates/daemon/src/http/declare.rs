@@ -61,11 +61,7 @@ async fn load(app: &App, headers: &HeaderMap, body: Body) -> Result<(FileLoad, R
     let bytes = read::whole(body, read::DECLARED).await?;
     let declared = app
         .offload
-        .work(move |gone| {
-            let tree = read::tree(&bytes)?;
-            drop(bytes);
-            declared::declared(&tree.0, gone).map_err(Refused::from)
-        })
+        .work(move |gone| declared::declared(&bytes, gone).map_err(Refused::from))
         .await??;
     let specs = declared.jobs.iter().map(|declared| &*declared.spec);
     let resolutions = executor::resolve_all(&*app.host, specs).await;

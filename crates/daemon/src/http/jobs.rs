@@ -13,7 +13,6 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hearth_api::document::Create;
 use hearth_api::{Deleted, Job, JobStatus, Page};
-use hearth_engine::json::Tree;
 use hearth_engine::{Accepted, JobView, List, Reply, Request, Restart, Upsert};
 use hearth_model::{Declaration, IdError, JobId, Lifecycle, Tenant};
 use hearth_planner::Status;
@@ -44,8 +43,8 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refused> {
-    let body: Tree = read::json(&headers, body, read::CREATE).await?;
-    let Declaration { job_id: job, tenant, spec } = convert::create(&body.0)?;
+    let body = read::json(&headers, body, read::CREATE).await?;
+    let (Declaration { job_id: job, tenant, spec }, body) = convert::create(&body)?;
     if job.is_none() && guarding.names_generation() {
         let detail = "If-Match names a generation, and the body no job";
         return Err(

@@ -7,7 +7,6 @@ use axum::extract::{FromRequestParts, Query, RawPathParams};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
-use hearth_engine::json::Tree;
 use hearth_model::JobId;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
@@ -30,10 +29,10 @@ pub(super) const CREATE: Bound = Bound {
 pub(super) const DECLARED: Bound =
     Bound { bytes_max: limits::DECLARED_BYTES_MAX, help: "declare the jobs in several files" };
 
-/// The body as a tree.
-pub(super) async fn json(headers: &HeaderMap, body: Body, bound: Bound) -> Result<Tree, Refused> {
+/// The whole body, which its head says is JSON.
+pub(super) async fn json(headers: &HeaderMap, body: Body, bound: Bound) -> Result<Bytes, Refused> {
     announced(headers, bound)?;
-    tree(&whole(body, bound).await?)
+    whole(body, bound).await
 }
 
 /// How many bytes a body has at most, by its head.
@@ -94,26 +93,11 @@ fn compressed(coding: &str) -> Refused {
         .help("send it uncompressed, without Content-Encoding")
 }
 
-/// The one reader of bodies: linear in time and memory, for any thread.
-///
-/// # Errors
-/// If the bytes are not JSON.
-pub(super) fn tree(bytes: &[u8]) -> Result<Tree, Refused> {
-    // The first bytes of a gzip member (RFC 1952), which no JSON text has.
-    if bytes.starts_with(&[0x1f, 0x8b]) {
-        return Err(compressed("gzip"));
-    }
-    serde_json::from_slice(bytes).map_err(|error| {
-        Refused::new(400, "not-json", "Not JSON", format!("the body is not JSON: {error}"))
-            .help("nothing was changed")
-    })
-}
-
 /// The whole body, within a time.
 pub(super) async fn whole(body: Body, bound: Bound) -> Result<Bytes, Refused> {
     let collected = Limited::new(body, bound.bytes_max).collect();
     match tokio::time::timeout(limits::BODY_DEADLINE, collected).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Ok(collected)) => plain(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(bound)),
         Ok(Err(error)) => {
             let detail = format!("the body broke off: {error}");
@@ -125,6 +109,12 @@ pub(super) async fn whole(body: Body, bound: Bound) -> Result<Bytes, Refused> {
             Err(Refused::new(408, "slow-body", "Request timeout", detail))
         }
     }
+}
+
+/// A body that is not compressed: these are the first bytes of a gzip member (RFC 1952), which no JSON
+/// text has.
+fn plain(bytes: Bytes) -> Result<Bytes, Refused> {
+    if bytes.starts_with(&[0x1f, 0x8b]) { Err(compressed("gzip")) } else { Ok(bytes) }
 }
 
 fn too_large(bound: Bound) -> Refused {
@@ -284,7 +274,7 @@ mod tests {
 
     #[test]
     fn gzip_without_its_header_is_named() {
-        let refused = tree(&[0x1f, 0x8b, 8, 0]).expect_err("it is not JSON");
+        let refused = plain(Bytes::from_static(&[0x1f, 0x8b, 8, 0])).expect_err("it is not JSON");
         let said = String::from_utf8(refused.body()).expect("JSON is UTF-8");
         assert!(said.contains("\"status\":415") && said.contains("uncompressed"), "{said}");
     }

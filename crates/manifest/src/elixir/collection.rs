@@ -3,7 +3,6 @@
 use super::construct::Construct;
 use super::scan::{Reader, Stop};
 use crate::diagnostic::Problem;
-use crate::duplicates;
 use crate::node::{Entry, Kind, Node, Span};
 
 /// What stands between two commas.
@@ -96,9 +95,7 @@ impl Reader<'_> {
             }
             Item::Keyword(entry) | Item::Arrow(entry) => entry,
         });
-        let help = "remove one of the two; Elixir would take the last with a warning";
-        let entries = duplicates::without(entries.collect(), help, &mut self.problems);
-        Ok(Node::new(self.from(start), Kind::Map(entries)))
+        Ok(Node::new(self.from(start), Kind::Map(entries.collect())))
     }
 
     /// Everything up to the closing bracket, and that too. `open` is the opening one.

@@ -13,8 +13,14 @@ impl Reader<'_> {
         if !body.valid {
             return None;
         }
+        if let Some(at) = lone_carriage_return(raw) {
+            let span = Span::new(start + at, start + at + 1);
+            let problem = Problem::new(span, "a carriage return alone stands in the text");
+            self.report(problem.help("write `\\r`, or end the line with a line feed"));
+            return None;
+        }
         if body.indent == 0 && !raw.contains('\\') {
-            return Some(raw.to_owned());
+            return Some(raw.replace("\r\n", "\n"));
         }
         let problems = self.problems.count();
         let mut bytes = Vec::with_capacity(raw.len());
@@ -50,7 +56,7 @@ impl Reader<'_> {
             at += found;
             at += self.one_escape(at, span.end, bytes);
         }
-        bytes.extend_from_slice(&source.as_bytes()[at..span.end]);
+        push_line_end(&source[at..span.end], bytes);
     }
 
     /// Reads the escape that begins at `start`, and tells how long it is.
@@ -118,8 +124,25 @@ impl Reader<'_> {
     }
 }
 
+/// Where a carriage return stands that is not part of a line break. Of the formats YAML alone takes one
+/// for a line break, and no format for a part of the text.
+fn lone_carriage_return(raw: &str) -> Option<usize> {
+    raw.match_indices('\r').map(|(at, _)| at).find(|at| !raw[*at..].starts_with("\r\n"))
+}
+
+/// The rest of a line, whose break is a line feed in the text, however it is written in the file: the same
+/// text means the same in every format, and an editor that changes line ends changes no value.
+fn push_line_end(rest: &str, bytes: &mut Vec<u8>) {
+    match rest.strip_suffix("\r\n") {
+        Some(rest) => bytes.extend(rest.bytes().chain([b'\n'])),
+        None => bytes.extend_from_slice(rest.as_bytes()),
+    }
+}
+
 /// An upper-case sigil: the closing delimiter loses its `\`, all else stays.
 fn copy_raw(line: &str, close: Close, bytes: &mut Vec<u8>) {
+    let end = line.len() - usize::from(line.ends_with("\r\n")) * 2;
+    let (line, line_end) = line.split_at(end);
     let mut rest = line.as_bytes();
     while let Some((byte, after)) = rest.split_first() {
         let closes = match close {
@@ -138,4 +161,5 @@ fn copy_raw(line: &str, close: Close, bytes: &mut Vec<u8>) {
         bytes.push(rest[0]);
         rest = &rest[1..];
     }
+    push_line_end(line_end, bytes);
 }

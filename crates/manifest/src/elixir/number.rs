@@ -3,6 +3,7 @@
 use super::scan::Reader;
 use crate::diagnostic::Problem;
 use crate::node::{Kind, Node};
+use hearth_model::fields::quoted;
 
 impl Reader<'_> {
     /// A number, with the sign that may stand before it. A digit is due here after the sign.
@@ -15,9 +16,11 @@ impl Reader<'_> {
         }
         let negative = sign == Some(b'-');
         let kind = match (self.peek(), self.peek_after(1), self.peek_after(2)) {
-            (Some(b'0'), Some(b'x'), Some(b)) if b.is_ascii_hexdigit() => self.radix(16, negative),
-            (Some(b'0'), Some(b'o'), Some(b'0'..=b'7')) => self.radix(8, negative),
-            (Some(b'0'), Some(b'b'), Some(b'0' | b'1')) => self.radix(2, negative),
+            (Some(b'0'), Some(b'x'), Some(b)) if b.is_ascii_hexdigit() => {
+                Some(self.radix(16, negative))
+            }
+            (Some(b'0'), Some(b'o'), Some(b'0'..=b'7')) => Some(self.radix(8, negative)),
+            (Some(b'0'), Some(b'b'), Some(b'0' | b'1')) => Some(self.radix(2, negative)),
             _ => self.decimal(negative),
         };
         let end = self.at;
@@ -26,7 +29,8 @@ impl Reader<'_> {
         }
         let kind = kind.unwrap_or_else(|| {
             let span = self.from(start);
-            self.report(Problem::number_too_large(span));
+            let help = format!("{} if a string is meant", quoted(&self.text[start..self.at]));
+            self.report(Problem::new(span, "the number is too large").help(help));
             Kind::Invalid
         });
         Node::new(self.from(start), kind)
@@ -39,14 +43,15 @@ impl Reader<'_> {
         }
         let span = self.from(start);
         let (number, tail) = (&self.text[start..end], &self.text[end..self.at]);
-        let help = if tail.starts_with('_') {
+        let rule = if tail.starts_with('_') {
             "`_` stands between two digits".to_owned()
         } else if number == "0" && tail.starts_with(['x', 'o', 'b']) {
             "`0x` stands before hexadecimal digits, `0o` before octal, `0b` before binary ones"
                 .to_owned()
         } else {
-            format!("write {number}; a unit is part of a field's name, as in `mem_mb`")
+            format!("or {number}: a unit is part of a field's name, as in `mem_mb`")
         };
+        let help = format!("{} if a string is meant; {rule}", quoted(&self.text[start..self.at]));
         self.report(
             Problem::new(span, format!("`{tail}` cannot follow the number {number}")).help(help),
         );
@@ -67,21 +72,22 @@ impl Reader<'_> {
         }
     }
 
-    fn radix(&mut self, radix: u32, negative: bool) -> Option<Kind> {
+    fn radix(&mut self, radix: u32, negative: bool) -> Kind {
         self.at += 2;
         let digits = self.digits(radix);
-        integer(&digits, radix, negative)
+        Kind::integer(&format!("{}{digits}", sign(negative)), radix)
     }
 
+    /// `None` where the number is beyond the range of a float.
     fn decimal(&mut self, negative: bool) -> Option<Kind> {
         let whole = self.digits(10);
         let fraction = self.peek() == Some(b'.')
             && self.peek_after(1).is_some_and(|byte| byte.is_ascii_digit());
         if !fraction {
-            return integer(&whole, 10, negative);
+            return Some(Kind::integer(&format!("{}{whole}", sign(negative)), 10));
         }
         self.at += 1;
-        let mut text = format!("{}{whole}.{}", if negative { "-" } else { "" }, self.digits(10));
+        let mut text = format!("{}{whole}.{}", sign(negative), self.digits(10));
         if matches!(self.peek(), Some(b'e' | b'E')) {
             let signed = usize::from(matches!(self.peek_after(1), Some(b'-' | b'+')));
             if self.peek_after(1 + signed).is_some_and(|byte| byte.is_ascii_digit()) {
@@ -94,7 +100,6 @@ impl Reader<'_> {
     }
 }
 
-fn integer(digits: &str, radix: u32, negative: bool) -> Option<Kind> {
-    let number = i128::from_str_radix(digits, radix).ok()?;
-    i64::try_from(if negative { -number } else { number }).ok().map(Kind::Int)
+fn sign(negative: bool) -> &'static str {
+    if negative { "-" } else { "" }
 }

@@ -5,6 +5,7 @@ use super::refusal;
 use super::scan::{Reader, Space, Stop};
 use crate::diagnostic::Problem;
 use crate::node::{Kind, Node, Span};
+use hearth_model::fields::quoted;
 
 impl<'a> Reader<'a> {
     /// The value that begins here, with whatever operators follow it.
@@ -134,11 +135,27 @@ impl<'a> Reader<'a> {
         let span = Span::new(self.at, self.at + op.len());
         // A value that was refused has its problem already.
         if !node.is_invalid() {
-            self.report(refusal(span, &Construct::Operator(op)));
+            let problem = refusal(span, &Construct::Operator(op));
+            self.report(match self.longer_number(&node, span) {
+                Some(token) => problem.help(format!("{} if a string is meant", quoted(token))),
+                None => problem,
+            });
         }
         self.at = span.end;
         self.skip_expression()?;
         Ok(Node::new(self.from(node.span.start), Kind::Invalid))
+    }
+
+    /// What only looks like a calculation: `1.2.3`, `2026-01-01`.
+    fn longer_number(&self, node: &Node, operator: Span) -> Option<&'a str> {
+        let is_number = matches!(node.kind, Kind::Int(_) | Kind::BigInt | Kind::Float(_));
+        let text = self.text;
+        let is_joined = node.span.end == operator.start
+            && text[operator.end..].starts_with(|c: char| c.is_ascii_alphanumeric());
+        let rest = &text[node.span.start..];
+        let inside = |c: char| c.is_ascii_alphanumeric() || "._-+:/".contains(c);
+        let len = rest.find(|c| !inside(c)).unwrap_or(rest.len());
+        (is_number && is_joined).then(|| &rest[..len])
     }
 
     /// Reports a construct that begins at `start`, and steps over its whole expression.

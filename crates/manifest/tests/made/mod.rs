@@ -40,6 +40,7 @@ pub(crate) fn trees() -> impl Strategy<Value = Node> {
         Just(Kind::Nil),
         any::<bool>().prop_map(Kind::Bool),
         any::<i64>().prop_map(Kind::Int),
+        Just(Kind::BigInt),
         (-1.0e15..1.0e15).prop_map(Kind::Float),
         "(?s).{0,12}".prop_map(|text| Kind::String(without_bidi(&text))),
         name().prop_map(Kind::Atom),
@@ -98,6 +99,7 @@ impl Printer {
                 ('\\' | '#', _) => self.text.extend(['\\', c]),
                 (c, _) if c == quote => self.text.extend(['\\', c]),
                 ('\n', 0..4) => self.text.push_str("\\n"),
+                ('\r', _) => self.text.push_str("\\r"),
                 (c, 0) => {
                     let _ = write!(self.text, "\\u{{{:X}}}", u32::from(c));
                 }
@@ -139,6 +141,7 @@ impl Printer {
                     _ => write!(self.text, "{number}"),
                 };
             }
+            Kind::BigInt => self.text.push_str("9223372036854775808"),
             Kind::Float(number) => {
                 let _ = match self.pick(2) {
                     0 => write!(self.text, "{number:?}"),
