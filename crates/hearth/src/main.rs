@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod convert;
 mod declare;
+mod env_file;
 mod exit;
 mod follow;
 mod forward;

@@ -3,11 +3,12 @@
 use crate::args::Lifecycle;
 use crate::output::Output;
 use crate::wait::{Goal, Limit, until};
-use crate::{exit, follow, span};
-use anyhow::{Context, bail};
+use crate::{env_file, exit, follow, span};
+use anyhow::bail;
 use clap::{Args as ClapArgs, ValueEnum};
 use hearth_api::{Client, CreateVm};
 use serde_json::{Map, Value, json};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,7 +38,9 @@ pub(crate) struct RunArgs {
     /// An environment variable: KEY=VALUE, or KEY to pass this shell's on, out of sight of other users
     #[arg(short, long, value_name = "KEY=VALUE")]
     env: Vec<String>,
-    /// A file of such lines; empty ones and those that begin with # are skipped
+    /// A file of KEY=VALUE lines, by the rules of Docker's --env-file: quotes and blanks are part of a
+    /// value, empty lines and those that begin with # are skipped, and KEY alone passes this shell's
+    /// value on if it has one
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
     /// How long it should live
@@ -239,29 +242,27 @@ fn warm_pool(args: &PoolArgs) -> Option<Value> {
 fn environment(files: &[PathBuf], variables: &[String]) -> anyhow::Result<Map<String, Value>> {
     let mut env = Map::new();
     for file in files {
-        let text = std::fs::read_to_string(file)
-            .with_context(|| format!("cannot read the variables in {}", file.display()))?;
-        for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
-            let (key, value) = variable(line)?;
-            env.insert(key, value);
-        }
+        let variables = env_file::read(file, value_here)?;
+        env.extend(variables.into_iter().map(|(name, value)| (name, value.into())));
     }
     for text in variables {
-        let (key, value) = variable(text)?;
-        env.insert(key, value);
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, value.to_owned()),
+            None => match value_here(text) {
+                Ok(Some(value)) => (text.as_str(), value),
+                Ok(None) => bail!("cannot pass {text} on: it is not set here; write {text}=VALUE"),
+                Err(fault) => bail!("cannot pass {text} on: {fault}"),
+            },
+        };
+        env.insert(name.to_owned(), value.into());
     }
     Ok(env)
 }
 
-fn variable(text: &str) -> anyhow::Result<(String, Value)> {
-    let (key, value) = match text.split_once('=') {
-        Some((key, value)) => (key, value.to_owned()),
-        None => match std::env::var(text) {
-            Ok(value) => (text, value),
-            Err(_) => bail!("cannot pass {text} on: it is not set here; write {text}=VALUE"),
-        },
-    };
-    Ok((key.to_owned(), value.into()))
+/// The value that a variable has in this process, or why it can't be passed on.
+fn value_here(name: &str) -> Result<Option<String>, String> {
+    let value = std::env::var_os(name).map(OsString::into_string).transpose();
+    value.map_err(|_| format!("the value that {name} has here is not UTF-8"))
 }
 
 #[cfg(test)]

@@ -40,6 +40,47 @@ fn the_manual_has_a_page_for_each_command_and_shells_get_their_completions() {
 }
 
 #[test]
+fn env_files_are_read_as_docker_reads_them() {
+    let home = Home::new();
+    let daemon = sim();
+    home.write(
+        "vars.env",
+        "\u{FEFF}# of the app\r\nK=1\r\n  LEAD=x \r\nQ=\"q\"\r\nHERE\r\nNOT_HERE\r\n",
+    );
+    let args = ["run", "--name", "web", "--rootfs", "r.ext4", "--env-file"];
+    let mut command = home.hearth(&[&args[..], &["vars.env", "-e", "K=2", "/app"]].concat());
+    command.env("HEARTH_URL", &daemon.url).env("HERE", "h").env_remove("NOT_HERE");
+    let output = finished(command);
+    assert!(output.status.success(), "{}", shown(&output));
+    let env = daemon.get("/vms/web").json()["spec"]["env"].take();
+    assert_eq!(env, serde_json::json!({"HERE": "h", "K": "2", "LEAD": "x ", "Q": "\"q\""}));
+    home.write("bad.env", "A=1\nexport EXP=yes\n");
+    check(
+        &home,
+        &daemon,
+        &[&args[..], &["bad.env", "/app"]].concat(),
+        expect![[r#"
+        exit code: 1
+        --- stdout
+        --- stderr
+        hearth: cannot take the variables in bad.env: line 2: `export` is not part of a variable's name; write EXP=…
+    "#]],
+    );
+    check(
+        &home,
+        &daemon,
+        &["run", "--rootfs", "r.ext4", "-e", "A\u{1b}B=1", "/app"],
+        expect![[r#"
+            exit code: 1
+            --- stdout
+            --- stderr
+            hearth: cannot create a job: the body has a problem; nothing was changed
+              /spec/env/A\u{1b}B: "A\u{1b}B" can't name an environment variable: it holds a control character
+        "#]],
+    );
+}
+
+#[test]
 fn a_closed_pipe_is_no_error() {
     let home = Home::new();
     let mut hearth =
