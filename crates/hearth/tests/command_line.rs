@@ -48,7 +48,7 @@ fn env_files_are_read_as_docker_reads_them() {
         "\u{FEFF}# of the app\r\nK=1\r\n  LEAD=x \r\nQ=\"q\"\r\nHERE\r\nNOT_HERE\r\n",
     );
     let args = ["run", "--name", "web", "--rootfs", "r.ext4", "--env-file"];
-    let mut command = home.hearth(&[&args[..], &["vars.env", "-e", "K=2", "/app"]].concat());
+    let mut command = home.hearth([&args[..], &["vars.env", "-e", "K=2", "/app"]].concat());
     command.env("HEARTH_URL", &daemon.url).env("HERE", "h").env_remove("NOT_HERE");
     let output = finished(command);
     assert!(output.status.success(), "{}", shown(&output));
