@@ -8,7 +8,7 @@ use hearth_engine::{
     Config, Effect, Engine, Input, Now, Refusal, Reply, Request, RequestId, Store,
 };
 use hearth_host::sim::{Machine, SimConfig};
-use hearth_model::{InstanceId, Mono, Observation, Observed, Resolution, Spec, hash};
+use hearth_model::{InstanceId, Mono, Observation, Observed, Resolution, Spec};
 use hearth_planner::{Capacity, Limits};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,8 +19,9 @@ pub const BOOT_ID: &str = "a6f0b0f2-5e3c-4f0e-9d3a-6f2c1d0e9b8a";
 /// What an engine is told at its start.
 pub fn config() -> Config {
     Config {
-        capacity: Capacity { vcpus: 64, memory_mib: 64 * 1024, overhead_mib: 5 },
+        capacity: Capacity { vcpus: 64, memory_mib: 64 * 1024, overhead_mib: 5, scratch_mib: None },
         limits: Limits::default(),
+        disk_overcommit: hearth_engine::DiskOvercommit::Warn,
         retention: hearth_engine::Retention::default(),
         boot_id: BOOT_ID.to_owned(),
         seed: 1,
@@ -40,9 +41,9 @@ pub fn engine() -> Engine {
 
 /// The images of a spec on a host that has all of them.
 pub fn resolution(spec: &Spec) -> Resolution {
-    let machine = Machine::new(SimConfig::default());
+    let mut machine = Machine::new(SimConfig::default());
     match machine.resolve(spec) {
-        Ok(images) => Resolution::Known { images, hash: hash::spec_hash(spec, &images) },
+        Ok(lookup) => Resolution::of(spec, lookup),
         Err(error) => Resolution::Failed(error.sentence()),
     }
 }
@@ -64,6 +65,7 @@ pub fn look(seconds: u64, instances: impl Iterator<Item = (InstanceId, Observed)
         whole: true,
         revision: 1,
         instances: instances.collect(),
+        scratch_mib: None,
         unidentified: BTreeMap::new(),
     };
     Input::Observed { began: now(seconds).mono, observation }

@@ -200,6 +200,7 @@ async fn open_host(config: &Config, state_dir: &StateDir) -> Result<Arc<dyn Host
                 },
                 runtime_dir: None,
                 firecracker: firecracker.clone().unwrap_or_else(|| "firecracker".into()),
+                image_bytes_max: config.image_max_gib.saturating_mul(1024 * 1024 * 1024),
                 time_factor: None,
             };
             let opened = LinuxHost::open(config).await;
@@ -225,6 +226,7 @@ fn open_engine(
             vcpus: u64::from(facts.cpus) * u64::from(overcommit.vcpus_per_cpu),
             memory_mib: facts.memory_mib.saturating_sub(overcommit.memory_reserve_mib),
             overhead_mib: facts.overhead_mib,
+            scratch_mib: None,
         },
         limits: Limits {
             boot: limits.boot * time_factor,
@@ -233,6 +235,7 @@ fn open_engine(
             // Where the CPU is emulated, guests that boot beside each other all boot late.
             boots_max: if time_factor > 1 { facts.cpus as usize } else { limits.boots_max },
         },
+        disk_overcommit: overcommit.disk,
         retention: config.retention,
         boot_id: boot_id()?,
         seed: seed(),

@@ -94,6 +94,7 @@ pub fn examine(config: &Config) -> Result<Vec<Finding>, DaemonError> {
             None => "it does not run; microVMs do without".to_owned(),
         },
     ));
+    findings.extend(scratch(&dir)?);
     // An instance is in the database before anything of it is made, so that it is looked at last.
     let found = linux::survey(&dir).map_err(|source| DaemonError::Host { source })?;
     let (contents, finding) = database(&dir.join(DATABASE));
@@ -132,6 +133,7 @@ fn machine(config: &Config) -> Finding {
         images_dir: PathBuf::new(),
         runtime_dir: None,
         firecracker: firecracker.clone().unwrap_or_else(|| "firecracker".into()),
+        image_bytes_max: 0,
         time_factor: None,
     });
     match facts {
@@ -203,6 +205,20 @@ fn disk(dir: &Path) -> Result<Finding, DaemonError> {
     let verdict = if free_mib < FREE_MIB_MIN { Verdict::Bad } else { Verdict::Good };
     let sentence = format!("{}: {free_mib} MiB of its disk are free", dir.display());
     Ok(Finding::new("state", verdict, sentence))
+}
+
+/// Whether the scratch disks may come to take more than there is.
+fn scratch(dir: &Path) -> Result<Option<Finding>, DaemonError> {
+    let scratch = linux::scratch(dir)
+        .map_err(|source| DaemonError::System { operation: "measure the scratch disks", source })?;
+    Ok((scratch.promised_mib > scratch.room_mib).then(|| {
+        let sentence = format!(
+            "the scratch disks may come to take {} MiB, and the disk has {} MiB for them: free some, \
+             lower disk_mb, or set disk_overcommit to refuse",
+            scratch.promised_mib, scratch.room_mib
+        );
+        Finding::new("state", Verdict::Odd, sentence)
+    }))
 }
 
 fn database(path: &Path) -> (Option<Contents>, Finding) {

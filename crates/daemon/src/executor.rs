@@ -5,9 +5,10 @@ use crate::core::{Intake, Work};
 use crate::limits;
 use crate::stop::Stop;
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 use hearth_engine::Input;
 use hearth_host::{CREATE_DEADLINE, Host, HostError};
-use hearth_model::{Action, Boot, ImageName, Resolution, Spec, hash};
+use hearth_model::{Action, Resolution, Spec, hash};
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -107,44 +108,40 @@ fn deadline(action: &Action) -> Duration {
     }
 }
 
-/// Looks the images of many specs up, each pair of images once.
+/// Looks the images of many specs up, each pair of images once and all at the same time, so that they
+/// take no longer than one.
 pub(crate) async fn resolve_all<'a>(
     host: &dyn Host,
     specs: impl Iterator<Item = &'a Spec>,
 ) -> Vec<Resolution> {
-    let mut known: HashMap<(Boot, &ImageName, Option<&ImageName>), Resolution> = HashMap::new();
-    let mut resolutions = Vec::new();
-    for (at, spec) in specs.enumerate() {
+    let specs: Vec<&Spec> = specs.collect();
+    let named = |spec: &'a Spec| (spec.boot, &spec.kernel, spec.rootfs.as_ref());
+    let distinct: HashMap<_, &Spec> = specs.iter().map(|spec| (named(spec), *spec)).collect();
+    let look_ups =
+        distinct.into_iter().map(async |(named, spec)| (named, resolve(host, spec).await));
+    let known: HashMap<_, Resolution> = join_all(look_ups).await.into_iter().collect();
+    let mut resolutions = Vec::with_capacity(specs.len());
+    for (at, spec) in specs.into_iter().enumerate() {
         if at % limits::RESOLVES_AT_ONCE == 0 {
             tokio::task::yield_now().await;
         }
-        let images = (spec.boot, &spec.kernel, spec.rootfs.as_ref());
-        let resolution = match known.get(&images) {
-            Some(Resolution::Known { images, .. }) => {
+        // Of the specs that share their images, each has a hash of its own.
+        resolutions.push(match &known[&named(spec)] {
+            Resolution::Known { images, .. } => {
                 Resolution::Known { images: *images, hash: hash::spec_hash(spec, images) }
             }
-            Some(failed) => failed.clone(),
-            None => {
-                let resolution = resolve(host, spec).await;
-                known.insert(images, resolution.clone());
-                resolution
-            }
-        };
-        resolutions.push(resolution);
+            other => other.clone(),
+        });
     }
     resolutions
 }
 
-/// Looks the images of a spec up, and hashes the spec with them.
+/// Looks the images of a spec up, and hashes the spec with them. It takes a second at most: an image that
+/// has to be read first is looked up again by the engine, for the job that names it.
 pub(crate) async fn resolve(host: &dyn Host, spec: &Spec) -> Resolution {
-    let deadline = limits::RESOLVE_DEADLINE * host.facts().time_factor.max(1);
-    match timeout(deadline, host.resolve(spec)).await {
-        Ok(Ok(images)) => Resolution::Known { images, hash: hash::spec_hash(spec, &images) },
-        Ok(Err(error)) => Resolution::Failed(error.sentence()),
-        Err(_) => Resolution::Failed(format!(
-            "cannot read the images within {} s; is the images directory on a slow disk?",
-            deadline.as_secs()
-        )),
+    match host.resolve(spec, limits::IMAGE_WAIT).await {
+        Ok(lookup) => Resolution::of(spec, lookup),
+        Err(error) => Resolution::Failed(error.sentence()),
     }
 }
 
@@ -155,15 +152,19 @@ mod tests {
     use hearth_engine::ActionId;
     use hearth_host::sim::{SimConfig, SimHost};
     use hearth_host::{BoxFuture, Duplex, HostFacts, LogPage, LogQuery};
-    use hearth_model::{Images, InstanceId, Observation, Signal};
+    use hearth_model::{InstanceId, Lookup, Observation, Signal};
     use tokio::sync::watch;
 
     /// A host whose guests take no notice of the word to stop.
     struct Stubborn(SimHost);
 
     impl Host for Stubborn {
-        fn resolve<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Result<Images, HostError>> {
-            self.0.resolve(spec)
+        fn resolve<'a>(
+            &'a self,
+            spec: &'a Spec,
+            patience: Duration,
+        ) -> BoxFuture<'a, Result<Lookup, HostError>> {
+            self.0.resolve(spec, patience)
         }
 
         fn observe(&self, since: Option<u64>) -> BoxFuture<'_, Result<Observation, HostError>> {

@@ -34,7 +34,7 @@ mod watchdog;
 pub use backup::{BackupError, Restored, backup, restore};
 pub use boot::{Daemon, Ended, start};
 pub use desired::{DEFAULT_DESIRED, DesiredPath, source_of};
-pub use hearth_engine::Retention;
+pub use hearth_engine::{DiskOvercommit, Retention};
 pub use listen::{Listen, ListenError};
 pub use state_dir::{StateDirError, default_state_dir, in_use};
 
@@ -52,6 +52,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The images directory; `images` in the state directory where `None`.
     pub images: Option<PathBuf>,
+    /// Largest image that may be used, in GiB.
+    pub image_max_gib: u64,
     /// The desired-state file.
     pub desired: DesiredPath,
     /// Whether a file may delete most of its jobs at once.
@@ -97,13 +99,15 @@ pub enum HostChoice {
     },
 }
 
-/// How far the host's processors and memory are handed out.
+/// How far the host's processors, memory and disk are handed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overcommit {
     /// Virtual CPUs for each processor of the host.
     pub vcpus_per_cpu: u32,
     /// MiB of memory that are never handed out.
     pub memory_reserve_mib: u64,
+    /// What becomes of instances whose scratch disks may come to take more than there is.
+    pub disk: DiskOvercommit,
 }
 
 impl Default for Overcommit {
@@ -111,6 +115,7 @@ impl Default for Overcommit {
         Overcommit {
             vcpus_per_cpu: limits::VCPUS_PER_CPU,
             memory_reserve_mib: limits::MEMORY_RESERVE_MIB,
+            disk: DiskOvercommit::Warn,
         }
     }
 }

@@ -80,8 +80,11 @@ pub const OBSERVE_REST_FACTOR: u32 = 1000;
 pub const OBSERVE_REST_MAX: Duration = Duration::from_secs(10);
 /// Shortest time between two looks, so that a storm of events costs no more than this.
 pub const OBSERVE_GAP_MIN: Duration = Duration::from_millis(10);
-/// Longest look-up of a job's images, on hardware: BLAKE3 reads several GiB in that time.
-pub const RESOLVE_DEADLINE: Duration = Duration::from_secs(60);
+/// Longest wait of a request for its images. What takes longer goes on behind it, and the job waits.
+pub const IMAGE_WAIT: Duration = Duration::from_secs(1);
+/// Largest image that may be used, in GiB, unless a setting says otherwise: its digest takes half a
+/// minute of a processor.
+pub const IMAGE_MAX_GIB: u64 = 64;
 /// Longest telling of a guest whose it is, on hardware.
 pub const TELL_DEADLINE: Duration = Duration::from_secs(10);
 /// What a stop may take beyond the job's own grace, on hardware.
@@ -184,6 +187,7 @@ mod tests {
             ("connections", CONNECTIONS_MAX.to_string()),
             ("connections of callers who are not admitted", strangers),
             ("a reader that takes nothing", seconds(WRITE_DEADLINE)),
+            ("a request's wait for an image", seconds(IMAGE_WAIT)),
             ("followed logs and events", STREAMS_MAX.to_string()),
             ("forwarded ports", TUNNELS_MAX.to_string()),
             ("events buffered for followers", EVENTS_BUFFERED.to_string()),

@@ -13,10 +13,13 @@ use std::time::Duration;
 /// after another does not push everything else out of the events. The last is told at its end.
 const OOM_EVENTS_APART: Duration = Duration::from_secs(10);
 
+/// One in so many MiB has to be spare before it is told again that there is too little.
+const SPARE_PART: u64 = 10;
+
 impl Engine {
     /// Takes in a look at the host that began at `began`.
     pub(crate) fn absorb(&mut self, now: &Now, began: Mono, observation: Observation) {
-        let Observation { instances, whole, unidentified, .. } = observation;
+        let Observation { instances, whole, unidentified, scratch_mib, .. } = observation;
         if whole || self.looked_at.is_some() {
             self.looked_at = self.looked_at.max(Some(began));
         }
@@ -35,6 +38,7 @@ impl Engine {
                 self.left_alone(now, id);
             }
             self.strays.clear();
+            self.disk_seen(now, scratch_mib);
         }
         for (id, observed) in instances {
             if self.fleet.instance(&id).is_some() {
@@ -46,6 +50,25 @@ impl Engine {
                 // Otherwise it was removed after the look began.
                 self.strays.insert(id, observed);
             }
+        }
+    }
+
+    /// Takes note of what there is for scratch disks, and says once when they may come to take more.
+    fn disk_seen(&mut self, now: &Now, scratch_mib: Option<u64>) {
+        self.scratch_mib = scratch_mib;
+        let promised = self.fleet.scratch_mib();
+        let Some(room) = scratch_mib else { return };
+        let was_short = self.disk_is_short;
+        // Told again only after there was some room to spare.
+        let enough = if was_short { room - room / SPARE_PART } else { room };
+        self.disk_is_short = promised > enough;
+        if self.disk_is_short && !was_short {
+            let message = format!(
+                "the scratch disks of what runs may come to take {promised} MiB, and the state \
+                 directory's disk has {room} MiB for them; free some, lower disk_mb, or set \
+                 disk_overcommit to refuse"
+            );
+            self.event(now, None, None, None, "error", message);
         }
     }
 

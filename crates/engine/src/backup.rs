@@ -78,7 +78,7 @@ pub fn inspect(database: &Path) -> Result<Contents, StoreError> {
     let loaded = Sqlite::over(connection).load()?;
     let of_jobs = loaded.jobs.values().filter_map(|job| match &job.resolution {
         Resolution::Known { images, .. } => Some(*images),
-        Resolution::Failed(_) => None,
+        Resolution::Preparing(_) | Resolution::Failed(_) => None,
     });
     let of_instances = loaded.instances.values().map(|(instance, _)| instance.images);
     let images = of_jobs.chain(of_instances);

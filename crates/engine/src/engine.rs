@@ -13,7 +13,8 @@ use crate::row::{InstanceRow, JobNotes, JobRow};
 use crate::store::{AppliedEntry, Changes, Loaded, Store, StoreError, Tombstone, Used};
 use crate::strays::Strays;
 use hearth_model::{
-    Action, End, Generation, Instance, InstanceId, InstanceState, JobId, Lifecycle, Mono, PoolKey,
+    Action, End, Generation, Instance, InstanceId, InstanceState, Job, JobId, Lifecycle, Mono,
+    PoolKey, Resolution,
 };
 use hearth_planner::{
     Capacity, Fleet, Limits, PoolHealth, Scope, Subject, World, check, plan, status,
@@ -31,6 +32,8 @@ const BLIND_AFTER: Duration = Duration::from_secs(5);
 pub struct Config {
     /// What the host can hold.
     pub capacity: Capacity,
+    /// What becomes of instances whose scratch disks may come to take more than there is.
+    pub disk_overcommit: DiskOvercommit,
     /// How long things may take.
     pub limits: Limits,
     /// How long what is over is kept.
@@ -39,6 +42,17 @@ pub struct Config {
     pub boot_id: String,
     /// Seed for names.
     pub seed: u64,
+}
+
+/// What becomes of instances whose scratch disks, which take only what was written, may come to take
+/// more than there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DiskOvercommit {
+    /// They are made, and it is told.
+    #[default]
+    Warn,
+    /// They wait for room.
+    Refuse,
 }
 
 /// The reconciler, with everything it knows in memory and the database behind it.
@@ -75,6 +89,10 @@ pub struct Engine {
     /// What the plans so far expect, and when each is due again.
     pub(crate) agenda: Agenda,
     pub(crate) unidentified: BTreeMap<String, String>,
+    /// What the host has for scratch disks, by the last whole look.
+    pub(crate) scratch_mib: Option<u64>,
+    /// Whether they may come to take more, and that was told.
+    pub(crate) disk_is_short: bool,
     /// What the host has and the database does not name.
     pub(crate) strays: Strays,
     /// When the host was looked at last, once it was looked at whole. Before that, and while it
@@ -140,6 +158,8 @@ impl Engine {
             resolving: BTreeSet::new(),
             agenda: Agenda::default(),
             unidentified: BTreeMap::new(),
+            scratch_mib: None,
+            disk_is_short: false,
             strays: Strays::default(),
             looked_at: None,
             next_action: 1,
@@ -230,7 +250,14 @@ impl Engine {
             forget_times(&mut loaded);
         }
         let differs = |what: String| Err(format!("memory and database differ: {what}"));
-        if let Some(id) = differing(self.fleet.jobs(), &loaded.jobs, |left, right| left == right) {
+        // How far the reading of its images is is not in the row.
+        let same = |held: &Job, row: &Job| match &held.resolution {
+            Resolution::Preparing(_) => {
+                *row == Job { resolution: Resolution::Preparing(None), ..held.clone() }
+            }
+            _ => held == row,
+        };
+        if let Some(id) = differing(self.fleet.jobs(), &loaded.jobs, same) {
             let pair = (self.fleet.job(&id), loaded.jobs.get(&id));
             return differs(format!("job {id}: {pair:?}"));
         }
@@ -408,12 +435,20 @@ impl Engine {
         self.looked_at.is_some_and(|at| now.since(at) < blind_after)
     }
 
+    fn capacity(&self) -> Capacity {
+        let scratch_mib = match self.config.disk_overcommit {
+            DiskOvercommit::Warn => None,
+            DiskOvercommit::Refuse => self.scratch_mib,
+        };
+        Capacity { scratch_mib, ..self.config.capacity }
+    }
+
     pub(crate) fn world(&self, now: Mono) -> World<'_> {
         World {
             now,
             fleet: &self.fleet,
             pools: &self.pools,
-            capacity: self.strays.left_of(self.config.capacity),
+            capacity: self.strays.left_of(self.capacity()),
             limits: self.config.limits,
         }
     }

@@ -10,7 +10,7 @@ use hearth_model::{
     InstanceState, Job, JobId, Lifecycle, Mono, Outcome, Owner, Phase, PoolKey, Resolution, Slot,
     Spec,
 };
-use hearth_planner::{Step, Target, backoff};
+use hearth_planner::{Step, Subject, Target, backoff};
 use std::time::Duration;
 
 /// How many ended instances of a job are remembered, for their logs.
@@ -205,21 +205,32 @@ impl Engine {
         resolution: Resolution,
     ) {
         self.resolving.remove(id);
+        // It may have another spec, whose images are looked up next.
+        self.fleet.touch(Subject::Job(id.clone()));
         if self.fleet.job(id).is_none_or(|job| job.run != run) {
             return;
         }
-        self.fleet.change_job(id, |job| {
-            if let Resolution::Failed(_) = &resolution {
-                job.failures = job.failures.saturating_add(1);
-                // The first look was the POST's own; from then on the back-off runs.
-                job.not_before = Some(now.mono.after(backoff(job.failures.saturating_add(1))));
-            } else {
-                job.failures = 0;
-                job.not_before = None;
+        let is_preparing = |resolution: &Resolution| matches!(resolution, Resolution::Preparing(_));
+        let same_row = self.fleet.change_job(id, |job| {
+            let same_row = is_preparing(&job.resolution) && is_preparing(&resolution);
+            match &resolution {
+                Resolution::Preparing(_) => {}
+                Resolution::Failed(_) => {
+                    job.failures = job.failures.saturating_add(1);
+                    // The first look was the POST's own; from then on the back-off runs.
+                    job.not_before = Some(now.mono.after(backoff(job.failures.saturating_add(1))));
+                }
+                Resolution::Known { .. } => {
+                    job.failures = 0;
+                    job.not_before = None;
+                }
             }
             job.resolution = resolution;
+            same_row
         });
-        self.touch_job(id);
+        if same_row == Some(false) {
+            self.touch_job(id);
+        }
     }
 
     /// A job of which nothing is left: its row becomes a tombstone, its logs go.

@@ -27,7 +27,7 @@ mod strays;
 mod view;
 
 pub use backup::{Contents, backup, gather, inspect, restore};
-pub use engine::{Config, Engine};
+pub use engine::{Config, DiskOvercommit, Engine};
 pub use file::EntryDigest;
 pub use input::{
     Accepted, ActionId, Against, Deletions, Drained, Effect, Event, EventPage, Events, FileEntry,

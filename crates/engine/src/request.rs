@@ -140,6 +140,10 @@ impl Engine {
         let idle = job.wanted != Wanted::Running || job.outcome.is_some();
         let inside = match (resolution, job.hash()) {
             (Resolution::Known { hash, .. }, Some(known)) => *hash == known,
+            // Its own look-ups say what becomes of it.
+            (_, None) if matches!(job.resolution, Resolution::Preparing(_)) => {
+                same_inside(spec, &job.spec)
+            }
             (Resolution::Failed(_), None) => same_inside(spec, &job.spec),
             _ => false,
         };
@@ -166,7 +170,7 @@ impl Engine {
         let own = || Tenant::parse(id.as_str()).expect("job ids and tenants have one grammar");
         let hash = match resolution {
             Resolution::Known { hash, .. } => Some(*hash),
-            Resolution::Failed(_) => None,
+            Resolution::Preparing(_) | Resolution::Failed(_) => None,
         };
         let tenant_given = tenant.is_some();
         let tenant = tenant.cloned().unwrap_or_else(own);

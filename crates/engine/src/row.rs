@@ -90,7 +90,12 @@ pub(crate) struct JobRow<'a> {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum ResolutionRow {
-    Known { images: ImagesRow, hash: String },
+    Known {
+        images: ImagesRow,
+        hash: String,
+    },
+    /// How far it is is not kept: the next daemon looks for itself.
+    Preparing,
     Failed(String),
 }
 
@@ -184,6 +189,7 @@ impl<'a> JobRow<'a> {
                 Resolution::Known { images, hash } => {
                     ResolutionRow::Known { images: ImagesRow::of(images), hash: hash.to_hex() }
                 }
+                Resolution::Preparing(_) => ResolutionRow::Preparing,
                 Resolution::Failed(reason) => ResolutionRow::Failed(reason.clone()),
             },
             wanted: match job.wanted {
@@ -208,6 +214,7 @@ impl<'a> JobRow<'a> {
                 images: images.into_images()?,
                 hash: SpecHash::parse(&hash).ok_or("bad hash")?,
             },
+            ResolutionRow::Preparing => Resolution::Preparing(None),
             ResolutionRow::Failed(reason) => Resolution::Failed(reason),
         };
         let (current, run) = (generation(self.generation)?, generation(self.run)?);

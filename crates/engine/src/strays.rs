@@ -43,8 +43,9 @@ impl Strays {
         let runs = |observed: &&Observed| !observed.state.is_exited();
         let needs = self.0.values().filter(runs).filter_map(|observed| observed.made.as_ref());
         let taken =
-            needs.map(|made| capacity.need(made.resources)).fold(Need::default(), Need::plus);
+            needs.map(|made| capacity.need_of(made.resources)).fold(Need::default(), Need::plus);
         let left = capacity.total().minus(taken);
+        // What their scratch disks may take is not remembered.
         Capacity { vcpus: left.vcpus, memory_mib: left.memory_mib, ..capacity }
     }
 

@@ -4,8 +4,8 @@
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use hearth_daemon::{
-    Callers, Config, DEFAULT_DESIRED, DesiredPath, HostChoice, Listen, MassDeletion, Overcommit,
-    Retention, default_state_dir, limits,
+    Callers, Config, DEFAULT_DESIRED, DesiredPath, DiskOvercommit, HostChoice, Listen,
+    MassDeletion, Overcommit, Retention, default_state_dir, limits,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -64,12 +64,14 @@ pub(crate) struct Settings {
     state_dir: Option<PathBuf>,
     desired: Option<PathBuf>,
     images: Option<PathBuf>,
+    image_max_gb: u64,
     firecracker: Option<PathBuf>,
     host: HostKind,
     sim_boot_ms: u64,
     allow_delete: bool,
     vcpus_per_cpu: u32,
     memory_reserve_mb: u64,
+    disk_overcommit: DiskOvercommit,
     keep_finished_jobs: u32,
     keep_finished_hours: u32,
     keep_log_hours: u32,
@@ -167,6 +169,16 @@ pub(crate) const SETTINGS: &[Setting] = &[
         show: |s| shown(&s.images()),
     },
     Setting {
+        key: "image_max_gb",
+        kind: Kind::Number,
+        value_name: "GIB",
+        help: "Largest image that may be used, in GiB, holes included",
+        default: Default::Is("64"),
+        other_variable: None,
+        take: |s, text| number(text, 1).map(|v| s.image_max_gb = v),
+        show: |s| s.image_max_gb.to_string(),
+    },
+    Setting {
         key: "firecracker",
         kind: Kind::Path,
         value_name: "FILE",
@@ -233,6 +245,25 @@ pub(crate) const SETTINGS: &[Setting] = &[
         other_variable: None,
         take: |s, text| number(text, 0).map(|v| s.memory_reserve_mb = v),
         show: |s| s.memory_reserve_mb.to_string(),
+    },
+    Setting {
+        key: "disk_overcommit",
+        kind: Kind::Choice(&["warn", "refuse"]),
+        value_name: "HOW",
+        help: "Scratch disks that may come to take more than is free: warn (start them all the same) or refuse (they wait for room)",
+        default: Default::Is("warn"),
+        other_variable: None,
+        take: |s, text| {
+            let words = [("warn", DiskOvercommit::Warn), ("refuse", DiskOvercommit::Refuse)];
+            word(text, &words).map(|v| s.disk_overcommit = v)
+        },
+        show: |s| {
+            match s.disk_overcommit {
+                DiskOvercommit::Warn => "warn",
+                DiskOvercommit::Refuse => "refuse",
+            }
+            .to_owned()
+        },
     },
     Setting {
         key: "keep_finished_jobs",
@@ -423,12 +454,14 @@ impl Settings {
             state_dir: None,
             desired: None,
             images: None,
+            image_max_gb: limits::IMAGE_MAX_GIB,
             firecracker: None,
             host: HostKind::Linux,
             sim_boot_ms: 200,
             allow_delete: false,
             vcpus_per_cpu: limits::VCPUS_PER_CPU,
             memory_reserve_mb: limits::MEMORY_RESERVE_MIB,
+            disk_overcommit: DiskOvercommit::Warn,
             keep_finished_jobs: 1000,
             keep_finished_hours: WEEK_HOURS,
             keep_log_hours: WEEK_HOURS,
@@ -455,6 +488,7 @@ impl Settings {
             listen: self.listen,
             callers: Callers { group: self.group, open_loopback: self.open_loopback },
             images: self.images,
+            image_max_gib: self.image_max_gb,
             desired: self.desired.map_or(DesiredPath::Default, DesiredPath::Named),
             deletions: if self.allow_delete { MassDeletion::Allowed } else { MassDeletion::Held },
             host: match self.host {
@@ -464,6 +498,7 @@ impl Settings {
             overcommit: Overcommit {
                 vcpus_per_cpu: self.vcpus_per_cpu,
                 memory_reserve_mib: self.memory_reserve_mb,
+                disk: self.disk_overcommit,
             },
             retention: Retention {
                 finished_jobs_max: self.keep_finished_jobs as usize,

@@ -4,7 +4,7 @@
 pub mod linux;
 pub mod sim;
 
-use hearth_model::{Action, Images, InstanceId, Observation, Spec};
+use hearth_model::{Action, InstanceId, Lookup, Observation, Spec};
 use std::{future::Future, pin::Pin, time::Duration};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
@@ -26,9 +26,17 @@ pub trait Host: Send + Sync + 'static {
     /// The digests of the images that a spec names, after checking that they are what they should
     /// be: regular files beneath the images directory, an ELF kernel, a whole file system.
     ///
+    /// An image that the host does not know yet has to be read whole. That takes place behind the
+    /// call, for as long as somebody looks the image up now and then; after `patience`, and not
+    /// before, the answer is how far it has come. Cancel safe.
+    ///
     /// # Errors
-    /// A permanent [`HostError`] names the image, what is wrong with it, and the mend.
-    fn resolve<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Result<Images, HostError>>;
+    /// A permanent [`HostError`] names the image, what is wrong with it, and the remedy.
+    fn resolve<'a>(
+        &'a self,
+        spec: &'a Spec,
+        patience: Duration,
+    ) -> BoxFuture<'a, Result<Lookup, HostError>>;
 
     /// What the host has of any instance, or with `since` only of those that have changed after
     /// that revision (the [`Observation::revision`] of an earlier look): it costs what has changed.

@@ -12,8 +12,8 @@ use contract::Subject;
 use hearth_fake_firecracker::{Does, Effect, Fake, Fault, On, kernels};
 use hearth_host::{Host, HostError};
 use hearth_model::{
-    Action, Boot, End, Exit, Generation, InstanceId, InstanceState, Owner, Phase, PoolTenant,
-    Signal, Spec, Stage,
+    Action, Boot, End, Exit, Generation, InstanceId, InstanceState, Lookup, Owner, Phase,
+    PoolTenant, Signal, Spec, Stage,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{PidfdFlags, pidfd_open};
@@ -77,6 +77,13 @@ impl Stand {
         self.lab.host.apply(Action::Create(Box::new(create))).await.map(|()| id)
     }
 
+    /// A guest whose disk is new, of that many bytes, and nothing but a hole.
+    fn unread(&self, name: &str, bytes: u64) -> Spec {
+        let file = std::fs::File::create(self.lab.images.join(name)).expect("made");
+        file.set_len(bytes).expect("a file system with holes");
+        Spec { rootfs: Some(image(name)), ..raw("speaker") }
+    }
+
     /// Nothing is left of an instance whose creation failed: no directory, no process, no state.
     async fn is_gone(&self, id: &str) {
         let id = InstanceId::parse(id).expect("an id");
@@ -136,9 +143,10 @@ fn processes_in(dir: &Path) -> Vec<i32> {
 async fn the_real_host_keeps_the_contract_with_guests_that_are_played() {
     let stand = stand(&[]).await;
     let (service, job) = (init(&["/fake/serve"]), Some(init(&["/fake/exit", "0", "hello"])));
-    let subject = Subject { host: &stand.lab.host, service, job, patience: PATIENCE };
+    let unread = Some(stand.unread("unread", 256 << 20));
+    let subject = Subject { host: &stand.lab.host, service, job, unread, patience: PATIENCE };
     subject.check().await;
-    let subject = Subject { service: raw("speaker"), job: None, ..subject };
+    let subject = Subject { service: raw("speaker"), job: None, unread: None, ..subject };
     subject.check().await;
     stand.clean().await;
 }
@@ -503,4 +511,133 @@ async fn processes_that_are_stuck_are_adopted_side_by_side() {
     let seen = stand.lab.host.observe(None).await.expect("a look");
     assert_eq!((seen.instances.len(), seen.unidentified.len()), (5, 0), "{seen:?}");
     assert!(seen.instances.keys().all(|id| stand.lab.host.alive(id)));
+}
+
+/// Copies of images that are not whole yet.
+fn unfinished(stand: &Stand) -> usize {
+    let store = stand.lab.state.path().join("state/images");
+    let names = std::fs::read_dir(store).expect("a directory").flatten();
+    names.filter(|entry| entry.file_name().to_string_lossy().starts_with(".new-")).count()
+}
+
+async fn until_unfinished(stand: &Stand, count: usize) {
+    let end = Instant::now() + PATIENCE;
+    while unfinished(stand) != count {
+        assert!(Instant::now() < end, "{} copies are not whole", unfinished(stand));
+        std::thread::sleep(Duration::from_millis(5));
+        tokio::task::yield_now().await;
+    }
+}
+
+const TB: u64 = 1 << 40;
+
+#[tokio::test]
+async fn small_image_does_not_wait_behind_large_ones() {
+    let stand = stand(&[]).await;
+    let host = &stand.lab.host;
+    for name in ["one", "two", "three", "four"] {
+        let large = stand.unread(name, TB);
+        let lookup = host.resolve(&large, Duration::from_millis(200)).await.expect("a look");
+        assert!(matches!(lookup, Lookup::Preparing(_)), "{lookup:?}");
+    }
+    until_unfinished(&stand, 4).await;
+    let begin = Instant::now();
+    let small = host.resolve(&stand.unread("small", 1 << 20), PATIENCE).await.expect("a look");
+    assert!(matches!(small, Lookup::Known(_)), "{small:?}");
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    assert_eq!(unfinished(&stand), 4, "the large ones take their time");
+    stand.clean().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn copy_that_nobody_wishes_ends_and_leaves_nothing() {
+    const STEP: Duration = Duration::from_millis(10);
+    let stand = stand(&[]).await;
+    let large = stand.unread("large", TB);
+    // The clock stands still but for this.
+    let look = async || loop {
+        let time = async {
+            for _ in 0..10 {
+                std::thread::sleep(STEP);
+                tokio::time::advance(STEP).await;
+            }
+        };
+        match tokio::join!(stand.lab.host.resolve(&large, STEP * 5), time).0.expect("a look") {
+            Lookup::Preparing(progress) if progress.total_bytes == TB => return progress,
+            Lookup::Preparing(_) => {}
+            Lookup::Known(_) => panic!("it is known"),
+        }
+    };
+    // Two wish it, and share a copy.
+    look().await;
+    look().await;
+    assert_eq!(unfinished(&stand), 1);
+    // For as long as somebody looks now and then, it goes on.
+    let mut before = look().await;
+    for _ in 0..4 {
+        tokio::time::advance(Duration::from_secs(6)).await;
+        let after = look().await;
+        assert!(after.done_bytes > before.done_bytes, "{before} {after}");
+        before = after;
+    }
+    tokio::time::advance(Duration::from_secs(11)).await;
+    until_unfinished(&stand, 0).await;
+    // Somebody comes again: it begins again.
+    let again = look().await;
+    assert!(again.done_bytes < before.done_bytes, "{before} {again}");
+    stand.clean().await;
+}
+
+#[tokio::test]
+async fn image_that_changes_while_it_is_copied_is_no_image() {
+    type Change = fn(&Path);
+    let changes: [(Change, &str); 3] = [
+        (|path| std::fs::write(path, "other").expect("written"), "is being changed just now"),
+        (|path| std::fs::remove_file(path).expect("removed"), "is being changed just now"),
+        (
+            |path| {
+                let file = std::fs::File::options().append(true).open(path).expect("opened");
+                std::io::Write::write_all(&mut &file, b"more").expect("written");
+            },
+            "is being changed just now",
+        ),
+    ];
+    let stand = stand(&[]).await;
+    for (change, said) in changes {
+        let large = stand.unread("large", TB);
+        let look_up = stand.lab.host.resolve(&large, PATIENCE);
+        let changed = async {
+            until_unfinished(&stand, 1).await;
+            change(&stand.lab.images.join("large"));
+        };
+        let (looked, ()) = tokio::join!(look_up, changed);
+        let error = looked.expect_err("it is no image");
+        assert!(error.is_transient() && error.sentence().contains(said), "{}", error.sentence());
+        until_unfinished(&stand, 0).await;
+    }
+    stand.clean().await;
+}
+
+#[tokio::test]
+async fn holes_are_not_read_and_count_for_the_digest() {
+    let stand = stand(&[]).await;
+    let spec = stand.unread("holes", 64 << 20);
+    let path = stand.lab.images.join("holes");
+    let file = std::fs::File::options().write(true).open(&path).expect("opened");
+    std::os::unix::fs::FileExt::write_all_at(&file, b"data", 40 << 20).expect("written");
+    drop(file);
+    let read = || {
+        let io = std::fs::read_to_string("/proc/self/io").expect("/proc");
+        let read = io.lines().find_map(|line| line.strip_prefix("rchar: ")).expect("a line");
+        read.parse::<u64>().expect("a number")
+    };
+    let before = read();
+    let lookup = stand.lab.host.resolve(&spec, PATIENCE).await.expect("a look");
+    let bytes = read() - before;
+    let Lookup::Known(images) = lookup else { panic!("{lookup:?}") };
+    let whole = std::fs::read(&path).expect("read");
+    assert_eq!(images.rootfs.expect("a rootfs").0, *blake3::hash(&whole).as_bytes());
+    // Other tests read beside this one, and the kernel is read too.
+    assert!(bytes < 16 << 20, "{bytes} bytes were read of {}", whole.len());
+    stand.clean().await;
 }

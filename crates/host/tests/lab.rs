@@ -44,7 +44,7 @@ mod lab {
         let patience = Duration::from_secs(60) * lab.host.facts().time_factor;
         let service = script("while true; do sleep 1; done");
         let job = Some(script("echo hello"));
-        Subject { host: &lab.host, service, job, patience }.check().await;
+        Subject { host: &lab.host, service, job, unread: None, patience }.check().await;
     }
 
     #[tokio::test]

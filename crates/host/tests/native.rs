@@ -51,7 +51,8 @@ mod native {
         let (_images, path) = images();
         let lab = Lab::new(path).await;
         let patience = std::time::Duration::from_secs(30);
-        let subject = Subject { host: &lab.host, service: raw("speaker"), job: None, patience };
+        let subject =
+            Subject { host: &lab.host, service: raw("speaker"), job: None, unread: None, patience };
         subject.check().await;
     }
 

@@ -26,10 +26,13 @@ async fn the_simulated_host_keeps_the_contract() {
     let host = SimHost::new(SimConfig::default());
     let missing = hearth_model::ImageName::parse("no-such-kernel").unwrap();
     host.set_missing(&missing, hearth_host::sim::Presence::Missing);
+    let unread = hearth_model::ImageName::parse("unread.ext4").unwrap();
+    host.replace_image(&unread, Duration::from_millis(500));
     let subject = Subject {
         host: &host,
         service: spec("service"),
         job: Some(spec("job")),
+        unread: Some(Spec { rootfs: Some(unread), ..spec("service") }),
         patience: Duration::from_secs(10),
     };
     subject.check().await;

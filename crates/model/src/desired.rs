@@ -1,9 +1,9 @@
 //! What should be, and what Hearth has recorded of how far it is: jobs and instances.
 
-use crate::hash::SpecHash;
+use crate::hash::{SpecHash, spec_hash};
 use crate::ids::{Generation, InstanceId, JobId, Slot, Tenant};
 use crate::observed::{Exit, InstanceState, Phase};
-use crate::spec::{Images, Spec, Stage};
+use crate::spec::{Images, Lookup, Progress, Spec, Stage};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,8 +88,22 @@ pub enum Resolution {
         /// The hash of the spec with them.
         hash: SpecHash,
     },
+    /// An image is being read, which takes its time; how far that was when it was last looked at,
+    /// which is not kept over a restart.
+    Preparing(Option<Progress>),
     /// An image is missing or unfit; the sentence says which and what to do.
     Failed(String),
+}
+
+impl Resolution {
+    /// Of a spec, by what a look-up of its images came to.
+    #[must_use]
+    pub fn of(spec: &Spec, lookup: Lookup) -> Resolution {
+        match lookup {
+            Lookup::Known(images) => Resolution::Known { images, hash: spec_hash(spec, &images) },
+            Lookup::Preparing(progress) => Resolution::Preparing(Some(progress)),
+        }
+    }
 }
 
 /// How a `job` ended for good.
@@ -187,7 +201,7 @@ impl Job {
     pub fn hash(&self) -> Option<SpecHash> {
         match &self.resolution {
             Resolution::Known { hash, .. } => Some(*hash),
-            Resolution::Failed(_) => None,
+            Resolution::Preparing(_) | Resolution::Failed(_) => None,
         }
     }
 

@@ -24,6 +24,7 @@ pub use observed::{
 pub use problems::{FieldErrors, PROBLEMS_MAX};
 pub use signal::Signal;
 pub use spec::{
-    Boot, ImageName, Images, Lifecycle, Ready, ReadyCheck, Resources, Spec, Stage, WarmPool,
+    Boot, ImageName, Images, Lifecycle, Lookup, Progress, Ready, ReadyCheck, Resources, Spec,
+    Stage, WarmPool,
 };
 pub use value::Value;

@@ -18,6 +18,9 @@ pub struct Observation {
     pub revision: u64,
     /// By instance.
     pub instances: BTreeMap<InstanceId, Observed>,
+    /// What the scratch disks of all instances may take in all, in MiB: what is free of their disk, and
+    /// what they take of it already. `None` where the host can't tell.
+    pub scratch_mib: Option<u64>,
     /// What a whole look found and could not identify, by name, which may be an instance's. It is left
     /// alone, and may be alive. Sentences.
     pub unidentified: BTreeMap<String, String>,

@@ -168,6 +168,40 @@ pub struct Images {
     pub rootfs: Option<Digest>,
 }
 
+/// What a look-up of a spec's images comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// The digests.
+    Known(Images),
+    /// An image is being read; look again.
+    Preparing(Progress),
+}
+
+/// How far the reading of an image has come that is not in the store yet. Shown as a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Which image.
+    pub image: ImageName,
+    /// Bytes that were read, holes included.
+    pub done_bytes: u64,
+    /// Bytes that it has; 0 while that is not known.
+    pub total_bytes: u64,
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MIB: u64 = 1024 * 1024;
+        const GIB: u64 = 1024 * MIB;
+        let Progress { image, done_bytes, total_bytes } = self;
+        let (unit, name) = if *total_bytes >= GIB { (GIB, "GiB") } else { (MIB, "MiB") };
+        let (done, total) = (done_bytes / unit, total_bytes.div_ceil(unit));
+        match total_bytes {
+            0 => write!(f, "preparing image {image} (not opened yet)"),
+            _ => write!(f, "preparing image {image} ({done} of {total} {name})"),
+        }
+    }
+}
+
 impl Lifecycle {
     /// The name on the wire.
     #[must_use]
@@ -185,6 +219,15 @@ impl Spec {
     #[must_use]
     pub fn pool_stage(&self) -> Stage {
         self.warm_pool.map_or(Stage::default_for(self.lifecycle), |pool| pool.stage)
+    }
+
+    /// What its scratch disk may take, in MiB. A raw guest has none.
+    #[must_use]
+    pub fn scratch_mib(&self) -> u64 {
+        match self.boot {
+            Boot::Init => u64::from(self.disk_mib),
+            Boot::Raw => 0,
+        }
     }
 
     /// How many spare instances this spec asks for: minimum and maximum.
@@ -211,5 +254,22 @@ impl Stage {
             Stage::Init => "init",
             Stage::App => "app",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ImageName, Progress};
+
+    #[test]
+    fn progress_is_told_in_units_that_fit_the_image() {
+        let image = ImageName::parse("web.ext4").expect("a name");
+        let shown = |done_bytes, total_bytes| {
+            Progress { image: image.clone(), done_bytes, total_bytes }.to_string()
+        };
+        assert_eq!(shown(0, 0), "preparing image web.ext4 (not opened yet)");
+        assert_eq!(shown(0, 1), "preparing image web.ext4 (0 of 1 MiB)");
+        assert_eq!(shown(5 << 20, 64 << 20), "preparing image web.ext4 (5 of 64 MiB)");
+        assert_eq!(shown(13 << 30, 40 << 30), "preparing image web.ext4 (13 of 40 GiB)");
     }
 }

@@ -222,7 +222,8 @@ fn stop_signal_is_read_in_all_its_forms_and_written_in_one() {
         assert_eq!(written(text), None, "{text} is the default");
     }
     let refused = |value: Value| {
-        let error = Spec::read(&with(&[("stop_signal", value)])).unwrap_err().remove(0);
+        let error =
+            Spec::read(&with(&[("stop_signal", value)])).unwrap_err().into_iter().next().unwrap();
         format!("{}: {} [{}]", error.path, error.detail, error.help.unwrap())
     };
     let forms = r#"name it as in "SIGINT", "SIGRTMIN+3" or "2""#;
@@ -236,7 +237,7 @@ fn stop_signal_is_read_in_all_its_forms_and_written_in_one() {
     }
     assert_eq!(refused(2.into()), r#"stop_signal: expected a string, found 2 [write "2"]"#);
     let raw = [("boot", "raw".into()), ("stop_signal", "INT".into())];
-    let raw = Spec::read(&with(&raw)).unwrap_err().remove(0);
+    let raw = Spec::read(&with(&raw)).unwrap_err().into_iter().next().unwrap();
     assert_eq!(raw.path.to_string(), "stop_signal");
     assert!(raw.detail.starts_with("needs Hearth's init"), "{}", raw.detail);
 }

@@ -17,7 +17,7 @@ pub struct Violation(pub String);
 /// an instance of its current generation gets another.
 pub fn check(world: &World<'_>, plan: &Plan) -> Result<(), Violation> {
     let mut touched: BTreeSet<&InstanceId> = BTreeSet::new();
-    let mut created = world.fleet.used(&world.capacity);
+    let mut left = world.capacity.total().minus(world.fleet.used(&world.capacity));
     for step in &plan.steps {
         if let Some(instance) = acted_on(step) {
             let known = world.fleet.instance(instance);
@@ -45,10 +45,9 @@ pub fn check(world: &World<'_>, plan: &Plan) -> Result<(), Violation> {
                     Target::Pool(key) => world.fleet.job_of_pool(key),
                 };
                 let job = job.ok_or_else(|| Violation(format!("{step:?} without a job")))?;
-                created = created.plus(world.capacity.need(job.spec.resources));
-                require(created.fits(world.capacity.total()), || {
-                    format!("{step:?} exceeds the capacity")
-                })?;
+                let need = world.capacity.need(&job.spec);
+                require(need.fits(left), || format!("{step:?} exceeds the capacity"))?;
+                left = left.minus(need);
             }
             _ => {}
         }

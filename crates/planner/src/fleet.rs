@@ -6,8 +6,8 @@
 
 use crate::capacity::{Capacity, Need};
 use hearth_model::{
-    Assignment, Instance, InstanceId, InstanceState, Job, JobId, Lifecycle, Outcome, PoolKey,
-    Resolution, Slot, Wanted,
+    Assignment, Instance, InstanceId, InstanceState, Job, JobId, Lifecycle, Outcome, PoolKey, Slot,
+    Wanted,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -80,6 +80,7 @@ struct Share {
     instances: u64,
     vcpus: u64,
     memory_mib: u64,
+    scratch_mib: u64,
 }
 
 impl Touched {
@@ -180,6 +181,12 @@ impl Fleet {
     #[must_use]
     pub fn used(&self, capacity: &Capacity) -> Need {
         self.load.all.need(capacity)
+    }
+
+    /// What the scratch disks of all instances that have not ended may take, in MiB.
+    #[must_use]
+    pub fn scratch_mib(&self) -> u64 {
+        self.load.all.scratch_mib
     }
 
     pub(crate) fn leaving(&self, capacity: &Capacity) -> Need {
@@ -374,6 +381,7 @@ impl Load {
             instances: 1,
             vcpus: u64::from(instance.spec.resources.vcpu),
             memory_mib: u64::from(instance.spec.resources.mem_mib),
+            scratch_mib: instance.spec.scratch_mib(),
         };
         let leaving = if instance.stopping.is_some() { all } else { Share::default() };
         // One that another daemon made has booted, or has its time to say so; no boot waits for it.
@@ -400,17 +408,23 @@ impl Share {
         self.instances += other.instances;
         self.vcpus += other.vcpus;
         self.memory_mib += other.memory_mib;
+        self.scratch_mib += other.scratch_mib;
     }
 
     fn take(&mut self, other: Share) {
         self.instances -= other.instances;
         self.vcpus -= other.vcpus;
         self.memory_mib -= other.memory_mib;
+        self.scratch_mib -= other.scratch_mib;
     }
 
     fn need(self, capacity: &Capacity) -> Need {
         let overhead_mib = self.instances * capacity.overhead_mib;
-        Need { vcpus: self.vcpus, memory_mib: self.memory_mib + overhead_mib }
+        Need {
+            vcpus: self.vcpus,
+            memory_mib: self.memory_mib + overhead_mib,
+            scratch_mib: capacity.scratch_mib.map_or(0, |_| self.scratch_mib),
+        }
     }
 }
 
@@ -429,11 +443,7 @@ fn pool_wish(job: &Job) -> Option<(PoolKey, Bounds)> {
     let over =
         job.spec.lifecycle == Lifecycle::Job && matches!(job.outcome, Some(Outcome::Failed(_)));
     let (min, max) = job.spec.pool_bounds();
-    if job.wanted != Wanted::Running
-        || max == 0
-        || over
-        || matches!(job.resolution, Resolution::Failed(_))
-    {
+    if job.wanted != Wanted::Running || max == 0 || over {
         return None;
     }
     Some((job.pool_key()?, Bounds { min, max }))

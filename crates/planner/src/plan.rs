@@ -208,14 +208,17 @@ impl<'a> Planner<'a> {
             self.bring_up(job, instance, &old);
             return;
         }
-        if let Resolution::Failed(_) = job.resolution {
-            match job.not_before {
-                Some(at) if at > self.world.now => {
-                    self.wait(Waiting::BackOff(at));
-                }
-                _ => self.step(Step::Resolve { job: job.id.clone() }),
+        match (&job.resolution, job.not_before) {
+            (Resolution::Known { .. }, _) => {}
+            (Resolution::Failed(_), Some(at)) if at > self.world.now => {
+                self.wait(Waiting::BackOff(at));
+                return;
             }
-            return;
+            // What is being read is read for as long as it is looked up.
+            (Resolution::Preparing(_) | Resolution::Failed(_), _) => {
+                self.step(Step::Resolve { job: job.id.clone() });
+                return;
+            }
         }
         if let Some(at) = job.not_before.filter(|at| *at > self.world.now) {
             self.wait(Waiting::BackOff(at));
@@ -243,7 +246,7 @@ impl<'a> Planner<'a> {
     /// that can't.
     fn can_start(&self, job: &Job) -> bool {
         let capacity = self.world.capacity;
-        let fits = capacity.need(job.spec.resources).fits(capacity.total());
+        let fits = capacity.need(&job.spec).fits(capacity.total());
         fits && matches!(job.resolution, Resolution::Known { .. })
     }
 
@@ -274,13 +277,18 @@ impl<'a> Planner<'a> {
     }
 
     fn create(&mut self, job: &Job) {
-        let need = self.world.capacity.need(job.spec.resources);
+        let need = self.world.capacity.need(&job.spec);
         if !need.fits(self.room) {
             let total = self.world.capacity.total();
             if need.fits(total) {
                 self.owed = self.owed.plus(need);
             }
-            self.wait(Waiting::Capacity { need, total });
+            if need.scratch_mib > self.room.scratch_mib {
+                let (need_mib, left_mib) = (need.scratch_mib, self.room.scratch_mib);
+                self.wait(Waiting::Disk { need_mib, left_mib });
+            } else {
+                self.wait(Waiting::Capacity { need, total });
+            }
         } else if self.boots_left == 0 {
             self.room = self.room.minus(need);
             self.wait(Waiting::Turn);
@@ -366,7 +374,7 @@ impl<'a> Planner<'a> {
                 && !instance.busy
                 && !self.taken.contains(&instance.id);
             if spare {
-                lacking = lacking.minus(capacity.need(instance.spec.resources));
+                lacking = lacking.minus(capacity.need(&instance.spec));
                 self.stop(instance, "a job needs its room");
             }
         }

@@ -59,7 +59,7 @@ fn fill(planner: &mut Planner<'_>, key: &PoolKey, missing: usize) {
         return;
     }
     let Some(job) = planner.world.fleet.job_of_pool(key) else { return };
-    let need = planner.world.capacity.need(job.spec.resources);
+    let need = planner.world.capacity.need(&job.spec);
     for _ in 0..missing {
         if planner.boots_left == 0 || !need.plus(planner.owed).fits(planner.room) {
             planner.outlook.unfilled = true;

@@ -166,6 +166,10 @@ fn progress(instance: &Instance) -> String {
 }
 
 fn wait(job: &Job, waiting: Option<&Waiting>, world: &World<'_>) -> String {
+    if let Resolution::Preparing(progress) = &job.resolution {
+        let unknown = || "preparing its images".to_owned();
+        return progress.as_ref().map_or_else(unknown, ToString::to_string);
+    }
     match waiting {
         Some(Waiting::BackOff(until)) => {
             let seconds = until.since(world.now).as_secs_f64().ceil();
@@ -179,6 +183,10 @@ fn wait(job: &Job, waiting: Option<&Waiting>, world: &World<'_>) -> String {
              lower its resources"
         ),
         Some(Waiting::Capacity { need, .. }) => format!("waiting for capacity: it needs {need}"),
+        Some(Waiting::Disk { need_mib, left_mib }) => format!(
+            "no room for its scratch disk: it may take {need_mib} MiB and {left_mib} MiB are left; \
+             free some of the state directory's disk, or lower disk_mb"
+        ),
         Some(Waiting::Turn) => "waiting for others to boot".to_owned(),
         None => "about to start".to_owned(),
     }

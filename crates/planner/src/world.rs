@@ -139,7 +139,7 @@ pub enum Step {
         /// Which.
         instance: InstanceId,
     },
-    /// Look up the images of a job again.
+    /// Look up the images of a job again; a second one while one is under way is none.
     Resolve {
         /// Which.
         job: JobId,
@@ -181,6 +181,13 @@ pub enum Waiting {
         /// What the host has in all.
         total: Need,
     },
+    /// Room for its scratch disk, in MiB.
+    Disk {
+        /// What the disk may come to take.
+        need_mib: u64,
+        /// What others leave of what there is.
+        left_mib: u64,
+    },
     /// Others that are booting.
     Turn,
 }
@@ -189,6 +196,6 @@ impl Waiting {
     /// Whether it ends when there is room on the host.
     #[must_use]
     pub fn is_for_room(&self) -> bool {
-        matches!(self, Waiting::Capacity { .. } | Waiting::Turn)
+        matches!(self, Waiting::Capacity { .. } | Waiting::Disk { .. } | Waiting::Turn)
     }
 }

@@ -140,7 +140,7 @@ fn world<'a>(
     pools: &'a BTreeMap<PoolKey, PoolHealth>,
     memory_mib: u64,
 ) -> World<'a> {
-    let capacity = Capacity { vcpus: 64, memory_mib, overhead_mib: 5 };
+    let capacity = Capacity { vcpus: 64, memory_mib, overhead_mib: 5, scratch_mib: None };
     World { now: NOW, fleet, pools, capacity, limits: Limits::default() }
 }
 

@@ -3,9 +3,9 @@
 #![allow(clippy::cloned_ref_to_slice_refs, reason = "lists of one stand beside lists of more")]
 
 use hearth_model::{
-    Assignment, Digest, End, Exit, Generation, Images, Instance, InstanceId, InstanceState, Job,
-    JobId, Mono, Outcome, Phase, PoolKey, PoolTenant, Resolution, Slot, Spec, SpecHash, Stage,
-    Tenant, Value, Wanted,
+    Assignment, Digest, End, Exit, Generation, ImageName, Images, Instance, InstanceId,
+    InstanceState, Job, JobId, Mono, Outcome, Phase, PoolKey, PoolTenant, Progress, Resolution,
+    Slot, Spec, SpecHash, Stage, Tenant, Value, Wanted,
 };
 use hearth_planner::{
     Capacity, Fleet, Limits, Plan, PoolHealth, Scope, Status, Step, Subject, Target, Verdict,
@@ -162,7 +162,12 @@ impl Setting {
             now: NOW,
             fleet: &self.fleet,
             pools: &self.pools,
-            capacity: Capacity { vcpus: 64, memory_mib: self.memory_mib, overhead_mib: 5 },
+            capacity: Capacity {
+                vcpus: 64,
+                memory_mib: self.memory_mib,
+                overhead_mib: 5,
+                scratch_mib: None,
+            },
             limits: self.limits,
         }
     }
@@ -448,6 +453,38 @@ fn what_failed_waits_and_says_for_how_long_and_why() {
 }
 
 #[test]
+fn job_whose_images_are_prepared_looks_them_up_and_ends_nothing() {
+    let image = ImageName::parse("r.ext4").unwrap();
+    let progress = Progress { image, done_bytes: 12 << 30, total_bytes: 40 << 30 };
+    for lifecycle in ["service", "daemon", "job"] {
+        let preparing = |progress| Job {
+            resolution: Resolution::Preparing(progress),
+            ..job("web", lifecycle, &[pool(1, 1)])
+        };
+        let alone = setting(&[preparing(Some(progress.clone()))], &[]);
+        assert_eq!(alone.steps(), ["resolve web"]);
+        let reason = "preparing image r.ext4 (12 of 40 GiB)";
+        assert_eq!(alone.stands("web"), (Status::Pending, reason.to_owned(), String::new()));
+        // A daemon that has just started knows of no progress.
+        let reason = "preparing its images".to_owned();
+        let new = setting(&[preparing(None)], &[]);
+        assert_eq!(new.stands("web"), (Status::Pending, reason, String::new()));
+        let old = serving("old", "web", 1);
+        let beside = setting(&[preparing(Some(progress.clone()))], &[old]);
+        assert_eq!(beside.steps(), ["resolve web"], "what serves goes on");
+        let reason = "replacing it with generation 2: preparing image r.ext4 (12 of 40 GiB)";
+        assert_eq!(beside.stands("web"), (Status::Running, reason.to_owned(), "old".to_owned()));
+        // An earlier failure is no reason to wait: the copy would lapse.
+        let failed = Job { not_before: Some(ahead(60)), failures: 5, ..preparing(None) };
+        assert_eq!(setting(&[failed], &[]).steps(), ["resolve web"]);
+        for wanted in [Wanted::Stopped, Wanted::Deleted] {
+            let unwanted = setting(&[Job { wanted, ..preparing(None) }], &[]);
+            assert!(!unwanted.steps().contains(&"resolve web".to_owned()), "{wanted:?}");
+        }
+    }
+}
+
+#[test]
 fn room_is_given_to_jobs_first_and_never_twice() {
     let two = [job("a", "service", &[]), job("b", "service", &[])];
     let tight = setting(&two, &[]).room_for(1);
@@ -691,7 +728,7 @@ fn a_fleet_knows_its_slots_its_load_and_whose_plan_may_be_another() {
     assert_eq!(fleet.free_slot(), Slot(4));
     fleet.remove_instance(&InstanceId::parse("a").unwrap());
     assert_eq!((has(&fleet), fleet.free_slot()), ([false, false, true, false], Slot(0)));
-    let capacity = Capacity { vcpus: 9, memory_mib: 1000, overhead_mib: 5 };
+    let capacity = Capacity { vcpus: 9, memory_mib: 1000, overhead_mib: 5, scratch_mib: None };
     let used = fleet.used(&capacity);
     assert_eq!(
         (used.vcpus, used.memory_mib, used.to_string()),

@@ -170,7 +170,7 @@ impl Invariants {
         let strays = machine.instances().filter(|(create, state)| {
             !state.is_exited() && engine.fleet().instance(&create.instance).is_none()
         });
-        let needs = strays.map(|(create, _)| self.capacity.need(create.spec.resources));
+        let needs = strays.map(|(create, _)| self.capacity.need(&create.spec));
         needs.fold(Need::default(), Need::plus)
     }
 
@@ -419,7 +419,7 @@ impl Invariants {
 
     /// Whether a job may wait for ever: there is no room for one more.
     fn may_wait(&self, job: &Job, room: Need) -> bool {
-        !self.capacity.need(job.spec.resources).fits(room)
+        !self.capacity.need(&job.spec).fits(room)
     }
 }
 

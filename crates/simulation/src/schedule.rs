@@ -72,6 +72,8 @@ pub enum What {
     Unready(Duration),
     /// An image is missing for a while.
     Missing(Duration),
+    /// An image is replaced by one that takes so long to be read.
+    Unread(Duration),
 }
 
 /// What a job is made of.
@@ -182,6 +184,7 @@ impl Schedule {
         }
         items.extend(crowd(seed, &items));
         items.extend(losses(seed));
+        items.extend(replaced_images(seed));
         items.sort_by_key(|item| item.at);
         Schedule { seed, items }
     }
@@ -215,6 +218,17 @@ fn losses(seed: u64) -> Option<Item> {
     let mut rng = Rng::with_seed(seed ^ 0x1057);
     (rng.u8(..4) == 0)
         .then(|| Item { at: moment(&mut rng), what: What::Unmoored(a_while(&mut rng)) })
+}
+
+/// In a third of the runs an image is replaced now and then.
+fn replaced_images(seed: u64) -> Vec<Item> {
+    let mut rng = Rng::with_seed(seed ^ 0x1A6E);
+    let count = if rng.u8(..3) == 0 { rng.usize(1..6) } else { 0 };
+    let replaced = |_| {
+        let at = moment(&mut rng);
+        Item { at, what: What::Unread(a_while(&mut rng)) }
+    };
+    (0..count).map(replaced).collect()
 }
 
 /// Half of what happens happens within moments of something else.
@@ -313,6 +327,7 @@ impl fmt::Display for What {
             What::Blind(time) => write!(f, "the host can't be looked at for {time:?}"),
             What::Unready(time) => write!(f, "no check passes for {time:?}"),
             What::Missing(time) => write!(f, "an image is missing for {time:?}"),
+            What::Unread(time) => write!(f, "an image takes {time:?} to be read again"),
         }
     }
 }

@@ -6,14 +6,14 @@ use crate::requests::{Asks, id, spec, tenant};
 use crate::schedule::{Death, Fault, Item, JOBS, Make, Schedule, TROUBLE, What};
 use fastrand::Rng;
 use hearth_engine::{
-    ActionId, Against, Config, Deletions, Effect, Engine, EntryDigest, FileEntry, FileLoad, Guard,
-    Guarded, Input, List, Now, Refusal, Repeat, Reply, Request, RequestId, Restart, Retention,
-    Store, Upsert,
+    ActionId, Against, Config, Deletions, DiskOvercommit, Effect, Engine, EntryDigest, FileEntry,
+    FileLoad, Guard, Guarded, Input, List, Now, Refusal, Repeat, Reply, Request, RequestId,
+    Restart, Retention, Store, Upsert,
 };
 use hearth_host::HostError;
 use hearth_host::sim::{Machine, Presence, SimConfig};
 use hearth_model::{
-    Action, End, ImageName, InstanceId, InstanceState, Mono, Observed, Resolution, Spec, hash,
+    Action, End, ImageName, InstanceId, InstanceState, Mono, Observed, Resolution, Spec,
 };
 use hearth_planner::{Capacity, Limits};
 use std::collections::{BTreeMap, VecDeque};
@@ -31,6 +31,8 @@ const LOOKS_LAST: Duration = Duration::from_secs(5);
 const STEPS_MAX: u64 = 100_000;
 /// As the daemon's deadline for an action whose reply does not come.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// As the daemon's look-up of an image that has to be read.
+const IMAGE_WAIT: Duration = Duration::from_secs(1);
 /// How long a step may keep what arrives waiting.
 const BUSY_MS_MAX: u64 = 6;
 /// How long a guest may take to report to a daemon that has just started. Every look on which that daemon
@@ -213,6 +215,7 @@ impl<'a> World<'a> {
             work: Duration::from_millis(rng.u64(5..8000)),
             cpus: 4,
             memory_mib: rng.u64(3..40) * 133,
+            scratch_mib: None,
         };
         World {
             now: Duration::ZERO,
@@ -398,7 +401,7 @@ impl<'a> World<'a> {
     }
 
     /// What a user asks for.
-    fn wish(&self, what: &What) -> Option<Request> {
+    fn wish(&mut self, what: &What) -> Option<Request> {
         Some(match what {
             What::Upsert(job, make) => {
                 let FileEntry { job, tenant, spec, resolution, .. } = self.entry(*job, *make);
@@ -414,7 +417,8 @@ impl<'a> World<'a> {
                 Request::Restart(Restart { job, spec, resolution })
             }
             What::Load(entries) => {
-                let entries = entries.iter().map(|(job, make)| self.entry(*job, *make)).collect();
+                let entry = |(job, make): &(u8, Make)| self.entry(*job, *make);
+                let entries = entries.iter().map(entry).collect();
                 let path = Some(PathBuf::from("vms.exs"));
                 let (deletions, against) = (Deletions::All, Against::LastApplied);
                 Request::ApplyFile(FileLoad { path, entries, deletions, against })
@@ -425,7 +429,7 @@ impl<'a> World<'a> {
         })
     }
 
-    fn entry(&self, job: u8, make: Make) -> FileEntry {
+    fn entry(&mut self, job: u8, make: Make) -> FileEntry {
         let spec = Arc::new(spec(make));
         let resolution = self.resolution(&spec);
         let tenant = make.shared.then(|| tenant("shared"));
@@ -484,6 +488,7 @@ impl<'a> World<'a> {
                 self.machine.set_ready(false);
                 self.come(*time, Coming::Ready);
             }
+            What::Unread(time) => self.machine.replace_image(&may_miss(), *time),
             What::Missing(time) => {
                 self.machine.set_missing(&may_miss(), Presence::Missing);
                 self.come(*time, Coming::Found);
@@ -536,6 +541,7 @@ impl<'a> World<'a> {
         let config = Config {
             capacity: self.invariants.capacity,
             limits: Limits { boots_max: 3, ..Limits::default() },
+            disk_overcommit: DiskOvercommit::Warn,
             retention: Retention::default(),
             boot_id: format!("boot-{}", self.boots),
             seed: self.rng.u64(..),
@@ -723,9 +729,9 @@ impl<'a> World<'a> {
         self.inbox.push(input);
     }
 
-    fn resolution(&self, spec: &Spec) -> Resolution {
+    fn resolution(&mut self, spec: &Spec) -> Resolution {
         match self.machine.resolve(spec) {
-            Ok(images) => Resolution::Known { images, hash: hash::spec_hash(spec, &images) },
+            Ok(lookup) => Resolution::of(spec, lookup),
             Err(error) => Resolution::Failed(error.sentence()),
         }
     }
@@ -859,7 +865,10 @@ impl<'a> World<'a> {
             }
             Effect::Resolve(job, run, spec) => {
                 let resolution = self.resolution(&spec);
-                let travels = self.millis(1..20);
+                let travels = match resolution {
+                    Resolution::Preparing(_) => IMAGE_WAIT,
+                    _ => self.millis(1..20),
+                };
                 let input = Box::new(Input::Resolved(job, run, resolution));
                 self.come(travels, Coming::Arrives(self.life, input));
             }
@@ -896,7 +905,12 @@ fn hash_of(left: &str, right: &str) -> u64 {
 }
 
 fn capacity(config: &SimConfig) -> Capacity {
-    Capacity { vcpus: u64::from(config.cpus) * 8, memory_mib: config.memory_mib, overhead_mib: 5 }
+    Capacity {
+        vcpus: u64::from(config.cpus) * 8,
+        memory_mib: config.memory_mib,
+        overhead_mib: 5,
+        scratch_mib: None,
+    }
 }
 
 fn may_miss() -> ImageName {

@@ -91,6 +91,7 @@ fn a_schedule_has_hundreds_of_steps_and_trouble_of_every_kind() {
         "Blind",
         "Unready",
         "Missing",
+        "Unread",
     ];
     for kind in kinds {
         assert!(told.contains(kind), "no {kind}");

@@ -6,7 +6,7 @@ use hearth_engine::{
 };
 use hearth_host::sim::{SimConfig, SimHost};
 use hearth_host::{Host, HostFacts};
-use hearth_model::{Action, InstanceId, JobId, Mono, Resolution, Spec, Tenant, Value, hash};
+use hearth_model::{Action, InstanceId, JobId, Mono, Resolution, Spec, Tenant, Value};
 use hearth_planner::{Capacity, Limits, Status};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -33,6 +33,7 @@ pub fn capacity(facts: &HostFacts) -> Capacity {
         vcpus: u64::from(facts.cpus) * 8,
         memory_mib: facts.memory_mib,
         overhead_mib: facts.overhead_mib,
+        scratch_mib: None,
     }
 }
 
@@ -40,6 +41,7 @@ fn config(host: &SimHost, boot_id: &str) -> Config {
     Config {
         capacity: capacity(&host.facts()),
         limits: Limits::default(),
+        disk_overcommit: hearth_engine::DiskOvercommit::Warn,
         retention: hearth_engine::Retention::default(),
         boot_id: boot_id.to_owned(),
         seed: 1,
@@ -68,6 +70,13 @@ impl World {
     pub fn keeping(retention: hearth_engine::Retention) -> World {
         let host = SimHost::new(SimConfig::default());
         let config = Config { retention, ..config(&host, "boot-1") };
+        World::of(host, Store::in_memory().unwrap(), config)
+    }
+
+    /// A host with so many MiB for scratch disks, all in all.
+    pub fn with_disk(mib: u64, disk_overcommit: hearth_engine::DiskOvercommit) -> World {
+        let host = SimHost::new(SimConfig { scratch_mib: Some(mib), ..SimConfig::default() });
+        let config = Config { disk_overcommit, ..config(&host, "boot-1") };
         World::of(host, Store::in_memory().unwrap(), config)
     }
 
@@ -177,8 +186,8 @@ impl World {
     }
 
     pub async fn resolution(&self, spec: &Spec) -> Resolution {
-        match self.host.resolve(spec).await {
-            Ok(images) => Resolution::Known { images, hash: hash::spec_hash(spec, &images) },
+        match self.host.resolve(spec, Duration::from_secs(1)).await {
+            Ok(lookup) => Resolution::of(spec, lookup),
             Err(error) => Resolution::Failed(error.sentence()),
         }
     }

@@ -133,8 +133,14 @@ impl Found {
         let path = state.join("hearth.db");
         std::fs::create_dir_all(state).expect("a directory");
         let config = Config {
-            capacity: Capacity { vcpus: 100, memory_mib: 100_000, overhead_mib: 0 },
+            capacity: Capacity {
+                vcpus: 100,
+                memory_mib: 100_000,
+                overhead_mib: 0,
+                scratch_mib: None,
+            },
             limits: Limits::default(),
+            disk_overcommit: hearth_engine::DiskOvercommit::Warn,
             retention: Retention::default(),
             boot_id: "after the loss of power".to_owned(),
             seed: 1,

@@ -1,7 +1,8 @@
 //! Scratch disks: an empty ext4 without a journal, made once for each size and copied sparsely.
 
 use super::errors;
-use super::store::{ImageStore, copy_sparse};
+use super::sparse::copy_sparse;
+use super::store::ImageStore;
 use crate::HostError;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -4,7 +4,8 @@
 use super::instance::{Instance, Live};
 use super::layout::{create_file, make_dir, names as files, replace};
 use super::manifest::Manifest;
-use super::store::{ImageStore, copy_sparse};
+use super::sparse::copy_sparse;
+use super::store::ImageStore;
 use super::supervise::{self, Fifos};
 use super::{Shared, blank, control, errors, initramfs};
 use crate::HostError;

@@ -5,8 +5,8 @@ use super::layout::Layout;
 use super::logs::{self, LogWriter, Source};
 use super::manifest::Manifest;
 use super::output::{self, Output};
-use super::store::ImageStore;
-use super::{exit, forward, probe};
+use super::store::{ImageStore, Look, Looks};
+use super::{exit, forward, probe, transfers};
 use crate::{HostError, LogPage, LogQuery};
 use hearth_guest::Status;
 use hearth_model::{Boot, Images, InstanceId, Spec};
@@ -99,7 +99,7 @@ pub struct Library(ImageStore);
 /// Where its directories can't be made.
 pub fn images(state: &Path, source: PathBuf) -> Result<Library, HostError> {
     let layout = Layout::open(state, Some(&state.join("run")))?;
-    ImageStore::open(&layout, source).map(Library)
+    ImageStore::open(&layout, source, u64::MAX).map(Library)
 }
 
 impl Library {
@@ -108,7 +108,16 @@ impl Library {
     /// # Errors
     /// Where it names none, or what it names is unfit.
     pub fn resolve(&self, spec: &Spec) -> Result<Images, HostError> {
-        let images = self.0.resolve(spec, true)?;
-        images.ok_or_else(|| HostError::permanent("what was taken is not there"))
+        let store = &self.0;
+        let digest = |look| match look {
+            Look::Known(digest) => Ok(digest),
+            Look::Unknown(original) => transfers::copy_now(store, original),
+        };
+        let Looks { kernel, modules, rootfs } = store.look(spec)?;
+        Ok(Images {
+            kernel: digest(kernel)?,
+            modules: modules.map(digest).transpose()?,
+            rootfs: rootfs.map(digest).transpose()?,
+        })
     }
 }

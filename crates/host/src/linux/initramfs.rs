@@ -55,7 +55,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let layout =
                 Layout::open(&dir.path().join("state"), Some(&dir.path().join("run"))).unwrap();
-            let store = ImageStore::open(&layout, dir.path().join("images")).unwrap();
+            let store = ImageStore::open(&layout, dir.path().join("images"), u64::MAX).unwrap();
             std::thread::scope(|scope| {
                 for number in 0..8 {
                     let (store, name) = (&store, dir.path().join(number.to_string()));

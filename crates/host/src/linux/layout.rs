@@ -61,6 +61,10 @@ impl Layout {
         Ok(Layout { state, runtime })
     }
 
+    pub(super) fn state(&self) -> &Path {
+        &self.state
+    }
+
     pub(super) fn images(&self) -> PathBuf {
         self.state.join("images")
     }

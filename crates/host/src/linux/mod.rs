@@ -29,25 +29,35 @@ mod manifest;
 mod output;
 pub mod peer;
 mod probe;
+mod room;
+mod sparse;
 mod stop;
 mod store;
 mod supervise;
 mod survey;
+mod transfers;
 
+pub use room::{Scratch, scratch};
 pub use survey::{Found, What, survey};
 
 use crate::{BoxFuture, Duplex, Host, HostError, HostFacts, LogPage, LogQuery};
 use cgroup::Cgroups;
-use hearth_model::{Action, Images, InstanceId, InstanceState, Observation, Spec};
+use hearth_model::{
+    Action, Digest, Images, InstanceId, InstanceState, Lookup, Observation, Progress, Spec,
+};
+use images::Kind;
 use instance::Instance;
 use layout::Layout;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use store::ImageStore;
+use std::time::Duration;
+use store::{ImageStore, Look, Looks};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+use transfers::{Transfers, Wish};
 
 /// Where things are.
 #[derive(Clone, Debug)]
@@ -61,14 +71,14 @@ pub struct LinuxConfig {
     pub runtime_dir: Option<PathBuf>,
     /// The Firecracker binary, a path or a name to be found in `PATH`.
     pub firecracker: PathBuf,
+    /// Largest image that may be used, in bytes.
+    pub image_bytes_max: u64,
     /// What deadlines are multiplied with; `None`: 10 where the CPU is emulated by QEMU, else 1.
     pub time_factor: Option<u32>,
 }
 
 /// Look-ups of images at once.
 const LOOKERS_MAX: usize = 4;
-/// Copies of images into the store at once.
-const TAKERS_MAX: usize = 2;
 
 /// A host with real Firecracker. Cheap to clone; the microVMs outlive the last clone.
 #[derive(Clone, Debug)]
@@ -80,9 +90,9 @@ pub struct LinuxHost {
 struct Shared {
     layout: Layout,
     images: ImageStore,
-    /// Those who may look for images at once, and those who may copy some into the store.
+    /// Those who may look for images at once.
     lookers: Arc<Semaphore>,
-    takers: Arc<Semaphore>,
+    transfers: Transfers,
     firecracker: PathBuf,
     facts: HostFacts,
     /// Names this boot of the machine.
@@ -91,6 +101,8 @@ struct Shared {
     cgroups: Option<Cgroups>,
     changes: watch::Sender<u64>,
     instances: Mutex<BTreeMap<InstanceId, Arc<Instance>>>,
+    /// What there is for scratch disks, as it was measured last.
+    scratch_mib: Mutex<Option<u64>>,
     /// What was left alone, by the name of its directory, and why.
     unidentified: Mutex<BTreeMap<String, String>>,
     tasks: Mutex<JoinSet<()>>,
@@ -111,7 +123,7 @@ impl LinuxHost {
         });
         let (firecracker, facts) = probed.await.map_err(errors::task)??;
         let layout = Layout::open(&config.state_dir, config.runtime_dir.as_deref())?;
-        let images = ImageStore::open(&layout, config.images_dir)?;
+        let images = ImageStore::open(&layout, config.images_dir, config.image_bytes_max)?;
         let boot_id = hearth_firecracker::boot_id().map_err(|error| {
             HostError::permanent("cannot learn which boot of this machine it is").because(error)
         })?;
@@ -120,7 +132,7 @@ impl LinuxHost {
         let shared = Arc::new(Shared {
             images,
             lookers: Arc::new(Semaphore::new(LOOKERS_MAX)),
-            takers: Arc::new(Semaphore::new(TAKERS_MAX)),
+            transfers: Transfers::new(),
             layout,
             firecracker,
             facts,
@@ -128,10 +140,13 @@ impl LinuxHost {
             cgroups,
             changes,
             instances: Mutex::default(),
+            scratch_mib: Mutex::default(),
             unidentified: Mutex::default(),
             tasks: Mutex::default(),
         });
         adopt::adopt_all(&shared).await?;
+        room::measure(&shared).await;
+        shared.spawn(room::keep_measuring(Arc::downgrade(&shared)));
         Ok(LinuxHost { shared })
     }
 
@@ -210,15 +225,12 @@ impl Shared {
 }
 
 impl Host for LinuxHost {
-    fn resolve<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Result<Images, HostError>> {
-        let shared = Arc::clone(&self.shared);
-        Box::pin(async move {
-            if let Some(images) = look_up(&shared, spec, false).await? {
-                return Ok(images);
-            }
-            let images = look_up(&shared, spec, true).await?;
-            images.ok_or_else(|| HostError::transient("an image has vanished from the store"))
-        })
+    fn resolve<'a>(
+        &'a self,
+        spec: &'a Spec,
+        patience: Duration,
+    ) -> BoxFuture<'a, Result<Lookup, HostError>> {
+        Box::pin(resolve(&self.shared, spec, Instant::now() + patience))
     }
 
     fn observe(&self, since: Option<u64>) -> BoxFuture<'_, Result<Observation, HostError>> {
@@ -229,7 +241,14 @@ impl Host for LinuxHost {
         let changed = instances.iter().filter(|(_, i)| since.is_none_or(|at| i.revision() > at));
         let instances = changed.map(|(id, i)| (id.clone(), i.observed())).collect();
         let whole = since.is_none();
-        Box::pin(std::future::ready(Ok(Observation { whole, revision, instances, unidentified })))
+        let scratch_mib = *lock(&self.shared.scratch_mib);
+        Box::pin(std::future::ready(Ok(Observation {
+            whole,
+            revision,
+            instances,
+            scratch_mib,
+            unidentified,
+        })))
     }
 
     fn apply(&self, action: Action) -> BoxFuture<'_, Result<(), HostError>> {
@@ -292,22 +311,76 @@ impl Host for LinuxHost {
     }
 }
 
-/// Looks a spec's images up. However slow the disk with the images is, and if it hangs: few threads wait for
-/// it, since every instance needs some of them.
-async fn look_up(
+/// Looks a spec's images up, and wishes those that are not in the store.
+async fn resolve(shared: &Arc<Shared>, spec: &Spec, until: Instant) -> Result<Lookup, HostError> {
+    let Ok(looks) = timeout_at(until, look_up(shared, spec)).await else {
+        let image = spec.rootfs.as_ref().unwrap_or(&spec.kernel).clone();
+        return Ok(Lookup::Preparing(Progress { image, done_bytes: 0, total_bytes: 0 }));
+    };
+    let Looks { kernel, modules, rootfs } = looks?;
+    // All of them before the first is waited for.
+    let wish = |look| match look {
+        Look::Known(digest) => Wished::Known(digest),
+        Look::Unknown(original) => {
+            Wished::Copied(original.kind, shared.transfers.wish(shared, original, until))
+        }
+    };
+    let (kernel, modules, rootfs) = (wish(kernel), modules.map(wish), rootfs.map(wish));
+    let mut pending = None;
+    let kernel = digest(shared, Some(kernel), until, &mut pending).await?;
+    let modules = digest(shared, modules, until, &mut pending).await?;
+    let rootfs = digest(shared, rootfs, until, &mut pending).await?;
+    Ok(match (pending, kernel) {
+        (None, Some(kernel)) => Lookup::Known(Images { kernel, modules, rootfs }),
+        (Some(progress), _) => Lookup::Preparing(progress),
+        (None, None) => return Err(HostError::transient("cannot look a kernel up")),
+    })
+}
+
+/// An image that is in the store or on its way there.
+enum Wished {
+    Known(Digest),
+    Copied(Kind, Wish),
+}
+
+/// The digest of an image. Where it is not known in time, `pending` is how far the first such one is.
+async fn digest(
     shared: &Arc<Shared>,
-    spec: &Spec,
-    take: bool,
-) -> Result<Option<Images>, HostError> {
-    let turns = if take { &shared.takers } else { &shared.lookers };
-    let turn = Arc::clone(turns).acquire_owned().await.map_err(errors::task)?;
+    wished: Option<Wished>,
+    until: Instant,
+    pending: &mut Option<Progress>,
+) -> Result<Option<Digest>, HostError> {
+    let (kind, wish) = match wished {
+        None => return Ok(None),
+        Some(Wished::Known(digest)) => return Ok(Some(digest)),
+        Some(Wished::Copied(kind, wish)) => (kind, wish),
+    };
+    let changing = wish.changing();
+    match wish.outcome(&shared.images, until).await? {
+        Err(progress) => {
+            pending.get_or_insert(progress);
+            Ok(None)
+        }
+        Ok(digest) => {
+            // What was checked before the copy may have been something else.
+            let shared = Arc::clone(shared);
+            let fit = tokio::task::spawn_blocking(move || shared.images.is_fit(kind, &digest));
+            if fit.await.map_err(errors::task)? { Ok(Some(digest)) } else { Err(changing) }
+        }
+    }
+}
+
+/// Looks at a spec's images. However slow the disk with the images is, and if it hangs: few threads
+/// wait for it, since every instance needs some of them.
+async fn look_up(shared: &Arc<Shared>, spec: &Spec) -> Result<Looks, HostError> {
+    let turn = Arc::clone(&shared.lookers).acquire_owned().await.map_err(errors::task)?;
     let (shared, spec) = (Arc::clone(shared), spec.clone());
-    let resolved = tokio::task::spawn_blocking(move || {
+    let looked = tokio::task::spawn_blocking(move || {
         // As long as the thread, which may outlive whoever waits for it.
         let _turn = turn;
-        shared.images.resolve(&spec, take)
+        shared.images.look(&spec)
     });
-    resolved.await.map_err(errors::task)?
+    looked.await.map_err(errors::task)?
 }
 
 /// An instance takes some six descriptors, and the usual soft limit is 1,024: it goes to the hard

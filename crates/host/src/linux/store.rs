@@ -1,31 +1,28 @@
 //! The store of images: `images/<digest>`, each a copy that never changes, made the first time
-//! that a spec names it. Instances hold hard links to it, so a user may replace an image at any
+//! that a spec names it (`transfers`). Instances hold hard links to it, so a user may replace an image at any
 //! time. It never follows a link out of the images directory.
 //!
 //! The directory may be the one that users bring their images to. What is made here has a name that is a
 //! digest, or begins with a dot, as no image's does.
 
 use super::images::Kind;
-use super::layout::{Layout, absent_is_fine, create_file, rename_durably, replace};
+use super::layout::{Layout, absent_is_fine, rename_durably, replace};
 use super::{errors, lock};
 use crate::HostError;
-use hearth_model::{Digest, ImageName, Images, Spec};
-use rustix::fs::{Mode, OFlags, SeekFrom};
+use hearth_model::{Digest, ImageName, Spec};
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes that are read at once.
-const CHUNK_BYTES: usize = 1024 * 1024;
-/// Zeroes of this length and alignment become a hole.
-const BLOCK_BYTES: usize = 4096;
 /// A file that changed less than this long ago may change again within the same time stamp.
 const SETTLED_S: i64 = 2;
+const GIB: u64 = 1024 * 1024 * 1024;
 /// Files whose digests are remembered.
 const REMEMBERED_MAX: usize = 1024;
 
@@ -34,25 +31,46 @@ const REMEMBERED_MAX: usize = 1024;
 pub(super) struct ImageStore {
     dir: PathBuf,
     source: PathBuf,
+    /// Largest image that may be used.
+    bytes_max: u64,
     digests: Mutex<HashMap<Stamp, Digest>>,
 }
 
 /// What says that a file is still the one that was digested. The time of its last change of status is
 /// among it, which a new hard link changes as well: a copy may set that of the content as it likes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-struct Stamp {
+pub(super) struct Stamp {
     device: u64,
     inode: u64,
-    bytes: u64,
+    pub(super) bytes: u64,
     modified: (i64, i64),
     changed: (i64, i64),
 }
 
-/// An image, opened.
-struct Look {
-    file: File,
-    stamp: Stamp,
-    known: Option<Digest>,
+/// What a look at an image comes to.
+#[derive(Debug)]
+pub(super) enum Look {
+    /// The store has it.
+    Known(Digest),
+    /// It has to be copied there.
+    Unknown(Original),
+}
+
+/// What a look at a spec's images comes to.
+#[derive(Debug)]
+pub(super) struct Looks {
+    pub(super) kernel: Look,
+    pub(super) modules: Option<Look>,
+    pub(super) rootfs: Option<Look>,
+}
+
+/// An image that is not in the store. It is open, and its headers are those of its kind.
+#[derive(Debug)]
+pub(super) struct Original {
+    pub(super) kind: Kind,
+    pub(super) name: ImageName,
+    pub(super) file: File,
+    pub(super) stamp: Stamp,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -62,7 +80,7 @@ struct Remembered {
 }
 
 impl Stamp {
-    fn of(metadata: &Metadata) -> Stamp {
+    pub(super) fn of(metadata: &Metadata) -> Stamp {
         Stamp {
             device: metadata.dev(),
             inode: metadata.ino(),
@@ -72,7 +90,7 @@ impl Stamp {
         }
     }
 
-    fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         let now = jiff::Timestamp::now().as_second();
         now.saturating_sub(self.modified.0.max(self.changed.0)) > SETTLED_S
     }
@@ -107,7 +125,12 @@ impl Drop for Making {
 }
 
 impl ImageStore {
-    pub(super) fn open(layout: &Layout, source: PathBuf) -> Result<ImageStore, HostError> {
+    /// Images of more than `bytes_max` are refused.
+    pub(super) fn open(
+        layout: &Layout,
+        source: PathBuf,
+        bytes_max: u64,
+    ) -> Result<ImageStore, HostError> {
         let dir = layout.images();
         let source = std::path::absolute(&source).map_err(errors::file("find", &source))?;
         for entry in std::fs::read_dir(&dir).map_err(errors::file("read", &dir))?.flatten() {
@@ -117,7 +140,7 @@ impl ImageStore {
             }
         }
         let digests = remembered(&dir.join(DIGESTS));
-        Ok(ImageStore { dir, source, digests: Mutex::new(digests) })
+        Ok(ImageStore { dir, source, bytes_max, digests: Mutex::new(digests) })
     }
 
     /// Where an image of the store lies.
@@ -150,30 +173,23 @@ impl ImageStore {
         }
     }
 
-    /// The digests of what a spec names. What is not in the store is checked and copied there if it may be
-    /// taken, which takes its time; else the answer is `None`.
-    pub(super) fn resolve(&self, spec: &Spec, take: bool) -> Result<Option<Images>, HostError> {
-        let digest = |kind, name: &ImageName| match take {
-            true => self.image(kind, name).map(Some),
-            false => self.look(kind, name).map(|look| look.known),
-        };
+    /// Looks at what a spec names. It copies nothing, and reads headers only.
+    pub(super) fn look(&self, spec: &Spec) -> Result<Looks, HostError> {
         let modules = ImageName::parse(&format!("{}.modules", spec.kernel));
         let modules = modules.ok().filter(|name| self.exists(name));
         let rootfs = spec.rootfs.as_ref();
-        let kernel = digest(Kind::Kernel, &spec.kernel)?;
-        let modules = modules.map(|name| digest(Kind::Modules, &name)).transpose()?;
-        let rootfs = rootfs.map(|name| digest(Kind::rootfs(spec.boot), name)).transpose()?;
-        let all = modules != Some(None) && rootfs != Some(None);
-        let (modules, rootfs) = (modules.flatten(), rootfs.flatten());
-        Ok(kernel.filter(|_| all).map(|kernel| Images { kernel, modules, rootfs }))
+        Ok(Looks {
+            kernel: self.look_at(Kind::Kernel, &spec.kernel)?,
+            modules: modules.map(|name| self.look_at(Kind::Modules, &name)).transpose()?,
+            rootfs: rootfs.map(|name| self.look_at(Kind::rootfs(spec.boot), name)).transpose()?,
+        })
     }
 
     fn exists(&self, name: &ImageName) -> bool {
         self.source.join(name.as_str()).symlink_metadata().is_ok()
     }
 
-    /// Opens an image, and says its digest where that is known.
-    fn look(&self, kind: Kind, name: &ImageName) -> Result<Look, HostError> {
+    fn look_at(&self, kind: Kind, name: &ImageName) -> Result<Look, HostError> {
         let file = self.open_image(kind, name)?;
         let metadata = file.metadata().map_err(|error| unreadable(kind, name, error))?;
         if !metadata.is_file() {
@@ -181,44 +197,31 @@ impl ImageStore {
             return Err(unfit(kind, name, &format!("it is {found}; put an image in its place")));
         }
         let stamp = Stamp::of(&metadata);
+        if stamp.bytes > self.bytes_max {
+            let (has, max) = (stamp.bytes.div_ceil(GIB), self.bytes_max / GIB);
+            let fault = format!(
+                "it has {has} GiB, and image_max_gb allows {max}; make it smaller (resize2fs), or \
+                 raise image_max_gb"
+            );
+            return Err(unfit(kind, name, &fault));
+        }
         let known = lock(&self.digests).get(&stamp).copied();
-        let known = known.filter(|digest| self.is_fit(kind, digest));
-        Ok(Look { file, stamp, known })
+        if let Some(digest) = known.filter(|digest| self.is_fit(kind, digest)) {
+            return Ok(Look::Known(digest));
+        }
+        let fault = kind.fault(&file, stamp.bytes);
+        match fault.map_err(|error| unreadable(kind, name, error))? {
+            Some(fault) => Err(unfit(kind, name, &fault)),
+            None => Ok(Look::Unknown(Original { kind, name: name.clone(), file, stamp })),
+        }
     }
 
     /// Whether the store has a copy that is fit for this kind. The digest says nothing of that: it may have
     /// been taken for another kind, by rules of another version. It reads headers only.
-    fn is_fit(&self, kind: Kind, digest: &Digest) -> bool {
+    pub(super) fn is_fit(&self, kind: Kind, digest: &Digest) -> bool {
         let fault = File::open(self.path(digest))
             .and_then(|copy| kind.fault(&copy, copy.metadata()?.len()));
         matches!(fault, Ok(None))
-    }
-
-    /// The digest of an image, which is checked and copied first where it is not in the store.
-    fn image(&self, kind: Kind, name: &ImageName) -> Result<Digest, HostError> {
-        let Look { file, stamp, known } = self.look(kind, name)?;
-        if let Some(digest) = known {
-            return Ok(digest);
-        }
-        let fault = kind.fault(&file, stamp.bytes);
-        let fault = fault.map_err(|error| unreadable(kind, name, error))?;
-        if let Some(fault) = fault {
-            return Err(unfit(kind, name, &fault));
-        }
-        let digest = self
-            .take(&file, &stamp)
-            .map_err(|error| {
-                let message = format!("cannot copy {} {name} into the store", kind.noun());
-                HostError::transient(message).because(error)
-            })?
-            .ok_or_else(|| {
-                let message = format!("{} {name} is being changed just now", kind.noun());
-                HostError::transient(message)
-            })?;
-        if stamp.is_settled() {
-            self.remember(stamp, digest);
-        }
-        Ok(digest)
     }
 
     fn open_image(&self, kind: Kind, name: &ImageName) -> Result<File, HostError> {
@@ -251,18 +254,19 @@ impl ImageStore {
         })
     }
 
-    /// Copies the file into the store. `None` where it changed meanwhile.
-    fn take(&self, source: &File, stamp: &Stamp) -> io::Result<Option<Digest>> {
-        let making = self.making();
-        let digest = copy_digesting(source, &create_file(&making.path)?, stamp.bytes)?;
-        if Stamp::of(&source.metadata()?) != *stamp {
-            return Ok(None);
-        }
-        making.keep_as(&self.path(&digest))?;
-        Ok(Some(digest))
+    /// Bytes that may be written into the store.
+    pub(super) fn free_bytes(&self) -> io::Result<u64> {
+        let disk = rustix::fs::statvfs(&self.dir)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
-    fn remember(&self, stamp: Stamp, digest: Digest) {
+    /// Where the copies lie.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A file is known from now on, over restarts too.
+    pub(super) fn remember(&self, stamp: Stamp, digest: Digest) {
         let mut digests = lock(&self.digests);
         if digests.len() >= REMEMBERED_MAX {
             digests.clear();
@@ -297,94 +301,30 @@ fn remembered(path: &Path) -> HashMap<Stamp, Digest> {
     all.into_iter().filter_map(pair).collect()
 }
 
-/// Copies a file sparsely without digesting it: shares its blocks where the file system can.
-pub(super) fn copy_sparse(source: &Path, target: &Path) -> io::Result<()> {
-    let source = File::open(source)?;
-    let target = create_file(target)?;
-    if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
-        return Ok(());
-    }
-    let len = source.metadata()?.len();
-    target.set_len(len)?;
-    let mut chunk = vec![0; CHUNK_BYTES];
-    let mut at = 0;
-    while let Some((start, end)) = next_data(&source, at, len) {
-        copy_range(&source, &target, start, end, &mut chunk, |_| ())?;
-        at = end;
-    }
-    Ok(())
-}
-
-fn copy_digesting(source: &File, target: &File, len: u64) -> io::Result<Digest> {
-    let mut hasher = blake3::Hasher::new();
-    let mut chunk = vec![0; CHUNK_BYTES];
-    let zeroes = vec![0; CHUNK_BYTES];
-    target.set_len(len)?;
-    let mut at = 0;
-    while at < len {
-        let (start, end) = next_data(source, at, len).unwrap_or((len, len));
-        let mut hole = start - at;
-        while hole > 0 {
-            let part = hole.min(CHUNK_BYTES as u64);
-            hasher.update(&zeroes[..usize::try_from(part).unwrap_or(CHUNK_BYTES)]);
-            hole -= part;
-        }
-        copy_range(source, target, start, end, &mut chunk, |bytes| {
-            hasher.update(bytes);
-        })?;
-        at = end;
-    }
-    Ok(Digest(*hasher.finalize().as_bytes()))
-}
-
-/// The next range that may hold data at or after `at`. `None` where only a hole is left. A file
-/// system that knows no holes has one range.
-fn next_data(file: &File, at: u64, len: u64) -> Option<(u64, u64)> {
-    if at >= len {
-        return None;
-    }
-    match rustix::fs::seek(file, SeekFrom::Data(at)) {
-        Err(rustix::io::Errno::NXIO) => None,
-        Err(_) => Some((at, len)),
-        Ok(start) => {
-            let end = rustix::fs::seek(file, SeekFrom::Hole(start)).unwrap_or(len);
-            (start < len).then_some((start, end.clamp(start + 1, len)))
-        }
-    }
-}
-
-/// Copies a range and leaves holes where it is zero.
-fn copy_range(
-    source: &File,
-    target: &File,
-    start: u64,
-    end: u64,
-    chunk: &mut [u8],
-    mut see: impl FnMut(&[u8]),
-) -> io::Result<()> {
-    let mut at = start;
-    while at < end {
-        let want = usize::try_from(end - at).unwrap_or(usize::MAX).min(chunk.len());
-        let count = source.read_at(&mut chunk[..want], at)?;
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        see(&chunk[..count]);
-        let mut block_at = at;
-        for block in chunk[..count].chunks(BLOCK_BYTES) {
-            if block.iter().any(|&byte| byte != 0) {
-                target.write_all_at(block, block_at)?;
-            }
-            block_at += block.len() as u64;
-        }
-        at += count as u64;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::sparse::copy_sparse;
+    use super::super::transfers::copy_now;
     use super::*;
+    use std::os::unix::fs::FileExt;
+
+    const BYTES_MAX: u64 = 2 * GIB;
+
+    impl ImageStore {
+        fn known(&self, kind: Kind, name: &ImageName) -> Option<Digest> {
+            match self.look_at(kind, name).ok()? {
+                Look::Known(digest) => Some(digest),
+                Look::Unknown(_) => None,
+            }
+        }
+
+        fn image(&self, kind: Kind, name: &ImageName) -> Result<Digest, HostError> {
+            match self.look_at(kind, name)? {
+                Look::Known(digest) => Ok(digest),
+                Look::Unknown(original) => copy_now(self, original),
+            }
+        }
+    }
 
     fn store() -> (tempfile::TempDir, ImageStore) {
         let dir = tempfile::tempdir().unwrap();
@@ -392,7 +332,7 @@ mod tests {
         let layout = Layout::open(&dir.path().join("state"), Some(&runtime)).unwrap();
         let source = dir.path().join("images");
         std::fs::create_dir(&source).unwrap();
-        let store = ImageStore::open(&layout, source).unwrap();
+        let store = ImageStore::open(&layout, source, BYTES_MAX).unwrap();
         (dir, store)
     }
 
@@ -427,7 +367,7 @@ mod tests {
         let names = ["new-0", "new-kernel", "scratch-64", "digests.json", "again"];
         names.iter().for_each(|name| std::fs::write(store.dir.join(name), name).unwrap());
         std::fs::write(store.dir.join(".new-7"), "begun").unwrap();
-        let store = ImageStore::open(&layout, store.dir.clone()).unwrap();
+        let store = ImageStore::open(&layout, store.dir.clone(), BYTES_MAX).unwrap();
         assert!(!store.dir.join(".new-7").exists());
         for _ in 0..3 {
             let making = store.making();
@@ -446,7 +386,7 @@ mod tests {
         let (_dir, store) = store();
         let disk = store.source.join("disk");
         std::fs::write(&disk, "one").unwrap();
-        let look = || store.look(Kind::Disk, &name("disk")).unwrap().known;
+        let look = || store.known(Kind::Disk, &name("disk"));
         let copies = || std::fs::read_dir(&store.dir).unwrap().count();
         assert_eq!((look(), copies()), (None, 0));
         let digest = store.image(Kind::Disk, &name("disk")).unwrap();
@@ -497,14 +437,32 @@ mod tests {
             let fresh = kinds.map(|kind| kind.fault(&file, stamp.bytes).unwrap().is_none());
             // A raw guest's disk may hold anything: its digest is known from now on.
             store.remember(stamp, store.image(Kind::Disk, &name(image)).unwrap());
-            let restarted = ImageStore::open(&layout, store.source.clone()).unwrap();
+            let restarted = ImageStore::open(&layout, store.source.clone(), BYTES_MAX).unwrap();
             for store in [&store, &restarted] {
                 let known = kinds.map(|kind| store.image(kind, &name(image)).is_ok());
                 assert_eq!(known, fresh, "{image}");
-                let looked = kinds.map(|kind| store.look(kind, &name(image)).unwrap().known);
-                assert_eq!(looked.map(|known| known.is_some()), fresh, "{image}");
+                let looked = kinds.map(|kind| store.known(kind, &name(image)).is_some());
+                assert_eq!(looked, fresh, "{image}");
             }
         }
+    }
+
+    #[test]
+    fn image_above_the_maximum_is_refused_with_the_remedy() {
+        let (_dir, store) = store();
+        let refusal = |bytes| {
+            let path = store.source.join("disk");
+            File::create(&path).unwrap().set_len(bytes).unwrap();
+            store.look_at(Kind::Disk, &name("disk")).err().map(|error| {
+                assert!(!error.is_transient());
+                error.sentence()
+            })
+        };
+        assert_eq!(refusal(BYTES_MAX), None);
+        let expected = "cannot use rootfs disk: it has 3 GiB, and image_max_gb allows 2; make it \
+                        smaller (resize2fs), or raise image_max_gb";
+        assert_eq!(refusal(BYTES_MAX + 1).as_deref(), Some(expected));
+        assert!(refusal(1 << 40).unwrap().contains("it has 1024 GiB"));
     }
 
     #[test]
@@ -540,7 +498,7 @@ mod tests {
         let stamp = Stamp::of(&path.metadata().unwrap());
         store.remember(stamp, digest);
         let layout = Layout::open(&dir.path().join("state"), Some(dir.path())).unwrap();
-        let again = ImageStore::open(&layout, store.source.clone()).unwrap();
+        let again = ImageStore::open(&layout, store.source.clone(), BYTES_MAX).unwrap();
         assert_eq!(lock(&again.digests).get(&stamp), Some(&digest));
     }
 

@@ -4,8 +4,8 @@
 use crate::HostError;
 use hearth_model::{
     Action, Create, Digest, End, Exit, Generation, Identity, ImageName, Images, InstanceId,
-    InstanceState, Lifecycle, Made, Mono, Observation, Observed, OomKill, OomKills, Owner, Phase,
-    Spec, Stage,
+    InstanceState, Lifecycle, Lookup, Made, Mono, Observation, Observed, OomKill, OomKills, Owner,
+    Phase, Progress, Spec, Stage,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,6 +23,8 @@ pub struct SimConfig {
     pub cpus: u32,
     /// Memory that it claims to have, in MiB.
     pub memory_mib: u64,
+    /// What scratch disks may take in all, in MiB, where it has an end.
+    pub scratch_mib: Option<u64>,
 }
 
 impl Default for SimConfig {
@@ -32,6 +34,7 @@ impl Default for SimConfig {
             work: Duration::from_millis(100),
             cpus: 16,
             memory_mib: 64 * 1024,
+            scratch_mib: None,
         }
     }
 }
@@ -54,11 +57,23 @@ pub struct Machine {
     vms: BTreeMap<InstanceId, Vm>,
     logs: BTreeMap<InstanceId, Vec<(Mono, String)>>,
     missing: BTreeSet<ImageName>,
+    /// Images that have to be read before their digests are known.
+    readings: BTreeMap<ImageName, Reading>,
     refusals: BTreeMap<&'static str, u32>,
     unready: bool,
     blind: bool,
     /// What is due when, for which epoch of an instance.
     timers: BTreeSet<(Mono, InstanceId, u64, Timer)>,
+}
+
+/// An image that has to be read.
+#[derive(Debug)]
+struct Reading {
+    /// With the first look-up.
+    began: Option<Mono>,
+    takes: Duration,
+    /// When somebody looked it up last.
+    wished: Mono,
 }
 
 #[derive(Debug)]
@@ -81,6 +96,13 @@ enum Timer {
     Over,
 }
 
+/// How long an image is read behind the last look-up.
+const WISHED_FOR: Duration = Duration::from_secs(10);
+
+fn mib(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).saturating_mul(1024 * 1024)
+}
+
 impl Machine {
     /// A host without instances, at the beginning of its clock.
     #[must_use]
@@ -92,6 +114,7 @@ impl Machine {
             vms: BTreeMap::new(),
             logs: BTreeMap::new(),
             missing: BTreeSet::new(),
+            readings: BTreeMap::new(),
             refusals: BTreeMap::new(),
             unready: false,
             blind: false,
@@ -136,17 +159,45 @@ impl Machine {
     ///
     /// # Errors
     /// A permanent [`HostError`] where one is missing.
-    pub fn resolve(&self, spec: &Spec) -> Result<Images, HostError> {
-        let digest = |name: &ImageName| {
+    pub fn resolve(&mut self, spec: &Spec) -> Result<Lookup, HostError> {
+        let names = [Some(&spec.kernel), spec.rootfs.as_ref()];
+        for name in names.into_iter().flatten() {
             if self.missing.contains(name) {
+                self.readings.remove(name);
                 let message = format!("cannot open {name}: not found in the images directory");
                 return Err(HostError::permanent(message));
             }
-            Ok(Digest(*blake3::hash(name.as_str().as_bytes()).as_bytes()))
-        };
-        let kernel = digest(&spec.kernel)?;
-        let rootfs = spec.rootfs.as_ref().map(digest).transpose()?;
-        Ok(Images { kernel, modules: None, rootfs })
+        }
+        let pending = names.map(|name| name.and_then(|name| self.read(name)));
+        if let Some(progress) = pending.into_iter().flatten().next() {
+            return Ok(Lookup::Preparing(progress));
+        }
+        let digest = |name: &ImageName| Digest(*blake3::hash(name.as_str().as_bytes()).as_bytes());
+        let (kernel, rootfs) = (digest(&spec.kernel), spec.rootfs.as_ref().map(digest));
+        Ok(Lookup::Known(Images { kernel, modules: None, rootfs }))
+    }
+
+    /// Reads an image for as long as it is wished; how far it is, where it is not whole.
+    fn read(&mut self, image: &ImageName) -> Option<Progress> {
+        let now = self.now;
+        let reading = self.readings.get_mut(image)?;
+        let takes = reading.takes;
+        let lapsed = |began: &Mono| reading.wished.after(WISHED_FOR) < now.min(began.after(takes));
+        let began = reading.began.filter(|began| !lapsed(began)).unwrap_or(now);
+        (reading.began, reading.wished) = (Some(began), now);
+        let done = now.since(began);
+        (done < takes).then(|| Progress {
+            image: image.clone(),
+            // A MiB a millisecond.
+            done_bytes: mib(done),
+            total_bytes: mib(takes),
+        })
+    }
+
+    /// An image is another file now, which takes so long to be read.
+    pub fn replace_image(&mut self, image: &ImageName, takes: Duration) {
+        let reading = Reading { began: None, takes, wished: self.now };
+        self.readings.insert(image.clone(), reading);
     }
 
     /// As [`crate::Host::observe`].
@@ -170,6 +221,7 @@ impl Machine {
             revision: self.revision,
             instances: changed.map(|(id, vm)| (id.clone(), observed(vm))).collect(),
             unidentified: BTreeMap::new(),
+            scratch_mib: self.config.scratch_mib,
         })
     }
 
@@ -255,7 +307,14 @@ impl Machine {
         let ids: Vec<InstanceId> = self.vms.keys().cloned().collect();
         ids.iter().for_each(|id| self.exit(id, End::Unknown, false));
         self.timers.clear();
-        self.now = Mono::default();
+        let now = std::mem::take(&mut self.now);
+        // What was not read whole is gone, and points of the old clock are void.
+        let is_whole =
+            |reading: &Reading| reading.began.is_some_and(|at| now.since(at) >= reading.takes);
+        self.readings.retain(|_, reading| !is_whole(reading));
+        for reading in self.readings.values_mut() {
+            (reading.began, reading.wished) = (None, Mono::default());
+        }
     }
 
     /// From now on this image is missing, or there again.

@@ -8,10 +8,14 @@ mod machine;
 pub use machine::{Machine, Presence, SimConfig};
 
 use crate::{BoxFuture, Duplex, Host, HostError, HostFacts, LogLine, LogPage, LogQuery};
-use hearth_model::{Action, End, ImageName, Images, InstanceId, Mono, Observation, OomKill, Spec};
+use hearth_model::{Action, End, ImageName, InstanceId, Lookup, Mono, Observation, OomKill, Spec};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+/// How often somebody who waits for an image looks whether it was read.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A host in memory. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -55,6 +59,11 @@ impl SimHost {
     /// From now on this image is missing, or there again.
     pub fn set_missing(&self, image: &ImageName, missing: Presence) {
         self.shared.with(|machine| machine.set_missing(image, missing));
+    }
+
+    /// This image is another file now, which takes so long to be read.
+    pub fn replace_image(&self, image: &ImageName, takes: Duration) {
+        self.shared.with(|machine| machine.replace_image(image, takes));
     }
 
     /// The next so many actions of this [name](Action::name) fail.
@@ -111,9 +120,21 @@ impl Shared {
 }
 
 impl Host for SimHost {
-    fn resolve<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Result<Images, HostError>> {
-        let images = self.shared.state().machine.resolve(spec);
-        Box::pin(std::future::ready(images))
+    fn resolve<'a>(
+        &'a self,
+        spec: &'a Spec,
+        patience: Duration,
+    ) -> BoxFuture<'a, Result<Lookup, HostError>> {
+        let until = Instant::now() + patience;
+        Box::pin(async move {
+            loop {
+                let lookup = self.shared.with(|machine| machine.resolve(spec))?;
+                if matches!(lookup, Lookup::Known(_)) || Instant::now() >= until {
+                    return Ok(lookup);
+                }
+                tokio::time::sleep_until(until.min(Instant::now() + LOOK_EVERY)).await;
+            }
+        })
     }
 
     fn observe(&self, since: Option<u64>) -> BoxFuture<'_, Result<Observation, HostError>> {

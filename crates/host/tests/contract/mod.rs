@@ -2,8 +2,8 @@
 
 use hearth_host::{Host, HostError, LogQuery};
 use hearth_model::{
-    Action, Create, End, Exit, Generation, Identity, InstanceId, InstanceState, JobId, Made, Owner,
-    Phase, PoolTenant, Signal, Slot, Spec, Stage, Tenant, Value, hash,
+    Action, Create, End, Exit, Generation, Identity, InstanceId, InstanceState, JobId, Lookup,
+    Made, Owner, Phase, PoolTenant, Signal, Slot, Spec, Stage, Tenant, Value, hash,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,6 +17,8 @@ pub struct Subject<'a> {
     pub service: Spec,
     /// Exits with 0 by itself, after printing something. `None` where guests have no init.
     pub job: Option<Spec>,
+    /// Names an image that was never looked up, and takes a while to be read. `None` where all were.
+    pub unread: Option<Spec>,
     /// How long anything may take.
     pub patience: Duration,
 }
@@ -31,6 +33,9 @@ impl Subject<'_> {
         self.a_look_since_another_shows_what_has_changed_after_it_and_nothing_else().await;
         self.what_was_never_there_can_be_stopped_and_removed_but_not_told().await;
         self.a_missing_image_is_a_permanent_error_that_names_it().await;
+        if let Some(unread) = &self.unread {
+            self.unread_image_is_told_with_its_progress_until_known(unread).await;
+        }
         if let Some(job) = &self.job {
             self.an_exit_is_seen_with_its_code_and_the_output_stays_until_dropped(job).await;
             self.a_held_instance_waits_for_go_and_ignores_older_generations().await;
@@ -40,7 +45,9 @@ impl Subject<'_> {
     async fn create(&self, spec: &Spec, stage: Stage, owner: Owner) -> Create {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let spec = Arc::new(spec.clone());
-        let images = self.host.resolve(&spec).await.expect("the images are there");
+        let Lookup::Known(images) = self.look_up(&spec).await.expect("the images are there") else {
+            panic!("the images are not read in time");
+        };
         let create = Create {
             instance: InstanceId::parse(&format!("contract{number}")).unwrap(),
             slot: Slot(number),
@@ -52,6 +59,10 @@ impl Subject<'_> {
         };
         self.apply(Action::Create(Box::new(create.clone()))).await;
         create
+    }
+
+    async fn look_up(&self, spec: &Spec) -> Result<Lookup, HostError> {
+        self.host.resolve(spec, self.patience).await
     }
 
     async fn apply(&self, action: Action) {
@@ -180,9 +191,33 @@ impl Subject<'_> {
         entries.retain(|(key, _)| key != "kernel");
         entries.push(("kernel".into(), "no-such-kernel".into()));
         let spec = Spec::read(&Value::Map(entries)).unwrap();
-        let error: HostError = self.host.resolve(&spec).await.unwrap_err();
+        let error = self.look_up(&spec).await.unwrap_err();
         assert!(!error.is_transient());
         assert!(error.sentence().contains("no-such-kernel"), "{}", error.sentence());
+    }
+
+    async fn unread_image_is_told_with_its_progress_until_known(&self, unread: &Spec) {
+        const EACH: Duration = Duration::from_millis(20);
+        let deadline = Instant::now() + self.patience;
+        let mut told = 0;
+        let images = loop {
+            let began = Instant::now();
+            let progress = match self.host.resolve(unread, EACH).await.unwrap() {
+                Lookup::Known(images) => break images,
+                Lookup::Preparing(progress) => progress,
+            };
+            assert!(began.elapsed() >= EACH, "it waits as long as it may");
+            let named = [Some(&unread.kernel), unread.rootfs.as_ref()];
+            assert!(named.contains(&Some(&progress.image)), "{progress}");
+            assert!(progress.done_bytes <= progress.total_bytes, "{progress:?}");
+            assert!(Instant::now() < deadline, "{progress}");
+            told += 1;
+        };
+        assert!(told > 0, "it was known at once");
+        // Those that wait are answered as soon as it is known.
+        let both = tokio::join!(self.look_up(unread), self.look_up(unread));
+        let known = [both.0.unwrap(), both.1.unwrap()];
+        assert_eq!(known, [Lookup::Known(images), Lookup::Known(images)]);
     }
 
     async fn an_exit_is_seen_with_its_code_and_the_output_stays_until_dropped(&self, job: &Spec) {

@@ -7,8 +7,8 @@ mod cgroups;
 use hearth_host::linux::{LinuxConfig, LinuxHost};
 use hearth_host::{Host, LogQuery};
 use hearth_model::{
-    Action, Boot, Create, Exit, Generation, Identity, ImageName, Images, InstanceId, InstanceState,
-    JobId, Lifecycle, Owner, Resources, Signal, Slot, Spec, Stage, Tenant, hash,
+    Action, Boot, Create, Exit, Generation, Identity, ImageName, InstanceId, InstanceState, JobId,
+    Lifecycle, Lookup, Owner, Resources, Signal, Slot, Spec, Stage, Tenant, hash,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -84,7 +84,10 @@ impl Lab {
         stage: Stage,
         owner: Owner,
     ) -> Create {
-        let images: Images = self.host.resolve(&spec).await.expect("resolved");
+        let images = match self.host.resolve(&spec, PATIENCE).await.expect("resolved") {
+            Lookup::Known(images) => images,
+            Lookup::Preparing(progress) => panic!("{progress}"),
+        };
         Create {
             instance: InstanceId::parse(id).expect("an id"),
             slot: Slot(1),
@@ -164,6 +167,7 @@ async fn open(state: &Path, images: &Path, firecracker: &Path) -> LinuxHost {
         // Of its own: the usual one is shared, and these tests name their instances alike.
         runtime_dir: Some(state.join("run")),
         firecracker: firecracker.to_owned(),
+        image_bytes_max: 1 << 40,
         time_factor: None,
     };
     LinuxHost::open(config).await.expect("a host")
