@@ -1,12 +1,15 @@
 //! What can be said on the command line.
 
+use crate::output::Purpose;
 use crate::run::RunArgs;
 use crate::settings::ServeArgs;
 use crate::{exit, span};
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use anstream::ColorChoice;
+use clap::builder::{PossibleValuesParser, Styles, TypedValueParser};
 use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use hearth_api::{Endpoint, JobFilter, JobStatus};
+use hearth_model::text::plain;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,19 +46,59 @@ impl Args {
         }
     }
 
-    /// Reads the command line; what is wrong with it is shown in the colours that it asks for.
-    pub(crate) fn read() -> Args {
-        let color = asked_color(std::env::args_os());
-        let matches = Args::command().color(color).get_matches();
-        Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    /// What the command's output is for.
+    pub(crate) fn purpose(&self) -> Purpose {
+        match &self.command {
+            Command::Serve(_) => Purpose::Daemon,
+            Command::Logs { .. } | Command::Events { follow: true, .. } => Purpose::Follow,
+            _ => Purpose::Result,
+        }
+    }
+
+    /// Reads the command line.
+    ///
+    /// # Errors
+    /// What is to be shown instead: the help, the version, or what is wrong with it.
+    pub(crate) fn read() -> Result<Args, Usage> {
+        let parse = |command: clap::Command| {
+            let matches = command.try_get_matches_from(std::env::args_os())?;
+            Args::from_arg_matches(&matches)
+        };
+        parse(Args::command()).map_err(|error| {
+            let styled = error.render().ansi().to_string();
+            // Without the styles what is left of escape sequences is the user's.
+            let bare = parse(Args::command().styles(Styles::plain())).err();
+            let bare = bare.map_or_else(String::new, |error| error.render().ansi().to_string());
+            Usage {
+                color: asked_color(std::env::args_os()),
+                code: error.exit_code().try_into().unwrap_or(exit::ERROR),
+                is_asked_for: !error.use_stderr(),
+                styled: Some(styled).filter(|_| plain(&bare) == bare),
+                bare,
+            }
+        })
     }
 }
 
+/// What is shown instead of a command's output.
+#[derive(Debug)]
+pub(crate) struct Usage {
+    pub(crate) color: ColorChoice,
+    /// The exit code.
+    pub(crate) code: u8,
+    /// Whether somebody asked for it, so that it belongs on stdout.
+    pub(crate) is_asked_for: bool,
+    /// With its colours, unless the command line has escape sequences of its own.
+    pub(crate) styled: Option<String>,
+    /// Without colours, and with what the command line has.
+    pub(crate) bare: String,
+}
+
 /// What `--color` says on a command line that may be wrong elsewhere.
-fn asked_color(args: impl Iterator<Item = OsString>) -> clap::ColorChoice {
+fn asked_color(args: impl Iterator<Item = OsString>) -> ColorChoice {
     let mut words =
         args.take_while(|arg| arg != "--").map(|arg| arg.to_string_lossy().into_owned());
-    let mut asked = clap::ColorChoice::Auto;
+    let mut asked = ColorChoice::Auto;
     while let Some(word) = words.next() {
         let value = match word.strip_prefix("--color") {
             Some("") => words.next(),
@@ -63,8 +106,8 @@ fn asked_color(args: impl Iterator<Item = OsString>) -> clap::ColorChoice {
             None => None,
         };
         match value.as_deref() {
-            Some("always") => asked = clap::ColorChoice::Always,
-            Some("never") => asked = clap::ColorChoice::Never,
+            Some("always") => asked = ColorChoice::Always,
+            Some("never") => asked = ColorChoice::Never,
             _ => {}
         }
     }
@@ -95,12 +138,12 @@ pub(crate) enum Color {
     Never,
 }
 
-impl From<Color> for anstream::ColorChoice {
-    fn from(color: Color) -> anstream::ColorChoice {
+impl From<Color> for ColorChoice {
+    fn from(color: Color) -> ColorChoice {
         match color {
-            Color::Auto => anstream::ColorChoice::Auto,
-            Color::Always => anstream::ColorChoice::Always,
-            Color::Never => anstream::ColorChoice::Never,
+            Color::Auto => ColorChoice::Auto,
+            Color::Always => ColorChoice::Always,
+            Color::Never => ColorChoice::Never,
         }
     }
 }
@@ -504,6 +547,7 @@ impl std::str::FromStr for PortPair {
 #[cfg(test)]
 mod tests {
     use super::{Args, asked_color};
+    use anstream::ColorChoice;
     use clap::{Command, CommandFactory};
 
     /// The commands beneath one, as they are written.
@@ -518,10 +562,10 @@ mod tests {
     #[test]
     fn the_colour_is_known_before_the_command_line_is_right() {
         let asked = |line: &str| asked_color(line.split(' ').map(Into::into));
-        assert_eq!(asked("hearth --color never pss"), clap::ColorChoice::Never);
-        assert_eq!(asked("hearth pss --color=always"), clap::ColorChoice::Always);
-        assert_eq!(asked("hearth run -- app --color never"), clap::ColorChoice::Auto);
-        assert_eq!(asked("hearth ps --color"), clap::ColorChoice::Auto);
+        assert_eq!(asked("hearth --color never pss"), ColorChoice::Never);
+        assert_eq!(asked("hearth pss --color=always"), ColorChoice::Always);
+        assert_eq!(asked("hearth run -- app --color never"), ColorChoice::Auto);
+        assert_eq!(asked("hearth ps --color"), ColorChoice::Auto);
     }
 
     #[test]

@@ -6,8 +6,9 @@ use crate::output::Output;
 use crate::source::Source;
 use anyhow::{Context, anyhow};
 use hearth_manifest::{Format, UnknownFormat};
-use std::fs::OpenOptions;
+use std::fs::Permissions;
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Writes a file's jobs in another format, to stdout or to a new file. Returns the exit code.
@@ -46,15 +47,24 @@ pub(crate) fn convert(args: &ConvertArgs, output: &Output) -> anyhow::Result<u8>
     Ok(exit::DONE)
 }
 
-/// Writes a file that is not there yet: nobody's comments are lost.
+/// Writes a new file, whole or not at all. It replaces none: comments would be lost.
 fn create(path: &Path, text: &str) -> anyhow::Result<()> {
     let shown = path.display();
-    let file = OpenOptions::new().write(true).create_new(true).open(path);
-    let mut file = file.map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => {
-            anyhow!("{shown} is there already: remove it first, or name another file")
-        }
-        _ => anyhow::Error::new(error).context(format!("cannot create {shown}")),
-    })?;
-    file.write_all(text.as_bytes()).with_context(|| format!("cannot write {shown}"))
+    let is_there = || anyhow!("{shown} is there already: remove it first, or name another file");
+    if path.symlink_metadata().is_ok() {
+        return Err(is_there());
+    }
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let mut builder = tempfile::Builder::new();
+    // As any new file: the user's umask takes away what others may not do.
+    builder.prefix(".hearth-").permissions(Permissions::from_mode(0o666));
+    let mut file = builder
+        .tempfile_in(directory.unwrap_or(Path::new(".")))
+        .with_context(|| format!("cannot create {shown}"))?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all());
+    written.with_context(|| format!("cannot write {shown}"))?;
+    file.persist_noclobber(path).map(drop).map_err(|error| match error.error.kind() {
+        ErrorKind::AlreadyExists => is_there(),
+        _ => anyhow::Error::new(error.error).context(format!("cannot create {shown}")),
+    })
 }

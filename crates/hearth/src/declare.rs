@@ -80,7 +80,7 @@ fn declared(args: &SourceArgs, output: &Output) -> anyhow::Result<Option<Declare
     let entries: Vec<CreateVm> =
         serde_json::from_str(&hearth_manifest::write(Format::Json, &file.jobs))
             .with_context(|| format!("cannot write {} as JSON", source.label()))?;
-    let path = match args.file.as_os_str() == "-" {
+    let path = match source.is_stream() {
         true => None,
         false => Some(hearth_daemon::source_of(&args.file)),
     };

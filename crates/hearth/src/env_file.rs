@@ -2,9 +2,8 @@
 //! `KEY=VALUE`; the value is everything behind the `=`, quotes and blanks too. `KEY` alone takes the
 //! value that the variable has here, and is left out if it has none.
 
+use crate::input::{self, InputError};
 use hearth_model::fields::env_name_fault;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 /// Largest file, in bytes: 20 times what the variables of a job may take.
@@ -14,9 +13,7 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EnvFileError {
     #[error("cannot read the variables in {file}")]
-    Read { file: String, source: std::io::Error },
-    #[error("cannot take the variables in {file}: the file is larger than {FILE_BYTES_MAX} bytes")]
-    TooLarge { file: String },
+    Read { file: String, source: InputError },
     #[error("cannot take the variables in {file}: line {line}: {fault}")]
     Line { file: String, line: usize, fault: String },
 }
@@ -31,15 +28,10 @@ pub(crate) fn read(
     value_here: impl Fn(&str) -> Result<Option<String>, String>,
 ) -> Result<Vec<(String, String)>, EnvFileError> {
     let file = path.display().to_string();
-    let mut bytes = Vec::new();
-    let opened = File::open(path);
-    let read = opened.and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
-    if let Err(source) = read {
-        return Err(EnvFileError::Read { file, source });
-    }
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(EnvFileError::TooLarge { file });
-    }
+    let bytes = match input::read(path, FILE_BYTES_MAX) {
+        Ok(bytes) => bytes,
+        Err(source) => return Err(EnvFileError::Read { file, source }),
+    };
     let bytes = bytes.strip_prefix("\u{FEFF}".as_bytes()).unwrap_or(&bytes);
     let mut variables = Vec::new();
     for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {

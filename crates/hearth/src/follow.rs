@@ -6,6 +6,7 @@ use crate::wait::Limit;
 use hearth_api::{
     Client, ClientError, FollowedEvents, FollowedLog, Job, JobStatus, LogQuery, LogStream, News,
 };
+use std::pin::{Pin, pin};
 
 /// Shows a part of a log.
 ///
@@ -14,31 +15,54 @@ use hearth_api::{
 pub(crate) async fn show(mut lines: LogStream, output: &Output) -> anyhow::Result<()> {
     while let Some(line) = lines.next().await? {
         output.log_line(&line);
+        if output.is_over() {
+            break;
+        }
     }
     Ok(())
 }
 
-/// Shows a log until its job has ended.
+/// Shows a log until its job has ended, or nobody reads it any more.
 ///
 /// # Errors
 /// Where the daemon stays away.
 pub(crate) async fn follow(mut lines: FollowedLog, output: &Output) -> Result<(), ClientError> {
-    while let Some(line) = lines.next().await? {
+    let mut gone = pin!(output.reader_gone());
+    while let Some(line) = before(&mut gone, lines.next(), output).await.transpose()?.flatten() {
         output.log_line(&line);
     }
     Ok(())
 }
 
-/// Shows events as they happen. It never ends by itself.
+/// Shows events as they happen, until nobody reads them any more.
 ///
 /// # Errors
 /// Where the daemon stays away.
 pub(crate) async fn events(mut events: FollowedEvents, output: &Output) -> Result<(), ClientError> {
-    loop {
-        match events.next().await? {
+    let mut gone = pin!(output.reader_gone());
+    while let Some(news) = before(&mut gone, events.next(), output).await.transpose()? {
+        match news {
             News::Happened(event) => output.event(&event),
             News::Lost(sentence) => output.lost(&sentence),
         }
+    }
+    Ok(())
+}
+
+/// What comes before the reader is gone; `None` once nothing more can be shown.
+async fn before<T>(
+    gone: &mut Pin<&mut impl Future<Output = ()>>,
+    next: impl Future<Output = T>,
+    output: &Output,
+) -> Option<T> {
+    if output.is_over() {
+        return None;
+    }
+    tokio::select! {
+        // What is dropped is not missed: the command ends.
+        biased;
+        () = gone => None,
+        next = next => Some(next),
     }
 }
 
@@ -55,7 +79,11 @@ pub(crate) async fn to_the_end(
 ) -> anyhow::Result<u8> {
     let id = &job.job_id;
     let ended = async {
-        follow(client.follow_logs(id, &LogQuery::default()).await?, output).await?;
+        let mut lines = client.follow_logs(id, &LogQuery::default()).await?;
+        // To the end, whether or not somebody reads it: the exit code is a result as well.
+        while let Some(line) = lines.next().await? {
+            output.log_line(&line);
+        }
         client.job(id).await
     };
     let ended = match limit.left() {

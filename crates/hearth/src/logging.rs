@@ -3,8 +3,9 @@
 
 use crate::settings::LogFormat;
 use anyhow::Context;
-use std::io::{self, BufWriter};
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use hearth_model::text::{plain, plain_json, visible};
+use std::io::{self, BufWriter, Write};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 /// Lines that wait for a reader of stderr: some 2 MB. What comes beyond that is lost, and the daemon
@@ -24,7 +25,7 @@ pub(crate) fn start(format: LogFormat, filter: &str, colour: bool) -> anyhow::Re
         .finish(BufWriter::new(io::stderr()));
     let logger = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(writer)
+        .with_writer(move || Plain { writer: writer.clone(), format, colour })
         .with_ansi(colour)
         .with_target(false);
     match format {
@@ -32,6 +33,32 @@ pub(crate) fn start(format: LogFormat, filter: &str, colour: bool) -> anyhow::Re
         LogFormat::Json => logger.json().flatten_event(true).init(),
     }
     Ok(guard)
+}
+
+/// Writes events with every character in them seen: names and reasons come from others, and a log is
+/// read on terminals.
+struct Plain {
+    writer: NonBlocking,
+    format: LogFormat,
+    colour: bool,
+}
+
+impl Write for Plain {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let shown = match self.format {
+            LogFormat::Json => plain_json(&text),
+            // The subscriber has escaped what is not its own colours.
+            LogFormat::Text if self.colour => visible(&text),
+            LogFormat::Text => plain(&text),
+        };
+        self.writer.write_all(shown.as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
 }
 
 /// Whether a filter makes sense.

@@ -12,6 +12,7 @@ mod env_file;
 mod exit;
 mod follow;
 mod forward;
+mod input;
 mod kernel;
 mod logging;
 mod output;
@@ -26,8 +27,8 @@ mod status;
 mod validate;
 mod wait;
 
-use args::{Args, Command};
-use output::Output;
+use args::{Args, Command, Format};
+use output::{Output, Purpose};
 use std::process::ExitCode;
 
 /// What a request allocates is freed by another thread, the engine's, which is where the system's
@@ -36,15 +37,20 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let args = Args::read();
-    let output = Output::new(args.format(), args.color.into());
-    match run(args, &output) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            output.error(&error);
-            ExitCode::from(exit::code_of(&error))
+    let args = match Args::read() {
+        Ok(args) => args,
+        Err(usage) => {
+            let output = Output::new(Format::Table, usage.color, Purpose::Result);
+            output.usage(&usage);
+            return ExitCode::from(output.exit_code(usage.code));
         }
-    }
+    };
+    let output = Output::new(args.format(), args.color.into(), args.purpose());
+    let code = run(args, &output).unwrap_or_else(|error| {
+        output.error(&error);
+        exit::code_of(&error)
+    });
+    ExitCode::from(output.exit_code(code))
 }
 
 fn run(args: Args, output: &Output) -> anyhow::Result<u8> {

@@ -1,28 +1,33 @@
 //! Everything that the command line prints. No other module prints.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod paint;
 mod plan;
 mod screen;
+mod streams;
 
-use crate::args::Format;
+use crate::args::{Format, Usage};
 use crate::config::{self, ConfigFile, Problems, Resolved, Source};
+use crate::exit;
 use crate::settings::{Kind, SETTINGS, Setting};
 use anstream::{AutoStream, ColorChoice};
-use hearth_api::{ClientError, Event, Health, Job, LogLine, Problem, Readiness, Stats};
+use hearth_api::{ClientError, Event, Health, Job, LogLine, Readiness, Stats};
 use hearth_daemon::doctor::{Finding, Verdict};
 use hearth_daemon::{Listen, Restored};
 use hearth_kernel::Imported;
 use hearth_manifest::{Diagnostics, Styling};
+use hearth_model::text::{plain, plain_json, visible};
 pub(crate) use plan::Tense;
+pub(crate) use streams::Purpose;
 
-use paint::{Tone, Word, age, painted, plain, shortened};
+use paint::{Line, Tone, Word, age, shortened};
 use serde::Serialize;
 use serde_json::json;
 use std::cell::Cell;
-use std::io::{self, IsTerminal, Write};
+use std::fmt::Display;
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::path::Path;
+use streams::{Stream, Streams};
 
 /// Prints in one format.
 #[derive(Debug)]
@@ -34,19 +39,36 @@ pub(crate) struct Output {
     error_colour: bool,
     /// Whether a YAML document was printed, so that the next begins with a line of its own.
     in_stream: Cell<bool>,
+    streams: Streams,
 }
 
 impl Output {
     /// Colours go where `choice` says; [`ColorChoice::Auto`] looks at each stream, and at
     /// `NO_COLOR`, `CLICOLOR`, `CLICOLOR_FORCE` and `TERM`.
-    pub(crate) fn new(format: Format, choice: ColorChoice) -> Output {
+    pub(crate) fn new(format: Format, choice: ColorChoice, purpose: Purpose) -> Output {
         choice.write_global();
         Output {
             format,
             colour: AutoStream::choice(&io::stdout()) != ColorChoice::Never,
             error_colour: AutoStream::choice(&io::stderr()) != ColorChoice::Never,
             in_stream: Cell::new(false),
+            streams: Streams::new(purpose),
         }
+    }
+
+    /// The exit code of a command that ends with `code`: lost output is an error whatever it did.
+    pub(crate) fn exit_code(&self, code: u8) -> u8 {
+        if self.streams.is_whole() { code } else { exit::ERROR }
+    }
+
+    /// Whether nothing more can be shown.
+    pub(crate) fn is_over(&self) -> bool {
+        self.streams.is_over()
+    }
+
+    /// Waits until nobody reads what is shown, where that can be seen. Cancel safe.
+    pub(crate) async fn reader_gone(&self) {
+        self.streams.reader_gone().await;
     }
 
     /// Whether stderr takes colours.
@@ -58,12 +80,12 @@ impl Output {
     fn printed<T: Serialize + ?Sized>(&self, value: &T) -> bool {
         match self.format {
             Format::Table | Format::Wide => return false,
-            Format::Json => line(&serde_json::to_string(value).unwrap_or_default()),
+            Format::Json => self.exact(&(json_line(value) + "\n")),
             Format::Yaml => {
                 if self.in_stream.replace(true) {
-                    line("---");
+                    self.line("---");
                 }
-                line(serde_saphyr::to_string(&value).unwrap_or_default().trim_end());
+                self.exact(&(yaml(value).trim_end().to_owned() + "\n"));
             }
         }
         true
@@ -73,13 +95,57 @@ impl Output {
         matches!(self.format, Format::Json | Format::Yaml)
     }
 
-    fn painted(&self, text: &str, tone: Tone) -> String {
-        painted(text, tone, self.colour)
+    /// A line in the making, for stdout.
+    fn begin(&self) -> Line {
+        Line::new(self.colour)
+    }
+
+    /// A line in the making, for stderr.
+    fn begin_remark(&self) -> Line {
+        Line::new(self.error_colour)
+    }
+
+    /// Prints a line on stdout.
+    fn print(&self, line: &Line) {
+        self.exact(&format!("{line}\n"));
+    }
+
+    fn line(&self, text: impl Display) {
+        self.print(&self.begin().text(text));
+    }
+
+    /// Prints on stdout what is fit for it as it is.
+    fn exact(&self, text: &str) {
+        self.write(Stream::Stdout, text.as_bytes());
+    }
+
+    fn write(&self, stream: Stream, bytes: &[u8]) {
+        if let Err(lost) = self.streams.write(stream, bytes) {
+            self.error(&lost.into());
+        }
+    }
+
+    /// Prints a line on stderr.
+    fn remark(&self, line: &Line) {
+        self.streams.remark(format!("{line}\n").as_bytes());
     }
 
     fn rows<const N: usize>(&self, header: [&str; N], rows: impl Iterator<Item = [Word; N]>) {
         for text in paint::table(header, rows, self.colour) {
-            line(&text);
+            self.exact(&(text + "\n"));
+        }
+    }
+
+    /// The help, the version, or what is wrong with a command line.
+    pub(crate) fn usage(&self, usage: &Usage) {
+        let colour = if usage.is_asked_for { self.colour } else { self.error_colour };
+        let text = match &usage.styled {
+            Some(styled) if colour => styled.into(),
+            _ => plain(&usage.bare),
+        };
+        match usage.is_asked_for {
+            true => self.exact(&text),
+            false => self.streams.remark(text.as_bytes()),
         }
     }
 
@@ -94,19 +160,13 @@ impl Output {
                 Some(problem) => json!({ "error": format!("{error}"), "problem": problem }),
                 None => json!({ "error": format!("{error:#}"), "help": help_for(error) }),
             };
-            eprintln!("{json}");
-            return;
+            return self.remark(&self.begin_remark().text(json_line(&json)));
         }
-        eprint!("{} {error}", painted("hearth:", Tone::Bad, self.error_colour));
-        for cause in error.chain().skip(1) {
-            match cause.downcast_ref::<Problem>() {
-                Some(problem) => eprint!(": {}", plain(&problem.to_string())),
-                None => eprint!(": {}", plain(&cause.to_string())),
-            }
-        }
-        eprintln!();
+        let causes = error.chain().skip(1);
+        let line = self.begin_remark().toned("hearth:", Tone::Bad).text(format_args!(" {error}"));
+        self.remark(&causes.fold(line, |line, cause| line.text(format_args!(": {cause}"))));
         if let Some(help) = help_for(error) {
-            eprintln!("{help}");
+            self.remark(&self.begin_remark().text(help));
         }
     }
 
@@ -114,19 +174,26 @@ impl Output {
         if self.for_programs() {
             let in_file = problems.file.as_ref().map(file_problems);
             let variables = &problems.variables;
-            eprintln!(
-                "{}",
-                json!({ "error": problems.to_string(), "file": in_file, "variables": variables })
-            );
-            return;
+            let all =
+                json!({ "error": problems.to_string(), "file": in_file, "variables": variables });
+            return self.remark(&self.begin_remark().text(json_line(&all)));
         }
         if let Some(file) = &problems.file {
-            eprintln!("{}\n", file.render(self.error_colour));
+            self.drawn(&file.render(self.error_colour));
+            self.remark(&self.begin_remark());
         }
-        for problem in &problems.variables {
-            eprintln!("{} {}", painted("error:", Tone::Bad, self.error_colour), plain(problem));
-        }
-        eprintln!("{} {problems}", painted("hearth:", Tone::Bad, self.error_colour));
+        let problem = |word: &str, sentence: &dyn Display| {
+            let line = self.begin_remark().toned(word, Tone::Bad);
+            self.remark(&line.text(format_args!(" {sentence}")));
+        };
+        problems.variables.iter().for_each(|sentence| problem("error:", sentence));
+        problem("hearth:", problems);
+    }
+
+    /// A drawing of problems, which has its colours.
+    fn drawn(&self, drawing: &str) {
+        let drawing = if self.error_colour { visible(drawing) } else { plain(drawing) };
+        self.streams.remark(format!("{}\n", drawing.trim_end()).as_bytes());
     }
 
     /// What `hearth config check` found.
@@ -136,10 +203,12 @@ impl Output {
         }
         let label = file.path.display();
         if file.problems.is_empty() {
-            return line(&format!("{label}: {}, no problems", counted(file.count(), "setting")));
+            let count = counted(file.count(), "setting");
+            return self.line(format_args!("{label}: {count}, no problems"));
         }
-        eprintln!("{}\n", file.render(self.error_colour));
-        eprintln!("hearth: {label} has {}", counted(file.problems.len() + file.omitted, "problem"));
+        self.drawn(&file.render(self.error_colour));
+        let problems = counted(file.problems.len() + file.omitted, "problem");
+        self.remark(&self.begin_remark().text(format_args!("\nhearth: {label} has {problems}")));
     }
 
     /// What `hearth config show` found.
@@ -179,34 +248,32 @@ impl Output {
 
     /// Something that is good to know.
     pub(crate) fn note(&self, text: &str) {
-        eprintln!("hearth: {text}");
+        self.remark(&self.begin_remark().text(format_args!("hearth: {text}")));
     }
 
     /// What is waited for, for somebody who watches.
     pub(crate) fn waiting(&self, text: &str) {
         if io::stderr().is_terminal() {
-            self.note(&plain(text));
+            self.note(text);
         }
     }
 
     pub(crate) fn serving(&self, address: &Listen, host: &str) {
-        line(&format!("hearth: listening on {address} ({host})"));
+        self.line(format_args!("hearth: listening on {address} ({host})"));
     }
 
     pub(crate) fn ended(&self) {
-        line("hearth: ended; microVMs keep running, the next `hearth serve` takes them over");
+        self.line("hearth: ended; microVMs keep running, the next `hearth serve` takes them over");
     }
 
     /// A shell's script, as it is.
     pub(crate) fn script(&self, script: &[u8]) {
-        if io::stdout().write_all(script).is_err() {
-            std::process::exit(0);
-        }
+        self.write(Stream::Stdout, script);
     }
 
     pub(crate) fn manual(&self, directory: &Path) {
         if !self.printed(&json!({ "directory": directory })) {
-            line(&format!(
+            self.line(format_args!(
                 "the manual is in {0}; man -l {0}/hearth.1 shows it",
                 directory.display()
             ));
@@ -216,7 +283,7 @@ impl Output {
     pub(crate) fn valid(&self, label: &str, jobs: usize) {
         if !self.printed(&json!({ "file": label, "jobs": jobs, "problems": [] })) {
             let noun = if jobs == 1 { "job" } else { "jobs" };
-            line(&format!("{label}: {jobs} {noun}, no problems"));
+            self.line(format_args!("{label}: {jobs} {noun}, no problems"));
         }
     }
 
@@ -242,26 +309,27 @@ impl Output {
         }
         let colour = self.error_colour;
         let styling = if colour { Styling::Ansi } else { Styling::Plain };
-        eprintln!("{}", diagnostics.render(styling).trim_end());
+        self.drawn(&diagnostics.render(styling));
     }
 
-    /// A file's text, as it is.
+    /// A file's text: as it is, but on a terminal.
     pub(crate) fn text(&self, text: &str) {
-        line(text.trim_end_matches('\n'));
+        let text = format!("{}\n", text.trim_end_matches('\n'));
+        self.exact(&if io::stdout().is_terminal() { plain(&text) } else { text.into() });
     }
 
     pub(crate) fn converted(&self, label: &str, path: &Path, jobs: usize) {
         let path = path.display().to_string();
         if !self.printed(&json!({ "file": label, "jobs": jobs, "into": path })) {
             let noun = if jobs == 1 { "job" } else { "jobs" };
-            line(&format!("{label}: {jobs} {noun} written to {path}"));
+            self.line(format_args!("{label}: {jobs} {noun} written to {path}"));
         }
     }
 
     pub(crate) fn imported(&self, imported: &Imported) {
         let Imported { kernel, modules, version } = imported;
         if !self.printed(&json!({ "version": version, "kernel": kernel, "modules": modules })) {
-            line(&format!(
+            self.line(format_args!(
                 "imported Linux {version} as {} with its modules in {}",
                 kernel.display(),
                 modules.display()
@@ -271,7 +339,7 @@ impl Output {
 
     pub(crate) fn backed_up(&self, file: &Path, jobs: usize) {
         if !self.printed(&json!({ "file": file, "jobs": jobs })) {
-            line(&format!("{}: a backup of {}", file.display(), counted(jobs, "job")));
+            self.line(format_args!("{}: a backup of {}", file.display(), counted(jobs, "job")));
         }
     }
 
@@ -281,9 +349,13 @@ impl Output {
         if self.printed(&shown) {
             return;
         }
-        line(&format!("restored {} from {}", counted(contents.jobs, "job"), file.display()));
+        self.line(format_args!(
+            "restored {} from {}",
+            counted(contents.jobs, "job"),
+            file.display()
+        ));
         if let Some(replaced) = replaced {
-            line(&format!("the database of before is {}", replaced.display()));
+            self.line(format_args!("the database of before is {}", replaced.display()));
         }
     }
 
@@ -308,14 +380,11 @@ impl Output {
         for finding in findings {
             let (word, tone) = word(finding);
             let about = finding.about;
-            line(&format!(
-                "{} {about:<9} {}",
-                self.painted(&format!("{word:<4}"), tone),
-                plain(&finding.sentence)
-            ));
+            let line = self.begin().toned(format_args!("{word:<4}"), tone);
+            self.print(&line.text(format_args!(" {about:<9} {}", finding.sentence)));
             match finding.mend() {
-                Some(mend) if repairs => line(&format!("{:>14} repairing: {mend}", "")),
-                Some(mend) => line(&format!("{:>14} --repair would {mend}", "")),
+                Some(mend) if repairs => self.line(format_args!("{:>14} repairing: {mend}", "")),
+                Some(mend) => self.line(format_args!("{:>14} --repair would {mend}", "")),
                 None => {}
             }
         }
@@ -328,9 +397,9 @@ impl Output {
             return;
         }
         for failure in failures {
-            line(&self.painted(&plain(failure), Tone::Bad));
+            self.print(&self.begin().toned(failure, Tone::Bad));
         }
-        line(&format!("repaired {}", counted(done, "thing")));
+        self.line(format_args!("repaired {}", counted(done, "thing")));
     }
 
     pub(crate) fn jobs(&self, jobs: &[Job]) {
@@ -379,26 +448,26 @@ impl Output {
             return;
         }
         let spec = serde_json::to_string_pretty(&job.spec).unwrap_or_default();
-        let status = self.painted(&status(job), Tone::of_status(job.status));
+        let of_status = Tone::of_status(job.status);
         let fields = [
-            ("job", plain(&job.job_id)),
-            ("tenant", plain(&job.tenant)),
-            ("status", status),
-            ("reason", plain(&or_dash(job.reason.as_deref()))),
-            ("since", plain(&job.since)),
-            ("vm", plain(&or_dash(job.vm_id.as_deref()))),
-            ("generation", job.generation.to_string()),
-            ("exit code", job.exit_code.map_or_else(|| "-".to_owned(), |code| code.to_string())),
+            ("job", job.job_id.clone(), Tone::Plain),
+            ("tenant", job.tenant.clone(), Tone::Plain),
+            ("status", status(job), of_status),
+            ("reason", or_dash(job.reason.as_deref()), Tone::Plain),
+            ("since", job.since.clone(), Tone::Plain),
+            ("vm", or_dash(job.vm_id.as_deref()), Tone::Plain),
+            ("generation", job.generation.to_string(), Tone::Plain),
+            ("exit code", job.exit_code.map_or_else(|| "-".into(), |c| c.to_string()), Tone::Plain),
         ];
-        for (name, value) in fields {
-            line(&format!("{name:<11} {value}"));
+        for (name, value, tone) in fields {
+            self.print(&self.begin().text(format_args!("{name:<11} ")).toned(value, tone));
         }
-        line(&format!("spec        {}", spec.replace('\n', "\n            ")));
+        self.line(format_args!("spec        {}", spec.replace('\n', "\n            ")));
         if !events.is_empty() {
-            line("events");
+            self.line("events");
             for event in events {
-                let message = self.painted(&plain(&event.message), Tone::of_event(&event.kind));
-                line(&format!("  {}  {message}", event.at));
+                let line = self.begin().text(format_args!("  {}  ", event.at));
+                self.print(&line.toned(&event.message, Tone::of_event(&event.kind)));
             }
         }
     }
@@ -409,10 +478,10 @@ impl Output {
         }
         let summary = stats.summary;
         let noun = if summary.total_jobs == 1 { "job" } else { "jobs" };
-        line(&format!("{} {noun}, {} warm\n", summary.total_jobs, summary.total_warm));
+        self.line(format_args!("{} {noun}, {} warm\n", summary.total_jobs, summary.total_warm));
         self.jobs(&stats.jobs);
         if !stats.warm_pool.is_empty() {
-            line("");
+            self.line("");
             self.rows(
                 ["SPEC", "VM", "STATUS", "ROOTFS", "REASON"],
                 stats.warm_pool.iter().map(|warm| {
@@ -432,7 +501,7 @@ impl Output {
             );
         }
         for sentence in &stats.unidentified {
-            line(&format!("unidentified: {}", plain(sentence)));
+            self.line(format_args!("unidentified: {}", sentence));
         }
     }
 
@@ -467,13 +536,15 @@ impl Output {
             return;
         }
         let job = event.job_id.as_deref().unwrap_or("-");
-        let kind = self.painted(&event.kind, Tone::of_event(&event.kind));
-        line(&format!("{}  {job}  {kind}  {}", event.at, plain(&event.message)));
+        let line = self.begin().text(format_args!("{}  {job}  ", event.at));
+        let line = line.toned(&event.kind, Tone::of_event(&event.kind));
+        self.print(&line.text(format_args!("  {}", event.message)));
     }
 
     /// Events that can't be shown any more.
     pub(crate) fn lost(&self, sentence: &str) {
-        eprintln!("{} {}", painted("hearth:", Tone::Bad, self.error_colour), plain(sentence));
+        let line = self.begin_remark().toned("hearth:", Tone::Bad);
+        self.remark(&line.text(format_args!(" {sentence}")));
     }
 
     /// A job that was just changed.
@@ -482,19 +553,19 @@ impl Output {
             return;
         }
         let reason = job.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        let status = self.painted(job.status.as_str(), Tone::of_status(job.status));
-        line(&format!("{} {status}{}", job.job_id, plain(&reason)));
+        let line = self.begin().text(format_args!("{} ", job.job_id));
+        self.print(&line.toned(job.status, Tone::of_status(job.status)).text(reason));
     }
 
     pub(crate) fn removed(&self, job: &str) {
         if !self.printed(&json!({ "job_id": job, "gone": true })) {
-            line(&format!("{job} deleted"));
+            self.line(format_args!("{job} deleted"));
         }
     }
 
     pub(crate) fn going(&self, job: &str) {
         if !self.printed(&json!({ "job_id": job, "gone": false })) {
-            line(&format!("{job} stopping; it is deleted once it has stopped"));
+            self.line(format_args!("{job} stopping; it is deleted once it has stopped"));
         }
     }
 
@@ -504,25 +575,24 @@ impl Output {
         if self.printed(log) {
             return;
         }
-        if log.stream == "stdout" {
-            let text = if io::stdout().is_terminal() { plain(&log.text) } else { log.text.clone() };
-            line(&text);
-        } else {
-            let text = if io::stderr().is_terminal() { plain(&log.text) } else { log.text.clone() };
-            eprintln!("{text}");
-        }
+        let (stream, shown) = match log.stream.as_str() {
+            "stdout" => (Stream::Stdout, io::stdout().is_terminal()),
+            _ => (Stream::Stderr, io::stderr().is_terminal()),
+        };
+        let text = if shown { plain(&log.text) } else { log.text.as_str().into() };
+        self.write(stream, format!("{text}\n").as_bytes());
     }
 
     pub(crate) fn ended_without_code(&self, job: &Job) {
         let reason = job.reason.as_deref().unwrap_or("no reason is known");
-        eprintln!("hearth: job {} is {}: {}", job.job_id, job.status, plain(reason));
+        self.note(&format!("job {} is {}: {reason}", job.job_id, job.status));
     }
 
     pub(crate) fn forwarding(&self, local: SocketAddr, job: &str, guest: u16) {
         let printed = self
             .printed(&json!({ "local": local.to_string(), "job_id": job, "guest_port": guest }));
         if !printed {
-            line(&format!("forwarding {local} to port {guest} of {job}; Ctrl-C ends it"));
+            self.line(format_args!("forwarding {local} to port {guest} of {job}; Ctrl-C ends it"));
         }
     }
 
@@ -531,15 +601,15 @@ impl Output {
         if self.printed(&json!({ "hearth": own, "daemon": daemon, "ready": ready })) {
             return;
         }
-        line(&format!("hearth {own}"));
+        self.line(format_args!("hearth {own}"));
         match daemon {
-            Some(health) => line(&format!("daemon {}", plain(&health.version))),
-            None => line("daemon: none answers"),
+            Some(health) => self.line(format_args!("daemon {}", health.version)),
+            None => self.line("daemon: none answers"),
         }
         if let Some(ready) = ready {
-            line(&format!("host   {}", plain(&ready.host)));
+            self.line(format_args!("host   {}", ready.host));
             for warning in &ready.warnings {
-                line(&format!("       {}", plain(warning)));
+                self.line(format_args!("       {}", warning));
             }
         }
     }
@@ -581,11 +651,15 @@ fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-/// A line on stdout. Whoever closes the pipe has seen enough.
-fn line(text: &str) {
-    if writeln!(io::stdout(), "{text}").is_err() {
-        std::process::exit(0);
-    }
+/// A value as JSON on one line.
+fn json_line<T: Serialize + ?Sized>(value: &T) -> String {
+    plain_json(&serde_json::to_string(value).unwrap_or_default()).into_owned()
+}
+
+/// A value as a YAML document: as JSON, which is YAML, where it has characters that are not seen.
+fn yaml<T: Serialize + ?Sized>(value: &T) -> String {
+    let yaml = serde_saphyr::to_string(&value).unwrap_or_default();
+    if plain(&yaml) == yaml { yaml } else { json_line(value) }
 }
 
 fn wide(job: &Job, now: jiff::Timestamp) -> [Word; 13] {

@@ -2,7 +2,8 @@
 
 use crate::output::Output;
 use crate::settings::ServeArgs;
-use crate::{config, exit};
+use crate::{config, exit, input};
+use anyhow::Context;
 use hearth_daemon::doctor::{self, Verdict};
 use std::path::Path;
 
@@ -23,6 +24,7 @@ pub(crate) fn backup(file: &Path, args: &ServeArgs, output: &Output) -> anyhow::
 /// Where it is none, or a daemon runs; the database is then as it was.
 pub(crate) fn restore(file: &Path, args: &ServeArgs, output: &Output) -> anyhow::Result<u8> {
     let state_dir = config::resolve(args)?.settings.into_config().state_dir;
+    input::check(file).with_context(|| format!("cannot read the backup {}", file.display()))?;
     let restored = hearth_daemon::restore(&state_dir, file)?;
     output.restored(file, &restored);
     Ok(exit::DONE)

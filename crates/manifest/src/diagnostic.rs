@@ -3,6 +3,7 @@
 use crate::body::FieldProblem;
 use crate::node::Span;
 use crate::{DEPTH_MAX, PROBLEMS_MAX};
+use hearth_model::text::plain;
 use std::fmt;
 
 /// Longest sentence, in characters. Ours are shorter; what they quote may not be.
@@ -181,26 +182,15 @@ impl Problem {
     }
 }
 
-/// What a sentence quotes comes from the file: control characters are shown as escapes, so that
+/// What a sentence quotes comes from the file: what is not seen is shown as escapes, so that
 /// they reach no terminal or log, and a name of a megabyte is cut.
 fn clean(text: String) -> String {
-    let plain = |c: char| c.is_ascii_graphic() || c == ' ';
-    if text.len() <= SENTENCE_CHARS_MAX && text.chars().all(plain) {
-        return text;
-    }
-    let mut cleaned = String::with_capacity(text.len().min(4 * SENTENCE_CHARS_MAX));
-    let mut chars = text.chars();
-    for c in chars.by_ref().take(SENTENCE_CHARS_MAX) {
-        match c {
-            '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => cleaned.extend(c.escape_unicode()),
-            c if c.is_control() => cleaned.extend(c.escape_default()),
-            c => cleaned.push(c),
-        }
-    }
-    if chars.next().is_some() {
-        cleaned.push('…');
-    }
-    cleaned
+    let (kept, rest) = match text.char_indices().nth(SENTENCE_CHARS_MAX) {
+        Some((end, _)) => (&text[..end], "…"),
+        None => (text.as_str(), ""),
+    };
+    // A sentence is one line.
+    plain(kept).replace('\t', "\\t").replace('\n', "\\n") + rest
 }
 
 /// The problems of one file while it is read: the first [`PROBLEMS_MAX`], and how many more.

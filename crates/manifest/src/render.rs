@@ -5,6 +5,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::node::Span;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use hearth_model::text::{plain, visible};
 use std::fmt;
 
 /// Most bytes of the lines that are drawn for one problem. Beyond, its place is given without them:
@@ -70,7 +71,7 @@ impl Diagnostics {
                     .element(snippet)
                     .elements(marks[1..].iter().filter_map(|mark| self.snippet(&[*mark]))),
                 None => title.element(
-                    Origin::path(self.label.as_str())
+                    Origin::path(plain(&self.label))
                         .line(diagnostic.line)
                         .char_column(diagnostic.column),
                 ),
@@ -87,11 +88,13 @@ impl Diagnostics {
         if end - start > DRAWN_BYTES_MAX {
             return None;
         }
+        // Carets stand beneath what is shown.
+        let shown = |place: usize| visible(&self.text[start..place]).len();
         let annotations = marks.iter().map(|mark| {
-            mark.kind.span(mark.span.start - start..mark.span.end - start).label(mark.label)
+            mark.kind.span(shown(mark.span.start)..shown(mark.span.end)).label(mark.label)
         });
-        let snippet = Snippet::source(&self.text[start..end])
-            .path(self.label.as_str())
+        let snippet = Snippet::source(visible(&self.text[start..end]))
+            .path(plain(&self.label))
             .line_start(marks.iter().map(|mark| mark.line).min()?)
             .annotations(annotations);
         Some(snippet)
@@ -106,7 +109,7 @@ impl Diagnostics {
             0 => String::new(),
             omitted => format!(", the last {omitted} not shown"),
         };
-        format!("{}: {problems}{omitted}; nothing in it is applied", self.label)
+        format!("{}: {problems}{omitted}; nothing in it is applied", plain(&self.label))
     }
 }
 

@@ -9,6 +9,7 @@ pub mod observed;
 pub mod problems;
 pub mod signal;
 pub mod spec;
+pub mod text;
 pub mod value;
 
 pub use action::{Action, Create, Owner};

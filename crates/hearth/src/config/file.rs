@@ -1,13 +1,14 @@
 //! The config file: TOML with one key for each setting, and carets under what is wrong in it.
 
+use crate::input;
 use crate::settings::{Kind, SETTINGS, Setting, Settings};
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
-use anyhow::{Context, bail};
+use anyhow::Context;
 use hearth_model::PROBLEMS_MAX;
 use hearth_model::fields::suggest;
+use hearth_model::text::{plain, visible};
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
@@ -56,13 +57,7 @@ impl ConfigFile {
     /// Where it can't be read, or is no text.
     pub(crate) fn read(path: &Path) -> anyhow::Result<ConfigFile> {
         let operation = || format!("cannot read the config file {}", path.display());
-        let mut bytes = Vec::new();
-        std::fs::File::open(path)
-            .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
-            .with_context(operation)?;
-        if bytes.len() as u64 > FILE_BYTES_MAX {
-            bail!("{}: it has more than {FILE_BYTES_MAX} bytes", operation());
-        }
+        let bytes = input::read(path, FILE_BYTES_MAX).with_context(operation)?;
         let text = String::from_utf8(bytes).with_context(operation)?;
         let mut file = ConfigFile {
             path: path.to_owned(),
@@ -89,14 +84,18 @@ impl ConfigFile {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         let renderer = renderer.decor_style(DecorStyle::Ascii);
         let label = self.path.display().to_string();
+        let text = visible(&self.text);
         let drawn = self.problems.iter().map(|problem| {
-            let snippet = Snippet::source(self.text.as_str())
-                .path(label.as_str())
-                .annotation(AnnotationKind::Primary.span(problem.span.clone()));
+            // Carets stand beneath what is shown.
+            let shown = |place: usize| visible(self.text.get(..place).unwrap_or(&self.text)).len();
+            let span = shown(problem.span.start)..shown(problem.span.end);
+            let snippet = Snippet::source(text.as_ref())
+                .path(plain(&label))
+                .annotation(AnnotationKind::Primary.span(span));
             let group = Level::ERROR
-                .primary_title(problem.message.as_str())
+                .primary_title(plain(&problem.message))
                 .element(snippet)
-                .elements(problem.help.as_deref().map(|help| Level::HELP.message(help)));
+                .elements(problem.help.as_deref().map(|help| Level::HELP.message(plain(help))));
             renderer.render(&[group])
         });
         let mut drawn: Vec<String> = drawn.collect();

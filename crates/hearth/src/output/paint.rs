@@ -3,6 +3,8 @@
 use anstyle::{AnsiColor, Style};
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use hearth_api::JobStatus;
+use hearth_model::text::plain;
+use std::fmt::{self, Display};
 
 /// What a word tells of how things are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,13 +50,45 @@ impl Tone {
     }
 }
 
-/// A text in its tone.
-pub(super) fn painted(text: &str, tone: Tone, colour: bool) -> String {
-    if !colour || tone == Tone::Plain {
-        return text.to_owned();
+/// A line, or several, in the making. Whatever is put in is made fit for a terminal, so that only tones
+/// drive it.
+#[derive(Debug)]
+pub(super) struct Line {
+    shown: String,
+    colour: bool,
+}
+
+impl Line {
+    pub(super) fn new(colour: bool) -> Line {
+        Line { shown: String::new(), colour }
     }
-    let style = tone.style();
-    format!("{style}{text}{style:#}")
+
+    pub(super) fn text(mut self, text: impl Display) -> Line {
+        self.shown += &plain(&text.to_string());
+        self
+    }
+
+    /// A text in its tone.
+    pub(super) fn toned(mut self, text: impl Display, tone: Tone) -> Line {
+        if !self.colour || tone == Tone::Plain {
+            return self.text(text);
+        }
+        let style = tone.style();
+        self.shown += &format!("{style}{}{style:#}", plain(&text.to_string()));
+        self
+    }
+
+    /// What another line says.
+    pub(super) fn line(mut self, line: &Line) -> Line {
+        self.shown += &line.shown;
+        self
+    }
+}
+
+impl Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
 }
 
 /// A text for a table, and its tone.
@@ -140,29 +174,14 @@ pub(super) fn age(since: &str, now: jiff::Timestamp) -> String {
     }
 }
 
-/// With control characters shown as escapes, tabs and line ends excepted, and so what reorders a line
-/// (Unicode's bidirectional overrides and its line separators).
-pub(super) fn plain(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        let reorders = matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if (c.is_control() && c != '\t' && c != '\n') || reorders {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Tone, age, painted, plain, shortened, table};
+    use super::{Line, Tone, age, shortened, table};
 
     #[test]
     fn a_guest_cannot_drive_the_terminal() {
-        assert_eq!(plain("\u{1b}[2Jred\r\u{9b}x\tok"), "\\u{1b}[2Jred\\r\\u{9b}x\tok");
-        assert_eq!(plain("a\u{202e}b\u{2066}"), "a\\u{202e}b\\u{2066}");
+        let line = Line::new(true).text("\u{1b}[2J").toned("a\u{202e}", Tone::Good);
+        assert_eq!(line.to_string(), "\\u{1b}[2J\u{1b}[32ma\\u{202e}\u{1b}[0m");
         let lines = table(["A"], [["\u{1b}[2J".into()]].into_iter(), false);
         assert_eq!(lines, ["A", "\\u{1b}[2J"]);
     }
@@ -190,8 +209,8 @@ mod tests {
 
     #[test]
     fn colours_are_there_only_when_asked_for() {
-        assert_eq!(painted("x", Tone::Bad, false), "x");
-        assert_eq!(painted("x", Tone::Good, true), "\u{1b}[32mx\u{1b}[0m");
+        assert_eq!(Line::new(false).toned("x", Tone::Bad).to_string(), "x");
+        assert_eq!(Line::new(true).toned("x", Tone::Good).to_string(), "\u{1b}[32mx\u{1b}[0m");
         let lines = table(["A"], [["x".into()]].into_iter(), true);
         assert!(lines[0].contains("\u{1b}[1m"), "{lines:?}");
     }

@@ -1,7 +1,7 @@
 //! What `hearth plan` and `hearth apply` print.
 
-use super::paint::{Tone, plain};
-use super::{Output, line};
+use super::Output;
+use super::paint::Tone;
 use hearth_api::{ChangedJob, Plan, SpecChange};
 
 /// Whether a plan is still to be carried out.
@@ -46,9 +46,9 @@ impl Output {
                 Tense::Ahead => "would drain",
                 Tense::Done => "drains",
             };
-            line(&format!("pool {} {drains}: {} {noun}", plain(&pool.spec_hash), pool.drained));
+            self.line(format_args!("pool {} {drains}: {} {noun}", pool.spec_hash, pool.drained));
         }
-        line(&counts(plan, tense));
+        self.line(counts(plan, tense));
     }
 
     fn changed_job(&self, change: &ChangedJob, note: Option<&str>) {
@@ -56,13 +56,13 @@ impl Output {
         let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
         self.marked('~', &change.job_id, &why, Tone::Busy);
         for SpecChange { path, from, to } in &change.changes {
-            let words = format!("  {}: {} -> {}", dotted(path), value(from), value(to));
-            line(&plain(&words));
+            let (from, to) = (value(from), value(to));
+            self.line(format_args!("  {}: {from} -> {to}", dotted(path)));
         }
     }
 
     fn marked(&self, mark: char, job: &str, more: &str, tone: Tone) {
-        line(&format!("{}{}", self.painted(&plain(&format!("{mark} {job}")), tone), plain(more)));
+        self.print(&self.begin().toned(format_args!("{mark} {job}"), tone).text(more));
     }
 }
 

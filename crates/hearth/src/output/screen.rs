@@ -1,43 +1,45 @@
 //! The one screen of `hearth status`.
 
-use super::paint::{Tone, Word, age, plain, shortened};
-use super::{Output, line, or_dash};
+use super::paint::{Line, Tone, Word, age, shortened};
+use super::{Output, or_dash};
 use crate::args::Format;
 use crate::status::{Pool, Report};
 use hearth_api::{DesiredFile, DesiredFileStatus, JobStatus};
+use std::fmt::Display;
 
 impl Output {
     pub(crate) fn status(&self, report: &Report) {
         if self.printed(report) {
             return;
         }
-        self.heading("daemon", &format!("{} at {}", plain(&report.version), report.url));
+        let daemon = format!("{} at {}", report.version, report.url);
+        self.heading("daemon", daemon, Tone::Plain);
         if let Some(why) = &report.not_ready {
-            self.heading("", &self.painted(&format!("not ready: {}", plain(why)), Tone::Bad));
+            self.heading("", format_args!("not ready: {why}"), Tone::Bad);
         }
         if let Some(ready) = &report.ready {
-            self.heading("host", &plain(&ready.host));
+            self.heading("host", &ready.host, Tone::Plain);
             for warning in &ready.warnings {
-                self.heading("", &self.painted(&plain(warning), Tone::Busy));
+                self.heading("", warning, Tone::Busy);
             }
         }
         if let Some(file) = &report.desired_file {
             self.desired_file(file);
         }
-        self.heading("jobs", &self.counted(&report.jobs));
+        self.headed("jobs", &self.counted(&report.jobs));
         for sentence in &report.unidentified {
-            self.heading("", &self.painted(&plain(sentence), Tone::Busy));
+            self.heading("", sentence, Tone::Busy);
         }
-        self.heading("pools", &pools_in_all(&report.pools));
+        self.heading("pools", pools_in_all(&report.pools), Tone::Plain);
         if !report.pools.is_empty() {
-            line("");
+            self.line("");
             self.rows(
                 ["SPEC", "WARM", "TARGET", "STARTING", "ROOTFS"],
                 report.pools.iter().map(pool_words),
             );
         }
         if !report.problems.is_empty() {
-            line("");
+            self.line("");
             let cut = |text: &str| match self.format {
                 Format::Wide => text.to_owned(),
                 _ => shortened(text),
@@ -55,21 +57,27 @@ impl Output {
         }
     }
 
-    fn heading(&self, name: &str, text: &str) {
-        let tone = if name.is_empty() { Tone::Plain } else { Tone::Strong };
-        let name = self.painted(&format!("{name:<8}"), tone);
-        line(&format!("{name} {text}"));
+    fn heading(&self, name: &str, text: impl Display, tone: Tone) {
+        self.headed(name, &self.begin().toned(text, tone));
     }
 
-    fn counted(&self, jobs: &[(JobStatus, usize)]) -> String {
+    fn headed(&self, name: &str, line: &Line) {
+        let tone = if name.is_empty() { Tone::Plain } else { Tone::Strong };
+        self.print(&self.begin().toned(format_args!("{name:<8}"), tone).text(" ").line(line));
+    }
+
+    fn counted(&self, jobs: &[(JobStatus, usize)]) -> Line {
         if jobs.is_empty() {
-            return "none".to_owned();
+            return self.begin().text("none");
         }
         let total: usize = jobs.iter().map(|(_, count)| count).sum();
-        let counts = jobs.iter().map(|(status, count)| {
-            self.painted(&format!("{count} {status}"), Tone::of_status(*status))
-        });
-        format!("{total}: {}", counts.collect::<Vec<_>>().join(", "))
+        let mut line = self.begin().text(format_args!("{total}: "));
+        for (at, (status, count)) in jobs.iter().enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            let tone = Tone::of_status(*status);
+            line = line.text(comma).toned(format_args!("{count} {status}"), tone);
+        }
+        line
     }
 
     fn desired_file(&self, file: &DesiredFile) {
@@ -78,32 +86,30 @@ impl Output {
             DesiredFileStatus::Absent => Tone::Plain,
             DesiredFileStatus::Failed | DesiredFileStatus::Held => Tone::Bad,
         };
-        let status = self.painted(file.status.as_str(), tone);
         let since = age(&file.since, jiff::Timestamp::now());
-        self.heading("file", &format!("{}: {status} for {since}", plain(&file.path)));
+        let line = self.begin().text(format_args!("{}: ", file.path));
+        let line = line.toned(file.status.as_str(), tone).text(format_args!(" for {since}"));
+        self.headed("file", &line);
         if file.loaded_at.is_some() {
             let noun = if file.entries == 1 { "entry" } else { "entries" };
-            self.heading(
-                "",
-                &format!(
-                    "last load: {} {noun}, {} applied, {} deleted, {} refused, {} held",
-                    file.entries,
-                    file.applied,
-                    file.deleted,
-                    file.refused.len() + file.refused_omitted,
-                    file.held.len()
-                ),
+            let counts = format!(
+                "last load: {} {noun}, {} applied, {} deleted, {} refused, {} held",
+                file.entries,
+                file.applied,
+                file.deleted,
+                file.refused.len() + file.refused_omitted,
+                file.held.len()
             );
+            self.heading("", counts, Tone::Plain);
         }
         for entry in &file.refused {
-            let text = format!("{}: {}", plain(&entry.job_id), plain(&entry.reason));
-            self.heading("", &self.painted(&text, Tone::Bad));
+            self.heading("", format_args!("{}: {}", entry.job_id, entry.reason), Tone::Bad);
         }
         if file.refused_omitted > 0 {
-            self.heading("", &format!("and {} more", file.refused_omitted));
+            self.heading("", format_args!("and {} more", file.refused_omitted), Tone::Plain);
         }
         for text in [&file.problem, &file.help].into_iter().flatten() {
-            self.heading("", &self.painted(&plain(text), tone));
+            self.heading("", text, tone);
         }
     }
 }
