@@ -88,6 +88,9 @@ pub struct Spec {
     /// How long a `job` may run, in seconds.
     #[schema(nullable = false, minimum = 1, maximum = 31_536_000)]
     timeout_s: Option<u32>,
+    /// Whether a `job` is deleted by itself, once it has finished and its result could be collected.
+    #[schema(nullable = false)]
+    auto_remove: Option<bool>,
     /// What the command is told to stop with: the name of a signal, with or without `SIG`, or its
     /// number. SIGTERM where it is absent. Not for `boot: "raw"`.
     #[schema(

@@ -1,6 +1,7 @@
 //! The thread that owns the engine. It takes all inputs that wait, makes one step of them, and so
 //! one commit, and hands the effects out. Nothing else touches the engine or its database.
 
+use crate::followed::{Followed, Following};
 use crate::watchdog::{self, Progress};
 use crate::{clock, limits};
 use hearth_engine::{ActionId, Effect, Engine, Event, Input, Refusal, Reply, Request, RequestId};
@@ -25,6 +26,7 @@ pub(crate) enum Work {
 pub(crate) struct Intake {
     queue: mpsc::Sender<Message>,
     events: broadcast::Sender<Arc<Event>>,
+    followed: Followed,
 }
 
 /// Why the engine did not answer.
@@ -53,7 +55,8 @@ impl Intake {
     #[cfg(test)]
     pub(crate) fn open() -> (Intake, mpsc::Receiver<Message>) {
         let (queue, inbox) = mpsc::channel(limits::INTAKE_MAX);
-        (Intake { queue, events: broadcast::channel(1).0 }, inbox)
+        let (events, followed) = (broadcast::channel(1).0, Followed::default());
+        (Intake { queue, events, followed }, inbox)
     }
 
     /// Asks the engine, and waits until what follows is on disk.
@@ -80,6 +83,12 @@ impl Intake {
     /// ask for what it missed: nobody waits for a reader.
     pub(crate) fn events(&self) -> broadcast::Receiver<Arc<Event>> {
         self.events.subscribe()
+    }
+
+    /// Says that the output of a job is followed, until what this returns is dropped. The engine hears
+    /// of it with its next step.
+    pub(crate) fn follow(&self, job: &JobId) -> Following {
+        self.followed.follow(job)
     }
 
     /// Wakes the engine. A full queue wakes it anyway.
@@ -110,7 +119,8 @@ pub(crate) fn spawn(
     let (queue, inbox) = mpsc::channel(limits::INTAKE_MAX);
     let (ended, end) = oneshot::channel();
     let (events, _) = broadcast::channel(limits::EVENTS_BUFFERED);
-    let intake = Intake { queue, events: events.clone() };
+    let followed = Followed::default();
+    let intake = Intake { queue, events: events.clone(), followed: followed.clone() };
     let (told, telling) = std::sync::mpsc::channel::<Vec<Event>>();
     std::thread::Builder::new().name("hearth-events".to_owned()).spawn(move || {
         for event in telling.into_iter().flatten() {
@@ -124,8 +134,17 @@ pub(crate) fn spawn(
         let waiting = BTreeMap::new();
         // It outlives a panic, and with it those who wait: what was asked of a step that did not end may
         // have happened, so that nobody is told that it was refused.
-        let mut core =
-            Core { engine, host, work, told, progress, waiting, next_request: 0, refuses: false };
+        let mut core = Core {
+            engine,
+            host,
+            work,
+            told,
+            progress,
+            followed,
+            waiting,
+            next_request: 0,
+            refuses: false,
+        };
         if catch_unwind(AssertUnwindSafe(|| core.run(inbox))).is_err() {
             // The panic's own message is on stderr already. State in memory may be half changed;
             // the database holds only whole steps, and the microVMs do not need this process.
@@ -144,6 +163,7 @@ struct Core {
     /// Tells events, so that the engine doesn't wait for words to be put together.
     told: std::sync::mpsc::Sender<Vec<Event>>,
     progress: Progress,
+    followed: Followed,
     waiting: BTreeMap<RequestId, oneshot::Sender<Answer>>,
     next_request: u64,
     /// Whether changes were refused at the last step, for the log.
@@ -154,7 +174,9 @@ impl Core {
     fn run(&mut self, mut inbox: mpsc::Receiver<Message>) {
         let mut batch = Vec::with_capacity(limits::BATCH_MAX);
         while inbox.blocking_recv_many(&mut batch, limits::BATCH_MAX) > 0 {
-            let inputs = batch.drain(..).filter_map(|message| self.input(message)).collect();
+            let followed = self.followed.news().map(Input::Followed);
+            let messages = batch.drain(..).filter_map(|message| self.input(message));
+            let inputs = followed.into_iter().chain(messages).collect();
             let host = &self.host;
             let effects = self.engine.step(&clock::now(), inputs, &|id| host.alive(id));
             self.progress.step();

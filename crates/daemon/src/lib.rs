@@ -20,6 +20,7 @@ mod core;
 mod desired;
 pub mod doctor;
 mod executor;
+mod followed;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod http;

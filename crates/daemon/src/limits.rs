@@ -103,6 +103,10 @@ pub const LOG_LINE_BYTES_MAX: usize = 256 * 1024;
 /// Most lines that `tail` can ask for.
 pub const TAIL_MAX: usize = 1_000_000;
 
+/// How long a finished job with `auto_remove` is kept after its end and its last follower: a client
+/// that waits asks for its exit code within milliseconds, and for a daemon that was away each half second.
+pub const AUTO_REMOVE_AFTER: Duration = Duration::from_secs(10);
+
 /// Jobs on one page of a list, and the most that can be asked for.
 pub const PAGE_ITEMS: usize = 1000;
 /// Followers of logs and events at once. Together with [`TUNNELS_MAX`] they leave half of the
@@ -194,6 +198,7 @@ mod tests {
             ("a page of jobs or events", PAGE_ITEMS.max(EVENTS_MAX).to_string()),
             ("lines of `tail`", grouped(TAIL_MAX)),
             ("a line of a log", kib(LOG_LINE_BYTES_MAX)),
+            ("a finished job with `auto_remove`", seconds(AUTO_REMOVE_AFTER)),
             ("requests that wait for the database", asked),
             ("end of the daemon", end),
         ] {

@@ -8,6 +8,7 @@ use crate::input::{
     ActionId, Effect, Event, Input, JobView, Now, Refusal, Reply, Request, RequestId,
 };
 use crate::random::Random;
+use crate::removal::Removals;
 use crate::retention::{Oldest, Retention};
 use crate::row::{InstanceRow, JobNotes, JobRow};
 use crate::store::{AppliedEntry, Changes, Loaded, Store, StoreError, Tombstone, Used};
@@ -82,6 +83,9 @@ pub struct Engine {
     /// Instances whose logs are to be removed.
     pub(crate) log_drops: BTreeSet<InstanceId>,
     pub(crate) oldest: Oldest,
+    pub(crate) removals: Removals,
+    /// Jobs whose output is followed.
+    pub(crate) followed: BTreeSet<JobId>,
     pub(crate) entries: BTreeMap<(PathBuf, JobId), AppliedEntry>,
     pub(crate) pools: BTreeMap<PoolKey, PoolHealth>,
     pub(crate) actions: BTreeMap<ActionId, Action>,
@@ -152,6 +156,8 @@ impl Engine {
             tombstones: BTreeMap::new(),
             log_drops: BTreeSet::new(),
             oldest: Oldest::default(),
+            removals: Removals::default(),
+            followed: BTreeSet::new(),
             entries: BTreeMap::new(),
             pools: BTreeMap::new(),
             actions: BTreeMap::new(),
@@ -181,6 +187,7 @@ impl Engine {
         self.log_drops = loaded.log_drops;
         self.entries = loaded.entries;
         self.agenda = Agenda::default();
+        self.removals = Removals::default();
         self.fleet = Fleet::default();
         self.started.clear();
         loaded.jobs.into_values().for_each(|job| self.fleet.insert_job(job));
@@ -328,6 +335,7 @@ impl Engine {
                 Input::Resolved(job, run, resolution) => {
                     self.resolved(now, &job, run, resolution);
                 }
+                Input::Followed(jobs) => self.followed(now.mono, jobs),
                 Input::Tick => {}
             }
         }
@@ -415,6 +423,7 @@ impl Engine {
         if resync {
             self.agenda.begin_anew(now.mono);
             self.drop_logs_again(turn);
+            self.note_removals(now.mono);
         }
         let mut planned = touched.jobs;
         for (subject, outlook) in plan.outlooks {
@@ -455,7 +464,10 @@ impl Engine {
 
     /// Records how these jobs stand, with an event for each that stands differently.
     fn note_statuses(&mut self, now: &Now, ids: &BTreeSet<JobId>) {
-        ids.iter().for_each(|id| self.note_finish(now.mono, id));
+        for id in ids {
+            self.note_finish(now.mono, id);
+            self.note_removal(now.mono, id);
+        }
         let world = self.world(now.mono);
         let mut changed = Vec::new();
         for job in ids.iter().filter_map(|id| self.fleet.job(id)) {

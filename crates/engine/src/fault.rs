@@ -150,6 +150,7 @@ impl Engine {
                 }
                 Input::Request(id, _) => effects.push(Effect::Reply(id, Err(refusal.clone()))),
                 input @ (Input::Done(..) | Input::Resolved(..)) => self.health.deferred.push(input),
+                Input::Followed(jobs) => self.followed(now.mono, jobs),
                 Input::Observed { .. } | Input::Tick => {}
             }
         }

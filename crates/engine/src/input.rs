@@ -7,6 +7,7 @@ use hearth_model::{
     SpecHash, Tenant,
 };
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +45,8 @@ pub enum Input {
     Done(ActionId, Result<(), HostError>),
     /// The images of a job were looked up again.
     Resolved(JobId, Generation, Resolution),
+    /// The output of these jobs is followed now, and of no others.
+    Followed(BTreeSet<JobId>),
     /// Time went by.
     Tick,
 }

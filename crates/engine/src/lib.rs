@@ -19,6 +19,7 @@ mod guard;
 mod input;
 pub mod json;
 mod random;
+mod removal;
 mod request;
 mod retention;
 mod row;

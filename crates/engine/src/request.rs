@@ -381,6 +381,7 @@ pub(crate) fn same_inside(left: &Spec, right: &Spec) -> bool {
         warm_pool: None,
         retries: 0,
         timeout_s: None,
+        auto_remove: false,
         stop_signal: Signal::TERM,
         stop_timeout_s: 0,
         ready: spec.ready.clone().map(|ready| Ready { timeout_s: 0, ..ready }),

@@ -18,6 +18,9 @@ pub struct Retention {
     pub finished_jobs_max: usize,
     /// How long a finished job is kept.
     pub finished_for: Duration,
+    /// How long a finished job with `auto_remove` is kept for clients that collect its result, and
+    /// again after the last of them has gone.
+    pub removed_after: Duration,
     /// How long the logs of an instance are kept that is gone, while its job is there.
     pub logs_for: Duration,
     /// Events: the newest so many, and up to a sixteenth more.
@@ -35,6 +38,7 @@ impl Default for Retention {
         Retention {
             finished_jobs_max: 1000,
             finished_for: 7 * DAY,
+            removed_after: Duration::from_secs(10),
             logs_for: 7 * DAY,
             events_max: 10_000,
             events_for: 7 * DAY,
@@ -109,6 +113,7 @@ impl Engine {
     pub(crate) fn retain(&mut self, now: &Now, turn: &mut Turn) {
         let keep = self.config.retention;
         let old = |at: Mono, age: Duration| now.mono.since(at) >= age;
+        self.remove_finished(now);
         while let Some((at, _)) = self.oldest.finished.first()
             && (self.oldest.finished.len() > keep.finished_jobs_max || old(*at, keep.finished_for))
         {

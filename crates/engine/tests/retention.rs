@@ -4,8 +4,9 @@
 mod world;
 
 use hearth_engine::{Deletions, Events, Refusal, Reply, Request, Retention, Store};
+use hearth_host::sim::SimConfig;
 use hearth_host::{Host, LogQuery};
-use hearth_model::{End, InstanceId, JobId};
+use hearth_model::{End, InstanceId, JobId, Spec, Value};
 use hearth_planner::Status;
 use std::time::Duration;
 use world::{World, spec};
@@ -15,6 +16,10 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn get(job: &str) -> Request {
     Request::Get { job: JobId::parse(job).unwrap() }
+}
+
+fn command(line: &str) -> Value {
+    Value::List(["sh", "-c", line].map(Value::from).to_vec())
 }
 
 async fn names(world: &mut World) -> Vec<String> {
@@ -59,6 +64,85 @@ async fn a_finished_job_is_forgotten_by_age_unless_a_file_declares_it() {
     world.run_for(A_WHILE).await;
     assert_eq!(names(&mut world).await, ["declared"]);
     assert_eq!(world.status("declared").await.0, Status::Completed);
+}
+
+const GRACE: Duration = Duration::from_secs(10);
+
+fn removed(more: &[(&'static str, Value)]) -> Spec {
+    spec("job", &[&[("auto_remove", Value::Bool(true))], more].concat())
+}
+
+#[tokio::test(start_paused = true)]
+async fn auto_removed_job_goes_a_while_after_its_end() {
+    let mut world = World::new();
+    world.post("kept", None, &spec("job", &[])).await.unwrap();
+    world.post("removed", None, &removed(&[])).await.unwrap();
+    world.post("failed", None, &removed(&[("cmd", command("exit 3"))])).await.unwrap();
+    world.run_for(GRACE - A_WHILE).await;
+    assert_eq!(names(&mut world).await, ["failed", "kept", "removed"]);
+    assert_eq!(world.get("failed").await.exit_code, Some(3));
+    world.run_for(2 * A_WHILE).await;
+    assert_eq!(names(&mut world).await, ["kept"]);
+    // The name is free, and the generation goes on.
+    let (_, again) = world.post("removed", None, &spec("job", &[])).await.unwrap();
+    assert!(again.generation.0 > 1, "{again:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn auto_removed_job_goes_after_a_stop_too() {
+    let mut world = World::with(
+        SimConfig { work: Duration::from_secs(3600), ..SimConfig::default() },
+        Store::in_memory().unwrap(),
+    );
+    world.post("job", None, &removed(&[])).await.unwrap();
+    world.run_for(2 * GRACE).await;
+    assert_eq!(names(&mut world).await, ["job"], "it runs");
+    world.ask(Request::Stop { job: JobId::parse("job").unwrap() }).await.unwrap();
+    world.run_for(GRACE / 2).await;
+    assert_eq!(world.status("job").await.0, Status::Stopped);
+    world.run_for(GRACE).await;
+    assert!(names(&mut world).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn auto_removed_job_waits_for_its_followers() {
+    let mut world = World::new();
+    world.follow(&["job", "other"]);
+    world.post("job", None, &removed(&[])).await.unwrap();
+    world.run_for(3 * GRACE).await;
+    assert_eq!(names(&mut world).await, ["job"]);
+    world.follow(&["other"]);
+    world.run_for(GRACE - A_WHILE).await;
+    assert_eq!(names(&mut world).await, ["job"]);
+    world.run_for(2 * A_WHILE).await;
+    assert!(names(&mut world).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn auto_removed_job_that_runs_again_stays() {
+    let mut world = World::new();
+    world.post("job", None, &removed(&[])).await.unwrap();
+    world.run_for(GRACE - A_WHILE).await;
+    world.post("job", None, &spec("job", &[])).await.unwrap();
+    world.run_for(2 * GRACE).await;
+    assert_eq!(names(&mut world).await, ["job"]);
+    assert_eq!(world.status("job").await.0, Status::Completed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn restarted_daemon_gives_an_auto_removed_job_its_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hearth.db");
+    let mut world = World::with(Default::default(), Store::open(&path).unwrap());
+    world.post("job", None, &removed(&[])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    // The daemon is away for longer than that.
+    tokio::time::sleep(3 * GRACE).await;
+    let mut world = world.restart(Store::open(&path).unwrap());
+    world.run_for(GRACE - A_WHILE).await;
+    assert_eq!(world.status("job").await.0, Status::Completed);
+    world.run_for(2 * A_WHILE).await;
+    assert!(names(&mut world).await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

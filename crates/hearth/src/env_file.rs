@@ -186,7 +186,7 @@ mod tests {
                 cannot take the variables in vars.env: line 2: byte 3 is not UTF-8; save it as UTF-8
                 [("A", "1\rB C=2")]
                 cannot take the variables in vars.env: line 1: its value here is not UTF-8
-                cannot take the variables in vars.env: the file is larger than 1048576 bytes
+                cannot read the variables in vars.env
             "#]],
         );
     }

@@ -25,6 +25,8 @@ Exit codes:
   2    wrong usage; plan: there is something to do; validate, convert: the file can't be read
   124  --timeout ran out
   125  run --wait: the job failed without an exit code of its own
+  130  run --wait --rm: SIGINT (Ctrl-C) ended it, and the job with it
+  143  run --wait --rm: SIGTERM ended it, and the job with it
   *    run --wait: the job's own exit code";
 
 /// A command waited as long as it was told to, in vain. Ends the program with [`TIMEOUT`].

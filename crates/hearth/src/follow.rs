@@ -66,8 +66,8 @@ async fn before<T>(
     }
 }
 
-/// Shows the output of a job until it has ended, and returns its exit code. Goes on where the
-/// daemon is restarted meanwhile.
+/// Shows the output of a job until it has ended, and returns how it ended. Continues if the daemon is
+/// restarted meanwhile.
 ///
 /// # Errors
 /// Where the limit is reached, the daemon stays away, or the job is deleted.
@@ -76,7 +76,7 @@ pub(crate) async fn to_the_end(
     limit: Limit,
     client: &Client,
     output: &Output,
-) -> anyhow::Result<u8> {
+) -> anyhow::Result<Job> {
     let id = &job.job_id;
     let ended = async {
         let mut lines = client.follow_logs(id, &LogQuery::default()).await?;
@@ -86,21 +86,19 @@ pub(crate) async fn to_the_end(
         }
         client.job(id).await
     };
-    let ended = match limit.left() {
-        None => ended.await?,
-        Some(left) => match tokio::time::timeout(left, ended).await {
-            Ok(ended) => ended?,
-            Err(_) => {
-                let message =
-                    format!("job {id} has not ended and goes on; `hearth stop {id}` ends it");
-                return Err(limit.reached(message).into());
-            }
-        },
-    };
-    Ok(code(&ended, output))
+    let Some(left) = limit.left() else { return Ok(ended.await?) };
+    match tokio::time::timeout(left, ended).await {
+        Ok(ended) => Ok(ended?),
+        Err(_) => {
+            let then = if job.spec["auto_remove"] == true { " and is then deleted" } else { "" };
+            let message = format!("job {id} continues{then}; `hearth stop {id}` ends it");
+            Err(limit.reached(message).into())
+        }
+    }
 }
 
-fn code(job: &Job, output: &Output) -> u8 {
+/// The exit code for a job that has ended.
+pub(crate) fn code_of(job: &Job, output: &Output) -> u8 {
     match (job.status, job.exit_code) {
         (JobStatus::Completed, code) => code.unwrap_or(exit::DONE),
         (JobStatus::Failed, Some(code)) if code != 0 => code,

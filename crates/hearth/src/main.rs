@@ -13,6 +13,7 @@ mod exit;
 mod follow;
 mod forward;
 mod input;
+mod interrupt;
 mod kernel;
 mod logging;
 mod output;

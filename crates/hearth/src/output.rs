@@ -251,6 +251,11 @@ impl Output {
         self.remark(&self.begin_remark().text(format_args!("hearth: {text}")));
     }
 
+    /// The last words of a command that ends at once, whatever else it is about to print.
+    pub(crate) fn last_words(text: &str) {
+        Streams::new(Purpose::Result).remark(format!("hearth: {}\n", plain(text)).as_bytes());
+    }
+
     /// What is waited for, for somebody who watches.
     pub(crate) fn waiting(&self, text: &str) {
         if io::stderr().is_terminal() {

@@ -1,16 +1,25 @@
 //! `hearth run`: a spec in flags.
 
 use crate::args::Lifecycle;
+use crate::interrupt::Interrupt;
 use crate::output::Output;
 use crate::wait::{Goal, Limit, until};
-use crate::{env_file, exit, follow, span};
+use crate::{env_file, exit, follow, interrupt, span};
 use anyhow::bail;
 use clap::{Args as ClapArgs, ValueEnum};
-use hearth_api::{Client, CreateVm};
+use hearth_api::{Client, ClientError, CreateVm};
+use hearth_model::fields::STOP_TIMEOUT_S_DEFAULT;
 use serde_json::{Map, Value, json};
 use std::ffi::OsString;
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// What a stop may take beyond the job's own time for it: the daemon's part of it.
+const STOP_SLACK: Duration = Duration::from_secs(10);
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct RunArgs {
@@ -75,8 +84,9 @@ pub(crate) struct RunArgs {
     /// With --wait: give up after so long, as in 30s or 5m, and exit with 124; the job goes on
     #[arg(long, value_name = "TIME", requires = "wait", value_parser = span::span)]
     timeout: Option<Duration>,
-    /// Delete the `job` after its end
-    #[arg(long, requires = "wait")]
+    /// Have the `job` deleted after its end, by the daemon if this command is gone by then. With --wait,
+    /// SIGINT (Ctrl-C) and SIGTERM stop the job; a second one leaves that to the daemon
+    #[arg(long)]
     rm: bool,
     /// Program and arguments
     #[arg(trailing_var_arg = true, value_name = "CMD", required_unless_present = "boot")]
@@ -164,22 +174,108 @@ pub(crate) async fn run_job(args: RunArgs, client: &Client, output: &Output) -> 
         bail!("cannot delete what never ends: --rm goes with --lifecycle job alone");
     }
     let limit = Limit::new(args.timeout);
-    let (_, job) = client.create(&request(args)?).await?;
+    let request = request(args)?;
+    if wait && rm {
+        return run_removed(&request, limit, client, output).await;
+    }
+    let name = Arc::new(request.job_id.clone().map_or_else(OnceLock::new, OnceLock::from));
+    if wait && io::stderr().is_terminal() {
+        tell_on_interrupt(Arc::clone(&name))?;
+    }
+    let (_, job) = client.create(&request).await?;
     if !wait {
         output.changed(&job);
         return Ok(exit::DONE);
     }
+    name.get_or_init(|| job.job_id.clone());
     if !is_job {
         if let Some(job) = until(&job.job_id, Goal::Running, limit, client, output).await? {
             output.changed(&job);
         }
         return Ok(exit::DONE);
     }
-    let code = follow::to_the_end(&job, limit, client, output).await?;
-    if rm {
-        client.delete(&job.job_id).await?;
+    let ended = follow::to_the_end(&job, limit, client, output).await?;
+    Ok(follow::code_of(&ended, output))
+}
+
+/// Says what becomes of the job when the command is interrupted, which it dies of.
+fn tell_on_interrupt(name: Arc<OnceLock<String>>) -> io::Result<()> {
+    interrupt::listen(move |signal| {
+        if let Some(job) = name.get() {
+            Output::last_words(&format!("job {job} continues; `hearth stop {job}` ends it"));
+        }
+        signal.die();
+    })
+}
+
+/// Runs a job, waits for its end and deletes it. The first signal stops the job, the second one ends
+/// this command: the daemon deletes what is left.
+async fn run_removed(
+    request: &CreateVm,
+    limit: Limit,
+    client: &Client,
+    output: &Output,
+) -> anyhow::Result<u8> {
+    let (sender, mut first) = oneshot::channel();
+    let mut sender = Some(sender);
+    interrupt::listen(move |signal| {
+        if let Some(sender) = sender.take() {
+            // The command may be ending.
+            let _ = sender.send(signal);
+            return;
+        }
+        Output::last_words("detached: the daemon deletes the job once it has finished");
+        std::process::exit(signal.exit_code().into());
+    })?;
+    let (_, job) = client.create(request).await?;
+    let id = &job.job_id;
+    let mut ended = pin!(follow::to_the_end(&job, limit, client, output));
+    let signal: Interrupt = tokio::select! {
+        // Both arms are cancel safe: one goes on below, the other has done all.
+        biased;
+        Ok(signal) = &mut first => signal,
+        ended = &mut ended => {
+            let code = follow::code_of(&ended?, output);
+            delete(id, client, output).await;
+            return Ok(code);
+        }
+    };
+    let patience = job.spec["stop_timeout_s"].as_u64().unwrap_or(STOP_TIMEOUT_S_DEFAULT.into());
+    let patience = Duration::from_secs(patience) + STOP_SLACK;
+    output.note(&format!("stopping job {id} and deleting it; once more leaves that to the daemon"));
+    let stopped = async {
+        client.stop(id).await?;
+        // What it prints at its end is shown. Somebody else may delete it meanwhile.
+        ended.await.map(drop).or_else(unless_absent)?;
+        delete(id, client, output).await;
+        anyhow::Ok(until(id, Goal::Gone, Limit::new(None), client, output).await?)
+    };
+    match tokio::time::timeout(patience, stopped).await {
+        Ok(Ok(_)) => output.note(&format!("job {id} is deleted")),
+        Ok(Err(error)) => output.error(&error),
+        Err(_) => output.note(&format!(
+            "job {id} has not stopped within {} s; the daemon deletes it once it has",
+            patience.as_secs()
+        )),
     }
-    Ok(code)
+    Ok(signal.exit_code())
+}
+
+fn unless_absent(error: anyhow::Error) -> anyhow::Result<()> {
+    match error.downcast_ref::<ClientError>().and_then(ClientError::status) {
+        Some(404) => Ok(()),
+        _ => Err(error),
+    }
+}
+
+/// Deletes a job whose result is known. Where the daemon is away it does that by itself.
+async fn delete(job: &str, client: &Client, output: &Output) {
+    match client.delete(job).await {
+        Err(error) if error.status() != Some(404) && !error.may_pass() => {
+            output.error(&error.into());
+        }
+        _ => {}
+    }
 }
 
 fn request(args: RunArgs) -> anyhow::Result<CreateVm> {
@@ -204,6 +300,7 @@ fn request(args: RunArgs) -> anyhow::Result<CreateVm> {
     set("stop_signal", args.stop_signal.map(Value::from));
     set("stop_timeout_s", args.stop_timeout.map(Value::from));
     set("disk_mb", args.disk.map(Value::from));
+    set("auto_remove", args.rm.then_some(true.into()));
     Ok(CreateVm { job_id: args.name, tenant: args.tenant, spec: spec.into() })
 }
 
@@ -286,7 +383,7 @@ mod tests {
     #[test]
     fn every_field_of_a_spec_is_a_flag() {
         check(
-            "--rootfs r --kernel k --vcpu 2 -m 256 --disk 64 -e A=1 -e B=x=y --lifecycle service \
+            "--rootfs r --kernel k --vcpu 2 -m 256 --disk 64 --rm -e A=1 -e B=x=y --lifecycle service \
              --ready-http 80/health --ready-timeout 5 --warm-min 1 --warm-max 3 --warm-stage init \
              --retries 0 --run-timeout 1m --stop-signal INT --stop-timeout 3s --boot init /app -x --wait",
             expect![[r#"
@@ -324,7 +421,8 @@ mod tests {
                   "timeout_s": 60,
                   "stop_signal": "INT",
                   "stop_timeout_s": 3,
-                  "disk_mb": 64
+                  "disk_mb": 64,
+                  "auto_remove": true
                 }"#]],
         );
     }

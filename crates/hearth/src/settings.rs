@@ -503,6 +503,7 @@ impl Settings {
             retention: Retention {
                 finished_jobs_max: self.keep_finished_jobs as usize,
                 finished_for: hours(self.keep_finished_hours),
+                removed_after: limits::AUTO_REMOVE_AFTER,
                 logs_for: hours(self.keep_log_hours),
                 events_max: u64::from(self.keep_events),
                 events_for: hours(self.keep_event_hours),

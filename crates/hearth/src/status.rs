@@ -15,7 +15,8 @@ const EVENTS_SEARCHED: usize = 1000;
 const PROBLEMS_SHOWN: usize = 5;
 /// Fields of a spec that say nothing of what a microVM is made of, so that jobs which differ in
 /// them share a pool.
-const POLICIES: [&str; 5] = ["warm_pool", "retries", "timeout_s", "stop_signal", "stop_timeout_s"];
+const POLICIES: [&str; 6] =
+    ["warm_pool", "retries", "timeout_s", "auto_remove", "stop_signal", "stop_timeout_s"];
 
 /// How all of it stands.
 #[derive(Debug, Serialize)]

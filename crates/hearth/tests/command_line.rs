@@ -3,9 +3,13 @@
 mod support;
 
 use expect_test::{Expect, expect};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::OpenptFlags;
+use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::Stdio;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use support::{Daemon, Home, body, finished, shown, sim};
 
@@ -307,4 +311,120 @@ fn events_are_followed_as_they_happen() {
     until("after", "accepted");
     child.kill().expect("it can be ended");
     child.wait().expect("it can be reaped");
+}
+
+/// Starts a command, with its streams piped.
+fn spawned(mut command: Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts")
+}
+
+fn signal(child: u32, signal: Signal) {
+    let pid = Pid::from_raw(child.try_into().expect("a pid")).expect("a pid");
+    kill_process(pid, signal).expect("a signal");
+}
+
+/// A daemon whose microVMs take so long to boot.
+fn booting_for(home: &Home, milliseconds: &str) -> Daemon {
+    let args = ["serve", "--host", "sim", "--listen", "127.0.0.1:0", "--state-dir", "state"];
+    let mut command = home.hearth(args);
+    command.args(["--sim-boot-ms", milliseconds]);
+    Daemon::spawn(command)
+}
+
+/// One in which no job ends by itself.
+fn slow(home: &Home) -> Daemon {
+    booting_for(home, "3600000")
+}
+
+fn run_removed(home: &Home, daemon: &Daemon) -> Child {
+    let mut command = home.hearth(["run", "--wait", "--rm", "--name", "job", "--rootfs", "r", "x"]);
+    command.env("HEARTH_URL", &daemon.url);
+    let child = spawned(command);
+    daemon.until_job("job", "starting");
+    child
+}
+
+#[test]
+fn interrupted_run_stops_and_deletes_its_job() {
+    let home = Home::new();
+    let daemon = slow(&home);
+    for (number, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let run = run_removed(&home, &daemon);
+        signal(run.id(), number);
+        let output = run.wait_with_output().expect("it ends");
+        let expected = format!(
+            "exit code: {code}\n--- stdout\n--- stderr\nhearth: stopping job job and deleting it; \
+             once more leaves that to the daemon\nhearth: job job is deleted\n"
+        );
+        assert_eq!(shown(&output), expected);
+        assert!(daemon.jobs().is_empty());
+    }
+}
+
+#[test]
+fn second_interrupt_leaves_the_job_to_the_daemon() {
+    let home = Home::new();
+    let daemon = slow(&home);
+    let mut run = run_removed(&home, &daemon);
+    // What is asked of it gets no answer.
+    signal(daemon.pid(), Signal::STOP);
+    signal(run.id(), Signal::INT);
+    let mut stderr = BufReader::new(run.stderr.take().expect("a pipe"));
+    let mut said = String::new();
+    stderr.read_line(&mut said).expect("it says what it does");
+    signal(run.id(), Signal::INT);
+    stderr.read_to_string(&mut said).expect("its end");
+    assert_eq!(run.wait().expect("it ends").code(), Some(130), "{said}");
+    let words = "hearth: detached: the daemon deletes the job once it has finished\n";
+    assert!(said.ends_with(words), "{said}");
+    signal(daemon.pid(), Signal::CONT);
+    assert_eq!(daemon.get("/vms/job").json()["spec"]["auto_remove"], true);
+}
+
+#[test]
+fn killed_client_leaves_no_job_that_is_to_be_removed() {
+    let home = Home::new();
+    let daemon = booting_for(&home, "1000");
+    let mut run = run_removed(&home, &daemon);
+    run.kill().expect("it can be killed");
+    run.wait().expect("it can be reaped");
+    let detached = ["run", "--detach", "--rm", "--name", "detached", "--rootfs", "r", "x"];
+    let mut detached = home.hearth(detached);
+    detached.env("HEARTH_URL", &daemon.url);
+    assert!(finished(detached).status.success());
+    daemon.until_job("job", "completed");
+    daemon.until_job("detached", "completed");
+    daemon.until("both jobs are deleted", || daemon.jobs().is_empty());
+    let events = daemon.get("/vms/job/events").body;
+    assert!(events.contains("deleted by itself, since it has finished"), "{events}");
+}
+
+#[test]
+fn interrupt_without_rm_ends_the_client_alone() {
+    let home = Home::new();
+    let daemon = slow(&home);
+    let command = |name| {
+        let mut command = home.hearth(["run", "--wait", "--name", name, "--rootfs", "r", "x"]);
+        command.env("HEARTH_URL", &daemon.url);
+        command
+    };
+    let run = spawned(command("piped"));
+    daemon.until_job("piped", "starting");
+    signal(run.id(), Signal::INT);
+    let output = run.wait_with_output().expect("it ends");
+    assert_eq!((output.status.signal(), &output.stderr[..]), (Some(2), &b""[..]));
+    // On a terminal it says what becomes of the job.
+    let terminal = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pty");
+    rustix::pty::grantpt(&terminal).and_then(|()| rustix::pty::unlockpt(&terminal)).expect("a pty");
+    let name = rustix::pty::ptsname(&terminal, Vec::new()).expect("a name");
+    let name = name.to_str().expect("a name");
+    let side = OpenOptions::new().read(true).write(true).open(name).expect("the other side");
+    let mut run = command("shown").stdout(Stdio::null()).stderr(side).spawn().expect("it starts");
+    daemon.until_job("shown", "starting");
+    signal(run.id(), Signal::INT);
+    assert_eq!(run.wait().expect("it ends").signal(), Some(2));
+    let mut said = String::new();
+    let line = BufReader::new(File::from(terminal)).read_line(&mut said);
+    assert!(line.is_ok() && said.starts_with("hearth: job shown continues;"), "{said:?}");
+    assert_eq!(daemon.jobs(), ["piped", "shown"]);
 }

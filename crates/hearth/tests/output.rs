@@ -210,6 +210,13 @@ impl Supervised {
     }
 }
 
+impl Drop for Supervised {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 #[test]
 fn daemon_serves_whatever_becomes_of_its_streams() {
     for to in [To::Full, To::ClosedPipe] {

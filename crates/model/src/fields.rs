@@ -50,6 +50,7 @@ pub const SPEC_FIELDS: &[&str] = &[
     "boot",
     "retries",
     "timeout_s",
+    "auto_remove",
     "stop_signal",
     "stop_timeout_s",
     "disk_mb",
@@ -214,6 +215,9 @@ impl Spec {
         }
         if let Some(timeout_s) = self.timeout_s {
             parts.push(("timeout_s", timeout_s.into()));
+        }
+        if self.auto_remove {
+            parts.push(("auto_remove", Part::Bool(true)));
         }
         if self.stop_signal != Signal::TERM {
             parts.push(("stop_signal", Part::Text(self.stop_signal.name())));
@@ -481,6 +485,16 @@ impl<'s> Reader<'s> {
         }
     }
 
+    fn truth(&mut self, value: &Value) -> Option<bool> {
+        match value {
+            Value::Bool(truth) => Some(*truth),
+            other => {
+                self.error(format!("expected true or false, found {}", other.kind()));
+                None
+            }
+        }
+    }
+
     fn integer(&mut self, value: &Value, min: i64, max: i64) -> Option<u32> {
         match value {
             Value::Int(number) if (min..=max).contains(number) => u32::try_from(*number).ok(),
@@ -710,6 +724,7 @@ impl<'s> Reader<'s> {
         let ready = self.optional(entries, "ready", Reader::ready);
         let retries = self.optional(entries, "retries", |r, v| r.integer(v, 0, 100));
         let timeout_s = self.optional(entries, "timeout_s", |r, v| r.integer(v, 1, 31_536_000));
+        let auto_remove = self.optional(entries, "auto_remove", Reader::truth);
         let signal = self.optional(entries, "stop_signal", Reader::signal);
         let stop = self.optional(entries, "stop_timeout_s", |r, v| r.integer(v, 0, 3600));
         let disk = self.optional(entries, "disk_mb", |r, v| r.integer(v, 16, MEM_MIB_MAX));
@@ -725,6 +740,7 @@ impl<'s> Reader<'s> {
             ready,
             retries: retries.unwrap_or(0),
             timeout_s,
+            auto_remove: auto_remove.unwrap_or(false),
             stop_signal: signal.unwrap_or(Signal::TERM),
             stop_timeout_s: stop.unwrap_or(STOP_TIMEOUT_S_DEFAULT),
             disk_mib: disk.unwrap_or(DISK_MIB_DEFAULT),
@@ -741,9 +757,11 @@ impl<'s> Reader<'s> {
             self.error(format!("cmd and env have {bytes} bytes; {CMD_ENV_BYTES_MAX} is the limit"));
         }
         if spec.lifecycle != Lifecycle::Job {
-            for (set, key) in
-                [(spec.retries > 0, "retries"), (spec.timeout_s.is_some(), "timeout_s")]
-            {
+            for (set, key) in [
+                (spec.retries > 0, "retries"),
+                (spec.timeout_s.is_some(), "timeout_s"),
+                (spec.auto_remove, "auto_remove"),
+            ] {
                 if set {
                     let detail = format!("`{key}` is for lifecycle \"job\"");
                     self.error_at(key, Target::Key, detail, Some("remove it".to_owned()));

@@ -85,7 +85,7 @@ impl fmt::Debug for SpecHash {
 }
 
 /// The hash of what decides the inside of a microVM: digests, cmd, env, resources, lifecycle,
-/// ready, boot and disk. Not in it: `warm_pool`, retries,
+/// ready, boot and disk. Not in it: `warm_pool`, retries, `auto_remove`,
 /// timeouts and the stop signal, which are policy.
 #[must_use]
 pub fn spec_hash(spec: &Spec, images: &Images) -> SpecHash {

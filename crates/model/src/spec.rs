@@ -30,6 +30,8 @@ pub struct Spec {
     pub retries: u32,
     /// How long a `job` may run, in seconds.
     pub timeout_s: Option<u32>,
+    /// Whether a `job` that has finished is deleted by itself.
+    pub auto_remove: bool,
     /// What the command is told to stop with.
     pub stop_signal: Signal,
     /// From the stop signal to SIGKILL, in seconds.

@@ -101,6 +101,7 @@ fn rules_that_span_fields_are_checked() {
             ("warm_pool", map(&[("min", 3.into()), ("max", 1.into())])),
             ("retries", 2.into()),
             ("timeout_s", 5.into()),
+            ("auto_remove", Value::Bool(true)),
             ("ready", map(&[("tcp", map(&[("port", 1.into())])), ("notify", Value::Bool(true))])),
         ]),
         &expect![[r#"
@@ -108,6 +109,7 @@ fn rules_that_span_fields_are_checked() {
             /ready needs exactly one of http, tcp, exec and notify
             /retries `retries` is for lifecycle "job" [remove it]
             /timeout_s `timeout_s` is for lifecycle "job" [remove it]
+            /auto_remove `auto_remove` is for lifecycle "job" [remove it]
         "#]],
     );
     check(
@@ -208,6 +210,11 @@ fn what_is_as_by_default_is_not_written() {
     let retries =
         |count: u32| written(&[job[0].clone(), ("retries", count.into())]).get("retries").cloned();
     assert_eq!((retries(0), retries(2)), (None, Some(2.into())));
+    let auto_remove = |truth| {
+        let fields = [job[0].clone(), ("auto_remove", Value::Bool(truth))];
+        written(&fields).get("auto_remove").cloned()
+    };
+    assert_eq!((auto_remove(false), auto_remove(true)), (None, Some(Value::Bool(true))));
 }
 
 #[test]

@@ -58,6 +58,11 @@ fn what_decides_the_inside_changes_the_hash_and_policy_does_not() {
     for change in policy {
         assert_eq!(spec_hash(&spec(change.clone()), &images(2)), base, "{change:?}");
     }
+    let job = |auto_remove| {
+        let fields = vec![("lifecycle", "job".into()), ("auto_remove", Value::Bool(auto_remove))];
+        spec_hash(&spec(fields), &images(2))
+    };
+    assert_eq!(job(true), job(false));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use super::document::{OfJob, Refuses};
 use super::problem::Refused;
 use super::read::{self, JobPath, Params};
 use super::{App, Slot, jobs};
+use crate::followed::Following;
 use crate::{clock, convert, limits};
 use axum::body::Body;
 use axum::extract::State;
@@ -65,6 +66,8 @@ pub(super) async fn logs(
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let part = Part::read(&params)?;
+    // Before anything is read, so that the job is not deleted meanwhile.
+    let following = params.follow.then(|| app.intake.follow(&job));
     let view = jobs::view(&app, &job).await?;
     let (format, media) = match read::accepts(&headers, NDJSON) {
         true => (Format::JsonLines, NDJSON),
@@ -73,9 +76,9 @@ pub(super) async fn logs(
     let slot = params.follow.then(|| app.follow()).transpose()?;
     let mut reader = Reader { app, format, cursors: BTreeMap::new() };
     let first = reader.first(&view, &part).await?;
-    let body = if let Some(slot) = slot {
+    let body = if let (Some(slot), Some(following)) = (slot, following) {
         let ended = convert::status(view.status).is_final();
-        let lines = follow(reader, job, first, view, ended, slot);
+        let lines = follow(reader, job, first, view, ended, (slot, following));
         match format {
             Format::Text => Body::from_stream(lines.map(Ok::<_, Infallible>)),
             Format::JsonLines => Body::from_stream(with_heartbeats(lines).map(Ok::<_, Infallible>)),
@@ -228,7 +231,7 @@ struct Follower {
     first: Option<Bytes>,
     /// The job had ended before the last reading: there is nothing more to come.
     ended: bool,
-    _slot: Slot,
+    _held: (Slot, Following),
 }
 
 fn follow(
@@ -237,10 +240,10 @@ fn follow(
     first: Bytes,
     view: JobView,
     ended: bool,
-    slot: Slot,
+    held: (Slot, Following),
 ) -> impl Stream<Item = Bytes> {
     let asked = Instant::now();
-    let follower = Follower { reader, job, view, asked, first: Some(first), ended, _slot: slot };
+    let follower = Follower { reader, job, view, asked, first: Some(first), ended, _held: held };
     stream::unfold(follower, |mut follower| async move {
         follower.next().await.map(|bytes| (bytes, follower))
     })

@@ -93,6 +93,12 @@ impl World {
         }
     }
 
+    /// The output of these jobs is followed from now on, and of no others.
+    pub fn follow(&mut self, jobs: &[&str]) {
+        let jobs = jobs.iter().map(|job| JobId::parse(job).unwrap()).collect();
+        self.pending.push(Input::Followed(jobs));
+    }
+
     /// The same host under a new engine on the same database, as after a kill -9.
     pub fn restart(self, store: Store) -> World {
         let mut config = config(&self.host, "boot-1");

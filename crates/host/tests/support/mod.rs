@@ -191,6 +191,7 @@ pub(crate) fn raw(kernel: &str) -> Spec {
         ready: None,
         retries: 0,
         timeout_s: None,
+        auto_remove: false,
         stop_signal: Signal::TERM,
         stop_timeout_s: 10,
         disk_mib: 64,
