@@ -234,6 +234,7 @@ fn open_engine(
             time_factor,
             // Where the CPU is emulated, guests that boot beside each other all boot late.
             boots_max: if time_factor > 1 { facts.cpus as usize } else { limits.boots_max },
+            silence_max: limits.silence_max,
         },
         disk_overcommit: overcommit.disk,
         retention: config.retention,

@@ -178,6 +178,8 @@ mod tests {
         );
         let asked = format!("{INTAKE_MAX}, {}", seconds(REPLY_DEADLINE));
         let end = format!("{} for requests and streams", seconds(DRAIN_HTTP));
+        let silence =
+            format!("{} in a row, some 30 s", hearth_planner::Limits::default().silence_max);
         let names = format!("{} characters", hearth_model::ids::NAME_BYTES_MAX);
         let strangers = format!("{STRANGERS_MAX}, {}", seconds(TURN_AWAY_DEADLINE));
         for (bound, value) in [
@@ -200,6 +202,7 @@ mod tests {
             ("a line of a log", kib(LOG_LINE_BYTES_MAX)),
             ("a finished job with `auto_remove`", seconds(AUTO_REMOVE_AFTER)),
             ("requests that wait for the database", asked),
+            ("probes that a Firecracker does not answer", silence),
             ("end of the daemon", end),
         ] {
             let row = format!("| {bound} | {value} |");

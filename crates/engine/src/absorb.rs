@@ -43,6 +43,7 @@ impl Engine {
         for (id, observed) in instances {
             if self.fleet.instance(&id).is_some() {
                 self.report_oom_kills(now, &id, &observed);
+                self.note_silence(&id, observed.silence);
                 self.see(now, &id, observed.state);
             } else if (whole && self.settled.get(&id).is_none_or(|settled| *settled < began))
                 || self.strays.contains(&id)
@@ -126,6 +127,13 @@ impl Engine {
         });
         self.touch_instance(id);
         self.event(now, job.as_ref(), Some(id), run, "oom-kill", message);
+    }
+
+    /// Whether the VMM of an instance answers.
+    pub(crate) fn note_silence(&mut self, id: &InstanceId, silence: u32) {
+        if self.fleet.instance(id).is_some_and(|instance| instance.silence != silence) {
+            self.fleet.change_instance(id, |instance| instance.silence = silence);
+        }
     }
 
     /// Records what an instance does. An end is recorded once, with what it means for its job.

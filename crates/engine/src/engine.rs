@@ -282,6 +282,7 @@ impl Engine {
                 state: held.exit().map(|exit| InstanceState::Exited(exit.clone())),
                 seen_at: None,
                 unheard: row.unheard,
+                silence: 0,
                 busy: false,
                 ..held.clone()
             };
@@ -632,6 +633,7 @@ impl Engine {
         for (id, (instance, _)) in &mut loaded.instances {
             if let Some(held) = self.fleet.instance(id) {
                 (instance.seen_at, instance.unheard) = (held.seen_at, held.unheard);
+                instance.silence = held.silence;
             }
             instance.busy = self.resting.contains_key(id)
                 || self.actions.values().any(|action| action.instance() == id);

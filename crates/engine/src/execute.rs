@@ -101,6 +101,7 @@ impl Engine {
             created_at: now.mono,
             seen_at: None,
             unheard: false,
+            silence: 0,
             running_since: None,
             ready_since: None,
             oom_kills: 0,
@@ -138,7 +139,9 @@ impl Engine {
 
     fn stop(&mut self, now: &Now, id: &InstanceId, reason: String, failed: bool, turn: &mut Turn) {
         let Some(instance) = self.fleet.instance(id) else { return };
-        let Spec { stop_signal: signal, stop_timeout_s: timeout_s, .. } = *instance.spec;
+        let Spec { stop_signal: signal, stop_timeout_s, .. } = *instance.spec;
+        // A VMM that does not answer passes nothing on to its guest.
+        let timeout_s = if instance.is_silent() { 0 } else { stop_timeout_s };
         if instance.stopping.is_none() {
             let assignment = instance.assignment.clone();
             self.fleet.change_instance(id, |instance| instance.stopping = Some(reason.clone()));

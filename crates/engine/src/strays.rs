@@ -93,6 +93,7 @@ impl Engine {
                 created_at: now.mono,
                 seen_at: None,
                 unheard: true,
+                silence: 0,
                 running_since: None,
                 ready_since: None,
                 oom_kills: 0,
@@ -107,6 +108,7 @@ impl Engine {
             let message = "the database did not name it; it was taken over as it runs";
             self.event(now, job.as_ref(), Some(&id), None, "adopted", message);
             self.report_oom_kills(now, &id, &observed);
+            self.note_silence(&id, observed.silence);
             self.see(now, &id, observed.state);
         }
         self.fleet.hold_slots(self.strays.slots());

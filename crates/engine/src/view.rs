@@ -67,6 +67,9 @@ impl Engine {
             .map(|(instance, key)| {
                 let (status, reason) = match &instance.state {
                     _ if instance.stopping.is_some() => ("stopping", instance.stopping.clone()),
+                    _ if instance.is_silent() => {
+                        ("starting", Some("its VMM does not answer".to_owned()))
+                    }
                     _ if instance.is_warm() => ("warm", None),
                     Some(InstanceState::Up { ready_detail, .. }) => {
                         ("starting", ready_detail.clone().map(|why| format!("not ready: {why}")))

@@ -203,6 +203,15 @@ impl Client {
             .map_err(|source| ApiError::Json { operation: "GET /".to_owned(), source })
     }
 
+    /// Whether it answers, whatever it says: `GET /`. Not asked while another call is under way, which says
+    /// as much. Cancel safe.
+    pub async fn answers(&self) -> bool {
+        let Ok(_turn) = self.turn.try_acquire() else { return true };
+        let exchange = self.exchange("GET /", &Method::GET, "/", None);
+        let answer = tokio::time::timeout(CALL_DEADLINE.mul_f32(self.factor), exchange).await;
+        matches!(answer, Ok(Ok(_) | Err(ApiError::Rejected { .. })))
+    }
+
     /// `PUT /machine-config`.
     ///
     /// # Errors

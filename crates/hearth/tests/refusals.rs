@@ -288,6 +288,46 @@ mod native {
     }
 
     #[test]
+    fn stopped_firecracker_is_noticed_kept_for_a_while_then_replaced() {
+        use rustix::process::{Pid, Signal, kill_process};
+        let host = Native::new();
+        let daemon = host.start();
+        start(&daemon, "web");
+        let before = host.processes();
+        let pid = Pid::from_raw(before[0].1).expect("a pid");
+        let reason =
+            |job: &serde_json::Value| job["reason"].as_str().unwrap_or_default().to_owned();
+        kill_process(pid, Signal::STOP).expect("it lives");
+        let silent = daemon.until_job("web", "starting");
+        assert!(reason(&silent).contains("VMM does not answer"), "{silent}");
+        kill_process(pid, Signal::CONT).expect("it lives");
+        daemon.until_job("web", "running");
+        assert_eq!(host.processes(), before, "a short stop ends nothing");
+
+        kill_process(pid, Signal::STOP).expect("it lives");
+        daemon.until_job("web", "starting");
+        // A daemon that was stopped itself takes nobody for silent that has had no time to answer.
+        let own = Pid::from_raw(i32::try_from(daemon.pid()).expect("a pid")).expect("a pid");
+        kill_process(own, Signal::STOP).expect("it lives");
+        std::thread::sleep(Duration::from_secs(1));
+        kill_process(pid, Signal::CONT).expect("it lives");
+        kill_process(own, Signal::CONT).expect("it lives");
+        daemon.until_job("web", "running");
+        assert_eq!(host.processes(), before);
+
+        kill_process(pid, Signal::STOP).expect("it lives");
+        let begin = Instant::now();
+        while host.processes().iter().any(|process| *process == before[0]) {
+            assert!(begin.elapsed() < Duration::from_secs(90), "{}", daemon.get("/vms/web").body);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        daemon.until_job("web", "running");
+        let events = daemon.get("/vms/web/events").body;
+        assert!(events.contains("VMM does not answer: it missed"), "{events}");
+        daemon.kill();
+    }
+
+    #[test]
     fn a_daemon_whose_disk_hangs_aborts_after_half_a_minute_and_no_microvm_stops() {
         let host = Native::new();
         let mut daemon = host.start();

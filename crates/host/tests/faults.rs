@@ -297,6 +297,32 @@ async fn a_killed_process_is_seen_within_a_second() {
     stand.clean().await;
 }
 
+#[tokio::test]
+async fn stopped_vmm_is_silent_until_it_answers_and_its_guest_is_kept() {
+    let stand = stand(&[]).await;
+    let id = stand.try_create("a1", raw("speaker")).await.expect("created");
+    stand.lab.wait(&id, is_up).await;
+    let silence = async || {
+        let seen = stand.lab.host.observe(None).await.expect("a look");
+        seen.instances[&id].silence
+    };
+    let until = async |holds: fn(u32) -> bool| {
+        let began = Instant::now();
+        while !holds(silence().await) {
+            assert!(began.elapsed() < PATIENCE, "it is as silent as before");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert_eq!(silence().await, 0);
+    let pid = rustix::process::Pid::from_raw(stand.pid(&id)).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("it lives");
+    until(|silence| silence > 0).await;
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).expect("it lives");
+    until(|silence| silence == 0).await;
+    assert!(stand.lab.host.alive(&id));
+    stand.clean().await;
+}
+
 #[tokio::test(flavor = "current_thread")]
 async fn what_is_dead_is_not_alive_before_its_end_was_taken_note_of() {
     let stand = stand(&[]).await;

@@ -185,6 +185,8 @@ pub struct Instance {
     pub stopping: Option<String>,
     /// What was last seen; `None` before its creation was seen to be done.
     pub state: Option<InstanceState>,
+    /// How many probes its VMM has missed, once it is silent; see [`crate::Observed::silence`]. Not kept.
+    pub silence: u32,
     /// Whether an action on it is under way.
     pub busy: bool,
 }
@@ -255,12 +257,21 @@ impl Instance {
             (Some(InstanceState::Up { phase: Phase::Held, .. }), Stage::Init) => true,
             _ => false,
         };
-        at_stage && self.stopping.is_none() && matches!(self.assignment, Assignment::Pool(_))
+        at_stage
+            && !self.is_silent()
+            && self.stopping.is_none()
+            && matches!(self.assignment, Assignment::Pool(_))
+    }
+
+    /// Whether its VMM does not answer, so that nothing is known of its guest.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.silence > 0
     }
 
     /// Whether the command runs, is ready, and knows whose it is.
     #[must_use]
     pub fn serves(&self, run: Generation) -> bool {
-        self.state.as_ref().is_some_and(|state| state.serves(run))
+        !self.is_silent() && self.state.as_ref().is_some_and(|state| state.serves(run))
     }
 }

@@ -20,7 +20,7 @@ pub use fields::{Declaration, FieldError, Part, Path, Segment, Target};
 pub use hash::{Digest, SpecHash};
 pub use ids::{Generation, IdError, Identity, InstanceId, JobId, Slot, Tenant};
 pub use observed::{
-    End, Exit, InstanceState, Made, Observation, Observed, OomKill, OomKills, Phase,
+    End, Exit, InstanceState, Made, Observation, Observed, OomKill, OomKills, Phase, SILENT_AFTER,
 };
 pub use problems::{FieldErrors, PROBLEMS_MAX};
 pub use signal::Signal;

@@ -39,6 +39,10 @@ pub struct Observed {
     pub state: InstanceState,
     /// What its kernel has killed for lack of memory, but for its command.
     pub oom_kills: OomKills,
+    /// How often in a row its VMM was asked and did not answer; 0 where it answers, and before it has
+    /// missed [`SILENT_AFTER`]. Counted, not timed: a host or a daemon that was suspended has asked no
+    /// oftener.
+    pub silence: u32,
 }
 
 /// Processes of a guest that its kernel has killed for lack of memory, but for its command.
@@ -64,6 +68,9 @@ impl fmt::Display for OomKill {
         write!(f, "process {} ({})", self.pid, self.name)
     }
 }
+
+/// A VMM that misses so many probes in a row is reported as silent.
+pub const SILENT_AFTER: u32 = 2;
 
 /// What the host remembers of an instance for when the database does not name it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -64,6 +64,7 @@ fn instance(assignment: Assignment, stage: Stage, state: Option<InstanceState>) 
         created_at: Mono::default(),
         seen_at: None,
         unheard: false,
+        silence: 0,
         running_since: None,
         ready_since: None,
         oom_kills: 0,

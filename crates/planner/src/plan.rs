@@ -181,6 +181,9 @@ impl<'a> Planner<'a> {
     }
 
     fn run(&mut self, job: &'a Job, live: &[&'a Instance]) {
+        for instance in live {
+            self.end_silent(instance, is_current(instance, job));
+        }
         let current: Vec<&Instance> =
             live.iter().copied().filter(|instance| is_current(instance, job)).collect();
         let old: Vec<&Instance> =
@@ -196,7 +199,7 @@ impl<'a> Planner<'a> {
             let kept = serving.max_by_key(|one| one.created_at).map(|one| &one.id);
             let is_spare = |one: &&Instance| match kept {
                 Some(kept) => one.id != *kept,
-                None => !self.may_serve(one),
+                None => !one.is_silent() && !self.may_serve(one),
             };
             let spare: Vec<&Instance> = old.iter().copied().filter(is_spare).collect();
             self.stop_old(&spare, replaced);
@@ -234,6 +237,16 @@ impl<'a> Planner<'a> {
             return;
         }
         self.create(job);
+    }
+
+    /// Ends an instance whose VMM has not answered for too long. Returns whether that is so.
+    pub(crate) fn end_silent(&mut self, instance: &Instance, failed: bool) -> bool {
+        let silent = instance.silence >= self.world.limits.silence_max;
+        if silent && instance.stopping.is_none() {
+            let missed = instance.silence;
+            self.end(instance, format!("VMM does not answer: it missed {missed} probes"), failed);
+        }
+        silent
     }
 
     /// Whether one of which this daemon has not heard yet may serve: it has its time to report.
@@ -303,6 +316,11 @@ impl<'a> Planner<'a> {
     fn bring_up(&mut self, job: &Job, instance: &Instance, old: &[&Instance]) {
         if instance.serves(job.run) {
             self.stop_old(old, "a newer generation is ready");
+            self.time_limit(job, instance);
+            return;
+        }
+        if instance.is_silent() && instance.state.as_ref().is_some_and(|up| up.serves(job.run)) {
+            // It may answer again.
             self.time_limit(job, instance);
             return;
         }

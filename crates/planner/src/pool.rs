@@ -25,8 +25,11 @@ pub(crate) fn plan(planner: &mut Planner<'_>, key: &PoolKey, live: &[&Instance])
     }
 }
 
-/// Ends a pool instance that has not become warm in its time.
+/// Ends a pool instance that has not become warm in its time, or whose VMM does not answer.
 fn late(planner: &mut Planner<'_>, instance: &Instance) -> bool {
+    if planner.end_silent(instance, true) {
+        return true;
+    }
     let limits = planner.world.limits;
     let (since, limit, what) = match &instance.state {
         Some(InstanceState::Booting) => {

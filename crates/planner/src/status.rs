@@ -149,6 +149,9 @@ fn progress(instance: &Instance) -> String {
     if instance.unheard {
         return "it has not reported since the daemon started".to_owned();
     }
+    if instance.is_silent() {
+        return "its VMM does not answer; unless it does soon, it is replaced".to_owned();
+    }
     match &instance.state {
         None => "being created".to_owned(),
         Some(InstanceState::Booting) => "booting".to_owned(),

@@ -46,6 +46,10 @@ pub struct Limits {
     pub time_factor: u32,
     /// How many instances may be booting at once: more only slow each other down.
     pub boots_max: usize,
+    /// How many probes in a row a VMM may miss; then its instance is replaced. With one probe each 3 s
+    /// from the first that was missed on it is some 30 s, in which a person who has stopped it for a look
+    /// can let it continue.
+    pub silence_max: u32,
 }
 
 impl Default for Limits {
@@ -55,6 +59,7 @@ impl Default for Limits {
             claim: Duration::from_secs(5),
             time_factor: 1,
             boots_max: 8,
+            silence_max: 10,
         }
     }
 }

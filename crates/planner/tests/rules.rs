@@ -90,6 +90,7 @@ fn instance(id: &str, assignment: Assignment, state: Option<InstanceState>) -> I
         created_at: ago(1),
         seen_at: None,
         unheard: false,
+        silence: 0,
         running_since: None,
         ready_since: None,
         oom_kills: 0,
@@ -319,6 +320,41 @@ fn a_service_serves_on_until_its_next_generation_does() {
     // The go word of a service comes while the old one serves still.
     let told = instance("new", of("web", RUN), up(Phase::Held, false, Some(RUN)));
     assert_eq!(with(&[told]).steps(), ["go new"]);
+}
+
+#[test]
+fn silent_vmm_serves_nobody_and_is_replaced_after_too_many_probes() {
+    let limit = Limits::default().silence_max;
+    let with = |lifecycle: &str, silence| {
+        let silent = Instance { silence, ..serving("a", "web", RUN) };
+        setting(&[job("web", lifecycle, &[])], &[silent])
+    };
+    let given_up = format!("fail a: VMM does not answer: it missed {limit} probes");
+    let reason = "its VMM does not answer; unless it does soon, it is replaced".to_owned();
+    for lifecycle in ["service", "daemon", "job"] {
+        assert_eq!(with(lifecycle, 0).stands("web").0, Status::Running);
+        let stands = (Status::Starting, reason.clone(), "a".to_owned());
+        assert_eq!(with(lifecycle, 2).stands("web"), stands, "{lifecycle}");
+        assert_eq!(with(lifecycle, limit - 1).steps(), nothing(), "{lifecycle}");
+        assert_eq!(with(lifecycle, limit).steps(), [given_up.as_str()], "{lifecycle}");
+    }
+    // One of an older generation is no failure of the newest, and stays until then.
+    let web = job("web", "service", &[]);
+    let old = |silence| {
+        let old = Instance { silence, ..serving("a", "web", 1) };
+        setting(
+            &[web.clone()],
+            &[old, instance("new", of("web", RUN), Some(InstanceState::Booting))],
+        )
+    };
+    assert_eq!(old(limit - 1).steps(), nothing());
+    assert_eq!(old(limit).steps(), [given_up.replace("fail", "stop").as_str()]);
+    // A spare one is claimed by nobody while it is silent.
+    let pooled = job("web", "service", &[pool(1, 2)]);
+    let spare = |silence| setting(&[pooled.clone()], &[Instance { silence, ..warm("a") }]).steps();
+    assert_eq!(spare(0)[0], "claim a for web");
+    assert_eq!(spare(2)[0], "create for web");
+    assert!(spare(limit).contains(&given_up));
 }
 
 #[test]

@@ -64,6 +64,8 @@ pub enum What {
     Jump(i32),
     /// The disk is full for a while.
     DiskFull(Duration),
+    /// The VMM of one of the microVMs does not answer for a while; its guest goes on.
+    Hush(u8, Duration),
     /// The files of the database are lost beneath the daemon for a while.
     Unmoored(Duration),
     /// The host can't be looked at for a while.
@@ -185,6 +187,7 @@ impl Schedule {
         items.extend(crowd(seed, &items));
         items.extend(losses(seed));
         items.extend(replaced_images(seed));
+        items.extend(silences(seed));
         items.sort_by_key(|item| item.at);
         Schedule { seed, items }
     }
@@ -229,6 +232,18 @@ fn replaced_images(seed: u64) -> Vec<Item> {
         Item { at, what: What::Unread(a_while(&mut rng)) }
     };
     (0..count).map(replaced).collect()
+}
+
+/// In half of the runs VMMs do not answer, for a moment or for so long that they are given up.
+fn silences(seed: u64) -> Vec<Item> {
+    let mut rng = Rng::with_seed(seed ^ 0x5117);
+    let count = if rng.bool() { rng.u8(1..4) } else { 0 };
+    (0..count)
+        .map(|_| {
+            let time = Duration::from_millis(rng.u64(100..60_000));
+            Item { at: moment(&mut rng), what: What::Hush(rng.u8(..), time) }
+        })
+        .collect()
 }
 
 /// Half of what happens happens within moments of something else.
@@ -323,6 +338,7 @@ impl fmt::Display for What {
             What::Reboot => write!(f, "the machine loses its power"),
             What::Jump(days) => write!(f, "the wall clock jumps by {days} days"),
             What::DiskFull(time) => write!(f, "the disk is full for {time:?}"),
+            What::Hush(nth, time) => write!(f, "VMM {nth} does not answer for {time:?}"),
             What::Unmoored(time) => write!(f, "the database's files are lost for {time:?}"),
             What::Blind(time) => write!(f, "the host can't be looked at for {time:?}"),
             What::Unready(time) => write!(f, "no check passes for {time:?}"),

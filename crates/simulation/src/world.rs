@@ -145,6 +145,7 @@ enum Coming {
     Start,
     DiskFree,
     Back,
+    Speaks(InstanceId),
     Sighted,
     Ready,
     Found,
@@ -375,6 +376,7 @@ impl<'a> World<'a> {
                 self.say(|| "the database's files are back".to_owned());
                 self.set_lost(false);
             }
+            Coming::Speaks(id) => self.machine.speak(&id),
             Coming::Sighted => self.machine.set_blind(false),
             Coming::Ready => self.machine.set_ready(true),
             Coming::Found => self.machine.set_missing(&may_miss(), Presence::There),
@@ -439,17 +441,24 @@ impl<'a> World<'a> {
 
     /// A microVM ends by itself, or is gone with all that it left.
     fn die(&mut self, nth: u8, death: Option<Death>) {
+        let Some(victim) = self.one_alive(nth) else { return };
+        match death {
+            Some(death) => self.machine.end(&victim, end(death)),
+            // Before its creation is in the database nobody could tell that it was there.
+            None if self.invariants.created.contains(&victim) => self.machine.vanish(&victim),
+            None => {}
+        }
+    }
+
+    /// One of the microVMs that live.
+    fn one_alive(&mut self, nth: u8) -> Option<InstanceId> {
         let ids = self.machine.instances().map(|(create, _)| create.instance.clone());
         let alive: Vec<_> = ids.filter(|id| self.machine.alive(id)).collect();
-        if let Some(victim) = alive.get(usize::from(nth) % alive.len().max(1)) {
-            self.say(|| format!("it is {victim}"));
-            match death {
-                Some(death) => self.machine.end(victim, end(death)),
-                // Before its creation is in the database nobody could tell that it was there.
-                None if self.invariants.created.contains(victim) => self.machine.vanish(victim),
-                None => {}
-            }
+        let one = alive.get(usize::from(nth) % alive.len().max(1)).cloned();
+        if let Some(one) = &one {
+            self.say(|| format!("it is {one}"));
         }
+        one
     }
 
     fn trouble(&mut self, what: &What) {
@@ -475,6 +484,12 @@ impl<'a> World<'a> {
                     engine.set_disk_full(true);
                 }
                 self.come(*time, Coming::DiskFree);
+            }
+            What::Hush(nth, time) => {
+                if let Some(id) = self.one_alive(*nth) {
+                    self.machine.hush(&id);
+                    self.come(*time, Coming::Speaks(id));
+                }
             }
             What::Unmoored(time) => {
                 self.set_lost(true);
@@ -845,8 +860,13 @@ impl<'a> World<'a> {
                 self.trace(hash_of(action.instance().as_str(), action.name()));
                 let Some(engine) = &self.engine else { return Ok(()) };
                 self.invariants.action(engine, &action, |one, run| {
-                    let silent = self.unheard.contains_key(&one.id);
-                    if silent { self.machine.serves(&one.id, run) } else { one.serves(run) }
+                    // A VMM that is silent for a moment serves.
+                    let given_up = one.silence >= Limits::default().silence_max;
+                    let serves = match self.unheard.contains_key(&one.id) {
+                        true => self.machine.serves(&one.id, run),
+                        false => one.state.as_ref().is_some_and(|state| state.serves(run)),
+                    };
+                    serves && !given_up
                 })?;
                 let is_old = |at: Mono| self.mono().since(at) >= LOOKS_LAST;
                 if action.name() != "drop-logs" && self.looked_at.is_none_or(is_old) {

@@ -11,7 +11,7 @@ use hearth_model::{
     SpecHash,
 };
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::{mpsc, watch};
 
@@ -38,6 +38,8 @@ pub(super) struct Instance {
     live: OnceLock<Live>,
     alive: AtomicBool,
     stop_requested: AtomicBool,
+    /// How many probes its VMM has missed, as it is reported.
+    silence: AtomicU32,
     /// The host's revision since which it is as it is.
     revision: AtomicU64,
 }
@@ -69,6 +71,7 @@ impl Instance {
             live: OnceLock::new(),
             alive: AtomicBool::new(false),
             stop_requested: AtomicBool::new(stop_requested),
+            silence: AtomicU32::new(0),
             revision: AtomicU64::new(0),
         }
     }
@@ -86,7 +89,8 @@ impl Instance {
         // They are set before the state, so that whoever sees how it ended sees these too.
         let state = self.state();
         let oom_kills = lock(&self.oom_kills).clone();
-        Observed { slot: self.slot, hash: self.hash, made, state, oom_kills }
+        let silence = self.silence.load(Ordering::Acquire);
+        Observed { slot: self.slot, hash: self.hash, made, state, oom_kills, silence }
     }
 
     /// Remembers, over a loss of the database too, whose it is to be told to be. Blocks. There is one
@@ -113,6 +117,11 @@ impl Instance {
             told: identity.map(|identity| identity.generation),
             ready_detail: None,
         }
+    }
+
+    /// Returns what it was before.
+    pub(super) fn set_silence(&self, silence: u32) -> u32 {
+        self.silence.swap(silence, Ordering::AcqRel)
     }
 
     pub(super) fn revision(&self) -> u64 {

@@ -30,6 +30,7 @@ mod output;
 pub mod peer;
 mod probe;
 mod room;
+mod silence;
 mod sparse;
 mod stop;
 mod store;

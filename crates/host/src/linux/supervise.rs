@@ -3,7 +3,7 @@
 
 use super::instance::{Instance, Live};
 use super::output::{Output, follow};
-use super::{Shared, control, exit, lock};
+use super::{Shared, control, exit, lock, silence};
 use hearth_firecracker::{Console, names};
 use hearth_guest::{Status, Stream};
 use hearth_model::{Boot, End, Exit};
@@ -109,12 +109,14 @@ async fn supervise(shared: &Arc<Shared>, instance: &Arc<Instance>, mut fifos: Fi
             std::future::pending::<()>().await;
         };
         let drained = drain(&mut fifos, to_log);
+        let probed = silence::watch(shared, instance, live);
         // Only the exit ends this; the others are dropped, but for the output that goes on below.
         tokio::select! {
             biased;
             ended = ended(live) => ended,
             () = controlled => return,
             () = drained => return,
+            () = probed => return,
             () = &mut followed => return,
         }
     };

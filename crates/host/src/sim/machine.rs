@@ -5,7 +5,7 @@ use crate::HostError;
 use hearth_model::{
     Action, Create, Digest, End, Exit, Generation, Identity, ImageName, Images, InstanceId,
     InstanceState, Lifecycle, Lookup, Made, Mono, Observation, Observed, OomKill, OomKills, Owner,
-    Phase, Progress, Spec, Stage,
+    Phase, Progress, SILENT_AFTER, Spec, Stage,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -86,7 +86,12 @@ struct Vm {
     epoch: u64,
     /// The host's revision since which it is as it is.
     revision: u64,
+    /// How many probes its VMM has missed, while it does not answer.
+    missed: Option<u32>,
 }
+
+/// From one probe of a VMM that does not answer to the next: as the real host's, with its deadline.
+const PROBE_EVERY: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
@@ -94,6 +99,14 @@ enum Timer {
     Up,
     /// The command of a `job` is done.
     Over,
+    /// The VMM is asked, and does not answer.
+    Probe,
+}
+
+impl Vm {
+    fn silence(&self) -> u32 {
+        self.missed.filter(|missed| *missed >= SILENT_AFTER && !self.state.is_exited()).unwrap_or(0)
+    }
 }
 
 /// How long an image is read behind the last look-up.
@@ -138,6 +151,7 @@ impl Machine {
                     let end = self.vms.get(&id).map_or(End::Unknown, |vm| end_of(&vm.create.spec));
                     self.exit(&id, end, false);
                 }
+                Timer::Probe => self.miss(&id),
             }
         }
         self.now = self.now.max(now);
@@ -214,6 +228,7 @@ impl Machine {
             made: Some(Arc::clone(&vm.made)),
             state: vm.state.clone(),
             oom_kills: vm.oom_kills.clone(),
+            silence: vm.silence(),
         };
         let changed = self.vms.iter().filter(|(_, vm)| since.is_none_or(|at| vm.revision > at));
         Ok(Observation {
@@ -295,6 +310,38 @@ impl Machine {
         }
     }
 
+    /// From now on the VMM of an instance does not answer. Its guest goes on.
+    pub fn hush(&mut self, instance: &InstanceId) {
+        let Some(vm) = self.vms.get_mut(instance).filter(|vm| vm.missed.is_none()) else { return };
+        vm.missed = Some(0);
+        let timer = (self.now.after(PROBE_EVERY), instance.clone(), vm.epoch, Timer::Probe);
+        self.timers.insert(timer);
+    }
+
+    /// The VMM of an instance answers again.
+    pub fn speak(&mut self, instance: &InstanceId) {
+        if self.vms.get_mut(instance).is_some_and(|vm| vm.missed.take().is_some()) {
+            self.bump(instance);
+        }
+    }
+
+    /// How many probes the VMM of an instance has missed.
+    #[must_use]
+    pub fn silence(&self, instance: &InstanceId) -> u32 {
+        self.vms.get(instance).map_or(0, Vm::silence)
+    }
+
+    fn miss(&mut self, id: &InstanceId) {
+        let Some(vm) = self.vms.get_mut(id) else { return };
+        let Some(missed) = &mut vm.missed else { return };
+        *missed += 1;
+        let timer = (self.now.after(PROBE_EVERY), id.clone(), vm.epoch, Timer::Probe);
+        self.timers.insert(timer);
+        if vm.silence() > 0 {
+            self.bump(id);
+        }
+    }
+
     /// An instance is gone with all that it left.
     pub fn vanish(&mut self, instance: &InstanceId) {
         self.vms.remove(instance);
@@ -357,7 +404,7 @@ impl Machine {
         self.logs.entry(id.clone()).or_default();
         let made = Arc::new(Made::of(&create));
         let (state, oom_kills) = (InstanceState::Booting, OomKills::default());
-        let vm = Vm { create, made, state, oom_kills, epoch: 0, revision: 0 };
+        let vm = Vm { create, made, state, oom_kills, epoch: 0, revision: 0, missed: None };
         self.vms.insert(id.clone(), vm);
         self.bump(&id);
     }
