@@ -5,8 +5,8 @@ use bytes::{Buf, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-/// Longest line; the daemon cuts at less.
-const LINE_BYTES_MAX: usize = 1024 * 1024;
+/// Longest line, in bytes: a record of a log has 256 KiB, and JSON writes a control character in six.
+const LINE_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct Lines {

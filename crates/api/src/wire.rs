@@ -342,6 +342,11 @@ pub struct LogLine {
     pub stream: String,
     /// The line without its end.
     pub text: String,
+    /// Whether the line continues in the next record of this microVM and stream, if there is one: the
+    /// app has not ended it yet, or it is longer than a record.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub partial: bool,
     /// Its place in the microVM's log; a reader goes on behind it with `after=VM_ID:CURSOR`.
     pub cursor: u64,
 }

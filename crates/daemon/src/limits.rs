@@ -98,8 +98,8 @@ pub const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 pub const FOLLOW_EVERY: Duration = Duration::from_millis(200);
 /// How often a follower asks whether its job has ended.
 pub const FOLLOW_ASK_EVERY: Duration = Duration::from_secs(1);
-/// Longest line that is sent of a log, in bytes; the rest of it is cut.
-pub const LOG_LINE_BYTES_MAX: usize = 256 * 1024;
+/// Longest record of a log, in bytes of the app's output; a longer line continues in the next one.
+pub use hearth_host::LOG_LINE_BYTES_MAX;
 /// Most lines that `tail` can ask for.
 pub const TAIL_MAX: usize = 1_000_000;
 
@@ -199,7 +199,7 @@ mod tests {
             ("events buffered for followers", EVENTS_BUFFERED.to_string()),
             ("a page of jobs or events", PAGE_ITEMS.max(EVENTS_MAX).to_string()),
             ("lines of `tail`", grouped(TAIL_MAX)),
-            ("a line of a log", kib(LOG_LINE_BYTES_MAX)),
+            ("a record of a log", kib(LOG_LINE_BYTES_MAX)),
             ("a finished job with `auto_remove`", seconds(AUTO_REMOVE_AFTER)),
             ("requests that wait for the database", asked),
             ("probes that a Firecracker does not answer", silence),

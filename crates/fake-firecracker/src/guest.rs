@@ -1,17 +1,17 @@
 //! What Hearth's init says from inside a guest, without one: the config drive is read, reports and
 //! output go over the vsock's socket, the status drive is written before the end.
 //!
-//! The root file system of such a guest holds four programs: `/fake/exit CODE LINE…` says its
-//! lines and ends at once, `/fake/say LINE` says a line and serves, `/fake/oom N` serves short of
-//! memory, which has killed N of its workers, anything else serves in silence until
-//! it is stopped. A
-//! readiness check passes at once.
+//! The root file system of such a guest holds five programs: `/fake/exit CODE LINE…` says its
+//! lines and ends at once, `/fake/say LINE` says a line and serves, `/fake/print TEXT` says a text that
+//! ends no line and serves, `/fake/oom N` serves short of memory, which has killed N of its workers,
+//! anything else serves in silence until it is stopped. A readiness check passes at once.
 
 use crate::process::{self, Shared, lock};
 use crate::script::{Does, Effect};
 use hearth_guest::{
-    CONTROL_PORT, Command, Config, Ending, Exit, Identity, LOG_PORT, LogCursor, LogFrameHeader,
-    OomKill, OomKills, Phase, Report, Stage, Status, Stream, decode_config, encode_status,
+    CONTROL_PORT, Command, Config, Ending, Exit, Identity, LOG_PAYLOAD_BYTES_MAX, LOG_PORT,
+    LogCursor, LogFrameHeader, OomKill, OomKills, Phase, Report, Stage, Status, Stream,
+    decode_config, encode_status,
 };
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
@@ -79,6 +79,7 @@ impl Guest {
                 let kill = |pid| OomKill { pid, name: "worker".to_owned() };
                 (1..=count.parse().unwrap_or(1)).for_each(|pid| state.oom_kills.add(kill(pid)));
             }
+            ["/fake/print", text, ..] => state.output.extend_from_slice(text.as_bytes()),
             ["/fake/exit", code, ref text @ ..] => {
                 text.iter().for_each(|line| state.output.extend(format!("{line}\n").into_bytes()));
                 self.end(Ending::Code(code.parse().unwrap_or(1)), false);
@@ -202,13 +203,13 @@ impl Guest {
         let mut state = lock(&self.state);
         loop {
             let at = usize::try_from(from).unwrap_or(usize::MAX).min(state.output.len());
-            let piece = &state.output[at..];
-            if !piece.is_empty() {
+            from = at as u64;
+            for piece in state.output[at..].chunks(LOG_PAYLOAD_BYTES_MAX) {
                 let len = u32::try_from(piece.len()).unwrap_or(u32::MAX);
-                let header = LogFrameHeader { offset: at as u64, stream: Stream::Stdout, len };
+                let header = LogFrameHeader { offset: from, stream: Stream::Stdout, len };
                 stream.write_all(&header.encode())?;
                 stream.write_all(piece)?;
-                from = state.output.len() as u64;
+                from += piece.len() as u64;
             }
             if state.phase == Phase::Ended {
                 return Ok(());

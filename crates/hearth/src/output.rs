@@ -1,5 +1,6 @@
 //! Everything that the command line prints. No other module prints.
 
+mod log;
 mod paint;
 mod plan;
 mod screen;
@@ -19,10 +20,11 @@ use hearth_model::text::{plain, plain_json, visible};
 pub(crate) use plan::Tense;
 pub(crate) use streams::Purpose;
 
+use log::LogText;
 use paint::{Line, Tone, Word, age, shortened};
 use serde::Serialize;
 use serde_json::json;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
@@ -40,6 +42,8 @@ pub(crate) struct Output {
     /// Whether a YAML document was printed, so that the next begins with a line of its own.
     in_stream: Cell<bool>,
     streams: Streams,
+    /// Lines of a log that are begun.
+    log: RefCell<LogText>,
 }
 
 impl Output {
@@ -53,6 +57,7 @@ impl Output {
             error_colour: AutoStream::choice(&io::stderr()) != ColorChoice::Never,
             in_stream: Cell::new(false),
             streams: Streams::new(purpose),
+            log: RefCell::default(),
         }
     }
 
@@ -574,18 +579,15 @@ impl Output {
         }
     }
 
-    /// A line of a job's output: its stderr to stderr. On a terminal control characters are shown
-    /// as what they are, since a guest must not drive the user's terminal.
+    /// A record of a job's output: its stderr to stderr.
     pub(crate) fn log_line(&self, log: &LogLine) {
         if self.printed(log) {
             return;
         }
-        let (stream, shown) = match log.stream.as_str() {
-            "stdout" => (Stream::Stdout, io::stdout().is_terminal()),
-            _ => (Stream::Stderr, io::stderr().is_terminal()),
-        };
-        let text = if shown { plain(&log.text) } else { log.text.as_str().into() };
-        self.write(stream, format!("{text}\n").as_bytes());
+        let terminals = [io::stdout().is_terminal(), io::stderr().is_terminal()];
+        let text = self.log.borrow_mut().next(log, terminals);
+        let stream = if log.stream == "stdout" { Stream::Stdout } else { Stream::Stderr };
+        self.write(stream, text.as_bytes());
     }
 
     pub(crate) fn ended_without_code(&self, job: &Job) {

@@ -15,7 +15,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::{Daemon, Home, cgroups, finished, shown};
 
@@ -395,6 +395,55 @@ fn a_flood_blocks_nobody_and_is_bounded_and_escaped_also_while_the_daemon_is_awa
     daemon.until_job("floods", "running");
     prompt(&daemon, "two");
     assert_eq!(world.fake.processes().len(), 3, "the flood was taken over");
+}
+
+/// The records of a job's log.
+fn records(daemon: &Daemon, job: &str, query: &str) -> Vec<Value> {
+    let accept = ["Accept: application/x-ndjson"];
+    let answer = daemon.request("GET", &format!("/vms/{job}/logs{query}"), &accept, "");
+    answer.body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[test]
+fn prompt_is_shown_while_the_app_waits_and_never_twice() {
+    let world = World::new(&[]);
+    let daemon = world.start();
+    daemon.post("/vms", &init("asks", "service", &["/fake/print", "first\nPassword: "], 0));
+    let mut follow = world.home.hearth(["logs", "-f", "asks"]);
+    follow.env("HEARTH_URL", &daemon.url).stdout(Stdio::piped());
+    let mut follow = follow.spawn().expect("it starts");
+    let mut shown = [0; 16];
+    let stdout = follow.stdout.as_mut().expect("a pipe");
+    stdout.read_exact(&mut shown).expect("it is shown");
+    assert_eq!(&shown, b"first\nPassword: ");
+    let _ = follow.kill();
+    let _ = follow.wait();
+    let seen = records(&daemon, "asks", "");
+    assert_eq!([&seen[0]["partial"], &seen[1]["partial"]], [false, true]);
+    assert_eq!(records(&daemon, "asks", "?tail=1")[0], seen[1]);
+    daemon.kill();
+    let daemon = world.start();
+    // What the guest says later comes behind all that it has said.
+    daemon.post("/vms", &init("other", "service", &["/fake/print", "later"], 0));
+    daemon.until("the other one is shown", || daemon.get("/vms/other/logs").body == "later");
+    assert_eq!(records(&daemon, "asks", ""), seen);
+    assert_eq!(daemon.get("/vms/asks/logs").body, "first\nPassword: ");
+    let after = |record: &Value| format!("?after={}:{}", record["vm_id"], record["cursor"]);
+    assert_eq!(records(&daemon, "asks", &after(&seen[0]).replace('"', ""))[..], seen[1..]);
+    assert!(records(&daemon, "asks", &after(&seen[1]).replace('"', "")).is_empty());
+}
+
+#[test]
+fn line_of_40_kb_is_one_record() {
+    let world = World::new(&[]);
+    let daemon = world.start();
+    let line = "x".repeat(40_000);
+    daemon.post("/vms", &init("long", "service", &["/fake/say", &line], 0));
+    daemon.until("it is shown", || !records(&daemon, "long", "").is_empty());
+    let seen = records(&daemon, "long", "");
+    assert_eq!(seen.len(), 1);
+    assert_eq!(seen[0]["text"], line);
+    assert_eq!(daemon.get("/vms/long/logs").body, line + "\n");
 }
 
 /// What a command shows to someone at a terminal.

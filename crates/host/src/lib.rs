@@ -60,7 +60,8 @@ pub trait Host: Send + Sync + 'static {
     /// Whether the process of an instance lives, by a flag in memory: no I/O, no waiting.
     fn alive(&self, instance: &InstanceId) -> bool;
 
-    /// The output of an instance: whole lines, oldest first, from `query.after` on. Works for
+    /// The output of an instance as records, oldest first, from `query.after` on: whole lines, and
+    /// parts of those that are not ended yet or are longer than [`LOG_LINE_BYTES_MAX`]. Works for
     /// instances that have ended, until their logs are dropped.
     ///
     /// # Errors
@@ -102,6 +103,10 @@ pub struct HostFacts {
     pub overhead_mib: u64,
 }
 
+/// Longest record of a log, in bytes of the guest's output. A longer line continues in the next
+/// record.
+pub const LOG_LINE_BYTES_MAX: usize = 256 * 1024;
+
 /// Which part of a log is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogQuery {
@@ -111,16 +116,56 @@ pub struct LogQuery {
     pub tail: Option<usize>,
 }
 
-/// Lines of a log.
+/// Records of a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogPage {
     /// Oldest first.
     pub lines: Vec<LogLine>,
-    /// The cursor behind the last line, for the next query.
+    /// The cursor behind the last record, for the next query.
     pub next: u64,
 }
 
-/// One line of output.
+impl LogPage {
+    /// How many lines there are: the records of one line count once.
+    #[must_use]
+    pub fn line_count(&self) -> usize {
+        self.line_ends().into_iter().filter(|end| *end).count()
+    }
+
+    /// Keeps the last `count` lines, each with all its records.
+    pub fn keep_last(&mut self, count: usize) {
+        let (mut left, mut kept) = (count, Vec::new());
+        let mut keep = Vec::with_capacity(self.lines.len());
+        for (line, end) in self.lines.iter().zip(self.line_ends()).rev() {
+            if end {
+                kept.retain(|stream| *stream != line.stream);
+                if left > 0 {
+                    left -= 1;
+                    kept.push(line.stream);
+                }
+            }
+            keep.push(kept.contains(&line.stream));
+        }
+        self.lines.retain(|_| keep.pop().unwrap_or(false));
+    }
+
+    /// Of each record, whether it is the last one of its line so far.
+    fn line_ends(&self) -> Vec<bool> {
+        let mut seen = Vec::new();
+        let is_end = |line: &LogLine| {
+            let last = !seen.contains(&line.stream);
+            if last {
+                seen.push(line.stream);
+            }
+            last || !line.partial
+        };
+        let mut ends: Vec<bool> = self.lines.iter().rev().map(is_end).collect();
+        ends.reverse();
+        ends
+    }
+}
+
+/// One record of output: a line, or a part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLine {
     /// When the host received it, RFC 3339 UTC.
@@ -129,7 +174,10 @@ pub struct LogLine {
     pub stream: &'static str,
     /// The line without its end, control characters as the app wrote them.
     pub text: String,
-    /// The cursor behind this line.
+    /// Whether the line continues in the next record of this stream, if there is one: the app has
+    /// not ended it yet, or it is longer than [`LOG_LINE_BYTES_MAX`].
+    pub partial: bool,
+    /// The cursor behind this record.
     pub cursor: u64,
 }
 
@@ -200,3 +248,38 @@ impl HostError {
 /// How long a whole [`Host::apply`] of a creation may take before the engine gives it up, on
 /// hardware: every configuration call within its own 2 s, and copying images.
 pub const CREATE_DEADLINE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(records: &[&str]) -> LogPage {
+        let record = |text: &&str| LogLine {
+            at: String::new(),
+            stream: if text.starts_with('e') { "stderr" } else { "stdout" },
+            partial: text.ends_with('+'),
+            text: (*text).to_owned(),
+            cursor: 0,
+        };
+        LogPage { lines: records.iter().map(record).collect(), next: 0 }
+    }
+
+    #[test]
+    fn tail_counts_lines_and_keeps_all_their_records() {
+        let all = ["o1+", "e1+", "o1", "o2+", "e1", "e2+", "o2+"];
+        for (count, expected) in [
+            (0, &[][..]),
+            (1, &["o2+", "o2+"]),
+            (2, &["o2+", "e2+", "o2+"]),
+            (3, &["e1+", "o2+", "e1", "e2+", "o2+"]),
+            (4, &all),
+            (9, &all),
+        ] {
+            let mut page = page(&all);
+            assert_eq!(page.line_count(), 4);
+            page.keep_last(count);
+            let texts: Vec<_> = page.lines.iter().map(|line| line.text.as_str()).collect();
+            assert_eq!(texts, expected, "{count}");
+        }
+    }
+}

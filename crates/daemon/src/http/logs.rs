@@ -1,5 +1,6 @@
 //! A job's output: that of its instances one after the other, as text or as JSON lines, whole, its
-//! end, or followed until the job has ended.
+//! end, or followed until the job has ended. Text is what the app wrote; of JSON lines, those that are
+//! partial are continued by the next one of their stream.
 
 use super::document::{OfJob, Refuses};
 use super::problem::Refused;
@@ -74,7 +75,7 @@ pub(super) async fn logs(
         false => (Format::Text, "text/plain; charset=utf-8"),
     };
     let slot = params.follow.then(|| app.follow()).transpose()?;
-    let mut reader = Reader { app, format, cursors: BTreeMap::new() };
+    let mut reader = Reader { app, format, cursors: BTreeMap::new(), begun: None };
     let first = reader.first(&view, &part).await?;
     let body = if let (Some(slot), Some(following)) = (slot, following) {
         let ended = convert::status(view.status).is_final();
@@ -147,13 +148,15 @@ struct Reader {
     format: Format,
     /// How far each instance's log was read.
     cursors: BTreeMap<InstanceId, u64>,
+    /// Where the text so far does not end with a line feed: the instance that wrote it.
+    begun: Option<InstanceId>,
 }
 
 impl Reader {
     /// A part of the log so far, from the newest instance backwards.
     async fn first(&mut self, view: &JobView, part: &Part) -> Result<Bytes, Refused> {
         let mut left = part.tail;
-        let mut parts: VecDeque<Vec<u8>> = VecDeque::new();
+        let mut pages = VecDeque::new();
         let begin = part.begin(&view.instances);
         for instance in view.instances.iter().rev() {
             let Some(after) = begin.get(instance).copied() else {
@@ -164,12 +167,16 @@ impl Reader {
             let mut page = self.page(instance, LogQuery { after, tail: left }).await?;
             page.lines.retain(|line| part.has(line));
             if let Some(left) = &mut left {
-                *left = left.saturating_sub(page.lines.len());
+                *left = left.saturating_sub(page.line_count());
             }
-            parts.push_front(self.write(instance, &page));
             self.cursors.insert(instance.clone(), page.next);
+            pages.push_front((instance, page));
         }
-        Ok(Vec::from(parts).concat().into())
+        let mut text = Vec::new();
+        for (instance, page) in pages {
+            self.write(instance, &page, &mut text);
+        }
+        Ok(text.into())
     }
 
     /// What is new since the last reading.
@@ -178,7 +185,7 @@ impl Reader {
         for instance in &view.instances {
             let after = self.cursors.get(instance).copied().unwrap_or(0);
             let page = self.page(instance, LogQuery { after, tail: None }).await?;
-            text.extend(self.write(instance, &page));
+            self.write(instance, &page, &mut text);
             self.cursors.insert(instance.clone(), page.next);
         }
         Ok(text.into())
@@ -190,35 +197,44 @@ impl Reader {
         })
     }
 
-    fn write(&self, instance: &InstanceId, page: &LogPage) -> Vec<u8> {
-        let mut text = Vec::new();
+    fn write(&mut self, instance: &InstanceId, page: &LogPage, text: &mut Vec<u8>) {
         for line in &page.lines {
-            let shown = cut(&line.text);
             match self.format {
-                Format::Text => text.extend_from_slice(shown.as_bytes()),
+                Format::Text => self.write_text(instance, line, text),
                 Format::JsonLines => {
                     let line = LogLine {
                         at: line.at.clone(),
                         vm_id: instance.vm_id(),
                         stream: line.stream.to_owned(),
-                        text: shown.to_owned(),
+                        text: line.text.clone(),
+                        partial: line.partial,
                         cursor: line.cursor,
                     };
                     text.extend(serde_json::to_vec(&line).unwrap_or_default());
+                    text.push(b'\n');
                 }
             }
+        }
+    }
+
+    /// What the app wrote, byte for byte. What Hearth and other microVMs say begins on a line of its
+    /// own.
+    fn write_text(
+        &mut self,
+        instance: &InstanceId,
+        line: &hearth_host::LogLine,
+        text: &mut Vec<u8>,
+    ) {
+        let continues = self.begun.as_ref() == Some(instance) && line.stream != "hearth";
+        if self.begun.is_some() && !continues {
             text.push(b'\n');
         }
-        text
+        text.extend_from_slice(line.text.as_bytes());
+        if !line.partial {
+            text.push(b'\n');
+        }
+        self.begun = line.partial.then(|| instance.clone());
     }
-}
-
-fn cut(line: &str) -> &str {
-    let mut end = line.len().min(limits::LOG_LINE_BYTES_MAX);
-    while !line.is_char_boundary(end) {
-        end -= 1;
-    }
-    &line[..end]
 }
 
 /// Where a follower stands.

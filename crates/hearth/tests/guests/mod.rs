@@ -130,7 +130,7 @@ impl Daemon {
         let mut text = String::new();
         while let Some(line) = stream.next().await.unwrap() {
             text.push_str(&line.text);
-            text.push('\n');
+            text.push_str(if line.partial { "" } else { "\n" });
         }
         text
     }

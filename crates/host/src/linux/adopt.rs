@@ -4,7 +4,7 @@
 
 use super::instance::{Instance, Live};
 use super::manifest::Manifest;
-use super::output::Output;
+use super::output::{Origin, Output};
 use super::supervise::{self, Fifos};
 use super::{Shared, create, errors, layout, lock};
 use crate::HostError;
@@ -213,6 +213,6 @@ async fn learn_end(shared: &Arc<Shared>, instance: &Instance, manifest: &Manifes
         instance.set_exited(Exit { end: End::Unknown, stop_requested });
         return;
     }
-    let output = Output::open(&shared.layout.log(&instance.id)).map(Mutex::new);
+    let output = Output::open(&shared.layout.log(&instance.id), Origin::Pipes).map(Mutex::new);
     supervise::finish(shared, instance, None, output.as_ref().ok(), ProcessExit::Unknown).await;
 }

@@ -4,7 +4,7 @@ use super::images::Kind;
 use super::layout::Layout;
 use super::logs::{self, LogWriter, Source};
 use super::manifest::Manifest;
-use super::output::{self, Output};
+use super::output::{self, Origin, Output};
 use super::store::{ImageStore, Look, Looks};
 use super::{exit, forward, probe, transfers};
 use crate::{HostError, LogPage, LogQuery};
@@ -75,7 +75,7 @@ pub fn log_line(path: &Path, text: &[u8]) -> io::Result<u64> {
 /// # Errors
 /// Where the frames are none, or the log can't be written.
 pub async fn frames(stream: UnixStream, log: &Path, tail: &str) -> io::Result<()> {
-    let output = Mutex::new(Output::open(log)?);
+    let output = Mutex::new(Output::open(log, Origin::Pipes)?);
     let read = output::read_frames(stream, &output).await;
     super::lock(&output).complete(log, tail)?;
     read

@@ -3,13 +3,20 @@
 //! ```text
 //!   base 0
 //!   2026-11-23T11:00:00.000Z stdout 12 Hello World
-//!   ^ when it came           ^      ^ the guest's offset behind it
+//!   2026-11-23T11:00:01.000Z stdout+ 22 Password:
+//!   2026-11-23T11:00:02.000Z stderr 22+9 failure
+//!   ^ when it came           ^      ^ the guest's offsets
 //! ```
 //!
-//! The first line says the cursor of the byte behind it, so that cursors go on over rotations. The
-//! guest's offset in each line is where a reader of the guest goes on after a restart of the
-//! daemon; it is durable exactly as far as the output is. Written to the page cache, never synced:
-//! a kill of the daemon loses nothing, a power cut loses the end.
+//! The first line says the cursor of the byte behind it, so that cursors go on over rotations. Each
+//! further line is a record. A `+` behind its stream marks a record that the next one of the same
+//! stream continues: the app had not ended its line yet, or the line is longer than a record.
+//!
+//! `22` is the guest's offset from which a new daemon reads the output again; `+9` says that this
+//! stream is in the log nine bytes further, so that these are skipped then: the other stream has
+//! begun a line before them that is not in the log yet. Offsets are durable exactly as far as the
+//! output is. Written to the page cache, never synced: a kill of the daemon loses nothing, a power
+//! cut loses the end.
 //!
 //! A rotation makes the next file with its first line under a name with `.new` behind, renames
 //! `x.log` to `x.log.1`, and then the next file to `x.log`. So a step that fails, or a kill between
@@ -19,6 +26,7 @@ use super::errors;
 use super::layout::{Layout, absent_is_fine, create_file, open_file, open_to_write};
 use crate::{HostError, LogLine, LogPage, LogQuery};
 use hearth_model::InstanceId;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
@@ -26,8 +34,8 @@ use std::path::{Path, PathBuf};
 
 /// Size at which a file is rotated, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
-/// Longest text of one line, in bytes; what is longer is cut into several.
-pub(super) const LINE_BYTES_MAX: usize = 16 * 1024;
+/// Follows the stream of a record that the next one continues.
+const PARTIAL: &str = "+";
 /// Longest first line of a file, in bytes: `base `, a cursor of 19 digits as queries have it, and
 /// the line's end. So a cursor and a file's length make no sum beyond 64 bits.
 const HEADER_BYTES_MAX: u64 = 25;
@@ -55,6 +63,48 @@ impl Source {
     }
 }
 
+/// Where the guest's output is in the log, as offsets of the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    /// All output before this is in the log.
+    pub(super) resume: u64,
+    /// All output before this that belongs to the record's stream is; never less than `resume`.
+    pub(super) written: u64,
+}
+
+impl Position {
+    /// All output before `offset` is in the log, and none behind it.
+    pub(super) fn at(offset: u64) -> Position {
+        Position { resume: offset, written: offset }
+    }
+
+    fn parse(text: &str) -> Option<Position> {
+        let (resume, ahead) = text.split_once('+').unwrap_or((text, "0"));
+        let resume: u64 = resume.parse().ok()?;
+        Some(Position { resume, written: resume.checked_add(ahead.parse().ok()?)? })
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.written.saturating_sub(self.resume) {
+            0 => write!(f, "{}", self.resume),
+            ahead => write!(f, "{}+{ahead}", self.resume),
+        }
+    }
+}
+
+/// A line of output, or a part of one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Record<'a> {
+    pub(super) source: Source,
+    /// Whether the next record of this source continues the line.
+    pub(super) partial: bool,
+    pub(super) text: &'a [u8],
+    /// Where the output is with this record.
+    pub(super) position: Position,
+}
+
 /// The writing end.
 #[derive(Debug)]
 pub(super) struct LogWriter {
@@ -62,10 +112,12 @@ pub(super) struct LogWriter {
     file: File,
     /// Bytes of whole lines in the file, the first line with them.
     len: u64,
-    /// The cursor behind the last line.
+    /// The cursor behind the last record.
     cursor: u64,
-    /// The guest's offset behind the last line.
-    offset: u64,
+    /// That of the last record.
+    last: (Source, Position),
+    /// Streams whose last record is partial.
+    open: Vec<Source>,
 }
 
 impl LogWriter {
@@ -73,52 +125,75 @@ impl LogWriter {
     pub(super) fn open(path: &Path) -> io::Result<LogWriter> {
         let newer = Part::read(path, 0)?;
         if let Some(newer) = &newer
-            && let Some(offset) = newer.offset()
+            && let Some(last) = newer.last()
         {
             let (len, cursor) = (newer.header_len + newer.content.len() as u64, newer.end());
             let file = open_to_write(path)?;
             file.set_len(len)?;
-            return Ok(LogWriter { path: path.to_owned(), file, len, cursor, offset });
+            let (path, open) = (path.to_owned(), newer.open());
+            return Ok(LogWriter { path, file, len, cursor, last, open });
         }
         // Not a line, or nothing that is a log: it begins again behind the older file.
         let older = Part::read(&older(path), 0)?;
         let cursor = newer.iter().chain(&older).map(Part::end).max().unwrap_or(0);
-        let offset = older.as_ref().and_then(Part::offset).unwrap_or(0);
+        let last = older.as_ref().and_then(Part::last);
+        let open = older.as_ref().map(Part::open).unwrap_or_default();
         absent_is_fine(std::fs::remove_file(path))?;
-        LogWriter::begin(path, cursor, offset)
+        let (file, len) = LogWriter::begin(path, cursor)?;
+        let last = last.unwrap_or((Source::Hearth, Position::at(0)));
+        Ok(LogWriter { path: path.to_owned(), file, len, cursor, last, open })
     }
 
-    /// Begins the newer file; what is there becomes the older one. After a failure it can be tried
-    /// again, whatever was done: the writer that there is goes on with its own file until then.
-    fn begin(path: &Path, cursor: u64, offset: u64) -> io::Result<LogWriter> {
+    /// Begins the newer file; what is there becomes the older one. Returns the file and its length.
+    /// After a failure it can be tried again, whatever was done: the writer that there is goes on
+    /// with its own file until then.
+    fn begin(path: &Path, cursor: u64) -> io::Result<(File, u64)> {
         let next = next(path);
         let header = format!("base {cursor}\n");
         let file = create_file(&next)?;
         file.write_all_at(header.as_bytes(), 0)?;
         absent_is_fine(std::fs::rename(path, older(path)))?;
         std::fs::rename(&next, path)?;
-        Ok(LogWriter { path: path.to_owned(), file, len: header.len() as u64, cursor, offset })
+        Ok((file, header.len() as u64))
     }
 
-    /// The guest's offset behind the last line.
+    /// The guest's offset before which all output is in the log.
     pub(super) fn offset(&self) -> u64 {
-        self.offset
+        self.last.1.resume
     }
 
-    /// Appends a line, `offset` being the guest's offset behind it. One that failed can be tried
-    /// again.
+    /// The guest's offset before which all output of `source` is in the log.
+    pub(super) fn written(&self, source: Source) -> u64 {
+        let (last, position) = self.last;
+        if last == source { position.written } else { position.resume }
+    }
+
+    /// Whether the next record of `source` continues a line.
+    pub(super) fn is_open(&self, source: Source) -> bool {
+        self.open.contains(&source)
+    }
+
+    /// Appends a whole line, `offset` being the guest's offset before which all output is in the log.
     pub(super) fn line(&mut self, source: Source, offset: u64, text: &[u8]) -> io::Result<()> {
-        let text = String::from_utf8_lossy(text);
-        let text = text.strip_suffix('\r').unwrap_or(&text).replace('\n', " ");
-        let line = format!("{} {} {offset} {text}\n", now(), source.name());
+        self.append(Record { source, partial: false, text, position: Position::at(offset) })
+    }
+
+    /// Appends a record. One that failed can be tried again.
+    pub(super) fn append(&mut self, record: Record<'_>) -> io::Result<()> {
+        let Record { source, partial, text, position } = record;
+        let text = String::from_utf8_lossy(text).replace('\n', " ");
+        let mark = if partial { PARTIAL } else { "" };
+        let line = format!("{} {}{mark} {position} {text}\n", now(), source.name());
         if self.len + line.len() as u64 > FILE_BYTES_MAX {
-            *self = LogWriter::begin(&self.path, self.cursor, self.offset)?;
+            (self.file, self.len) = LogWriter::begin(&self.path, self.cursor)?;
         }
-        // Behind the last whole line, so over what a write that failed has left of its own.
+        // Behind the last whole record, so over what a write that failed has left of its own.
         self.file.write_all_at(line.as_bytes(), self.len)?;
         self.len += line.len() as u64;
         self.cursor += line.len() as u64;
-        self.offset = offset;
+        self.last = (source, position);
+        self.open.retain(|open| *open != source);
+        self.open.extend(partial.then_some(source));
         Ok(())
     }
 }
@@ -135,11 +210,11 @@ pub(super) fn read(path: &Path, query: LogQuery) -> Result<LogPage, HostError> {
     };
     let mut page = LogPage { lines: Vec::new(), next: query.after };
     for part in older.iter().chain(&newer) {
-        page.lines.extend(part.lines(page.next).map(|(line, _)| line));
+        page.lines.extend(part.records(page.next).map(|(line, ..)| line));
         page.next = page.lines.last().map_or(query.after, |line| line.cursor);
     }
     if let Some(tail) = query.tail {
-        page.lines.drain(..page.lines.len().saturating_sub(tail));
+        page.keep_last(tail);
     }
     Ok(page)
 }
@@ -198,8 +273,8 @@ impl Part {
         self.base + self.content.len() as u64
     }
 
-    /// Each line behind the cursor `after` with the guest's offset behind it.
-    fn lines(&self, after: u64) -> impl Iterator<Item = (LogLine, u64)> {
+    /// Each record behind the cursor `after`.
+    fn records(&self, after: u64) -> impl Iterator<Item = (LogLine, Source, Position)> {
         let before = after.saturating_sub(self.base).min(self.content.len() as u64);
         let (before, rest) = self.content.split_at(whole_len(&self.content[..before as usize]));
         let mut cursor = self.base + before.len() as u64;
@@ -209,16 +284,29 @@ impl Part {
             let line = String::from_utf8_lossy(line);
             let mut parts = line.trim_end_matches('\n').splitn(4, ' ');
             let at = parts.next()?.to_owned();
-            let stream = Source::parse(parts.next()?)?.name();
-            let offset = parts.next()?.parse().ok()?;
+            let stream = parts.next()?;
+            let whole = stream.strip_suffix(PARTIAL);
+            let source = Source::parse(whole.unwrap_or(stream))?;
+            let position = Position::parse(parts.next()?)?;
             let text = parts.next()?.to_owned();
-            Some((LogLine { at, stream, text, cursor }, offset))
+            let (stream, partial) = (source.name(), whole.is_some());
+            Some((LogLine { at, stream, text, partial, cursor }, source, position))
         })
     }
 
-    /// The guest's offset behind the last line.
-    fn offset(&self) -> Option<u64> {
-        self.lines(0).last().map(|(_, offset)| offset)
+    /// That of the last record.
+    fn last(&self) -> Option<(Source, Position)> {
+        self.records(0).last().map(|(_, source, position)| (source, position))
+    }
+
+    /// Streams whose last record is partial. One without a record in this file counts as ended.
+    fn open(&self) -> Vec<Source> {
+        let mut open = Vec::new();
+        for (line, source, _) in self.records(0) {
+            open.retain(|open| *open != source);
+            open.extend(line.partial.then_some(source));
+        }
+        open
     }
 }
 
@@ -285,10 +373,10 @@ mod tests {
     fn lines_come_back_with_their_streams_and_a_cursor() {
         let (_dir, path) = log();
         let mut writer = LogWriter::open(&path).unwrap();
-        writer.line(Source::Stdout, 4, b"one  two\r").unwrap();
+        writer.line(Source::Stdout, 4, b" one  two\r").unwrap();
         writer.line(Source::Stderr, 8, b"").unwrap();
         let page = read(&path, LogQuery::default()).unwrap();
-        assert_eq!(texts(&page), ["one  two", ""]);
+        assert_eq!(texts(&page), [" one  two\r", ""]);
         assert_eq!(page.lines[1].stream, "stderr");
         writer.line(Source::Hearth, 8, b"three").unwrap();
         let more = read(&path, LogQuery { after: page.next, tail: None }).unwrap();
@@ -305,7 +393,7 @@ mod tests {
     fn a_log_is_bounded_and_cursors_go_on_over_rotations() {
         let (dir, path) = log();
         let mut writer = LogWriter::open(&path).unwrap();
-        let text = [b'x'; LINE_BYTES_MAX];
+        let text = [b'x'; NUMBERED_BYTES];
         let mut after = 0;
         for at in 1..200_u64 {
             writer.line(Source::Stdout, at, &text).unwrap();

@@ -2,7 +2,7 @@
 //! microVM, except where the task itself fails.
 
 use super::instance::{Instance, Live};
-use super::output::{Output, follow};
+use super::output::{Origin, Output, follow, showing};
 use super::{Shared, control, exit, lock, silence};
 use hearth_firecracker::{Console, names};
 use hearth_guest::{Status, Stream};
@@ -77,7 +77,8 @@ async fn supervise(shared: &Arc<Shared>, instance: &Arc<Instance>, mut fifos: Fi
     let raw = instance.boot == Boot::Raw;
     // Before anything is read that belongs into it.
     let output = OnceLock::new();
-    match Output::open(log) {
+    let origin = if raw { Origin::Console } else { Origin::Pipes };
+    match Output::open(log, origin) {
         Ok(opened) => drop(output.set(Mutex::new(opened))),
         Err(error) => {
             tracing::error!(instance = %instance.id, %error, "cannot write the log yet");
@@ -89,7 +90,7 @@ async fn supervise(shared: &Arc<Shared>, instance: &Arc<Instance>, mut fifos: Fi
                 break opened;
             }
             tokio::time::sleep(LOG_PAUSE).await;
-            if let Ok(opened) = Output::open(log) {
+            if let Ok(opened) = Output::open(log, origin) {
                 drop(output.set(Mutex::new(opened)));
             }
         };
@@ -197,12 +198,12 @@ async fn drain(fifos: &mut Fifos, to_log: Option<&OnceLock<Mutex<Output>>>) {
     let Fifos { console, log } = fifos;
     let console = async {
         loop {
-            let taken = console.drain().await.unwrap_or(0);
-            if let Some(output) = to_log.and_then(OnceLock::get) {
-                let mut output = lock(output);
-                let offset = output.offset();
-                if let Err(error) = output.take(Stream::Stdout, offset, &console.recent(taken)) {
-                    tracing::warn!(%error, "cannot write the log");
+            match to_log.and_then(OnceLock::get) {
+                None => drop(console.drain().await),
+                Some(output) => {
+                    if let Err(error) = log_console(console, output).await {
+                        tracing::warn!(%error, "cannot write the log");
+                    }
                 }
             }
             tokio::time::sleep(DRAIN_PAUSE).await;
@@ -216,4 +217,12 @@ async fn drain(fifos: &mut Fifos, to_log: Option<&OnceLock<Mutex<Output>>>) {
     };
     // Neither ends.
     let ((), ()) = tokio::join!(console, log);
+}
+
+/// Moves what comes next on a console into the log.
+async fn log_console(console: &mut Console, output: &Mutex<Output>) -> io::Result<()> {
+    let taken = showing(output, console.drain()).await?.unwrap_or(0);
+    let mut output = lock(output);
+    let offset = output.offset();
+    output.take(Stream::Stdout, offset, &console.recent(taken))
 }

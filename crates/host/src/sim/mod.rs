@@ -171,7 +171,13 @@ impl Host for SimHost {
             .skip(from)
             .map(|(cursor, (at, text))| {
                 let at = wall.checked_sub(now.since(*at)).unwrap_or(wall);
-                LogLine { at: format!("{at:.3}"), stream: "stdout", text: text.clone(), cursor }
+                LogLine {
+                    at: format!("{at:.3}"),
+                    stream: "stdout",
+                    text: text.clone(),
+                    partial: false,
+                    cursor,
+                }
             })
             .collect();
         Box::pin(std::future::ready(Ok(LogPage { lines, next })))
