@@ -1,16 +1,17 @@
 //! What Hearth's init says from inside a guest, without one: the config drive is read, reports and
 //! output go over the vsock's socket, the status drive is written before the end.
 //!
-//! The root file system of such a guest holds five programs: `/fake/exit CODE LINE…` says its
+//! The root file system of such a guest holds six programs: `/fake/exit CODE LINE…` says its
 //! lines and ends at once, `/fake/say LINE` says a line and serves, `/fake/print TEXT` says a text that
 //! ends no line and serves, `/fake/oom N` serves short of memory, which has killed N of its workers,
+//! `/fake/late SECONDS` has a clock that is late and says how it is corrected,
 //! anything else serves in silence until it is stopped. A readiness check passes at once.
 
 use crate::process::{self, Shared, lock};
 use crate::script::{Does, Effect};
 use hearth_guest::{
-    CONTROL_PORT, Command, Config, Ending, Exit, Identity, LOG_PAYLOAD_BYTES_MAX, LOG_PORT,
-    LogCursor, LogFrameHeader, OomKill, OomKills, Phase, Report, Stage, Status, Stream,
+    CONTROL_PORT, ClockReading, Command, Config, Ending, Exit, Identity, LOG_PAYLOAD_BYTES_MAX,
+    LOG_PORT, LogCursor, LogFrameHeader, OomKill, OomKills, Phase, Report, Stage, Status, Stream,
     decode_config, encode_status,
 };
 use std::io::{self, BufRead, BufReader, Write};
@@ -18,7 +19,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// From the last report to the reboot.
 const REBOOT: Duration = Duration::from_millis(20);
@@ -39,6 +40,9 @@ struct State {
     identity: Option<Identity>,
     oom_kills: OomKills,
     output: Vec<u8>,
+    clock: ClockReading,
+    /// By how much the clock is ahead, in nanoseconds.
+    ahead_ns: i64,
     /// The writing ends of the control streams.
     streams: Vec<UnixStream>,
 }
@@ -55,6 +59,8 @@ impl Guest {
             identity: config.identity.clone(),
             oom_kills: OomKills::default(),
             output: Vec::new(),
+            clock: ClockReading::default(),
+            ahead_ns: 0,
             streams: Vec::new(),
         };
         let guest = Arc::new(Guest {
@@ -80,6 +86,9 @@ impl Guest {
                 (1..=count.parse().unwrap_or(1)).for_each(|pid| state.oom_kills.add(kill(pid)));
             }
             ["/fake/print", text, ..] => state.output.extend_from_slice(text.as_bytes()),
+            ["/fake/late", seconds, ..] => {
+                state.ahead_ns = seconds.parse::<i64>().map_or(0, |late| -late * 1_000_000_000);
+            }
             ["/fake/exit", code, ref text @ ..] => {
                 text.iter().for_each(|line| state.output.extend(format!("{line}\n").into_bytes()));
                 self.end(Ending::Code(code.parse().unwrap_or(1)), false);
@@ -140,6 +149,20 @@ impl Guest {
         self.report(&mut state);
     }
 
+    fn correct_clock(&self, ask: u64, ahead_ns: i64) {
+        let mut state = lock(&self.state);
+        state.ahead_ns = state.ahead_ns.saturating_sub(ahead_ns);
+        if ahead_ns != 0 {
+            let line = format!("the clock was off by {:.1} s\n", ahead_ns as f64 / 1e9);
+            state.output.extend(line.into_bytes());
+            self.changed.notify_all();
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        state.clock = ClockReading { ask, now_ns: now_ns.saturating_add_signed(state.ahead_ns) };
+        self.report(&mut state);
+    }
+
     /// Tells all control streams how it is.
     fn report(&self, state: &mut State) {
         let report = Report {
@@ -149,6 +172,7 @@ impl Guest {
             identity: state.identity.clone(),
             ready_detail: None,
             oom_kills: state.oom_kills.clone(),
+            clock: Some(state.clock),
         };
         let line = serde_json::to_string(&report).unwrap_or_default() + "\n";
         state.streams.retain_mut(|stream| stream.write_all(line.as_bytes()).is_ok());
@@ -171,10 +195,12 @@ impl Guest {
             let name = match &command {
                 Command::Identity { .. } => "guest identity",
                 Command::Stop { .. } => "guest stop",
+                Command::Clock { .. } => "guest clock",
             };
             let carry = || match command {
                 Command::Identity { identity, go, .. } => self.take_identity(identity, go),
                 Command::Stop { signal, .. } => self.stop(signal),
+                Command::Clock { ask, ahead_ns } => self.correct_clock(ask, ahead_ns),
             };
             let fault = lock(&shared.script).at_call(name, 0);
             match fault {

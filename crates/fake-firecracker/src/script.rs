@@ -36,7 +36,7 @@ pub enum On {
     /// At a call.
     Call {
         /// `PUT /vsock`, `PUT /drives/config`, `GET /`; an action by its name, `InstanceStart`; a command
-        /// to the guest's init as `guest identity` or `guest stop`, and `guest connect` for a connection
+        /// to the guest's init as `guest identity`, `guest stop` or `guest clock`, and `guest connect` for a connection
         /// to it; `*` for all.
         name: String,
         /// Which such call of the process, counted from 1; 0 for each.

@@ -152,6 +152,7 @@ mod tests {
                     identity,
                 )| Config {
                     instance,
+                    rootfs_digest: Some(format!("digest of {rootfs}")),
                     rootfs,
                     cmd,
                     env,

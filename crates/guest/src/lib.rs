@@ -25,8 +25,8 @@ pub use drive::{
 };
 pub use log::{LOG_FRAME_HEADER_BYTES, LOG_PAYLOAD_BYTES_MAX, LogCursor, LogFrameHeader, Stream};
 pub use wire::{
-    Command, Config, Ending, Exit, Identity, OOM_KILLS_LISTED_MAX, OomKill, OomKills, Phase, Ready,
-    ReadyCheck, Report, Stage, Status,
+    ClockReading, Command, Config, Ending, Exit, Identity, OOM_KILLS_LISTED_MAX, OomKill, OomKills,
+    Phase, Ready, ReadyCheck, Report, Stage, Status,
 };
 
 /// vsock port of the control stream: JSON lines, [`Command`] in and [`Report`] out.
@@ -44,6 +44,8 @@ pub const GUEST_CID: u32 = 3;
 pub const CONTROL_LINE_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of output that the init keeps for a reader that is away.
 pub const LOG_RING_BYTES: usize = 256 * 1024;
+/// A clock that is off by more is set; by less it is brought near slowly, so that no app sees a jump.
+pub const CLOCK_STEP_OVER: std::time::Duration = std::time::Duration::from_millis(500);
 /// Where a guest finds its identity; replaced atomically at a claim.
 pub const IDENTITY_PATH: &str = "/run/hearth/identity.json";
 /// The Unix stream socket to which a guest's app writes `ready\n` (or `READY=1\n`) when its spec

@@ -27,6 +27,8 @@ pub enum Stream {
     Stdout,
     /// stderr of the command.
     Stderr,
+    /// What the init itself has to say.
+    Init,
 }
 
 /// The header of a frame.
@@ -49,6 +51,7 @@ impl LogFrameHeader {
         bytes[8] = match self.stream {
             Stream::Stdout => 1,
             Stream::Stderr => 2,
+            Stream::Init => 3,
         };
         bytes[9..].copy_from_slice(&self.len.to_le_bytes());
         bytes
@@ -64,6 +67,7 @@ impl LogFrameHeader {
         let stream = match tag {
             1 => Stream::Stdout,
             2 => Stream::Stderr,
+            3 => Stream::Init,
             _ => return None,
         };
         let len = u32::from_le_bytes(len.try_into().ok()?);
@@ -88,7 +92,7 @@ mod tests {
     fn a_header_that_is_none_is_refused() {
         let header = LogFrameHeader { offset: 1, stream: Stream::Stderr, len: 5 };
         let mut unknown = header.encode();
-        unknown[8] = 3;
+        unknown[8] = 4;
         assert_eq!(LogFrameHeader::decode(&unknown), None);
         let long = LogFrameHeader { len: LOG_PAYLOAD_BYTES_MAX as u32 + 1, ..header };
         assert_eq!(LogFrameHeader::decode(&long.encode()), None);
@@ -102,10 +106,9 @@ mod tests {
         #[test]
         fn a_header_is_read_back(
             offset in 0..=u64::MAX - LOG_PAYLOAD_BYTES_MAX as u64,
-            err in any::<bool>(),
+            stream in prop::sample::select(vec![Stream::Stdout, Stream::Stderr, Stream::Init]),
             len in 0..=LOG_PAYLOAD_BYTES_MAX as u32,
         ) {
-            let stream = if err { Stream::Stderr } else { Stream::Stdout };
             let header = LogFrameHeader { offset, stream, len };
             prop_assert_eq!(LogFrameHeader::decode(&header.encode()), Some(header));
         }

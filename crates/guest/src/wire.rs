@@ -10,6 +10,9 @@ pub struct Config {
     pub instance: String,
     /// The name of the root filesystem, for messages.
     pub rootfs: String,
+    /// The digest of the root filesystem, which the scratch disk is bound to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rootfs_digest: Option<String>,
     /// Program and arguments; the program is an absolute path or is searched in `PATH`.
     pub cmd: Vec<String>,
     /// The environment of the command. `PATH` and `HOME` are added where it has none.
@@ -109,6 +112,15 @@ pub enum Command {
         #[serde(default = "sigterm")]
         signal: u8,
     },
+    /// Corrects the wall clock by `ahead_ns`, then reports what it says. The correction is relative,
+    /// so that a late one is still right. For a guest whose reports have a [`ClockReading`]: an older
+    /// init ends the connection.
+    Clock {
+        /// Comes back in the reading.
+        ask: u64,
+        /// By how much the clock is ahead of the host's, in nanoseconds; 0 to leave it alone.
+        ahead_ns: i64,
+    },
 }
 
 /// The stop signal where an older daemon does not say one.
@@ -134,6 +146,18 @@ pub struct Report {
     /// What the kernel has killed for lack of memory; an older init does not say.
     #[serde(default, skip_serializing_if = "OomKills::is_empty")]
     pub oom_kills: OomKills,
+    /// The answer to the last [`Command::Clock`]. Absent from an init that cannot be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockReading>,
+}
+
+/// What a guest's wall clock said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockReading {
+    /// That of the [`Command::Clock`]; 0 before the first.
+    pub ask: u64,
+    /// Nanoseconds since 1970 UTC.
+    pub now_ns: u64,
 }
 
 /// Most processes that [`OomKills`] lists, so that a status drive holds them.
@@ -276,8 +300,15 @@ mod tests {
             identity: None,
             ready_detail: None,
             oom_kills: OomKills::default(),
+            clock: None,
         };
         check(&report, r#"{"instance":"abc","phase":"held","ready":false,"identity":null}"#);
+        let clock = Some(ClockReading { ask: 7, now_ns: 9 });
+        check(
+            &Report { clock, ..report },
+            r#"{"instance":"abc","phase":"held","ready":false,"identity":null,"clock":{"ask":7,"now_ns":9}}"#,
+        );
+        check(&Command::Clock { ask: 7, ahead_ns: -5 }, r#"{"do":"clock","ask":7,"ahead_ns":-5}"#);
     }
 
     #[test]

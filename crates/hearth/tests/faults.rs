@@ -446,6 +446,23 @@ fn line_of_40_kb_is_one_record() {
     assert_eq!(daemon.get("/vms/long/logs").body, line + "\n");
 }
 
+#[test]
+fn clock_that_is_off_is_corrected_and_a_late_answer_is_not_trusted() {
+    let late = Fault::new(On::before("guest clock"), Does::Wait(3000)).of([2]);
+    let world = World::new(&[late]);
+    let daemon = world.start();
+    daemon.post("/vms", &init("late", "service", &["/fake/late", "100"], 0));
+    daemon.until("the clock is set", || !daemon.get("/vms/late/logs").body.is_empty());
+    daemon.post("/vms", &init("paused", "service", &["/fake/late", "0"], 0));
+    let asked = || {
+        let calls = world.fake.calls();
+        calls.iter().filter(|call| call.process == 2 && call.name == "guest clock").count()
+    };
+    daemon.until("it is asked again", || asked() == 2);
+    assert_eq!(daemon.get("/vms/late/logs").body, "the clock was off by -100.0 s\n");
+    assert_eq!(daemon.get("/vms/paused/logs").body, "");
+}
+
 /// What a command shows to someone at a terminal.
 fn on_a_terminal(mut command: Command) -> String {
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");

@@ -10,10 +10,10 @@ mod lab {
     use crate::support::{Lab, image, job, raw, variable};
     use hearth_host::Host;
     use hearth_model::{
-        Action, Boot, End, Exit, Generation, InstanceState, Owner, Phase, PoolTenant, Ready,
-        ReadyCheck, Signal, Spec, Stage,
+        Action, Boot, End, Exit, Generation, InstanceId, InstanceState, Owner, Phase, PoolTenant,
+        Ready, ReadyCheck, Signal, Spec, Stage,
     };
-    use std::time::Duration;
+    use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     async fn lab() -> Lab {
@@ -36,6 +36,21 @@ mod lab {
 
     fn is_ready(state: &InstanceState) -> bool {
         matches!(state, InstanceState::Up { phase: Phase::Running, ready: true, .. })
+    }
+
+    /// Waits until the log ends with the time, in seconds since 1970, give or take two.
+    async fn until_right(lab: &Lab, id: &InstanceId) {
+        let end = Instant::now() + Duration::from_secs(30) * lab.host.facts().time_factor;
+        loop {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+            let texts = lab.texts(id).await;
+            let last = texts.last().and_then(|text| text.parse::<u64>().ok());
+            if last.is_some_and(|last| last.abs_diff(now) <= 2) {
+                return;
+            }
+            assert!(Instant::now() < end, "it is {now}, and the log ends with {last:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     #[tokio::test]
@@ -64,6 +79,36 @@ mod lab {
         texts.sort();
         assert_eq!(texts, ["er", "hello world", "nobody", "oops", "three", "two"]);
         lab.remove(&id).await;
+    }
+
+    /// A copy would need as much room on the scratch disk as the busybox in it has, some 2 MB.
+    #[tokio::test]
+    async fn directory_of_the_image_is_renamed_and_the_disk_stays_with_its_image() {
+        let lab = lab().await;
+        let spec = script(
+            "used() { /bin2/busybox df -k / | /bin2/busybox awk 'END {print $3}'; }
+             /bin/busybox ln -s /bin /bin2; before=$(used); /bin/busybox rm /bin2
+             /bin/busybox mv /bin /bin2 || exit 1; after=$(used)
+             [ ! -e /bin ] && [ $((after - before)) -lt 500 ] || exit 2
+             # A renamed directory is one of the image still: what is in it can be changed.
+             /bin2/busybox touch /bin2/new && /bin2/busybox mv /bin2 /etc/bin || exit 3
+             /etc/bin/busybox ls /etc/bin/new",
+        );
+        let id = lab.create("renames", spec, Stage::App, Owner::Job(job("web", 1))).await;
+        let texts = lab.texts(&id).await;
+        assert_eq!(lab.exit(&id).await.end, End::Code(0), "{texts:?}");
+        // Its disk, beneath a guest with another root file system.
+        let images = std::fs::read_dir(lab.state.path().join("state/images")).expect("the store");
+        let names = images.map(|file| file.expect("a file").path());
+        let is_blank = |path: &std::path::PathBuf| path.to_string_lossy().contains("/.scratch-64");
+        let blank = names.into_iter().find(is_blank).expect("the empty disk");
+        std::fs::copy(lab.instance_dir(&id).join("scratch.img"), &blank).expect("copied");
+        let spec = Spec { rootfs: Some(image("rootfs-web.ext4")), ..script("echo never") };
+        let id = lab.create("foreign", spec, Stage::App, Owner::Job(job("web", 1))).await;
+        let End::SetUp(why) = lab.exit(&id).await.end else { panic!("it was used") };
+        let expected = "the scratch disk holds changes to root filesystem rootfs-test.ext4 (";
+        assert!(why.starts_with(expected), "{why}");
+        assert!(lab.texts(&id).await.is_empty());
     }
 
     #[tokio::test]
@@ -135,8 +180,13 @@ mod lab {
 
     #[tokio::test]
     async fn a_claimed_guest_shows_its_identity_and_runs_once_told() {
-        let lab = lab().await;
-        let spec = script("cat /run/hearth/identity.json; sleep 1000");
+        let mut lab = lab().await;
+        let spec = script(
+            "cat /run/hearth/identity.json /etc/hosts /etc/hostname /etc/resolv.conf; hostname -i
+             for name in localhost web-9; do ping -c 1 -W 9 $name | head -1; done
+             ping -6 -c 1 -W 9 localhost | head -1
+             date -s @1000000000; while true; do date +%s; sleep 0.2; done",
+        );
         let id = lab.create("claimed", spec, Stage::Init, Owner::Pool(PoolTenant::Shared)).await;
         let held = |state: &InstanceState| {
             matches!(state, InstanceState::Up { phase: Phase::Held, told: None, .. })
@@ -153,6 +203,29 @@ mod lab {
         let other = Action::Tell { instance: id.clone(), identity: job("other", 5), go: true };
         let refused = lab.host.apply(other).await.expect_err("it serves another");
         assert!(!refused.is_transient());
+
+        // Its names follow the claim.
+        lab.says(&id, "PING localhost (::1)").await;
+        let texts = lab.texts(&id).await;
+        let count = |line: &str| texts.iter().filter(|text| *text == line).count();
+        assert_eq!([count("127.0.0.1\tweb-9"), count("web-9"), count("127.0.0.1")], [1, 1, 1]);
+        assert_eq!(count("127.0.0.1\tclaimed"), 0, "{texts:?}");
+        for name in ["localhost", "web-9"] {
+            let ping = format!("PING {name} (127.0.0.1)");
+            assert!(texts.iter().any(|text| text.starts_with(&ping)), "{texts:?}");
+        }
+
+        // A clock that is off is set by the next daemon, and is right after a pause.
+        lab.says(&id, "100000000").await;
+        lab.restart().await;
+        until_right(&lab, &id).await;
+        let pid = std::fs::read_to_string(lab.instance_dir(&id).join("pid")).expect("a pid");
+        for (signal, pause) in [("-STOP", Duration::from_secs(5)), ("-CONT", Duration::ZERO)] {
+            let sent = std::process::Command::new("kill").args([signal, pid.trim()]).status();
+            assert!(sent.expect("sent").success());
+            tokio::time::sleep(pause).await;
+        }
+        until_right(&lab, &id).await;
         lab.stop(&id, 0).await;
     }
 
@@ -172,9 +245,9 @@ mod lab {
             let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
             stat.map_or(true, |stat| stat.contains(") Z "))
         };
-        let end = std::time::Instant::now() + Duration::from_secs(300);
+        let end = Instant::now() + Duration::from_secs(300);
         while !zombie() {
-            assert!(std::time::Instant::now() < end, "it does not end");
+            assert!(Instant::now() < end, "it does not end");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         lab.restart().await;

@@ -1,6 +1,6 @@
 //! The board: the guest's report and who waits for its next change. It never talks to anyone.
 
-use hearth_guest::{OomKills, Phase, Report};
+use hearth_guest::{ClockReading, OomKills, Phase, Report};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -26,6 +26,8 @@ impl Board {
             identity: None,
             ready_detail: None,
             oom_kills: OomKills::default(),
+            // It can be asked.
+            clock: Some(ClockReading::default()),
         };
         Board { inner: Mutex::new(Inner { report, version: 1 }), changed: Condvar::new() }
     }

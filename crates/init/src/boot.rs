@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::console::say;
+use crate::scratch::{self, ScratchError};
 
 /// Where the kernel modules and their order are in the initramfs.
 const MODULES: &str = "/lib/hearth/modules";
@@ -23,6 +24,8 @@ const STATUS: &str = "/dev/vdd";
 /// How long the drives may take to appear once the modules are loaded. Emulated machines need
 /// the better part of a second.
 const DRIVES_LIMIT: Duration = Duration::from_secs(10);
+/// Longest path of a directory that is renamed to another one; 256 bytes by default.
+const REDIRECT_MAX: &str = "/sys/module/overlay/parameters/redirect_max";
 /// Open files that a process may have: the kernel's 1024 would end a server at as many clients.
 const OPEN_FILES: u64 = 65_536;
 /// How far a process may raise that.
@@ -58,6 +61,9 @@ pub(crate) enum BootError {
     /// The config drive is not one.
     #[error("cannot use the config drive")]
     Config(#[source] DriveError),
+    /// The scratch disk is not one for this root file system.
+    #[error(transparent)]
+    Scratch(ScratchError),
     /// Something of the new root can't be prepared.
     #[error("cannot {what}")]
     Root {
@@ -106,7 +112,7 @@ pub(crate) fn read_config() -> Result<Config, BootError> {
 ///
 /// # Errors
 /// [`BootError`] naming the step.
-pub(crate) fn enter_root(rootfs: &str) -> Result<(), BootError> {
+pub(crate) fn enter_root(rootfs: &str, digest: Option<&str>) -> Result<(), BootError> {
     wait_for(ROOTFS, rootfs)?;
     wait_for(SCRATCH, "the scratch drive")?;
     // A drive that is read-only can't replay a journal, so one that was left is not looked at.
@@ -114,9 +120,17 @@ pub(crate) fn enter_root(rootfs: &str) -> Result<(), BootError> {
     mount_at(ROOTFS, "/rom", "ext4", flags, c"noload", &format!("root filesystem {rootfs}"))?;
     let flags = MountFlags::NOATIME;
     mount_at(SCRATCH, "/rw", "ext4", flags, c"", "the scratch drive")?;
-    make_dir("/rw/upper")?;
+    if let Some(digest) = digest {
+        scratch::claim(Path::new("/rw"), rootfs, digest).map_err(BootError::Scratch)?;
+    }
+    make_dir(Path::new("/rw").join(scratch::UPPER))?;
     make_dir("/rw/work")?;
-    let layers = c"lowerdir=/rom,upperdir=/rw/upper,workdir=/rw/work";
+    // A longer path is a rename that fails as between file systems, which programs copy for.
+    let _ = std::fs::write(REDIRECT_MAX, "4096");
+    // With `redirect_dir` a directory of the image can be renamed. Neither of the other two, whose
+    // default the kernel's configuration decides: both refuse or misread what another kernel wrote.
+    let layers =
+        c"lowerdir=/rom,upperdir=/rw/upper,workdir=/rw/work,redirect_dir=on,index=off,metacopy=off";
     mount_at("overlay", "/root", "overlay", MountFlags::empty(), layers, "the overlay")?;
     for dir in ["dev", "proc", "sys"] {
         let target = format!("/root/{dir}");

@@ -1,10 +1,12 @@
 //! The control stream: commands in, reports out, one JSON line each. It decides nothing: commands
-//! go to the supervisor, reports come from the board.
+//! go to the supervisor, reports come from the board. A question for the clock is answered here, since
+//! an answer that waits for something else says little.
 
 use crate::board::Board;
+use crate::clock::Clock;
 use crate::serve::{Conn, STACK_BYTES};
 use crate::supervisor::Event;
-use hearth_guest::{CONTROL_LINE_BYTES_MAX, Command, Phase};
+use hearth_guest::{CONTROL_LINE_BYTES_MAX, ClockReading, Command, Phase};
 use rustix::net::Shutdown;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,11 +17,16 @@ use std::sync::mpsc::SyncSender;
 pub(crate) const CONTROL_STREAMS_MAX: usize = 8;
 
 /// Serves one connection until it ends, or until the report that the command has ended is sent.
-pub(crate) fn serve(conn: Conn, board: &Board, events: &SyncSender<Event>) {
+pub(crate) fn serve(
+    conn: Conn,
+    board: &Board,
+    events: &SyncSender<Event>,
+    clock: &(impl Clock + Sync),
+) {
     let gone = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let read = || {
-            read_commands(&conn, events);
+            read_commands(&conn, board, events, clock);
             gone.store(true, Ordering::Release);
             board.wake();
         };
@@ -33,7 +40,7 @@ pub(crate) fn serve(conn: Conn, board: &Board, events: &SyncSender<Event>) {
 }
 
 /// Reads until the peer ends the connection or says something that is no command.
-fn read_commands(conn: &Conn, events: &SyncSender<Event>) {
+fn read_commands(conn: &Conn, board: &Board, events: &SyncSender<Event>, clock: &impl Clock) {
     let mut reader = BufReader::with_capacity(4096, conn);
     let mut line = Vec::new();
     loop {
@@ -42,9 +49,16 @@ fn read_commands(conn: &Conn, events: &SyncSender<Event>) {
         if read.is_err() || !line.ends_with(b"\n") {
             return;
         }
-        let Ok(command) = serde_json::from_slice::<Command>(&line) else { return };
-        // After the command's end nobody takes commands, but the last report is still to come.
-        let _ = events.send(Event::Command(command));
+        match serde_json::from_slice::<Command>(&line) {
+            Ok(Command::Clock { ask, ahead_ns }) => {
+                clock.correct(ahead_ns);
+                let reading = ClockReading { ask, now_ns: clock.now_ns() };
+                board.update(|report| report.clock = Some(reading));
+            }
+            // After the command's end nobody takes commands, but the last report is still to come.
+            Ok(command) => drop(events.send(Event::Command(command))),
+            Err(_) => return,
+        }
     }
 }
 
@@ -66,8 +80,21 @@ mod tests {
     use hearth_guest::Report;
     use std::os::unix::net::UnixStream;
     use std::sync::Arc;
+    use std::sync::atomic::AtomicI64;
     use std::sync::mpsc::{Receiver, sync_channel};
     use std::thread::JoinHandle;
+
+    struct FakeClock(AtomicI64);
+
+    impl Clock for FakeClock {
+        fn now_ns(&self) -> u64 {
+            self.0.load(Ordering::Acquire) as u64
+        }
+
+        fn correct(&self, ahead_ns: i64) {
+            self.0.fetch_sub(ahead_ns, Ordering::AcqRel);
+        }
+    }
 
     struct Host {
         stream: UnixStream,
@@ -82,7 +109,9 @@ mod tests {
         let board = Arc::new(Board::new("abc".to_owned()));
         let (sender, events) = sync_channel(4);
         let served = Arc::clone(&board);
-        let serving = std::thread::spawn(move || serve(Conn::new(guest.into()), &served, &sender));
+        let clock = FakeClock(AtomicI64::new(1000));
+        let serving =
+            std::thread::spawn(move || serve(Conn::new(guest.into()), &served, &sender, &clock));
         let reader = BufReader::new(stream.try_clone().expect("clone"));
         Host { stream, reader, board, events, serving }
     }
@@ -119,6 +148,18 @@ mod tests {
         host.stream.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("write");
         assert_eq!(host.report(), None);
         host.serving.join().expect("served");
+    }
+
+    #[test]
+    fn clock_is_corrected_before_it_is_read() {
+        let mut host = connect();
+        let clock = |report: Option<Report>| report.and_then(|report| report.clock);
+        assert_eq!(clock(host.report()), Some(ClockReading::default()), "it can be asked");
+        host.stream.write_all(b"{\"do\":\"clock\",\"ask\":1,\"ahead_ns\":0}\n").expect("write");
+        assert_eq!(clock(host.report()), Some(ClockReading { ask: 1, now_ns: 1000 }));
+        host.stream.write_all(b"{\"do\":\"clock\",\"ask\":2,\"ahead_ns\":-500}\n").expect("write");
+        assert_eq!(clock(host.report()), Some(ClockReading { ask: 2, now_ns: 1500 }));
+        assert!(host.events.try_recv().is_err(), "the supervisor has nothing to do with it");
     }
 
     #[test]

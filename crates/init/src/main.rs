@@ -8,6 +8,7 @@
 mod board;
 mod boot;
 mod child;
+mod clock;
 mod console;
 mod control;
 mod forward;
@@ -15,16 +16,19 @@ mod identity;
 mod kernel_log;
 mod logs;
 mod machine;
+mod names;
 mod notify;
 mod program;
 mod ready;
 mod refusal;
 mod ring;
+mod scratch;
 mod serve;
 mod status;
 mod supervisor;
 
 use child::Reaper;
+use clock::SystemClock;
 use console::{chain, say};
 use hearth_guest::{
     CONTROL_PORT, Config, Ending, Exit, FORWARD_PORT, LOG_PORT, LOG_RING_BYTES, NOTIFY_PATH, Phase,
@@ -72,7 +76,8 @@ fn live(status_drive: &File) {
     };
     let instance = config.instance.clone();
     let run_dir = Path::new(NOTIFY_PATH).parent().unwrap_or(Path::new("/run"));
-    let entered = boot::enter_root(&config.rootfs).and_then(|()| boot::furnish(run_dir));
+    let entered = boot::enter_root(&config.rootfs, config.rootfs_digest.as_deref())
+        .and_then(|()| boot::furnish(run_dir));
     if let Err(error) = entered {
         return tell(status_drive, &instance, set_up(&error), &[]);
     }
@@ -97,13 +102,14 @@ fn start(config: Config, run_dir: &Path, ring: &Arc<Ring>) -> std::io::Result<Gu
         (listen(CONTROL_PORT)?, listen(LOG_PORT)?, listen(FORWARD_PORT)?);
     let reaper = Reaper::start()?;
     let run_dir = run_dir.to_owned();
-    let mut supervisor = Supervisor::new(config, MicroVm, run_dir, reaper, Arc::clone(ring));
+    let machine = MicroVm::new(Arc::clone(ring));
+    let mut supervisor = Supervisor::new(config, machine, run_dir, reaper, Arc::clone(ring));
     watch_ctrl_alt_del(supervisor.sender())?;
     // Started before anything is served, so that the first report is already true.
     let begun = supervisor.begin();
     let (board, events) = (supervisor.board(), supervisor.sender());
     let control = serve::serve(control, control::CONTROL_STREAMS_MAX, move |conn| {
-        control::serve(conn, &board, &events);
+        control::serve(conn, &board, &events, &SystemClock);
     })?;
     let read = Arc::clone(ring);
     let logs = serve::serve(logs, logs::LOG_READERS_MAX, move |conn| logs::serve(conn, &read))?;

@@ -112,11 +112,20 @@ impl Ring {
         }
     }
 
-    /// The last output, at most `bytes_max` bytes of it.
+    /// The last output of the command, at most `bytes_max` bytes of it.
     pub(crate) fn tail(&self, bytes_max: usize) -> Vec<u8> {
         let inner = self.lock();
-        let skip = inner.bytes.len().saturating_sub(bytes_max);
-        inner.bytes.range(skip..).copied().collect()
+        let mut tail = Vec::new();
+        let mut from = inner.start;
+        for &(end, stream) in &inner.segments {
+            if stream != Stream::Init {
+                let range = (from - inner.start) as usize..(end - inner.start) as usize;
+                tail.extend(inner.bytes.range(range));
+            }
+            from = end;
+        }
+        tail.drain(..tail.len().saturating_sub(bytes_max));
+        tail
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -202,6 +211,16 @@ mod tests {
         assert_eq!((frames[0].0.offset, frames[0].1.as_slice()), (4, &b"ef"[..]));
         assert_eq!((frames[1].0.offset, frames[1].1.as_slice()), (6, &b"gh"[..]));
         assert_eq!(ring.tail(3), b"fgh");
+    }
+
+    #[test]
+    fn tail_has_what_the_command_wrote_only() {
+        let ring = Ring::new(8);
+        ring.push(Stream::Stdout, b"abc");
+        ring.push(Stream::Init, b"init");
+        ring.push(Stream::Stderr, b"def");
+        assert_eq!(ring.tail(9), b"cdef");
+        assert_eq!(ring.tail(2), b"ef");
     }
 
     #[test]

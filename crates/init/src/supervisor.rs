@@ -196,6 +196,8 @@ impl<M: Machine> Supervisor<M> {
             Event::Command(Command::Stop { timeout_s, signal }) => {
                 self.request_stop(signal, timeout_s)
             }
+            // Answered by the control stream.
+            Event::Command(Command::Clock { .. }) => Ok(()),
             Event::CtrlAltDel => {
                 self.request_stop(self.config.stop_signal, self.config.stop_timeout_s)
             }

@@ -66,6 +66,7 @@ fn config(script: &str) -> Config {
     Config {
         instance: "abc".to_owned(),
         rootfs: "web.ext4".to_owned(),
+        rootfs_digest: None,
         cmd: ["sh", "-c", script].map(str::to_owned).to_vec(),
         env: BTreeMap::from([("COLOUR".to_owned(), "blue".to_owned())]),
         stage: Stage::App,

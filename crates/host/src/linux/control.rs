@@ -1,18 +1,21 @@
 //! The control stream: reports of the guest become the observed state, commands go to it. The
 //! stream is made again whenever it breaks; nothing in it is trusted but its form.
 
+use super::clock;
 use super::instance::Instance;
 use super::layout::names as files;
 use super::{Shared, errors, lock};
 use crate::HostError;
 use hearth_firecracker::{escaped, names, vsock};
-use hearth_guest::{CONTROL_LINE_BYTES_MAX, CONTROL_PORT, Command, OOM_KILLS_LISTED_MAX, Report};
+use hearth_guest::{
+    CONTROL_LINE_BYTES_MAX, CONTROL_PORT, ClockReading, Command, OOM_KILLS_LISTED_MAX, Report,
+};
 use hearth_model::{Generation, Identity, InstanceId, InstanceState, OomKill, OomKills, Phase};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// How long one attempt to connect lasts; then the next begins.
 pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -118,18 +121,25 @@ pub(super) async fn keep(shared: &Shared, instance: &Instance) {
         let uds = instance.directory.socket(names::VSOCK_SOCKET);
         if let Ok(stream) = vsock::connect(&uds, CONTROL_PORT, deadline).await {
             let (reader, writer) = stream.into_split();
-            // Both arms end with the stream, and are dropped together with it.
+            let (readings, clock) = watch::channel(None);
+            // The first two end with the stream, and the third never; they are dropped together.
             tokio::select! {
                 biased;
-                () = read_reports(shared, instance, reader) => {}
+                () = read_reports(shared, instance, reader, &readings) => {}
                 () = write_commands(writer, &mut commands) => {}
+                () = clock::keep(instance, clock, shared.clock_jumps.subscribe()) => {}
             }
         }
         tokio::time::sleep(RECONNECT_PAUSE).await;
     }
 }
 
-async fn read_reports(shared: &Shared, instance: &Instance, reader: OwnedReadHalf) {
+async fn read_reports(
+    shared: &Shared,
+    instance: &Instance,
+    reader: OwnedReadHalf,
+    readings: &watch::Sender<Option<ClockReading>>,
+) {
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
     loop {
@@ -141,6 +151,7 @@ async fn read_reports(shared: &Shared, instance: &Instance, reader: OwnedReadHal
         }
         match serde_json::from_slice::<Report>(&line) {
             Ok(report) if report.instance == instance.id.as_str() => {
+                readings.send_replace(report.clock);
                 take_report(shared, instance, report);
             }
             Ok(_) | Err(_) => {

@@ -222,6 +222,7 @@ fn config(create: &Create) -> Config {
     Config {
         instance: create.instance.as_str().to_owned(),
         rootfs: spec.rootfs.as_ref().map_or_else(String::new, ToString::to_string),
+        rootfs_digest: create.images.rootfs.map(|digest| digest.to_string()),
         cmd: spec.cmd.clone(),
         env: spec.env.clone(),
         stage: match create.stage {

@@ -13,6 +13,7 @@
 mod adopt;
 mod blank;
 mod cgroup;
+mod clock;
 mod control;
 mod create;
 mod errors;
@@ -101,6 +102,8 @@ struct Shared {
     /// The instances' cgroups, where there can be any.
     cgroups: Option<Cgroups>,
     changes: watch::Sender<u64>,
+    /// Marked whenever the wall clock of this machine was set, or the machine was suspended.
+    clock_jumps: watch::Sender<()>,
     instances: Mutex<BTreeMap<InstanceId, Arc<Instance>>>,
     /// What there is for scratch disks, as it was measured last.
     scratch_mib: Mutex<Option<u64>>,
@@ -140,11 +143,13 @@ impl LinuxHost {
             boot_id,
             cgroups,
             changes,
+            clock_jumps: watch::channel(()).0,
             instances: Mutex::default(),
             scratch_mib: Mutex::default(),
             unidentified: Mutex::default(),
             tasks: Mutex::default(),
         });
+        shared.spawn(clock::watch_host(shared.clock_jumps.clone()));
         adopt::adopt_all(&shared).await?;
         room::measure(&shared).await;
         shared.spawn(room::keep_measuring(Arc::downgrade(&shared)));

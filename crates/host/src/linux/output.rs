@@ -50,8 +50,8 @@ pub(super) enum Origin {
 pub(super) struct Output {
     writer: LogWriter,
     origin: Origin,
-    /// Begun lines of stdout and stderr.
-    begun: [Begun; 2],
+    /// Begun lines of each of [`SOURCES`].
+    begun: [Begun; SOURCES.len()],
     /// The guest's offset behind the last byte that was taken.
     offset: u64,
 }
@@ -83,7 +83,8 @@ impl Begun {
     }
 }
 
-const SOURCES: [Source; 2] = [Source::Stdout, Source::Stderr];
+/// Where each of the guest's streams goes.
+const SOURCES: [Source; 3] = [Source::Stdout, Source::Stderr, Source::Hearth];
 
 impl Output {
     pub(super) fn open(path: &Path, origin: Origin) -> io::Result<Output> {
@@ -196,6 +197,7 @@ impl Output {
         let at = match stream {
             Stream::Stdout => 0,
             Stream::Stderr => 1,
+            Stream::Init => 2,
         };
         // What was in the log before the other stream's begun line comes again after a restart.
         let known = self.begun[at].taken.saturating_sub(offset).min(bytes.len() as u64);
