@@ -9,8 +9,8 @@ use crate::lines::Lines;
 use crate::log::{FollowedLog, LogQuery, LogStream};
 use crate::problem::Problem;
 use crate::wire::{
-    CreateVm, Declared, Deleted, EVENT_STREAM, Event, Health, Job, JobStatus, NDJSON, Page, Plan,
-    Readiness, Stats,
+    CreateVm, Declared, Deleted, EVENT_STREAM, Event, Health, Images, Job, JobStatus, NDJSON, Page,
+    Plan, Pruned, Readiness, Stats,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -246,6 +246,25 @@ impl Client {
     pub async fn restart(&self, job: &str) -> Result<Job, ClientError> {
         let path = path_of(job, "/restart");
         self.change(&format!("restart job {job}"), &path, Vec::new()).await.map(|(_, job)| job)
+    }
+
+    /// `GET /images`.
+    ///
+    /// # Errors
+    /// Every [`ClientError`].
+    pub async fn images(&self) -> Result<Images, ClientError> {
+        self.get("list the images", "/images").await
+    }
+
+    /// `POST /images/prune`: removes copies of images that nobody uses. Asking again is harmless.
+    ///
+    /// # Errors
+    /// Every [`ClientError`].
+    pub async fn prune_images(&self, which: Prune) -> Result<Pruned, ClientError> {
+        let Prune { all, dry_run } = which;
+        let path = format!("/images/prune?all={all}&dry_run={dry_run}");
+        let operation = "remove unused images".to_owned();
+        self.ask(operation, Method::POST, &path, Vec::new()).await.map(|(_, pruned)| pruned)
     }
 
     /// `GET /stats`.
@@ -554,6 +573,15 @@ fn events_of(job: Option<&str>) -> (String, String) {
 
 fn path_of(job: &str, rest: &str) -> String {
     format!("/vms/{}{rest}", escape(job))
+}
+
+/// Which copies of images go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Prune {
+    /// Every unused one, and not only those that are no longer kept.
+    pub all: bool,
+    /// None: only say which would.
+    pub dry_run: bool,
 }
 
 /// Which jobs a list shows; all where nothing is said.

@@ -12,15 +12,15 @@ mod log;
 mod problem;
 mod wire;
 
-pub use client::{Client, ClientError, JobFilter, Tunnel};
+pub use client::{Client, ClientError, JobFilter, Prune, Tunnel};
 pub use endpoint::{Endpoint, EndpointError};
 pub use events::{FollowedEvents, News};
 pub use log::{FollowedLog, LogQuery, LogStream};
 pub use problem::{FieldProblem, PROBLEM_JSON, Problem};
 pub use wire::{
     ChangedJob, CreateVm, Declared, Deleted, DesiredFile, DesiredFileStatus, DrainedPool,
-    EVENT_STREAM, Event, Health, Heartbeat, Job, JobStatus, LogLine, LogRecord, NDJSON, Page, Plan,
-    Readiness, RefusedEntry, SpecChange, Stats, Summary, WarmVm,
+    EVENT_STREAM, Event, Health, Heartbeat, Image, Images, Job, JobStatus, LogLine, LogRecord,
+    NDJSON, Page, Plan, Pruned, Readiness, RefusedEntry, SpecChange, Stats, Summary, WarmVm,
 };
 
 /// Where the daemon listens and the command line asks, unless told otherwise.

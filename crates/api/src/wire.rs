@@ -393,6 +393,37 @@ pub struct Event {
     pub message: String,
 }
 
+/// The answer to `GET /images`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Images {
+    /// The copies, by name.
+    pub items: Vec<Image>,
+}
+
+/// A copy of an image in the state directory of the host, or what was made of some.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Image {
+    /// The BLAKE3 digest of its content in hex; a name that begins with a dot for what was made of copies.
+    pub name: String,
+    /// What it takes of the disk.
+    pub bytes: u64,
+    /// How long nobody has used it, in seconds.
+    pub unused_s: u64,
+    /// Whether a job or a microVM uses it.
+    pub in_use: bool,
+}
+
+/// The answer to `POST /images/prune`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Pruned {
+    /// The copies that are gone, or would be.
+    pub removed: Vec<Image>,
+    /// What they took of the disk.
+    pub freed_bytes: u64,
+    /// Whether nothing was removed.
+    pub dry_run: bool,
+}
+
 /// The answer to `GET /healthz`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Health {

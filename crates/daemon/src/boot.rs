@@ -9,7 +9,9 @@ use crate::http::{self, App, Guard, Offload, Tunnels};
 use crate::listen::Listener;
 use crate::state_dir::StateDir;
 use crate::stop::Stop;
-use crate::{Config, DaemonError, HostChoice, Listen, executor, limits, observer, watchdog};
+use crate::{
+    Config, DaemonError, HostChoice, Listen, executor, images, limits, observer, watchdog,
+};
 use hearth_api::DesiredFile;
 use hearth_engine::{Engine, Store};
 use hearth_host::linux::{LinuxConfig, LinuxHost};
@@ -110,6 +112,7 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
         stop: stopping.clone(),
         tunnels: Tunnels::default(),
         streams: Arc::new(Semaphore::new(limits::STREAMS_MAX)),
+        keep_images: config.keep_images,
         offload: Offload::default(),
     };
 
@@ -117,6 +120,8 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
     let mut tasks = JoinSet::new();
     tasks.spawn(executor::run(host.clone(), intake.clone(), inbox, stopping.clone()));
     tasks.spawn(observer::run(host.clone(), intake.clone(), seen_sender, stopping.clone()));
+    let keep = config.keep_images;
+    tasks.spawn(images::run(host.clone(), intake.clone(), keep, stopping.clone()));
     tasks.spawn(http::serve(listener, http::router(Arc::new(app)), policy, stopping.clone()));
     tasks.spawn(watch_file(&config, host, intake, desired_sender, watched, stopping));
     watchdog::tell(sd_notify::NotifyState::Ready);

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{RwLock, broadcast, mpsc, oneshot};
 
 /// What the engine wants carried out.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub(crate) struct Intake {
     queue: mpsc::Sender<Message>,
     events: broadcast::Sender<Arc<Event>>,
     followed: Followed,
+    /// Read by whoever looks images up, until the engine is asked to name them.
+    lookups: Arc<RwLock<()>>,
 }
 
 /// Why the engine did not answer.
@@ -56,7 +58,7 @@ impl Intake {
     pub(crate) fn open() -> (Intake, mpsc::Receiver<Message>) {
         let (queue, inbox) = mpsc::channel(limits::INTAKE_MAX);
         let (events, followed) = (broadcast::channel(1).0, Followed::default());
-        (Intake { queue, events, followed }, inbox)
+        (Intake { queue, events, followed, lookups: Arc::default() }, inbox)
     }
 
     /// Asks the engine, and waits until what follows is on disk.
@@ -91,6 +93,17 @@ impl Intake {
         self.followed.follow(job)
     }
 
+    /// From now until it is dropped no unused copy of an image is removed: for a look-up of images and the
+    /// request that names them. Cancel safe.
+    pub(crate) async fn lookup(&self) -> impl Send + use<> {
+        self.lookups.clone().read_owned().await
+    }
+
+    /// Waits for the look-ups under way, and holds up others until it is dropped. Cancel safe.
+    pub(crate) async fn without_lookups(&self) -> impl Send + use<> {
+        self.lookups.clone().write_owned().await
+    }
+
     /// Wakes the engine. A full queue wakes it anyway.
     pub(crate) fn tick(&self) {
         let _ = self.queue.try_send(Message::Input(Input::Tick));
@@ -120,7 +133,12 @@ pub(crate) fn spawn(
     let (ended, end) = oneshot::channel();
     let (events, _) = broadcast::channel(limits::EVENTS_BUFFERED);
     let followed = Followed::default();
-    let intake = Intake { queue, events: events.clone(), followed: followed.clone() };
+    let intake = Intake {
+        queue,
+        events: events.clone(),
+        followed: followed.clone(),
+        lookups: Arc::default(),
+    };
     let (told, telling) = std::sync::mpsc::channel::<Vec<Event>>();
     std::thread::Builder::new().name("hearth-events".to_owned()).spawn(move || {
         for event in telling.into_iter().flatten() {

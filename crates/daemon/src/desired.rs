@@ -297,6 +297,7 @@ impl Watched {
         let jobs = parsed
             .map_err(|_| failed("its reader met a bug, which is in the log".to_owned()))?
             .map_err(|problems| LoadError::Problems { path: path.clone(), problems })?;
+        let _lookup = self.intake.lookup().await;
         let specs = jobs.iter().map(|declared| &*declared.spec);
         let resolutions = executor::resolve_all(&*self.host, specs).await;
         let entry = |(DeclaredJob { job, tenant, spec, digest }, resolution)| FileEntry {

@@ -8,7 +8,8 @@ use crate::{Config, DaemonError, HostChoice, Listen, admission};
 use hearth_engine::Contents;
 use hearth_host::linux::peer::{self, PeerError};
 use hearth_host::linux::{self, Found, LinuxConfig, What};
-use hearth_model::{InstanceId, Owner};
+use hearth_model::{InstanceId, KeepImages, Owner};
+use hearth_planner::images_to_remove;
 use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -311,14 +312,14 @@ impl<'a> Known<'a> {
                 }
                 removable(format!("the log of instance {id}, which is not in the database"))
             }
-            What::Image(digest, bytes) => {
-                // One may be there before the job is that names it, or be that of an instance which is
-                // taken over one day.
-                let unsure = self.daemon_runs || self.there.iter().any(|id| !self.names(id));
-                if unsure || self.contents.images.contains(digest) {
+            What::Image(image) => {
+                // One may be there before the job is that names it.
+                let (images, keep) = (std::slice::from_ref(image), KeepImages::NONE);
+                let goes = !images_to_remove(images, &self.contents.images, keep).is_empty();
+                let Some(digest) = image.digest.filter(|_| goes && !self.daemon_runs) else {
                     return None;
-                }
-                let (short, mib) = (&digest.to_string()[..16], bytes.div_ceil(1024 * 1024));
+                };
+                let (short, mib) = (&digest.to_string()[..16], image.bytes.div_ceil(1024 * 1024));
                 removable(format!("image {short} of {mib} MiB, which no job names"))
             }
         })

@@ -55,6 +55,7 @@ pub(crate) async fn run(
                 Some(Work::Resolve(job, run, spec)) => {
                     let (host, intake) = (host.clone(), intake.clone());
                     tasks.spawn(async move {
+                        let _lookup = intake.lookup().await;
                         let resolution = resolve(&*host, &spec).await;
                         intake.tell(Input::Resolved(job, run, resolution)).await;
                     });
@@ -152,7 +153,7 @@ mod tests {
     use hearth_engine::ActionId;
     use hearth_host::sim::{SimConfig, SimHost};
     use hearth_host::{BoxFuture, Duplex, HostFacts, LogPage, LogQuery};
-    use hearth_model::{InstanceId, Lookup, Observation, Signal};
+    use hearth_model::{InstanceId, Lookup, Observation, Signal, StoredImage};
     use tokio::sync::watch;
 
     /// A host whose guests take no notice of the word to stop.
@@ -200,6 +201,18 @@ mod tests {
             port: u16,
         ) -> BoxFuture<'a, Result<Box<dyn Duplex>, HostError>> {
             self.0.connect(instance, port)
+        }
+
+        fn images(&self) -> BoxFuture<'_, Result<Vec<StoredImage>, HostError>> {
+            self.0.images()
+        }
+
+        fn keep_images(
+            &self,
+            used: Vec<String>,
+            remove: Vec<String>,
+        ) -> BoxFuture<'_, Result<Vec<String>, HostError>> {
+            self.0.keep_images(used, remove)
         }
 
         fn facts(&self) -> HostFacts {

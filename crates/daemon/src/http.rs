@@ -6,6 +6,7 @@ mod document;
 mod events;
 mod guard;
 mod guarding;
+mod images;
 mod jobs;
 mod logs;
 mod offload;
@@ -30,6 +31,7 @@ use axum::extract::Request;
 use axum::http::Response;
 use hearth_api::DesiredFile;
 use hearth_host::Host;
+use hearth_model::KeepImages;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tower_http::compression::CompressionLayer;
@@ -54,6 +56,8 @@ pub(crate) struct App {
     pub(crate) tunnels: ports::Tunnels,
     /// Room for followers of logs and events.
     pub(crate) streams: Arc<Semaphore>,
+    /// How long unused copies of images are kept.
+    pub(crate) keep_images: KeepImages,
     /// Room for large bodies.
     pub(crate) offload: Offload,
 }
@@ -99,6 +103,8 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(events::events_of_job))
         .routes(routes!(ports::connect))
         .routes(routes!(events::events))
+        .routes(routes!(images::list))
+        .routes(routes!(images::prune))
         .routes(routes!(state::stats))
         .routes(routes!(state::healthz))
         .routes(routes!(state::readyz))
@@ -117,7 +123,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 }
 
 /// The pages that need no name of a job.
-const PAGES: &str = "/vms, /plan, /apply, /events, /stats, /healthz, /readyz and /openapi.json";
+const PAGES: &str =
+    "/vms, /plan, /apply, /events, /images, /stats, /healthz, /readyz and /openapi.json";
 
 async fn no_such_page(request: Request) -> Refused {
     let path = request.uri().path();

@@ -24,6 +24,7 @@ mod followed;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod http;
+mod images;
 pub mod limits;
 mod listen;
 mod observer;
@@ -36,6 +37,7 @@ pub use backup::{BackupError, Restored, backup, restore};
 pub use boot::{Daemon, Ended, start};
 pub use desired::{DEFAULT_DESIRED, DesiredPath, source_of};
 pub use hearth_engine::{DiskOvercommit, Retention};
+pub use hearth_model::KeepImages;
 pub use listen::{Listen, ListenError};
 pub use state_dir::{StateDirError, default_state_dir, in_use};
 
@@ -65,6 +67,8 @@ pub struct Config {
     pub overcommit: Overcommit,
     /// How long what is over is kept.
     pub retention: Retention,
+    /// How long copies of images are kept that nobody uses.
+    pub keep_images: KeepImages,
 }
 
 /// Who may use a daemon, beside root and its own user.

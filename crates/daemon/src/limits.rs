@@ -123,6 +123,15 @@ pub const EVENTS_DEFAULT: usize = 100;
 /// Most events of one answer.
 pub const EVENTS_MAX: usize = 1000;
 
+/// From the start of a daemon to its first look for unused copies of images: a start has other things to do.
+pub const IMAGES_FIRST: Duration = Duration::from_secs(60);
+/// And then from one look to the next, by which the ages of copies are wrong at most.
+pub const IMAGES_EVERY: Duration = Duration::from_secs(60 * 60);
+/// How long a removal of unused copies waits for requests that look images up: they take no longer.
+pub const IMAGES_QUIET_WAIT: Duration = Duration::from_secs(2);
+/// How long it waits then for the engine, while such requests wait for it.
+pub const IMAGES_PLAN_WAIT: Duration = Duration::from_secs(1);
+
 /// How often the desired-state file is looked at where nothing hints at a change: where it can't be
 /// watched, such as on a network's file system, a change is seen by then.
 pub const DESIRED_EVERY: Duration = Duration::from_secs(1);

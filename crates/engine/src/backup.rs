@@ -1,8 +1,10 @@
 //! Copies of the database: taken while a daemon uses it, checked, and put in its place.
 
+use crate::images;
 use crate::row::JobNotes;
 use crate::store::{Sqlite, StoreError, connect};
-use hearth_model::{Digest, InstanceId, Resolution};
+use hearth_model::InstanceId;
+use hearth_planner::ImageUses;
 use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -19,7 +21,7 @@ pub struct Contents {
     /// Instances that are gone and whose logs are kept, or are about to be removed.
     pub logs: BTreeSet<InstanceId>,
     /// Images of jobs and instances.
-    pub images: BTreeSet<Digest>,
+    pub images: ImageUses,
 }
 
 /// Copies a database to a new file of mode 0600, as it was at one moment, whoever uses it meanwhile:
@@ -76,20 +78,13 @@ pub fn inspect(database: &Path) -> Result<Contents, StoreError> {
         return Err(StoreError::Damaged { path: database.to_owned(), detail });
     }
     let loaded = Sqlite::over(connection).load()?;
-    let of_jobs = loaded.jobs.values().filter_map(|job| match &job.resolution {
-        Resolution::Known { images, .. } => Some(*images),
-        Resolution::Preparing(_) | Resolution::Failed(_) => None,
-    });
-    let of_instances = loaded.instances.values().map(|(instance, _)| instance.images);
-    let images = of_jobs.chain(of_instances);
+    let instances = loaded.instances.values().map(|(instance, _)| instance);
+    let images = images::uses(loaded.jobs.values(), instances);
     let past = loaded.notes.values().flat_map(JobNotes::past).map(|(id, _)| id);
     Ok(Contents {
         jobs: loaded.jobs.len(),
         logs: past.chain(loaded.log_drops).collect(),
-        images: images
-            .flat_map(|images| [Some(images.kernel), images.modules, images.rootfs])
-            .flatten()
-            .collect(),
+        images,
         instances: loaded.instances.into_keys().collect(),
     })
 }

@@ -1,10 +1,11 @@
 //! What goes into a step and what comes out of it.
 
 use crate::file::EntryDigest;
+use crate::images::ImagePlan;
 use hearth_host::HostError;
 use hearth_model::{
-    Action, Generation, InstanceId, JobId, Lifecycle, Mono, Observation, Resolution, Spec,
-    SpecHash, Tenant,
+    Action, Generation, InstanceId, JobId, KeepImages, Lifecycle, Mono, Observation, Resolution,
+    Spec, SpecHash, StoredImage, Tenant,
 };
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -107,6 +108,13 @@ pub enum Request {
     ApplyFile(FileLoad),
     /// Declared jobs: say what applying them would do.
     PlanFile(FileLoad),
+    /// What becomes of the copies of images that the host has: in use or to be removed.
+    PlanImages {
+        /// The copies.
+        stored: Vec<StoredImage>,
+        /// How long those are kept that nobody uses.
+        keep: KeepImages,
+    },
     /// Record something that went wrong outside of the engine, for `/events` and the log.
     Record(Trouble),
 }
@@ -121,7 +129,8 @@ impl Request {
             | Request::Stats
             | Request::Events(_)
             | Request::Ready
-            | Request::PlanFile(_) => true,
+            | Request::PlanFile(_)
+            | Request::PlanImages { .. } => true,
             Request::Guarded(_)
             | Request::Upsert(_)
             | Request::Delete { .. }
@@ -148,6 +157,7 @@ impl Request {
             | Request::Ready
             | Request::ApplyFile(_)
             | Request::PlanFile(_)
+            | Request::PlanImages { .. }
             | Request::Record(_) => None,
         }
     }
@@ -319,6 +329,8 @@ pub enum Reply {
     Applied(LoadPlan),
     /// What a load would change.
     Planned(LoadPlan),
+    /// What becomes of the host's copies of images.
+    ImagesPlanned(ImagePlan),
     /// A trouble is recorded.
     Recorded,
     /// Changes are accepted.

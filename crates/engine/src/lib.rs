@@ -16,6 +16,7 @@ mod file;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod guard;
+mod images;
 mod input;
 pub mod json;
 mod random;
@@ -30,6 +31,7 @@ mod view;
 pub use backup::{Contents, backup, gather, inspect, restore};
 pub use engine::{Config, DiskOvercommit, Engine};
 pub use file::EntryDigest;
+pub use images::ImagePlan;
 pub use input::{
     Accepted, ActionId, Against, Deletions, Drained, Effect, Event, EventPage, Events, FileEntry,
     FileLoad, Guard, Guarded, Input, JobView, List, LoadPlan, Now, PlannedChange, Refusal, Repeat,

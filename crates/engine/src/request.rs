@@ -88,6 +88,9 @@ impl Engine {
             }
             Request::ApplyFile(load) => Ok(Reply::Applied(self.apply_file(now, &load, turn))),
             Request::PlanFile(load) => Ok(Reply::Planned(self.plan_load(&load))),
+            Request::PlanImages { stored, keep } => {
+                Ok(Reply::ImagesPlanned(self.plan_images(&stored, keep)))
+            }
             Request::Record(Trouble { job, message }) => {
                 self.event(now, job.as_ref(), None, None, "error", message);
                 Ok(Reply::Recorded)

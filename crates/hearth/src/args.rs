@@ -302,6 +302,11 @@ that needs --allow-delete, or with --wait a job that failed; 124 --timeout ran o
         #[command(flatten)]
         state: StateArgs,
     },
+    /// Copies of images that the daemon keeps
+    Image {
+        #[command(subcommand)]
+        command: ImageCommand,
+    },
     /// Kernels for guests
     Kernel {
         #[command(subcommand)]
@@ -492,6 +497,24 @@ pub(crate) enum ConfigCommand {
     Check {
         /// The file [default: the one that hearth serve would read]
         file: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// List the copies: size, and whether a job or a microVM uses them
+    Ls,
+    /// Remove copies that no job and no microVM uses
+    ///
+    /// Without --all those that the settings keep_image_hours and keep_images_gb no longer keep, which the
+    /// daemon removes by itself once an hour. Your own files in the images directory stay.
+    Prune {
+        /// Remove every unused copy, whatever its age
+        #[arg(long)]
+        all: bool,
+        /// Only say what would be removed
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 

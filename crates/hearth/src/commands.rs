@@ -1,12 +1,12 @@
 //! The commands that ask a daemon. Each is one or two requests and their answer shown.
 
-use crate::args::{Command, WaitArgs};
+use crate::args::{Command, ImageCommand, WaitArgs};
 use crate::output::Output;
 use crate::run::run_job;
 use crate::wait::{Goal, Limit, until};
 use crate::{declare, exit, follow, forward, status};
 use anyhow::bail;
-use hearth_api::{Client, ClientError, Endpoint, Job, JobFilter, LogQuery};
+use hearth_api::{Client, ClientError, Endpoint, Job, JobFilter, LogQuery, Prune};
 
 /// Carries out a command. Returns the exit code.
 ///
@@ -30,6 +30,10 @@ pub(crate) async fn run(
         }
         Command::Status => return status::show(endpoint, client, output).await,
         Command::Stats => output.stats(&client.stats().await?),
+        Command::Image { command: ImageCommand::Ls } => output.images(&client.images().await?),
+        Command::Image { command: ImageCommand::Prune { all, dry_run } } => {
+            output.pruned(&client.prune_images(Prune { all, dry_run }).await?);
+        }
         Command::Logs { job, follow, tail, since } => {
             let query = LogQuery { tail, since, ..LogQuery::default() };
             match follow {

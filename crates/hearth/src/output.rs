@@ -1,5 +1,6 @@
 //! Everything that the command line prints. No other module prints.
 
+mod images;
 mod log;
 mod paint;
 mod plan;

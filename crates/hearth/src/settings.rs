@@ -4,7 +4,7 @@
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use hearth_daemon::{
-    Callers, Config, DEFAULT_DESIRED, DesiredPath, DiskOvercommit, HostChoice, Listen,
+    Callers, Config, DEFAULT_DESIRED, DesiredPath, DiskOvercommit, HostChoice, KeepImages, Listen,
     MassDeletion, Overcommit, Retention, default_state_dir, limits,
 };
 use std::collections::BTreeMap;
@@ -77,6 +77,8 @@ pub(crate) struct Settings {
     keep_log_hours: u32,
     keep_events: u32,
     keep_event_hours: u32,
+    keep_image_hours: u32,
+    keep_images_gb: u32,
     /// What is logged.
     pub(crate) log: String,
     /// How it is written.
@@ -316,6 +318,26 @@ pub(crate) const SETTINGS: &[Setting] = &[
         show: |s| s.keep_event_hours.to_string(),
     },
     Setting {
+        key: "keep_image_hours",
+        kind: Kind::Number,
+        value_name: "HOURS",
+        help: "How long to keep copies of images that no job and no microVM uses, in hours",
+        default: Default::Is("168"),
+        other_variable: None,
+        take: |s, text| number(text, 0).map(|v| s.keep_image_hours = v),
+        show: |s| s.keep_image_hours.to_string(),
+    },
+    Setting {
+        key: "keep_images_gb",
+        kind: Kind::Number,
+        value_name: "GB",
+        help: "How much unused copies of images may take together, in GiB: the least recently used go",
+        default: Default::Is("20"),
+        other_variable: None,
+        take: |s, text| number(text, 0).map(|v| s.keep_images_gb = v),
+        show: |s| s.keep_images_gb.to_string(),
+    },
+    Setting {
         key: "log",
         kind: Kind::Text,
         value_name: "FILTER",
@@ -467,6 +489,8 @@ impl Settings {
             keep_log_hours: WEEK_HOURS,
             keep_events: 10_000,
             keep_event_hours: WEEK_HOURS,
+            keep_image_hours: WEEK_HOURS,
+            keep_images_gb: 20,
             log: "info".to_owned(),
             log_format: LogFormat::Text,
         }
@@ -507,6 +531,10 @@ impl Settings {
                 logs_for: hours(self.keep_log_hours),
                 events_max: u64::from(self.keep_events),
                 events_for: hours(self.keep_event_hours),
+            },
+            keep_images: KeepImages {
+                unused_for: hours(self.keep_image_hours),
+                bytes: u64::from(self.keep_images_gb) << 30,
             },
         }
     }

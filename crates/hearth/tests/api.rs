@@ -388,7 +388,7 @@ fn what_is_not_there_is_a_problem_with_its_name() {
               "title": "No such page",
               "status": 404,
               "detail": "there is no page /nope",
-              "help": "the pages are /vms, /plan, /apply, /events, /stats, /healthz, /readyz and /openapi.json"
+              "help": "the pages are /vms, /plan, /apply, /events, /images, /stats, /healthz, /readyz and /openapi.json"
             }
         "#]],
     );

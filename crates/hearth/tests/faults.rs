@@ -173,6 +173,72 @@ fn a_killed_firecracker_is_replaced_at_once_then_with_back_off_and_leaves_nothin
     assert_eq!(world.fake.processes().len(), 4);
 }
 
+/// The command line's answer about this daemon.
+fn said(world: &World, daemon: &Daemon, args: &[&str]) -> String {
+    let mut command = world.home.hearth(args);
+    command.env("HEARTH_URL", &daemon.url);
+    shown(&finished(command))
+}
+
+/// The copies of images in the store.
+fn copies(world: &World) -> usize {
+    let digest = |name: &String| name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
+    names(&world.home.path("state/images")).iter().filter(|name| digest(name)).count()
+}
+
+#[test]
+fn unused_copies_of_images_are_pruned() {
+    let world = World::new(&[]);
+    let daemon = world.start();
+    daemon.post("/vms", &init("web", "service", &["/fake/serve"], 0));
+    daemon.until_job("web", "running");
+    daemon.post("/vms", &bare("other", "flooder"));
+    daemon.until_job("other", "running");
+    assert_eq!(copies(&world), 3);
+    assert!(said(&world, &daemon, &["image", "prune", "--all"]).contains("freed"));
+    daemon.delete("/vms/other");
+    world.holds(&daemon, 1);
+    let listed = daemon.get("/images").json();
+    let listed = listed["items"].as_array().expect("a list");
+    assert_eq!(listed.iter().filter(|image| image["in_use"] == true).count(), 3, "{listed:?}");
+    assert!(said(&world, &daemon, &["image", "ls"]).contains("IN USE"));
+    let kept = said(&world, &daemon, &["image", "prune"]);
+    assert!(kept.contains("freed 0 B") && copies(&world) == 3, "{kept}");
+    let dry = said(&world, &daemon, &["image", "prune", "--all", "--dry-run"]);
+    assert!(dry.contains("would remove") && copies(&world) == 3, "{dry}");
+    let done = said(&world, &daemon, &["image", "prune", "--all"]);
+    assert!(done.contains("\nremoved ") && copies(&world) == 2, "{done}");
+    daemon.post("/vms", &bare("other", "flooder"));
+    daemon.until_job("other", "running");
+    ["web", "other"].iter().for_each(|job| drop(daemon.delete(&format!("/vms/{job}"))));
+    world.holds(&daemon, 0);
+    let pruned = daemon.post("/images/prune?all=true", "").json();
+    assert!(pruned["freed_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{pruned}");
+    assert_eq!(copies(&world), 0);
+    assert_eq!(daemon.post("/images/prune?al=true", "").status, 400);
+}
+
+#[test]
+fn a_copy_stays_while_an_orphan_runs_from_it() {
+    let world = World::new(&[]);
+    let daemon = world.start();
+    daemon.post("/vms", &bare("web", "speaker"));
+    daemon.until_job("web", "running");
+    daemon.kill();
+    for file in ["hearth.db", "hearth.db-wal", "hearth.db-shm"] {
+        let _ = fs::remove_file(world.home.path("state").join(file));
+    }
+    let daemon = world.start();
+    let pruned = daemon.post("/images/prune?all=true", "").json();
+    assert_eq!((copies(&world), world.processes().len()), (1, 1), "{pruned}");
+    daemon.post("/vms", &bare("web", "speaker"));
+    daemon.until_job("web", "running");
+    daemon.delete("/vms/web");
+    world.holds(&daemon, 0);
+    daemon.post("/images/prune?all=true", "");
+    assert_eq!(copies(&world), 0);
+}
+
 #[test]
 fn a_restart_ends_no_guest_that_has_not_reported_to_the_new_daemon_yet() {
     let world = World::new(&[]);

@@ -4,7 +4,7 @@
 pub mod linux;
 pub mod sim;
 
-use hearth_model::{Action, InstanceId, Lookup, Observation, Spec};
+use hearth_model::{Action, InstanceId, Lookup, Observation, Spec, StoredImage};
 use std::{future::Future, pin::Pin, time::Duration};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
@@ -81,6 +81,24 @@ pub trait Host: Send + Sync + 'static {
         instance: &'a InstanceId,
         port: u16,
     ) -> BoxFuture<'a, Result<Box<dyn Duplex>, HostError>>;
+
+    /// The copies of images that the host has, and what it has made of them.
+    ///
+    /// # Errors
+    /// If they can't be looked at.
+    fn images(&self) -> BoxFuture<'_, Result<Vec<StoredImage>, HostError>>;
+
+    /// Notes that some copies are in use now, and removes others, by their names. A copy that an
+    /// instance has stays. Returns the names of those that are gone. Idempotent; where it is cut off
+    /// or fails in the middle the next one does the rest.
+    ///
+    /// # Errors
+    /// If one can't be removed; the others are.
+    fn keep_images(
+        &self,
+        used: Vec<String>,
+        remove: Vec<String>,
+    ) -> BoxFuture<'_, Result<Vec<String>, HostError>>;
 
     /// What the host is and can hold.
     fn facts(&self) -> HostFacts;

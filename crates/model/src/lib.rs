@@ -5,6 +5,7 @@ pub mod desired;
 pub mod fields;
 pub mod hash;
 pub mod ids;
+pub mod images;
 pub mod observed;
 pub mod problems;
 pub mod signal;
@@ -19,6 +20,7 @@ pub use desired::{
 pub use fields::{Declaration, FieldError, Part, Path, Segment, Target};
 pub use hash::{Digest, SpecHash};
 pub use ids::{Generation, IdError, Identity, InstanceId, JobId, Slot, Tenant};
+pub use images::{KeepImages, StoredImage};
 pub use observed::{
     End, Exit, InstanceState, Made, Observation, Observed, OomKill, OomKills, Phase, SILENT_AFTER,
 };

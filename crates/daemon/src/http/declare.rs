@@ -27,7 +27,7 @@ pub(super) async fn plan(
     headers: HeaderMap,
     body: Body,
 ) -> Result<impl IntoResponse, Refused> {
-    let (load, _room) = load(&app, &headers, body).await?;
+    let (load, _held) = load(&app, &headers, body).await?;
     match app.intake.ask(Request::PlanFile(load)).await? {
         Reply::Planned(plan) => Ok(written(plan).await),
         _ => Err(Refused::confused()),
@@ -43,7 +43,7 @@ pub(super) async fn apply(
     headers: HeaderMap,
     body: Body,
 ) -> Result<impl IntoResponse, Refused> {
-    let (load, _room) = load(&app, &headers, body).await?;
+    let (load, _held) = load(&app, &headers, body).await?;
     let source = load.path.clone();
     let Reply::Applied(plan) = app.intake.ask(Request::ApplyFile(load)).await? else {
         return Err(Refused::confused());
@@ -54,8 +54,12 @@ pub(super) async fn apply(
     Ok(written(plan).await)
 }
 
-/// What is declared, and the room that it takes until it is answered.
-async fn load(app: &App, headers: &HeaderMap, body: Body) -> Result<(FileLoad, Room), Refused> {
+/// What is declared, and what it holds until it is answered.
+async fn load(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(FileLoad, (Room, impl Send + use<>)), Refused> {
     let bytes_max = read::announced(headers, read::DECLARED)?;
     let room = app.offload.room(bytes_max).await?;
     let bytes = read::whole(body, read::DECLARED).await?;
@@ -63,6 +67,7 @@ async fn load(app: &App, headers: &HeaderMap, body: Body) -> Result<(FileLoad, R
         .offload
         .work(move |gone| declared::declared(&bytes, gone).map_err(Refused::from))
         .await??;
+    let lookup = app.intake.lookup().await;
     let specs = declared.jobs.iter().map(|declared| &*declared.spec);
     let resolutions = executor::resolve_all(&*app.host, specs).await;
     let entry = |(DeclaredJob { job, tenant, spec, digest }, resolution)| FileEntry {
@@ -75,7 +80,7 @@ async fn load(app: &App, headers: &HeaderMap, body: Body) -> Result<(FileLoad, R
     let entries = declared.jobs.into_iter().zip(resolutions).map(entry).collect();
     let deletions = if declared.allow_delete { Deletions::All } else { Deletions::Few };
     let load = FileLoad { path: declared.source, entries, deletions, against: Against::Jobs };
-    Ok((load, room))
+    Ok((load, (room, lookup)))
 }
 
 /// A plan as JSON. It is as large as its request and the jobs that it changes, so it is written on a

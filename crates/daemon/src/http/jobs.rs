@@ -51,6 +51,7 @@ pub(super) async fn create(
             Refused::new(412, "other-generation", "Other generation", detail).help("give a job_id")
         );
     }
+    let _lookup = app.intake.lookup().await;
     let resolution = executor::resolve(&*app.host, &spec).await;
     let upsert = Upsert { job, tenant, spec: Arc::new(spec), resolution };
     change(&app, guarding.guard(Request::Upsert(upsert), Some(&body))).await
@@ -189,6 +190,7 @@ pub(super) async fn restart(
     guarding: Guarding,
 ) -> Result<Response, Refused> {
     let spec = view(&app, &job).await?.spec;
+    let _lookup = app.intake.lookup().await;
     let resolution = executor::resolve(&*app.host, &spec).await;
     let restart = Request::Restart(Restart { job, spec, resolution });
     change(&app, guarding.guard(restart, None)).await

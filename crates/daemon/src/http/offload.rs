@@ -24,8 +24,8 @@ pub(crate) struct Offload {
     turns: Arc<Semaphore>,
 }
 
-/// The room that a body takes, from before it is read until its request is answered.
-pub(super) type Room = OwnedSemaphorePermit;
+/// The room that a body takes, from before it is read until its request is answered. Small ones take none.
+pub(super) type Room = Option<OwnedSemaphorePermit>;
 
 impl Default for Offload {
     fn default() -> Offload {
@@ -37,13 +37,17 @@ impl Default for Offload {
 }
 
 impl Offload {
-    /// Room for a body of so many bytes. Cancel safe.
+    /// Room for a body of so many bytes; small ones always have it, so that slow senders of large ones do
+    /// not hold them up. Cancel safe.
     ///
     /// # Errors
     /// 503 if there is none for a while.
     pub(super) async fn room(&self, bytes: usize) -> Result<Room, Refused> {
+        if bytes <= limits::BODY_BYTES_MAX {
+            return Ok(None);
+        }
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
-        permit(&self.bytes, units).await
+        permit(&self.bytes, units).await.map(Some)
     }
 
     /// Does work on a thread of its own when its turn comes. `work` can ask whether its client has
@@ -100,10 +104,11 @@ mod tests {
     async fn room_is_bounded_and_given_back() {
         let offload = Offload::default();
         let all = offload.room(limits::DECLARED_BYTES_TOTAL_MAX).await.unwrap();
-        let refused = offload.room(1).await.unwrap_err();
+        assert!(offload.room(limits::BODY_BYTES_MAX).await.unwrap().is_none());
+        let refused = offload.room(limits::BODY_BYTES_MAX + 1).await.unwrap_err();
         assert!(String::from_utf8(refused.body()).unwrap().contains("\"status\":503"));
         drop(all);
-        let _room = offload.room(1).await.unwrap();
+        assert!(offload.room(limits::BODY_BYTES_MAX + 1).await.unwrap().is_some());
     }
 
     #[tokio::test]

@@ -165,7 +165,11 @@ pub(super) fn age(since: &str, now: jiff::Timestamp) -> String {
         return since.to_owned();
     };
     // Another machine's clock may be ahead of this one's.
-    let seconds = now.duration_since(since).as_secs().max(0);
+    span(now.duration_since(since).as_secs().max(0).unsigned_abs())
+}
+
+/// So many seconds, in the largest unit that fits.
+pub(super) fn span(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m", seconds / 60),

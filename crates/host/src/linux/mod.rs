@@ -14,6 +14,7 @@ mod adopt;
 mod blank;
 mod cgroup;
 mod clock;
+mod collect;
 mod control;
 mod create;
 mod errors;
@@ -46,6 +47,7 @@ use crate::{BoxFuture, Duplex, Host, HostError, HostFacts, LogPage, LogQuery};
 use cgroup::Cgroups;
 use hearth_model::{
     Action, Digest, Images, InstanceId, InstanceState, Lookup, Observation, Progress, Spec,
+    StoredImage,
 };
 use images::Kind;
 use instance::Instance;
@@ -310,6 +312,26 @@ impl Host for LinuxHost {
         port: u16,
     ) -> BoxFuture<'a, Result<Box<dyn Duplex>, HostError>> {
         Box::pin(forward::connect(&self.shared, instance, port))
+    }
+
+    fn images(&self) -> BoxFuture<'_, Result<Vec<StoredImage>, HostError>> {
+        let dir = self.shared.layout.images();
+        Box::pin(async move {
+            let looked = tokio::task::spawn_blocking(move || collect::stored(&dir));
+            looked.await.map_err(errors::task)?
+        })
+    }
+
+    fn keep_images(
+        &self,
+        used: Vec<String>,
+        remove: Vec<String>,
+    ) -> BoxFuture<'_, Result<Vec<String>, HostError>> {
+        let dir = self.shared.layout.images();
+        Box::pin(async move {
+            let kept = tokio::task::spawn_blocking(move || collect::keep(&dir, &used, &remove));
+            kept.await.map_err(errors::task)?
+        })
     }
 
     fn facts(&self) -> HostFacts {

@@ -1,11 +1,12 @@
 //! What lies in a state directory, looked at without touching it, for whoever compares it with the
 //! database while no daemon does. A running daemon may make and remove things meanwhile.
 
+use super::collect;
 use super::layout::{self, names};
 use super::manifest::Manifest;
 use crate::HostError;
 use hearth_firecracker::{AdoptError, Directory, Process, boot_id};
-use hearth_model::{Digest, InstanceId, Owner};
+use hearth_model::{InstanceId, Owner, StoredImage};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,8 +40,8 @@ pub enum What {
     Process(i32),
     /// The log of an instance.
     Log(InstanceId),
-    /// A copy of an image, and how many bytes of the disk it takes.
-    Image(Digest, u64),
+    /// A copy of an image, or what was made of some.
+    Image(StoredImage),
 }
 
 impl Found {
@@ -53,7 +54,11 @@ impl Found {
         let removed = match self.what {
             What::Instance { .. } => return layout::remove_whole(&self.path),
             What::Remains => std::fs::remove_dir_all(&self.path),
-            What::Log(_) | What::Image(..) => std::fs::remove_file(&self.path),
+            What::Log(_) => std::fs::remove_file(&self.path),
+            What::Image(ref image) => {
+                let dir = self.path.parent().unwrap_or(Path::new("."));
+                return collect::keep(dir, &[], std::slice::from_ref(&image.name)).map(|_| ());
+            }
             What::Unknown(_) | What::Process(_) => {
                 let message = format!("cannot remove {}: it may run", self.path.display());
                 return Err(HostError::permanent(message));
@@ -76,11 +81,10 @@ pub fn survey(state_dir: &Path) -> Result<Vec<Found>, HostError> {
         let (name, "log" | "log.1" | "log.new") = name.split_once('.')? else { return None };
         InstanceId::parse(name).ok().map(What::Log)
     })?);
-    found.extend(each(&state_dir.join("images"), |path| {
-        use std::os::unix::fs::MetadataExt;
-        let digest = Digest::parse(path.file_name()?.to_str()?)?;
-        Some(What::Image(digest, path.metadata().ok()?.blocks() * 512))
-    })?);
+    let images = state_dir.join("images");
+    let image =
+        |image: StoredImage| Found { path: images.join(&image.name), what: What::Image(image) };
+    found.extend(collect::stored(&images)?.into_iter().map(image));
     found.extend(each(Path::new("/proc"), |path| lost_process(path, &instances))?);
     Ok(found)
 }

@@ -5,7 +5,7 @@ use crate::HostError;
 use hearth_model::{
     Action, Create, Digest, End, Exit, Generation, Identity, ImageName, Images, InstanceId,
     InstanceState, Lifecycle, Lookup, Made, Mono, Observation, Observed, OomKill, OomKills, Owner,
-    Phase, Progress, SILENT_AFTER, Spec, Stage,
+    Phase, Progress, SILENT_AFTER, Spec, Stage, StoredImage,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -59,6 +59,8 @@ pub struct Machine {
     missing: BTreeSet<ImageName>,
     /// Images that have to be read before their digests are known.
     readings: BTreeMap<ImageName, Reading>,
+    /// Copies of images, with when each was used last.
+    copies: BTreeMap<Digest, Mono>,
     refusals: BTreeMap<&'static str, u32>,
     unready: bool,
     blind: bool,
@@ -116,6 +118,9 @@ fn mib(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).saturating_mul(1024 * 1024)
 }
 
+/// What each copy of an image takes of a simulated disk.
+const SIM_IMAGE_BYTES: u64 = 1024 * 1024;
+
 impl Machine {
     /// A host without instances, at the beginning of its clock.
     #[must_use]
@@ -128,6 +133,7 @@ impl Machine {
             logs: BTreeMap::new(),
             missing: BTreeSet::new(),
             readings: BTreeMap::new(),
+            copies: BTreeMap::new(),
             refusals: BTreeMap::new(),
             unready: false,
             blind: false,
@@ -296,6 +302,40 @@ impl Machine {
         self.logs.get(instance).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// As [`crate::Host::images`]. A copy comes with the first instance that needs it.
+    #[must_use]
+    pub fn images(&self) -> Vec<StoredImage> {
+        let stored = |(digest, used): (&Digest, &Mono)| StoredImage {
+            name: digest.to_string(),
+            digest: Some(*digest),
+            bytes: SIM_IMAGE_BYTES,
+            unused_for: self.now.since(*used),
+            linked: self.is_linked(digest),
+        };
+        self.copies.iter().map(stored).collect()
+    }
+
+    /// As [`crate::Host::keep_images`].
+    pub fn keep_images(&mut self, used: &[String], remove: &[String]) -> Vec<String> {
+        for digest in used.iter().filter_map(|name| Digest::parse(name)) {
+            self.copies.entry(digest).and_modify(|used| *used = self.now);
+        }
+        let goes = |name: &&String| {
+            Digest::parse(name).is_some_and(|digest| {
+                let linked = self.vms.values().any(|vm| has(&vm.create.images, &digest));
+                if !linked {
+                    self.copies.remove(&digest);
+                }
+                !linked
+            })
+        };
+        remove.iter().filter(goes).cloned().collect()
+    }
+
+    fn is_linked(&self, digest: &Digest) -> bool {
+        self.vms.values().any(|vm| has(&vm.create.images, digest))
+    }
+
     /// Ends an instance as if its command or its Firecracker had ended by itself.
     pub fn end(&mut self, instance: &InstanceId, end: End) {
         self.exit(instance, end, false);
@@ -402,6 +442,9 @@ impl Machine {
         }
         self.timers.insert((self.now.after(self.config.boot), id.clone(), 0, Timer::Up));
         self.logs.entry(id.clone()).or_default();
+        let Images { kernel, modules, rootfs } = create.images;
+        let copies = [Some(kernel), modules, rootfs].into_iter().flatten();
+        self.copies.extend(copies.map(|digest| (digest, self.now)));
         let made = Arc::new(Made::of(&create));
         let (state, oom_kills) = (InstanceState::Booting, OomKills::default());
         let vm = Vm { create, made, state, oom_kills, epoch: 0, revision: 0, missed: None };
@@ -477,6 +520,10 @@ impl Machine {
             vm.revision = self.revision;
         }
     }
+}
+
+fn has(images: &Images, digest: &Digest) -> bool {
+    images.kernel == *digest || [images.modules, images.rootfs].contains(&Some(*digest))
 }
 
 /// How a simulated command ends.

@@ -8,7 +8,9 @@ mod machine;
 pub use machine::{Machine, Presence, SimConfig};
 
 use crate::{BoxFuture, Duplex, Host, HostError, HostFacts, LogLine, LogPage, LogQuery};
-use hearth_model::{Action, End, ImageName, InstanceId, Lookup, Mono, Observation, OomKill, Spec};
+use hearth_model::{
+    Action, End, ImageName, InstanceId, Lookup, Mono, Observation, OomKill, Spec, StoredImage,
+};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -201,6 +203,20 @@ impl Host for SimHost {
             });
             Ok(Box::new(near) as Box<dyn Duplex>)
         })
+    }
+
+    fn images(&self) -> BoxFuture<'_, Result<Vec<StoredImage>, HostError>> {
+        let images = self.shared.with(|machine| machine.images());
+        Box::pin(std::future::ready(Ok(images)))
+    }
+
+    fn keep_images(
+        &self,
+        used: Vec<String>,
+        remove: Vec<String>,
+    ) -> BoxFuture<'_, Result<Vec<String>, HostError>> {
+        let removed = self.shared.with(|machine| machine.keep_images(&used, &remove));
+        Box::pin(std::future::ready(Ok(removed)))
     }
 
     fn facts(&self) -> HostFacts {

@@ -36,6 +36,7 @@ impl Subject<'_> {
         if let Some(unread) = &self.unread {
             self.unread_image_is_told_with_its_progress_until_known(unread).await;
         }
+        self.copies_of_images_stay_while_an_instance_has_them().await;
         if let Some(job) = &self.job {
             self.an_exit_is_seen_with_its_code_and_the_output_stays_until_dropped(job).await;
             self.a_held_instance_waits_for_go_and_ignores_older_generations().await;
@@ -218,6 +219,38 @@ impl Subject<'_> {
         let both = tokio::join!(self.look_up(unread), self.look_up(unread));
         let known = [both.0.unwrap(), both.1.unwrap()];
         assert_eq!(known, [Lookup::Known(images), Lookup::Known(images)]);
+    }
+
+    async fn copies_of_images_stay_while_an_instance_has_them(&self) {
+        let create = self.create(&self.service, Stage::App, Owner::Pool(PoolTenant::Shared)).await;
+        let kernel = create.images.kernel;
+        let stored = async || {
+            let stored = self.host.images().await.expect("copies can be looked at");
+            stored.into_iter().find(|image| image.digest == Some(kernel))
+        };
+        let copy = stored().await.expect("a copy of the kernel");
+        assert!(copy.linked && copy.bytes > 0, "{copy:?}");
+        let name = copy.name;
+        let keep = async |used: &[&String], remove: &[&String]| {
+            let names = |names: &[&String]| names.iter().map(|name| (*name).clone()).collect();
+            self.host.keep_images(names(used), names(remove)).await.expect("it can be done")
+        };
+        assert_eq!(keep(&[&name], &[&name]).await, Vec::<String>::new());
+        assert!(stored().await.is_some());
+        let id = &create.instance;
+        self.apply(Action::Stop { instance: id.clone(), signal: Signal::TERM, timeout_s: 1 }).await;
+        self.ended(id).await;
+        self.clean(id).await;
+        assert_eq!(stored().await.map(|image| image.linked), Some(false));
+        assert_eq!(keep(&[], &[&name]).await, [name.clone()]);
+        assert_eq!(stored().await, None);
+        keep(&[&name], &[&name]).await;
+        let again = self.create(&self.service, Stage::App, Owner::Pool(PoolTenant::Shared)).await;
+        assert!(stored().await.is_some(), "it is copied again");
+        let id = &again.instance;
+        self.apply(Action::Stop { instance: id.clone(), signal: Signal::TERM, timeout_s: 1 }).await;
+        self.ended(id).await;
+        self.clean(id).await;
     }
 
     async fn an_exit_is_seen_with_its_code_and_the_output_stays_until_dropped(&self, job: &Spec) {
