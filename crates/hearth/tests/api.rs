@@ -706,6 +706,7 @@ fn logs_are_text_or_json_lines() {
               "vm_id": "vm-xxxxxxxxxx",
               "stream": "stdout",
               "text": "simulated: /app",
+              "partial": false,
               "cursor": 1
             }
         "#]],
@@ -894,7 +895,7 @@ fn the_daemon_answers_as_its_document_says() {
     let daemon = sim();
     let document = daemon.get("/openapi.json").json();
     let paths = document["paths"].as_object().expect("paths");
-    assert_eq!(paths.len(), 15);
+    assert_eq!(paths.len(), 17);
     for (path, operations) in paths {
         // The path before may have stopped or deleted it.
         daemon.post("/vms", &body("web", "service", ""));
@@ -945,5 +946,5 @@ fn objects_have_the_fields_of_their_document() {
     let line = daemon.request("GET", "/vms/web/logs", &accept, "");
     check_fields(&document, "LogLine", &line.json());
     let spec = |fields: &Value| fields.as_object().map(|fields| fields.len());
-    assert_eq!(spec(&document["components"]["schemas"]["Spec"]["properties"]), Some(14));
+    assert_eq!(spec(&document["components"]["schemas"]["Spec"]["properties"]), Some(15));
 }
