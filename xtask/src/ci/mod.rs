@@ -270,6 +270,8 @@ mod self_tests {
                     format!("src/{file}.rs"),
                     format!("src/linux/{file}.rs"),
                     format!("src/store/{file}.rs"),
+                    format!("src/http/{file}.rs"),
+                    format!("src/convert/{file}.rs"),
                 ];
                 let has = |source: &String| {
                     let text = std::fs::read_to_string(crate_dir.join(source));
