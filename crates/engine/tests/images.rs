@@ -115,7 +115,7 @@ async fn repeated_post_while_the_image_is_read_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn image_that_vanishes_while_it_is_read_fails_its_job_until_it_is_back() {
+async fn vanished_image_fails_its_job_until_it_is_back() {
     let mut world = reading(10);
     world.post("web", None, &unread("service", &[])).await.unwrap();
     world.run_for(A_WHILE).await;

@@ -513,7 +513,7 @@ fn line_of_40_kb_is_one_record() {
 }
 
 #[test]
-fn clock_that_is_off_is_corrected_and_a_late_answer_is_not_trusted() {
+fn wrong_clock_is_corrected_and_late_answers_are_not_trusted() {
     let late = Fault::new(On::before("guest clock"), Does::Wait(3000)).of([2]);
     let world = World::new(&[late]);
     let daemon = world.start();

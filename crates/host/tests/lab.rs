@@ -83,7 +83,7 @@ mod lab {
 
     /// A copy would need as much room on the scratch disk as the busybox in it has, some 2 MB.
     #[tokio::test]
-    async fn directory_of_the_image_is_renamed_and_the_disk_stays_with_its_image() {
+    async fn image_directory_is_renamed_and_disk_stays_with_its_image() {
         let lab = lab().await;
         let spec = script(
             "used() { /bin2/busybox df -k / | /bin2/busybox awk 'END {print $3}'; }

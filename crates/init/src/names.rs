@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn file_keeps_its_mode_and_one_that_was_left_half_made_is_replaced() {
+    fn file_keeps_its_mode_and_a_half_made_one_is_replaced() {
         let (dir, mut names) = root(Some("10.0.0.1 db\n"));
         let hosts = dir.path().join("etc/hosts");
         fs::set_permissions(&hosts, fs::Permissions::from_mode(0o440)).expect("set");

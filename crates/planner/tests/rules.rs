@@ -323,7 +323,7 @@ fn a_service_serves_on_until_its_next_generation_does() {
 }
 
 #[test]
-fn silent_vmm_serves_nobody_and_is_replaced_after_too_many_probes() {
+fn silent_vmm_serves_nobody_and_is_replaced() {
     let limit = Limits::default().silence_max;
     let with = |lifecycle: &str, silence| {
         let silent = Instance { silence, ..serving("a", "web", RUN) };
