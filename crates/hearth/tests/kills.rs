@@ -1,6 +1,6 @@
 //! kill -9 of the daemon, again and again, under load, with real Firecracker and bare guests. Clients
 //! write down each acknowledgement; what was acknowledged must be there after each kill, and what is on
-//! the host must be what the database names.
+//! the host must be what the database names. Unused copies of images are removed all the while.
 //!
 //! `HEARTH_KILLS` says how often, `HEARTH_SEED` begins another run.
 
@@ -38,6 +38,8 @@ mod native {
                     let (url, stop, mut rng) = (&url, &stop, rng.fork());
                     scope.spawn(move || load(url, journal, &mut rng, stop));
                 }
+                // Copies of images that nobody uses go meanwhile, and come again.
+                scope.spawn(|| while !stop.load(Ordering::Relaxed) && prune(&url).is_some() {});
                 std::thread::sleep(lives);
                 if compares {
                     stop.store(true, Ordering::Relaxed);
@@ -58,5 +60,14 @@ mod native {
         daemon.until("nothing is left", || host.is_empty());
         let stats = daemon.get("/stats").json();
         assert_eq!(stats["unidentified"], serde_json::json!([]));
+        daemon.until("no copy of an image is left", || prune(&daemon.url) == Some(200));
+        assert_eq!(daemon.get("/images").json()["items"], serde_json::json!([]));
+    }
+
+    /// Asks for the removal of all copies of images that nobody uses; the status of the answer.
+    fn prune(url: &str) -> Option<u16> {
+        let (status, answer) = ask(url, "POST", "/images/prune?all=true", "")?;
+        assert!([200, 503].contains(&status), "a prune was answered {status}: {answer}");
+        Some(status)
     }
 }
