@@ -192,7 +192,8 @@ fn problem(answer: &Answer, sent: &[u8]) {
     assert!(status != 422 || errors.is_some_and(|e| !e.is_empty()) || sent_key(&problem));
     let Ok(sent) = serde_json::from_slice::<Value>(sent) else { return };
     // Of a key that is there twice, serde_json has the last value, and the daemon looks at the first.
-    let is_twice = |error: &Value| error["detail"].as_str().is_some_and(|d| d.starts_with("duplicate key"));
+    let is_twice =
+        |error: &Value| error["detail"].as_str().is_some_and(|d| d.starts_with("duplicate key"));
     if errors.is_some_and(|errors| errors.iter().any(is_twice)) {
         return;
     }

@@ -7,7 +7,9 @@
 #![no_main]
 
 use hearth_engine::json::SpecForm;
-use hearth_engine::{Against, Deletions, EntryDigest, FileEntry, FileLoad, LoadPlan, Reply, Request};
+use hearth_engine::{
+    Against, Deletions, EntryDigest, FileEntry, FileLoad, LoadPlan, Reply, Request,
+};
 use hearth_fuzz::{ask, engine, is_tame, resolution};
 use hearth_manifest::{
     Declared, Diagnostics, File, Format, Kind, Node, PROBLEMS_MAX, Span, Styling, parse, parse_as,
