@@ -88,7 +88,6 @@ mod lab {
 
         let (status, _) = daemon.post("seven", None, &shell("job", "echo out; exit 7")).await;
         assert_eq!(status, 202);
-        daemon.post("away", None, &shell("job", "echo begun; sleep 5; echo tail; exit 5")).await;
         let absent = json!({
             "rootfs": "rootfs-test.ext4", "kernel": "vmlinux", "cmd": ["/app/bin/server"],
             "resources": {"vcpu": 1, "mem_mb": 128}, "lifecycle": "job",
@@ -102,7 +101,13 @@ mod lab {
         let unread = daemon.until_status("unread", JobStatus::Failed).await;
         assert!(unread.reason.unwrap().contains("no-such-rootfs.ext4"));
 
+        // The console is read by a daemon, so that this one ends before the daemon goes away.
+        let panic = daemon.until_status("panic", JobStatus::Failed).await;
+        let reason = panic.reason.unwrap();
+        assert!(reason.starts_with("guest kernel panicked: "), "{reason}");
+
         // An exit that happens while the daemon is away has its true code, and its last words.
+        daemon.post("away", None, &shell("job", "echo begun; sleep 5; echo tail; exit 5")).await;
         daemon.until_status("away", JobStatus::Running).await;
         let away = daemon.client.job("away").await.unwrap();
         let pid = daemon.process_of(away.vm_id.as_deref().unwrap());
@@ -126,9 +131,6 @@ mod lab {
             absent.reason.as_deref(),
             Some("/app/bin/server: not found in rootfs-test.ext4")
         );
-        let panic = daemon.until_status("panic", JobStatus::Failed).await;
-        let reason = panic.reason.unwrap();
-        assert!(reason.starts_with("guest kernel panicked: "), "{reason}");
         daemon.clean().await;
     }
 
