@@ -115,9 +115,16 @@ impl Daemon {
         }
     }
 
-    /// What a guest's HTTP server on port 4000 answers.
+    /// What a guest's HTTP server on port 4000 answers, once it listens.
     pub async fn fetch(&self, job: &str, path: &str) -> String {
-        let mut tunnel = self.client.connect_port(job, 4000).await.unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let mut tunnel = loop {
+            match self.client.connect_port(job, 4000).await {
+                Ok(tunnel) => break tunnel,
+                Err(error) => assert!(Instant::now() < deadline, "{error:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
         let request = format!("GET {path} HTTP/1.0\r\nHost: guest\r\n\r\n");
         tunnel.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
