@@ -316,9 +316,7 @@ impl<'a> Known<'a> {
                 // One may be there before the job is that names it.
                 let (images, keep) = (std::slice::from_ref(image), KeepImages::NONE);
                 let goes = !images_to_remove(images, &self.contents.images, keep).is_empty();
-                let Some(digest) = image.digest.filter(|_| goes && !self.daemon_runs) else {
-                    return None;
-                };
+                let digest = image.digest.filter(|_| goes && !self.daemon_runs)?;
                 let (short, mib) = (&digest.to_string()[..16], image.bytes.div_ceil(1024 * 1024));
                 removable(format!("image {short} of {mib} MiB, which no job names"))
             }

@@ -39,7 +39,11 @@ mod native {
                     scope.spawn(move || load(url, journal, &mut rng, stop));
                 }
                 // Copies of images that nobody uses go meanwhile, and come again.
-                scope.spawn(|| while !stop.load(Ordering::Relaxed) && prune(&url).is_some() {});
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) && prune(&url).is_some() {
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                });
                 std::thread::sleep(lives);
                 if compares {
                     stop.store(true, Ordering::Relaxed);
