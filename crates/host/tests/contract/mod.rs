@@ -242,7 +242,7 @@ impl Subject<'_> {
         self.ended(id).await;
         self.clean(id).await;
         assert_eq!(stored().await.map(|image| image.linked), Some(false));
-        assert_eq!(keep(&[], &[&name]).await, [name.clone()]);
+        assert_eq!(keep(&[], &[&name]).await, std::slice::from_ref(&name));
         assert_eq!(stored().await, None);
         keep(&[&name], &[&name]).await;
         let again = self.create(&self.service, Stage::App, Owner::Pool(PoolTenant::Shared)).await;
