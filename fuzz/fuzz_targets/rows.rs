@@ -16,10 +16,10 @@ use hearth_engine::{
     Store, StoreError, Upsert,
 };
 use hearth_fuzz::{ask, config, look, now, resolution};
-use hearth_model::{Assignment, InstanceState, JobId, Observed, OomKills, Phase, Spec};
+use hearth_model::{Assignment, InstanceState, JobId, Observed, OomKills, Phase};
 use libfuzzer_sys::{Corpus, fuzz_mutator, fuzz_target};
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 /// Most rows of one database.
 const ROWS_MAX: usize = 64;
@@ -112,6 +112,7 @@ fn seen(engine: &Engine, seconds: u64, all: bool) -> Input {
                 made: None,
                 state,
                 oom_kills: OomKills::default(),
+                silence: 0,
             };
             (instance.id.clone(), observed)
         }),
@@ -137,7 +138,7 @@ fn changes(engine: &mut Engine) {
         "kernel": "vmlinux", "boot": "raw", "lifecycle": "service",
         "resources": {"vcpu": 1, "mem_mb": 128}
     }));
-    let SpecForm(spec) = spec.expect("it is right");
+    let hearth_engine::json::SpecForm(spec) = spec.expect("it is right");
     for key in ["k", "key-1"] {
         let upsert = Upsert {
             job: JobId::parse("new").ok(),

@@ -8,6 +8,7 @@ use crate::{Listen, limits};
 use axum::Router;
 use hearth_engine::Engine;
 use hearth_host::Host;
+use hearth_model::KeepImages;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -32,6 +33,7 @@ pub fn api(engine: Engine, host: Arc<dyn Host>, listen: &Listen) -> (Router, imp
         tunnels: Tunnels::default(),
         streams: Arc::new(Semaphore::new(limits::STREAMS_MAX)),
         offload: Offload::default(),
+        keep_images: KeepImages::NONE,
     };
     (http::router(Arc::new(app)), (inbox, end, stop))
 }
