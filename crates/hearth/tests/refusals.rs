@@ -180,7 +180,9 @@ mod system {
         drop(idle);
         daemon.until("they are let go", || descriptors() < 24);
         // Those who say nothing have ten seconds; who asks meanwhile is told that there is no room.
+        let before = descriptors();
         let idle = connections(32);
+        daemon.until("all places are taken", || descriptors() >= before + 32);
         let refused = daemon.get("/vms/web");
         assert_eq!(
             (refused.status, refused.header("retry-after")),

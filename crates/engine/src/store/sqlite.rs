@@ -445,6 +445,8 @@ fn verified(own: &Connection, path: &Path, last_event: u64, seen: Seen) -> Resul
             return Err(loss(format!("{path} was overwritten with another database")));
         }
         Ok(_) => return Err(loss(format!("{path} was overwritten or cut off"))),
+        // A connection that holds the database alone, as on a full disk, lets no other one look.
+        Err(error) if is_locked(&error) && seen != Seen::Shorter => return Ok(()),
         Err(error) => {
             return Err(loss(format!("{path} was overwritten or cut off ({error})")));
         }
@@ -458,6 +460,11 @@ fn verified(own: &Connection, path: &Path, last_event: u64, seen: Seen) -> Resul
         Ok(0) => Ok(()),
         _ => Err(loss(format!("{path}-wal was cut off"))),
     }
+}
+
+fn is_locked(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
+    error.sqlite_error_code().is_some_and(|code| [DatabaseBusy, DatabaseLocked].contains(&code))
 }
 
 fn newest_event(connection: &Connection) -> rusqlite::Result<u64> {
