@@ -144,7 +144,7 @@ fn wrong(diagnostics: &Diagnostics, bytes: &[u8]) {
     }
     let drawn = diagnostics.render(Styling::Plain);
     assert!(!drawn.contains('\u{1b}'), "{drawn:?}");
-    assert!(drawn.contains(diagnostics.label()));
+    assert!(drawn.contains(&*hearth_model::text::plain(diagnostics.label())));
     let coloured = diagnostics.render(Styling::Ansi);
     assert!(coloured.len() >= drawn.len());
 }

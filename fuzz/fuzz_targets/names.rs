@@ -162,8 +162,11 @@ fn digests(text: &str) {
     }
 }
 
-/// A key is found again by the pointer to it.
+/// A key is found again by the pointer to it, which is cut beyond a bound.
 fn pointer(text: &str) {
+    if text.len() > fields::POINTER_KEY_BYTES_MAX {
+        return;
+    }
     let pointer = Pointer(vec![Segment::Key(text.to_owned()), Segment::Index(1)]).pointer();
     let json = serde_json::json!({ text: [null, "here"] });
     assert_eq!(json.pointer(&pointer), Some(&"here".into()), "{pointer}");

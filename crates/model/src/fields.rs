@@ -31,7 +31,7 @@ pub const STOP_TIMEOUT_S_DEFAULT: u32 = 10;
 /// Longest word that is compared with known names, in bytes: twice the longest of them.
 const SUGGEST_BYTES_MAX: usize = 64;
 /// Longest key in a pointer, in bytes: a key that is meant is shorter.
-const POINTER_KEY_BYTES_MAX: usize = 256;
+pub const POINTER_KEY_BYTES_MAX: usize = 256;
 /// Longest number that a message quotes whole, in bytes: no value that is meant is longer.
 const QUOTED_BYTES_MAX: usize = 64;
 /// MiB of scratch disk.
