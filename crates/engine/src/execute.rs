@@ -210,7 +210,10 @@ impl Engine {
         self.resolving.remove(id);
         // It may have another spec, whose images are looked up next.
         self.fleet.touch(Subject::Job(id.clone()));
-        if self.fleet.job(id).is_none_or(|job| job.run != run) {
+        // Two look-ups of one run can be under way, the older from before a commit that failed: what the
+        // second of them says must not forgive the failures of what the first has started.
+        let is_answered = |job: &Job| matches!(job.resolution, Resolution::Known { .. });
+        if self.fleet.job(id).is_none_or(|job| job.run != run || is_answered(job)) {
             return;
         }
         let is_preparing = |resolution: &Resolution| matches!(resolution, Resolution::Preparing(_));

@@ -3,9 +3,9 @@
 #[allow(dead_code, unreachable_pub, missing_docs)]
 mod world;
 
-use hearth_engine::{Accepted, Deletions, DiskOvercommit, Reply, Request, Store};
+use hearth_engine::{Accepted, Deletions, DiskOvercommit, Input, Reply, Request, Store};
 use hearth_host::sim::{Presence, SimConfig};
-use hearth_model::{Generation, ImageName, JobId, Value};
+use hearth_model::{End, Generation, ImageName, InstanceId, JobId, Resolution, Value};
 use hearth_planner::Status;
 use std::time::Duration;
 use world::{World, env, pool, spec};
@@ -57,6 +57,37 @@ async fn job_is_pending_with_the_progress_until_its_image_is_read() {
     for job in ["web", "api"] {
         assert_eq!(world.status(job).await, (Status::Running, None), "{job}");
     }
+}
+
+/// The next instance that is there.
+async fn next_instance(world: &mut World, last: Option<&InstanceId>) -> InstanceId {
+    for _ in 0..1000 {
+        world.run_for(Duration::from_millis(10)).await;
+        let mut instances = world.engine.fleet().instances().keys();
+        if let Some(next) = instances.find(|id| Some(*id) != last) {
+            return next.clone();
+        }
+    }
+    panic!("there is none within 10 s: {:?}", world.status("once").await);
+}
+
+/// A commit that fails forgets which look-ups are under way, so that a second one is made.
+#[tokio::test(start_paused = true)]
+async fn late_look_up_forgives_no_failure_of_a_run() {
+    let mut world = reading(5);
+    world.post("once", None, &unread("job", &[("retries", Value::Int(1))])).await.unwrap();
+    let first = next_instance(&mut world, None).await;
+    world.host.end(&first, End::Code(7));
+    world.run_for(Duration::from_millis(20)).await;
+    let job = world.engine.fleet().job(&id("once")).unwrap().clone();
+    assert_eq!(job.failures, 1);
+    for resolution in [Resolution::Preparing(None), job.resolution.clone()] {
+        world.pending.push(Input::Resolved(job.id.clone(), job.run, resolution));
+    }
+    let second = next_instance(&mut world, Some(&first)).await;
+    world.host.end(&second, End::Code(7));
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.status("once").await.0, Status::Failed);
 }
 
 #[tokio::test(start_paused = true)]

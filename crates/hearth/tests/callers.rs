@@ -233,7 +233,7 @@ mod system {
             let serve = home.serve(&["--open-loopback", "--log", "debug"]);
             let daemon = Daemon::spawn(behind(&wrapper, &serve));
             assert_eq!(status_for(&daemon, NOBODY, &[NOBODY]), 200);
-            drop(daemon);
+            drop(daemon.terminate());
             let said = std::fs::read_to_string(&log).expect("a log");
             assert_eq!(said.matches("every local user commands this daemon").count(), start);
             assert!(said.contains("caller=uid 65534 by socket owner"), "{said}");

@@ -280,6 +280,7 @@ fn lost_database_refuses_changes_and_no_accepted_one_is_gone() {
             if restarted {
                 drop(daemon.terminate());
                 daemon = home.start(&["--desired", "none.exs"]);
+                daemon.until_job("web", "running");
             }
             assert_eq!(daemon.post("/vms", &body("last", "service", "")).status, 202, "{how}");
             damage(&home);

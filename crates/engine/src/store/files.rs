@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -145,32 +146,62 @@ impl Files {
             let now = Stamp::of(&anchor.check()?);
             if now.bytes < stamp.bytes {
                 seen = Seen::Shorter;
-            } else if now != *stamp && !is_index(&anchor.path) && seen == Seen::Same {
+            // The time of the index says nothing: it is mapped into memory.
+            } else if now != *stamp && !has_suffix(&anchor.path, b"-shm") && seen == Seen::Same {
                 seen = Seen::Changed;
             }
         }
         Ok(seen)
     }
 
-    /// As the files are now they are this connection's own. Fails where one was cut off meanwhile: a
-    /// commit makes none shorter.
+    /// As the files are now they are this connection's own, after a commit. What happened to them during
+    /// the commit is noticed too: it makes none shorter and leaves no hole in the log. It writes to the
+    /// database itself only with a checkpoint, which is rare enough to look at all of it then.
     pub(super) fn stamp(&mut self) -> Result<Seen, Loss> {
         self.around.iter().try_for_each(|anchor| anchor.check().map(drop))?;
         let mut seen = Seen::Same;
         for (anchor, stamp) in &mut self.own {
             let now = Stamp::of(&anchor.check()?);
-            if now.bytes < stamp.bytes {
+            let before = std::mem::replace(stamp, now);
+            if now.bytes < before.bytes {
                 seen = Seen::Shorter;
+            } else if has_suffix(&anchor.path, b"-wal") {
+                if now.bytes > before.bytes && !ends_with_a_frame(&anchor.path, before.bytes) {
+                    seen = Seen::Shorter;
+                }
+            } else if now != before && !has_suffix(&anchor.path, b"-shm") && seen == Seen::Same {
+                seen = Seen::Changed;
             }
-            *stamp = now;
         }
         Ok(seen)
     }
 }
 
-/// Its time says nothing: it is mapped into memory.
-fn is_index(path: &Path) -> bool {
-    path.as_os_str().as_encoded_bytes().ends_with(b"-shm")
+/// Whether the last frame of a log that was so long is still in it. A log that is cut off while it is
+/// written to grows again behind a hole, and there is no page 0 (<https://sqlite.org/walformat.html>).
+/// A log that can't be read is no shorter than it was.
+fn ends_with_a_frame(log: &Path, bytes: i64) -> bool {
+    const HEADER: u64 = 32;
+    const FRAME_HEADER: u64 = 24;
+    let number_at = |file: &File, at| -> io::Result<u32> {
+        let mut number = [0; 4];
+        file.read_exact_at(&mut number, at)?;
+        Ok(u32::from_be_bytes(number))
+    };
+    let read = || -> io::Result<bool> {
+        let file = File::open(log)?;
+        let page_bytes = number_at(&file, 8)?;
+        let bytes = bytes.cast_unsigned();
+        let Some(frame) = bytes.checked_sub(u64::from(page_bytes) + FRAME_HEADER) else {
+            return Ok(page_bytes != 0 || bytes == 0);
+        };
+        Ok(page_bytes != 0 && (frame < HEADER || number_at(&file, frame)? != 0))
+    };
+    read().unwrap_or(true)
+}
+
+fn has_suffix(path: &Path, suffix: &[u8]) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(suffix)
 }
 
 /// Opens a database file, making it (with mode 0600) where there is none.

@@ -799,6 +799,59 @@ mod tests {
     }
 
     #[test]
+    fn files_that_are_changed_during_a_commit_are_lost() {
+        let event = |id| Event {
+            id,
+            at: "t".into(),
+            job: None,
+            instance: None,
+            generation: None,
+            kind: "k".into(),
+            message: "m".into(),
+        };
+        let many = |from: u64| Changes {
+            events: (from..from + 200).map(event).collect(),
+            ..Changes::default()
+        };
+        type Damage = fn(&Path);
+        let damages: [Damage; 7] = [
+            |path| drop(std::fs::write(files::beside(path, "-wal"), b"")),
+            |path| cut(&files::beside(path, "-wal"), 16),
+            |path| cut(&files::beside(path, "-wal"), 32 + 100),
+            |path| cut(&files::beside(path, "-wal"), 32 + 2 * 4120),
+            |path| cut(path, 100),
+            |path| drop(std::fs::remove_file(files::beside(path, "-wal"))),
+            |path| drop(std::fs::write(path, vec![0x55; 500_000])),
+        ];
+        for (number, damage) in damages.into_iter().enumerate() {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("hearth.db");
+            let mut store = Sqlite::open(&path).unwrap();
+            store.commit(&many(1), false).unwrap();
+            drop(store);
+            // Now a part of it is in the database, and a part in its log.
+            let mut store = Sqlite::open(&path).unwrap();
+            store.commit(&many(201), false).unwrap();
+            store.check().unwrap();
+            // Behind the look at the files that precedes each commit.
+            damage(&path);
+            let committed = store.commit(&many(401), false);
+            assert!(committed.is_err_and(|error| error.is_lost()), "{number}");
+        }
+        // A commit that brings the log into the database is not one of them.
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Sqlite::open(&dir.path().join("hearth.db")).unwrap();
+        for from in (0..200).map(|part| 1 + part * 200) {
+            store.commit(&many(from), false).unwrap();
+            store.check().unwrap();
+        }
+    }
+
+    fn cut(path: &Path, bytes: u64) {
+        std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(bytes).unwrap();
+    }
+
+    #[test]
     fn keys_go_when_they_are_too_old_or_too_many() {
         let mut store = Sqlite::in_memory().unwrap();
         let day = u64::try_from(KEY_LIVES.as_millis()).unwrap();

@@ -19,7 +19,8 @@ pub struct World {
     pub engine: Engine,
     pub host: SimHost,
     began: Instant,
-    pending: Vec<Input>,
+    /// What the next step takes in.
+    pub pending: Vec<Input>,
     requests: u64,
     /// Words to guests wait from now on.
     pub tells_wait: bool,
