@@ -171,7 +171,7 @@ fn runs(
     while Instant::now() < until && failures.is_empty() {
         let seed = first_seed + count;
         let mut run = cargo(places);
-        run.args(["test", "--quiet", "--workspace", "--test", test])
+        run.args(["test", "--quiet", "--workspace", "--test", "suite", "--", &format!("{test}::")])
             .env("HEARTH_TEST_IMAGES", &ready.images)
             .env("HEARTH_TEST_FIRECRACKER", &ready.firecracker)
             .env(variable, extent)
@@ -191,7 +191,7 @@ fn many(places: &Places, minutes: u64) -> Result<Vec<String>> {
     let ready = setup::ensure(places)?;
     let mut run = cargo(places);
     // One after the other: what is measured of the one is not to wait for the other.
-    run.args(["test", "--quiet", "--workspace", "--test", "many", "--"])
+    run.args(["test", "--quiet", "--workspace", "--test", "suite", "--", "many::"])
         .args(["--nocapture", "--test-threads", "1"])
         .env("HEARTH_TEST_IMAGES", &ready.images)
         .env("HEARTH_TEST_FIRECRACKER", &ready.firecracker)

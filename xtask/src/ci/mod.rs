@@ -266,7 +266,8 @@ mod self_tests {
                 let crate_dir = repo.join("crates").join(of);
                 let sources = [
                     format!("tests/{file}.rs"),
-                    format!("tests/{file}/main.rs"),
+                    format!("tests/suite/{file}.rs"),
+                    format!("tests/suite/{file}/mod.rs"),
                     format!("src/{file}.rs"),
                     format!("src/linux/{file}.rs"),
                     format!("src/store/{file}.rs"),

@@ -1,0 +1,13 @@
+//! The engine over the simulated host, with time that the test moves.
+//!
+//! One binary for all of it, since linking many takes longer than running them.
+
+mod copies;
+mod declared;
+mod images;
+mod requests;
+mod retention;
+mod scenarios;
+mod strays;
+#[allow(dead_code, unreachable_pub, missing_docs)]
+mod world;

@@ -1,0 +1,255 @@
+//! What can be asked of the engine beyond making and deleting jobs.
+
+use crate::world::{World, pool, spec};
+use hearth_engine::{
+    Accepted, Guard, Guarded, List, Refusal, Repeat, Reply, Request, Restart, Store, Upsert,
+};
+use hearth_host::Host;
+use hearth_host::sim::Presence;
+use hearth_model::{JobId, Lifecycle, Tenant};
+use hearth_planner::Status;
+use std::sync::Arc;
+use std::time::Duration;
+
+const A_WHILE: Duration = Duration::from_secs(5);
+
+fn id(job: &str) -> JobId {
+    JobId::parse(job).unwrap()
+}
+
+async fn restart(world: &mut World, job: &str) -> Result<Reply, Refusal> {
+    let spec = world.get(job).await.spec;
+    let resolution = world.resolution(&spec).await;
+    world.ask(Request::Restart(Restart { job: id(job), spec, resolution })).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_service_gets_a_new_instance_beside_the_old_one() {
+    let mut world = World::new();
+    world.post("web", None, &spec("service", &[])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    let before = world.get("web").await;
+    let Ok(Reply::Changed(_, view)) = restart(&mut world, "web").await else { panic!("no job") };
+    assert_eq!(view.generation, before.generation.next());
+    assert_eq!((view.status, &view.instance), (Status::Running, &before.instance));
+    world.run_for(A_WHILE).await;
+    let after = world.get("web").await;
+    assert_eq!(after.status, Status::Running);
+    assert_ne!(after.instance, before.instance);
+    assert_eq!(world.host.observe(None).await.unwrap().instances.len(), 1, "the old one is gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_daemon_stops_before_it_runs_again() {
+    let mut world = World::new();
+    world.post("d", None, &spec("daemon", &[])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    let before = world.get("d").await;
+    restart(&mut world, "d").await.unwrap();
+    for _ in 0..200 {
+        world.run_for(Duration::from_millis(10)).await;
+        assert!(world.host.observe(None).await.unwrap().instances.len() <= 1, "two at once");
+    }
+    let after = world.get("d").await;
+    assert_eq!(after.status, Status::Running);
+    assert_ne!(after.instance, before.instance);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_takes_a_warm_instance_runs_what_is_over_again_and_starts_what_is_stopped() {
+    let mut world = World::new();
+    world.post("web", None, &spec("service", &[pool(1, 1)])).await.unwrap();
+    world.post("once", None, &spec("job", &[])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.status("once").await.0, Status::Completed);
+    let warm = world.stats().await.warm_pool[0].instance.clone();
+    restart(&mut world, "web").await.unwrap();
+    restart(&mut world, "once").await.unwrap();
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.get("web").await.instance, Some(warm));
+    let once = world.get("once").await;
+    assert_eq!((once.status, once.generation.0), (Status::Completed, 2));
+    world.ask(Request::Stop { job: id("web") }).await.unwrap();
+    world.run_for(A_WHILE).await;
+    restart(&mut world, "web").await.unwrap();
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.status("web").await.0, Status::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_looks_its_images_up_again_and_the_old_instance_serves_where_they_are_gone() {
+    let mut world = World::new();
+    let web = spec("service", &[]);
+    world.post("web", None, &web).await.unwrap();
+    world.run_for(A_WHILE).await;
+    world.host.set_missing(&web.kernel, Presence::Missing);
+    restart(&mut world, "web").await.unwrap();
+    world.run_for(A_WHILE).await;
+    let (status, reason) = world.status("web").await;
+    assert_eq!(status, Status::Running);
+    assert!(reason.unwrap().contains("vmlinux"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_deleted_is_not_restarted() {
+    let mut world = World::new();
+    world.post("web", None, &spec("service", &[])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    world.ask(Request::Delete { job: id("web") }).await.unwrap();
+    let spec = Arc::new(spec("service", &[]));
+    let resolution = world.resolution(&spec).await;
+    let restart = Request::Restart(Restart { job: id("web"), spec, resolution });
+    assert_eq!(world.ask(restart).await, Err(Refusal::NotFound(id("web"))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_running_job_is_cancelled_by_a_stop_and_does_not_run_again() {
+    let mut world = World::with(
+        hearth_host::sim::SimConfig { work: Duration::from_secs(3600), ..Default::default() },
+        Store::in_memory().unwrap(),
+    );
+    world.post("once", None, &spec("job", &[])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.status("once").await.0, Status::Running);
+    world.ask(Request::Stop { job: id("once") }).await.unwrap();
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.status("once").await, (Status::Stopped, None));
+    assert!(world.host.observe(None).await.unwrap().instances.is_empty());
+    world.run_for(Duration::from_secs(600)).await;
+    assert_eq!(world.status("once").await.0, Status::Stopped);
+}
+
+async fn page(world: &mut World, list: List) -> (Vec<String>, bool) {
+    match world.ask(Request::List(list)).await {
+        Ok(Reply::Jobs { jobs, more }) => {
+            (jobs.iter().map(|view| view.job.to_string()).collect(), more)
+        }
+        other => panic!("a list answered {other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_shows_what_its_filters_let_through() {
+    let mut world = World::new();
+    world.post("a", Some("acme"), &spec("service", &[])).await.unwrap();
+    world.post("b", None, &spec("job", &[])).await.unwrap();
+    world.post("c", Some("acme"), &spec("daemon", &[])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    let all = List { limit: 10, ..List::default() };
+    assert_eq!(
+        page(&mut world, all.clone()).await,
+        (vec!["a".into(), "b".into(), "c".into()], false)
+    );
+    let statuses = vec![Status::Completed, Status::Failed];
+    let ended = List { statuses, ..all.clone() };
+    assert_eq!(page(&mut world, ended).await.0, ["b"]);
+    let acme = List { tenant: Some(Tenant::parse("acme").unwrap()), ..all.clone() };
+    assert_eq!(page(&mut world, acme.clone()).await.0, ["a", "c"]);
+    let daemons = List { lifecycle: Some(Lifecycle::Daemon), ..acme };
+    assert_eq!(page(&mut world, daemons).await.0, ["c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_stay_where_they_are_while_jobs_come_and_go() {
+    let mut world = World::new();
+    for job in ["b", "d", "f", "h"] {
+        world.post(job, None, &spec("job", &[])).await.unwrap();
+    }
+    world.run_for(A_WHILE).await;
+    let first = List { limit: 2, ..List::default() };
+    assert_eq!(page(&mut world, first).await, (vec!["b".into(), "d".into()], true));
+    // The cursor itself goes, and what is before it changes.
+    world.ask(Request::Delete { job: id("d") }).await.unwrap();
+    world.post("a", None, &spec("job", &[])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    let second = List { after: Some(id("d")), limit: 2, ..List::default() };
+    assert_eq!(page(&mut world, second).await, (vec!["f".into(), "h".into()], false));
+}
+
+fn keyed(key: &str, digest: &str, request: Request) -> Request {
+    let repeat = Some(Repeat { key: key.into(), digest: digest.into() });
+    Request::Guarded(Box::new(Guarded { guard: Guard { repeat, generations: None }, request }))
+}
+
+fn at(generations: &[u64], request: Request) -> Request {
+    let guard = Guard { repeat: None, generations: Some(generations.to_vec()) };
+    Request::Guarded(Box::new(Guarded { guard, request }))
+}
+
+async fn nameless(world: &World) -> Request {
+    let spec = Arc::new(spec("service", &[pool(1, 2)]));
+    let resolution = world.resolution(&spec).await;
+    Request::Upsert(Upsert { job: None, tenant: None, spec, resolution })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeat_under_the_same_key_makes_no_second_job_and_is_told_apart() {
+    let mut world = World::new();
+    let post = keyed("k", "d", nameless(&world).await);
+    let Ok(Reply::Changed(first, made)) = world.ask(post.clone()).await else { panic!("no job") };
+    assert_eq!(first, Accepted::Pending);
+    world.run_for(A_WHILE).await;
+    match world.ask(post.clone()).await {
+        Ok(Reply::Repeated(accepted, view)) => {
+            assert_eq!((accepted, &view.job), (Accepted::Pending, &made.job), "as it was answered");
+            assert_eq!(view.status, Status::Running, "the job as it is now");
+        }
+        other => panic!("a repeat answered {other:?}"),
+    }
+    let other = keyed("k", "another", nameless(&world).await);
+    let refused = Refusal::KeyOfAnother { key: "k".into(), job: made.job.clone() };
+    assert_eq!(world.ask(other).await, Err(refused));
+    assert_eq!(page(&mut world, List { limit: 9, ..List::default() }).await.0.len(), 1);
+    world.ask(Request::Delete { job: made.job.clone() }).await.unwrap();
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.ask(post).await, Err(Refusal::GoneSince(made.job)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_change_uses_no_key() {
+    let mut world = World::new();
+    let stop = keyed("k", "stop", Request::Stop { job: id("web") });
+    assert_eq!(world.ask(stop.clone()).await, Err(Refusal::NotFound(id("web"))));
+    world.post("web", None, &spec("service", &[])).await.unwrap();
+    assert!(matches!(world.ask(stop).await, Ok(Reply::Changed(..))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_lives_a_day_and_over_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hearth.db");
+    let mut world = World::with(Default::default(), Store::open(&path).unwrap());
+    let post = keyed("k", "d", nameless(&world).await);
+    world.ask(post.clone()).await.unwrap();
+    let mut world = world.restart(Store::open(&path).unwrap());
+    tokio::time::advance(Duration::from_secs(24 * 3600 - 10)).await;
+    assert!(matches!(world.ask(post.clone()).await, Ok(Reply::Repeated(..))));
+    tokio::time::advance(Duration::from_secs(20)).await;
+    assert!(matches!(world.ask(post.clone()).await, Ok(Reply::Changed(..))), "another job");
+    assert!(matches!(world.ask(post).await, Ok(Reply::Repeated(..))), "the key's next life");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_for_another_generation_is_refused_with_the_current_one() {
+    let mut world = World::new();
+    world.post("web", None, &spec("service", &[])).await.unwrap();
+    world.run_for(A_WHILE).await;
+    let stop = Request::Stop { job: id("web") };
+    let refused =
+        Refusal::OtherGeneration { job: id("web"), current: Some(hearth_model::Generation(1)) };
+    assert_eq!(world.ask(at(&[2, 7], stop.clone())).await, Err(refused));
+    assert_eq!(world.status("web").await.0, Status::Running);
+    assert!(matches!(world.ask(at(&[1], stop.clone())).await, Ok(Reply::Changed(..))));
+    assert!(matches!(world.ask(at(&[], stop)).await, Ok(Reply::Changed(..))), "any");
+    let never = Refusal::OtherGeneration { job: id("nope"), current: None };
+    let spec = Arc::new(spec("service", &[]));
+    let resolution = world.resolution(&spec).await;
+    let upsert = Upsert { job: Some(id("nope")), tenant: None, spec, resolution };
+    assert_eq!(world.ask(at(&[], Request::Upsert(upsert))).await, Err(never));
+    let delete = Request::Delete { job: id("web") };
+    assert!(world.ask(at(&[1], delete.clone())).await.is_err(), "the stop made generation 2");
+    world.ask(at(&[2], delete.clone())).await.unwrap();
+    world.run_for(A_WHILE).await;
+    let again = world.ask(at(&[2], delete)).await;
+    assert_eq!(again, Ok(Reply::Deleted { gone: true }), "what was asked for has happened");
+}

@@ -1,0 +1,28 @@
+//! The binary as a process: its API, its command line, and what it survives.
+//!
+//! One binary for all of it, since linking many takes longer than running them.
+
+mod api;
+mod bounds;
+mod callers;
+mod command_line;
+mod declare;
+mod desired_file;
+mod faults;
+mod first_light;
+mod formats;
+#[allow(dead_code, unreachable_pub, missing_docs)]
+mod guests;
+mod kills;
+mod many;
+mod output;
+mod power;
+mod refusals;
+mod restart;
+mod state;
+mod state_dir;
+mod streams;
+mod support;
+mod syscalls;
+mod systemd;
+mod transcripts;

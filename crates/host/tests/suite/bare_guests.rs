@@ -1,0 +1,281 @@
+//! The real host with bare-metal guests. Needs `/dev/kvm`; see `crate::support::variable`.
+
+mod native {
+    use crate::contract::Subject;
+    use crate::support::{Lab, job, raw};
+    use hearth_fake_firecracker::kernels;
+    use hearth_host::Host;
+    use hearth_model::{Action, End, InstanceState, Owner, Phase, PoolTenant, Signal, Stage};
+    use std::path::PathBuf;
+
+    /// A directory with guests: `speaker` says `OK` once and halts, `flooder` never stops saying
+    /// `x`, `rebooter` resets the machine.
+    fn images() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let kernels = [
+            ("speaker", kernels::speaker("OK\n")),
+            ("flooder", kernels::flooder("x")),
+            ("rebooter", kernels::rebooter()),
+        ];
+        for (name, kernel) in kernels {
+            std::fs::write(dir.path().join(name), kernel).expect("written");
+        }
+        let path = dir.path().to_owned();
+        (dir, path)
+    }
+
+    fn is_up(state: &InstanceState) -> bool {
+        matches!(state, InstanceState::Up { phase: Phase::Running, ready: true, .. })
+    }
+
+    fn pid(lab: &Lab, id: &hearth_model::InstanceId) -> i32 {
+        let pid = std::fs::read_to_string(lab.instance_dir(id).join("pid")).expect("a pid file");
+        pid.trim().parse().expect("a pid")
+    }
+
+    fn is_there(pid: i32) -> bool {
+        std::path::Path::new("/proc").join(pid.to_string()).exists()
+    }
+
+    fn kill(pid: i32) {
+        let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+    }
+
+    #[tokio::test]
+    async fn the_real_host_keeps_the_contract_with_bare_guests() {
+        let (_images, path) = images();
+        let lab = Lab::new(path).await;
+        let patience = std::time::Duration::from_secs(30);
+        let subject =
+            Subject { host: &lab.host, service: raw("speaker"), job: None, unread: None, patience };
+        subject.check().await;
+    }
+
+    #[tokio::test]
+    async fn a_bare_guest_runs_speaks_is_stopped_and_leaves_nothing() {
+        let (_images, path) = images();
+        let lab = Lab::new(path).await;
+        let id =
+            lab.create("a1", raw("speaker"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
+        lab.wait(&id, is_up).await;
+        assert!(lab.host.alive(&id));
+        lab.says(&id, "OK").await;
+        let tell = Action::Tell { instance: id.clone(), identity: job("web", 1), go: true };
+        lab.host.apply(tell).await.expect("a raw guest needs no telling");
+        let refused = lab.host.apply(Action::Remove { instance: id.clone() }).await;
+        assert!(refused.expect_err("it runs").is_transient());
+        let pid = pid(&lab, &id);
+        lab.stop(&id, 10).await;
+        assert!(!lab.host.alive(&id) && !is_there(pid));
+        let exit = lab.exit(&id).await;
+        assert!(exit.stop_requested && matches!(exit.end, End::Vmm(_)), "{exit:?}");
+        lab.stop(&id, 10).await;
+        lab.remove(&id).await;
+        lab.remove(&id).await;
+        assert!(!lab.instance_dir(&id).exists());
+        assert_eq!(lab.state_of(&id).await, None);
+        assert_eq!(lab.texts(&id).await, ["OK"]);
+        lab.host.apply(Action::DropLogs { instance: id.clone() }).await.expect("dropped");
+        assert!(lab.texts(&id).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_second_creation_by_the_same_name_changes_nothing() {
+        let (_images, path) = images();
+        let lab = Lab::new(path).await;
+        let id =
+            lab.create("a1", raw("speaker"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
+        let first = pid(&lab, &id);
+        lab.create("a1", raw("speaker"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
+        assert_eq!(pid(&lab, &id), first);
+        lab.stop(&id, 0).await;
+    }
+
+    #[tokio::test]
+    async fn a_restart_adopts_what_runs_and_learns_what_ended() {
+        let (_images, path) = images();
+        let mut lab = Lab::new(path).await;
+        let stays =
+            lab.create("stays", raw("speaker"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
+        let dies =
+            lab.create("dies", raw("speaker"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
+        let (kept, killed) = (pid(&lab, &stays), pid(&lab, &dies));
+        lab.host.close().await;
+        kill(killed);
+        lab.restart().await;
+        lab.wait(&stays, is_up).await;
+        assert_eq!(pid(&lab, &stays), kept);
+        assert_eq!(lab.exit(&dies).await.end, End::Unknown);
+        assert!(!lab.host.alive(&dies) && lab.host.alive(&stays));
+        lab.stop(&stays, 0).await;
+        assert!(!is_there(kept));
+        for id in [&stays, &dies] {
+            lab.remove(id).await;
+        }
+        lab.restart().await;
+        assert!(lab.host.observe(None).await.expect("a look").instances.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_killed_firecracker_is_seen_at_once() {
+        let (_images, path) = images();
+        let lab = Lab::new(path).await;
+        let id =
+            lab.create("a1", raw("flooder"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
+        lab.wait(&id, is_up).await;
+        kill(pid(&lab, &id));
+        let exit = lab.exit(&id).await;
+        assert!(!exit.stop_requested);
+        assert_eq!(exit.end, End::Vmm("Firecracker ended by signal 9 (killed)".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_resets_ends_its_instance() {
+        let (_images, path) = images();
+        let lab = Lab::new(path).await;
+        let id =
+            lab.create("a1", raw("rebooter"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
+        let exit = lab.exit(&id).await;
+        assert_eq!(exit.end, End::Vmm("the guest shut down or restarted".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_failed_creation_leaves_nothing() {
+        let (_images, path) = images();
+        let lab = Lab::new(path).await;
+        let mut spec = raw("speaker");
+        spec.resources.mem_mib = 0;
+        let create = lab.creation("a1", spec, Stage::App, Owner::Pool(PoolTenant::Shared)).await;
+        let id = create.instance.clone();
+        let error = lab.host.apply(Action::Create(Box::new(create))).await.expect_err("refused");
+        assert!(!error.is_transient(), "{}", error.sentence());
+        assert!(!lab.instance_dir(&id).exists());
+        assert_eq!(lab.state_of(&id).await, None);
+        let mut small = raw("speaker");
+        small.resources.mem_mib = 16;
+        let small = lab.creation("a1", small, Stage::App, Owner::Pool(PoolTenant::Shared)).await;
+        let error = lab.host.apply(Action::Create(Box::new(small))).await.expect_err("refused");
+        assert!(error.sentence().contains("is mem_mb 16 too little"), "{}", error.sentence());
+        let mut gone =
+            lab.creation("a1", raw("speaker"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
+        gone.images.kernel = hearth_model::Digest([0; 32]);
+        let error = lab.host.apply(Action::Create(Box::new(gone))).await.expect_err("refused");
+        assert!(error.sentence().contains("not in the store"), "{}", error.sentence());
+        assert_eq!(lab.state_of(&id).await, None);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_identified_is_reported_and_left_alone() {
+        let (_images, path) = images();
+        let mut lab = Lab::new(path).await;
+        let id =
+            lab.create("a1", raw("speaker"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
+        let pid = pid(&lab, &id);
+        let manifest = lab.instance_dir(&id).join("manifest.json");
+        let text = std::fs::read_to_string(&manifest).expect("a manifest");
+        lab.host.close().await;
+        std::fs::write(&manifest, "{").expect("written");
+        lab.restart().await;
+        let seen = lab.host.observe(None).await.expect("a look");
+        assert!(seen.instances.is_empty());
+        assert!(seen.unidentified[id.as_str()].contains("cannot read its manifest"), "{seen:?}");
+        for action in [
+            Action::Stop { instance: id.clone(), signal: Signal::TERM, timeout_s: 0 },
+            Action::Remove { instance: id.clone() },
+            Action::DropLogs { instance: id.clone() },
+        ] {
+            let refused = lab.host.apply(action).await.expect_err("it is left alone");
+            assert!(refused.sentence().contains("is left alone"), "{}", refused.sentence());
+        }
+        assert!(is_there(pid) && manifest.exists());
+        std::fs::write(&manifest, text).expect("written");
+        let begin = std::time::Instant::now();
+        while lab.state_of(&id).await.is_none() {
+            assert!(begin.elapsed() < std::time::Duration::from_secs(60), "it is not looked at");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert!(is_there(pid), "it is the same");
+        assert!(lab.host.observe(None).await.expect("a look").unidentified.is_empty());
+        lab.stop(&id, 0).await;
+    }
+
+    #[tokio::test]
+    async fn what_a_daemon_left_half_made_or_half_removed_is_removed() {
+        let (_images, path) = images();
+        let mut lab = Lab::new(path).await;
+        let id =
+            lab.create("a1", raw("speaker"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
+        let instances = lab.instance_dir(&id).parent().expect("a parent").to_owned();
+        for (name, file) in
+            [("a2", None), ("a3", Some("manifest.json.new")), ("a4.gone", Some("pid"))]
+        {
+            std::fs::create_dir(instances.join(name)).expect("made");
+            if let Some(file) = file {
+                std::fs::write(instances.join(name).join(file), "{").expect("written");
+            }
+        }
+        lab.restart().await;
+        let left = || std::fs::read_dir(&instances).expect("read").count();
+        let begin = std::time::Instant::now();
+        while left() > 1 && begin.elapsed() < std::time::Duration::from_secs(30) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        assert!(
+            left() == 1 && lab.instance_dir(&id).exists(),
+            "what runs is there, and nothing else"
+        );
+        let seen = lab.host.observe(None).await.expect("a look");
+        assert_eq!((seen.instances.len(), seen.unidentified.len()), (1, 0), "{seen:?}");
+        lab.stop(&id, 0).await;
+    }
+
+    #[tokio::test]
+    async fn after_a_loss_of_power_nothing_counts_as_never_started_and_what_is_lost_is_removed() {
+        let (_images, path) = images();
+        let mut lab = Lab::new(path).await;
+        let [old, lost] = ["a1", "a2"];
+        let old =
+            lab.create(old, raw("speaker"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
+        let lost =
+            lab.create(lost, raw("speaker"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
+        let pids = [pid(&lab, &old), pid(&lab, &lost)];
+        lab.host.close().await;
+        pids.into_iter().for_each(kill);
+        // An earlier boot's manifest, of before the start; and one of which nothing came to disk.
+        let manifest = lab.instance_dir(&old).join("manifest.json");
+        let text = std::fs::read_to_string(&manifest).expect("a manifest");
+        let mut fields: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        fields["host_boot"] = "another".into();
+        fields["process"] = serde_json::Value::Null;
+        fields["started"] = false.into();
+        std::fs::write(&manifest, fields.to_string()).expect("written");
+        let folder = lab.instance_dir(&lost);
+        std::fs::write(folder.join("manifest.json"), "").expect("emptied");
+        lab.restart().await;
+        assert_eq!(lab.exit(&old).await.end, End::Unknown);
+        assert!(!folder.exists());
+        let seen = lab.host.observe(None).await.expect("a look");
+        assert_eq!((seen.instances.len(), seen.unidentified.len()), (1, 0), "{seen:?}");
+    }
+
+    #[tokio::test]
+    async fn a_process_that_was_never_started_is_ended_at_the_next_start() {
+        let (_images, path) = images();
+        let mut lab = Lab::new(path).await;
+        let id =
+            lab.create("a1", raw("speaker"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
+        let pid = pid(&lab, &id);
+        let manifest = lab.instance_dir(&id).join("manifest.json");
+        lab.host.close().await;
+        // As if the daemon had ended between the spawn and the manifest that names the process.
+        let text = std::fs::read_to_string(&manifest).expect("a manifest");
+        let mut fields: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        fields["process"] = serde_json::Value::Null;
+        fields["started"] = false.into();
+        std::fs::write(&manifest, fields.to_string()).expect("written");
+        lab.restart().await;
+        assert_eq!(lab.exit(&id).await.end, End::NeverStarted);
+        assert!(!is_there(pid));
+    }
+}
