@@ -11,6 +11,7 @@ mod images;
 mod kernel;
 mod kvm;
 mod lab;
+mod ledger;
 mod mutants;
 mod packages;
 mod places;
@@ -56,7 +57,7 @@ enum Task {
         /// Only these: validate, claims, posts, starts, fleet
         figures: Vec<String>,
     },
-    /// Run for longer than with each commit, and enter the result in docs/reliability.md
+    /// Run for longer than with each commit, and enter the result in docs/ledger.tsv
     Soak {
         /// What
         part: soak::Part,

@@ -1,6 +1,5 @@
 //! `cargo xtask soak`: what takes longer than anybody waits for a commit. Each part runs for about as
-//! long as it is told, goes on where the last run ended, and adds a line to the ledger in
-//! docs/reliability.md.
+//! long as it is told, continues where the last run ended, and adds a row to the ledger.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use crate::cargo::cargo;
+use crate::ledger::Ledger;
 use crate::places::Places;
 use crate::terminal::say;
 use crate::{api_fuzz, fuzz, guest_init, kvm, mutants, packages, program, schedules, setup};
@@ -63,30 +63,41 @@ impl Part {
 
 /// Runs a part for so many minutes, and enters what came out.
 pub(crate) fn run(places: &Places, part: Part, minutes: u64) -> Result<()> {
-    let ledger = Ledger { path: places.repo.join("docs/reliability.md") };
+    let ledger = Ledger::of(&places.repo);
     // Nothing that uses the host builds without it.
     guest_init::ensure(places)?;
     let until = Instant::now() + Duration::from_secs(minutes * 60);
     let (count, failures) = match part {
-        Part::Schedules => schedules(places, ledger.sum(part)?, until)?,
+        Part::Schedules => schedules(places, ledger.sum(part.name())?, until)?,
         Part::Pairs => (1, pairs(places)?),
         Part::Kills => {
             let kills = KILLS_AT_ONCE.to_string();
-            let (runs, failures) =
-                runs(places, "kills", "HEARTH_KILLS", &kills, 1000 + ledger.sum(part)?, until)?;
+            let (runs, failures) = runs(
+                places,
+                "kills",
+                "HEARTH_KILLS",
+                &kills,
+                1000 + ledger.sum(part.name())?,
+                until,
+            )?;
             (runs * KILLS_AT_ONCE, failures)
         }
-        Part::Syscalls => {
-            runs(places, "syscalls", "HEARTH_SYSCALLS", "all", 1000 + ledger.sum(part)?, until)?
-        }
+        Part::Syscalls => runs(
+            places,
+            "syscalls",
+            "HEARTH_SYSCALLS",
+            "all",
+            1000 + ledger.sum(part.name())?,
+            until,
+        )?,
         Part::Power => {
-            runs(places, "power", "HEARTH_POWER", "all", 1000 + ledger.sum(part)?, until)?
+            runs(places, "power", "HEARTH_POWER", "all", 1000 + ledger.sum(part.name())?, until)?
         }
         Part::Many => (minutes, many(places, minutes)?),
         Part::Planted => planted(places)?,
         Part::Mutants => mutated(places)?,
         Part::Fuzz => return fuzzed(places, &ledger, minutes),
-        Part::ApiFuzz => api_fuzzed(places, ledger.sum(part)?, minutes)?,
+        Part::ApiFuzz => api_fuzzed(places, ledger.sum(part.name())?, minutes)?,
     };
     ledger.enter(places, part.name(), count, &failures)?;
     match failures.is_empty() {
@@ -95,50 +106,10 @@ pub(crate) fn run(places: &Places, part: Part, minutes: u64) -> Result<()> {
     }
 }
 
-/// The table of docs/reliability.md.
-struct Ledger {
-    path: PathBuf,
-}
-
-impl Ledger {
-    fn rows(&self) -> Result<Vec<Vec<String>>> {
-        let text = fs::read_to_string(&self.path)
-            .with_context(|| format!("cannot read {}", self.path.display()))?;
-        let cells =
-            |line: &str| line.trim_matches('|').split('|').map(|c| c.trim().to_owned()).collect();
-        Ok(text.lines().filter(|line| line.starts_with("| 20")).map(cells).collect())
-    }
-
-    /// How many there were of a part in all.
-    fn sum(&self, part: Part) -> Result<u64> {
-        let rows = self.rows()?;
-        let of_part = rows.iter().filter(|row| row.get(2).is_some_and(|what| what == part.name()));
-        let counts = of_part.filter_map(|row| row.get(3)?.replace(',', "").parse::<u64>().ok());
-        Ok(counts.sum())
-    }
-
-    fn enter(&self, places: &Places, what: &str, count: u64, failures: &[String]) -> Result<()> {
-        let git = |args: &[&str]| {
-            program::output(program::command("git").args(args).current_dir(&places.repo))
-        };
-        let date = git(&["log", "-1", "--date=format:%Y-%m-%d", "--format=%cd"])?;
-        let commit = git(&["rev-parse", "--short", "HEAD"])?;
-        let failed = if failures.is_empty() { "0".to_owned() } else { failures.join(", ") };
-        let row =
-            format!("| {} | {} | {what} | {count} | {failed} |\n", date.trim(), commit.trim(),);
-        let mut text = fs::read_to_string(&self.path)?;
-        text.push_str(&row);
-        fs::write(&self.path, text)
-            .with_context(|| format!("cannot write {}", self.path.display()))?;
-        say(format_args!("soak: {}", row.trim()));
-        Ok(())
-    }
-}
-
 fn schedules(places: &Places, done: u64, until: Instant) -> Result<(u64, Vec<String>)> {
     let (mut count, mut failures) = (0, Vec::new());
     while Instant::now() < until && failures.is_empty() {
-        let from = schedules::OF_EACH_COMMIT.end + done + count;
+        let from = schedules::FIRST_OF_SOAK + done + count;
         failures = schedules::run(places, from..from + SEEDS_AT_ONCE)?;
         count += SEEDS_AT_ONCE;
     }

@@ -43,7 +43,7 @@ const NEXTEST: Wheel = Wheel {
 };
 
 /// How long each fuzz target runs; `cargo xtask soak fuzz` goes on.
-const FUZZ_TIME: Duration = Duration::from_secs(20);
+const FUZZ_TIME: Duration = Duration::from_secs(5);
 
 /// Tests by how they ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

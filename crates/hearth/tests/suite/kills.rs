@@ -15,11 +15,11 @@ mod native {
     const CLIENTS: usize = 3;
     const JOBS_OF_CLIENT: usize = 4;
     /// After so many kills everything is compared.
-    const COMPARE_EVERY: usize = 20;
+    const COMPARE_EVERY: usize = 5;
 
     #[test]
     fn a_daemon_killed_at_any_moment_loses_nothing_acknowledged_and_leaks_nothing() {
-        let kills = number("HEARTH_KILLS", 100);
+        let kills = number("HEARTH_KILLS", 10);
         let mut rng = Rng::with_seed(number("HEARTH_SEED", 1) as u64);
         let host = Native::new();
         let jobs = |client| (0..JOBS_OF_CLIENT).map(move |job| format!("c{client}-{job}"));
