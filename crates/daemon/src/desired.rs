@@ -12,10 +12,10 @@ mod watch;
 use crate::convert::declared::{self, DeclaredJob};
 use crate::core::Intake;
 use crate::stop::Stop;
-use crate::{MassDeletion, clock, executor, limits};
+use crate::{MassDeletion, clock, limits};
 use hearth_api::{DesiredFile, DesiredFileStatus, RefusedEntry};
 use hearth_engine::{
-    Against, Deletions, EntryDigest, FileEntry, FileLoad, LoadPlan, Reply, Request, Trouble,
+    Against, Deletions, EntryDigest, FileLoad, LoadPlan, Reply, Request, Trouble,
 };
 use hearth_host::Host;
 use hearth_manifest::{Declared, Diagnostics};
@@ -298,16 +298,7 @@ impl Watched {
             .map_err(|_| failed("its reader met a bug, which is in the log".to_owned()))?
             .map_err(|problems| LoadError::Problems { path: path.clone(), problems })?;
         let _lookup = self.intake.lookup().await;
-        let specs = jobs.iter().map(|declared| &*declared.spec);
-        let resolutions = executor::resolve_all(&*self.host, specs).await;
-        let entry = |(DeclaredJob { job, tenant, spec, digest }, resolution)| FileEntry {
-            job,
-            tenant,
-            spec,
-            digest,
-            resolution,
-        };
-        let entries: Vec<FileEntry> = jobs.into_iter().zip(resolutions).map(entry).collect();
+        let entries = declared::resolved(&*self.host, jobs).await;
         let count = entries.len();
         let path_of_source = Some(source_of(path));
         let against = Against::LastApplied;

@@ -2,8 +2,10 @@
 
 use super::unfit;
 use crate::desired::source_of;
+use crate::executor;
 use hearth_api::{ChangedJob, DrainedPool, Plan, Problem, RefusedEntry, SpecChange};
-use hearth_engine::{EntryDigest, LoadPlan, PlannedChange, Why, json};
+use hearth_engine::{EntryDigest, FileEntry, LoadPlan, PlannedChange, Why, json};
+use hearth_host::Host;
 use hearth_manifest::DeclaredBody;
 use hearth_model::{JobId, Path, Segment, Spec, Tenant};
 use serde_json::{Map, Value as Json};
@@ -25,6 +27,20 @@ pub(crate) struct DeclaredJob {
     pub(crate) tenant: Option<Tenant>,
     pub(crate) spec: Arc<Spec>,
     pub(crate) digest: EntryDigest,
+}
+
+/// Looks the images of all jobs up, side by side, and returns what the engine loads.
+pub(crate) async fn resolved(host: &dyn Host, jobs: Vec<DeclaredJob>) -> Vec<FileEntry> {
+    let specs = jobs.iter().map(|declared| &*declared.spec);
+    let resolutions = executor::resolve_all(host, specs).await;
+    let entry = |(DeclaredJob { job, tenant, spec, digest }, resolution)| FileEntry {
+        job,
+        tenant,
+        spec,
+        digest,
+        resolution,
+    };
+    jobs.into_iter().zip(resolutions).map(entry).collect()
 }
 
 /// Reads the body of `POST /plan` and `POST /apply`. It takes time that grows with the body, and stops when

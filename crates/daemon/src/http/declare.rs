@@ -6,15 +6,14 @@ use super::document::Refuses;
 use super::offload::Room;
 use super::problem::Refused;
 use super::read;
-use crate::convert::declared::{self, DeclaredJob};
-use crate::executor;
+use crate::convert::declared;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use hearth_api::Plan;
 use hearth_api::document::Declare;
-use hearth_engine::{Against, Deletions, FileEntry, FileLoad, LoadPlan, Reply, Request};
+use hearth_engine::{Against, Deletions, FileLoad, LoadPlan, Reply, Request};
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
@@ -68,16 +67,7 @@ async fn load(
         .work(move |gone| declared::declared(&bytes, gone).map_err(Refused::from))
         .await??;
     let lookup = app.intake.lookup().await;
-    let specs = declared.jobs.iter().map(|declared| &*declared.spec);
-    let resolutions = executor::resolve_all(&*app.host, specs).await;
-    let entry = |(DeclaredJob { job, tenant, spec, digest }, resolution)| FileEntry {
-        job,
-        tenant,
-        spec,
-        digest,
-        resolution,
-    };
-    let entries = declared.jobs.into_iter().zip(resolutions).map(entry).collect();
+    let entries = declared::resolved(&*app.host, declared.jobs).await;
     let deletions = if declared.allow_delete { Deletions::All } else { Deletions::Few };
     let load = FileLoad { path: declared.source, entries, deletions, against: Against::Jobs };
     Ok((load, (room, lookup)))

@@ -8,28 +8,37 @@ use hearth_kernel::cpio;
 use hearth_model::Digest;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 /// PID 1 of the microVM, a static binary.
 static INIT: &[u8] = include_bytes!(env!("HEARTH_INIT"));
+
+/// The archive with the init, and a hasher that has read it: the key of an initramfs depends on all that is
+/// in it, since the archive may have another form in another version.
+static BASE: LazyLock<(Vec<u8>, blake3::Hasher)> = LazyLock::new(|| {
+    let mut archive = cpio::Writer::new();
+    archive.dir_all("dev");
+    archive.char_device("dev/console", 0o600, 5, 1);
+    archive.file("init", 0o755, INIT);
+    let bytes = archive.finish();
+    let mut key = blake3::Hasher::new();
+    key.update(&bytes);
+    (bytes, key)
+});
 
 /// The initramfs for a kernel with these modules.
 pub(super) fn for_modules(
     store: &ImageStore,
     modules: Option<&Digest>,
 ) -> Result<PathBuf, HostError> {
-    let mut archive = cpio::Writer::new();
-    archive.dir_all("dev");
-    archive.char_device("dev/console", 0o600, 5, 1);
-    archive.file("init", 0o755, INIT);
-    let mut bytes = archive.finish();
-    // All that it is made of: the archive may have another form in another version.
-    let mut key = blake3::Hasher::new();
-    key.update(&bytes);
+    let (base, key) = &*BASE;
+    let mut key = key.clone();
     key.update(modules.map_or(&[], |digest| &digest.0));
     let path = store.made(&format!("initrd-{}", key.finalize().to_hex()));
     if path.exists() {
         return Ok(path);
     }
+    let mut bytes = base.clone();
     if let Some(digest) = modules {
         let modules = store.path(digest);
         let modules = std::fs::read(&modules).map_err(errors::file("read", &modules))?;
