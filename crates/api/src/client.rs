@@ -589,10 +589,8 @@ pub struct Prune {
 pub struct JobFilter {
     /// Only jobs that stand so.
     pub statuses: Vec<JobStatus>,
-    /// Only jobs of this tenant.
-    pub tenant: Option<String>,
-    /// Only jobs of this lifecycle.
-    pub lifecycle: Option<String>,
+    /// Further conditions, all of which must hold: parameters of `GET /vms` with their values.
+    pub conditions: Vec<(&'static str, String)>,
 }
 
 impl JobFilter {
@@ -600,9 +598,9 @@ impl JobFilter {
     fn written(&self) -> String {
         let words: Vec<&str> = self.statuses.iter().map(|status| status.as_str()).collect();
         let status = Some(words.join(",")).filter(|words| !words.is_empty());
-        parameter("status", status.as_deref())
-            + &parameter("tenant", self.tenant.as_deref())
-            + &parameter("lifecycle", self.lifecycle.as_deref())
+        let conditions = self.conditions.iter();
+        let conditions = conditions.map(|(name, value)| parameter(name, Some(value)));
+        parameter("status", status.as_deref()) + &conditions.collect::<String>()
     }
 }
 

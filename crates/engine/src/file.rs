@@ -7,8 +7,9 @@ use crate::input::{
     Against, Deletions, Drained, FileEntry, FileLoad, LoadPlan, Now, PlannedChange, Refusal, Why,
 };
 use crate::json::spec_to_json;
-use crate::request::{Change, Extent, same_inside};
+use crate::request::{Change, Extent};
 use crate::store::AppliedEntry;
+use hearth_model::hash::same_inside;
 use hearth_model::{Job, JobId, Spec, Tenant, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -4,7 +4,7 @@ use crate::file::EntryDigest;
 use crate::images::ImagePlan;
 use hearth_host::HostError;
 use hearth_model::{
-    Action, Generation, InstanceId, JobId, KeepImages, Lifecycle, Mono, Observation, Resolution,
+    Action, Generation, InstanceId, JobId, KeepImages, Mono, Observation, Resolution, Selector,
     Spec, SpecHash, StoredImage, Tenant,
 };
 use std::borrow::Cow;
@@ -233,10 +233,8 @@ pub struct List {
     pub limit: usize,
     /// Only jobs that stand so; any where empty.
     pub statuses: Vec<hearth_planner::Status>,
-    /// Only jobs of this tenant.
-    pub tenant: Option<Tenant>,
-    /// Only jobs of this lifecycle.
-    pub lifecycle: Option<Lifecycle>,
+    /// Only jobs that this selects.
+    pub selector: Selector,
 }
 
 /// Which events, and how many of them.

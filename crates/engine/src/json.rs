@@ -117,7 +117,7 @@ impl Serialize for OfPart<'_> {
             Part::Int(number) => serializer.serialize_i64(*number),
             Part::Text(text) => serializer.serialize_str(text),
             Part::Texts(texts) => serializer.collect_seq(*texts),
-            Part::Env(env) => serializer.collect_map(*env),
+            Part::TextMap(texts) => serializer.collect_map(*texts),
             Part::Map(parts) => {
                 serializer.collect_map(parts.iter().map(|(key, part)| (key, OfPart(part))))
             }

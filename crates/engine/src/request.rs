@@ -5,9 +5,9 @@ use crate::execute::serves;
 use crate::guard;
 use crate::input::{Accepted, JobView, Now, Refusal, Reply, Request, Restart, Trouble, Upsert};
 use crate::row::JobNotes;
+use hearth_model::hash::same_inside;
 use hearth_model::{
-    Generation, InstanceId, Job, JobId, Lifecycle, Outcome, Ready, Resolution, Signal, Spec,
-    Tenant, Wanted,
+    Generation, InstanceId, Job, JobId, Lifecycle, Outcome, Resolution, Spec, Tenant, Wanted,
 };
 use hearth_planner::{Scope, Status, Step, plan};
 use std::sync::Arc;
@@ -376,19 +376,4 @@ fn renew(job: &mut Job) {
     job.failures = 0;
     job.not_before = None;
     job.last_failure = None;
-}
-
-/// Whether two specs differ at most in policy.
-pub(crate) fn same_inside(left: &Spec, right: &Spec) -> bool {
-    let inside = |spec: &Spec| Spec {
-        warm_pool: None,
-        retries: 0,
-        timeout_s: None,
-        auto_remove: false,
-        stop_signal: Signal::TERM,
-        stop_timeout_s: 0,
-        ready: spec.ready.clone().map(|ready| Ready { timeout_s: 0, ..ready }),
-        ..spec.clone()
-    };
-    inside(left) == inside(right)
 }

@@ -49,8 +49,7 @@ impl Engine {
             .jobs()
             .range((behind, Bound::Unbounded))
             .map(|(_, job)| job)
-            .filter(|job| list.tenant.as_ref().is_none_or(|tenant| *tenant == job.tenant))
-            .filter(|job| list.lifecycle.is_none_or(|is| is == job.spec.lifecycle))
+            .filter(|job| list.selector.matches(&job.tenant, &job.spec))
             .map(|job| self.view(&world, job, now))
             .filter(|view| list.statuses.is_empty() || list.statuses.contains(&view.status));
         let jobs = found.by_ref().take(list.limit).collect();

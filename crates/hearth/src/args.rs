@@ -1,14 +1,15 @@
 //! What can be said on the command line.
 
 use crate::output::Purpose;
+use crate::ps::PsArgs;
 use crate::run::RunArgs;
 use crate::settings::ServeArgs;
 use crate::{exit, span};
 use anstream::ColorChoice;
-use clap::builder::{PossibleValuesParser, Styles, TypedValueParser};
+use clap::builder::Styles;
 use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use hearth_api::{Endpoint, JobFilter, JobStatus};
+use hearth_api::Endpoint;
 use hearth_model::text::plain;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -333,35 +334,6 @@ that needs --allow-delete, or with --wait a job that failed; 124 --timeout ran o
         /// The directory that gets them; made where it is absent
         directory: PathBuf,
     },
-}
-
-/// Which jobs are listed.
-#[derive(Debug, ClapArgs)]
-pub(crate) struct PsArgs {
-    /// Only jobs that stand so; one or several, as in running,failed
-    #[arg(short, long, value_delimiter = ',', value_parser = status())]
-    status: Vec<JobStatus>,
-    /// Only jobs of this tenant
-    #[arg(short, long)]
-    tenant: Option<String>,
-    /// Only jobs of this lifecycle
-    #[arg(short, long, value_enum)]
-    lifecycle: Option<Lifecycle>,
-}
-
-/// Reads a status, and knows all there are.
-fn status() -> impl TypedValueParser<Value = JobStatus> {
-    let words = JobStatus::ALL.map(JobStatus::as_str);
-    PossibleValuesParser::new(words).try_map(|word| {
-        JobStatus::ALL.into_iter().find(|status| status.as_str() == word).ok_or("no such status")
-    })
-}
-
-impl From<PsArgs> for JobFilter {
-    fn from(PsArgs { status, tenant, lifecycle }: PsArgs) -> JobFilter {
-        let lifecycle = lifecycle.map(|lifecycle| lifecycle.as_str().to_owned());
-        JobFilter { statuses: status, tenant, lifecycle }
-    }
 }
 
 /// How long a job lives.

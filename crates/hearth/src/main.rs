@@ -18,6 +18,7 @@ mod kernel;
 mod logging;
 mod output;
 mod pages;
+mod ps;
 mod run;
 mod serve;
 mod settings;

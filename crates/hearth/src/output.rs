@@ -9,8 +9,9 @@ mod streams;
 
 use crate::args::{Format, Usage};
 use crate::config::{self, ConfigFile, Problems, Resolved, Source};
-use crate::exit;
+use crate::ps::status;
 use crate::settings::{Kind, SETTINGS, Setting};
+use crate::{exit, ps};
 use anstream::{AutoStream, ColorChoice};
 use hearth_api::{ClientError, Event, Health, Job, LogLine, Readiness, Stats};
 use hearth_daemon::doctor::{Finding, Verdict};
@@ -22,7 +23,8 @@ pub(crate) use plan::Tense;
 pub(crate) use streams::Purpose;
 
 use log::LogText;
-use paint::{Line, Tone, Word, age, shortened};
+use paint::Line;
+pub(crate) use paint::{Tone, Word, age, shortened};
 use serde::Serialize;
 use serde_json::json;
 use std::cell::{Cell, RefCell};
@@ -421,37 +423,10 @@ impl Output {
             return self.note("there are no jobs");
         }
         let now = jiff::Timestamp::now();
-        if self.format == Format::Wide {
-            let header = [
-                "JOB",
-                "TENANT",
-                "LIFECYCLE",
-                "STATUS",
-                "AGE",
-                "VM",
-                "GEN",
-                "SINCE",
-                "ROOTFS",
-                "KERNEL",
-                "VCPU",
-                "MEM",
-                "REASON",
-            ];
-            return self.rows(header, jobs.iter().map(|job| wide(job, now)));
+        match self.format {
+            Format::Wide => self.rows(ps::WIDE, jobs.iter().map(|job| ps::wide(job, now))),
+            _ => self.rows(ps::NARROW, jobs.iter().map(|job| ps::narrow(job, now))),
         }
-        let narrow = |job: &Job| {
-            [
-                job.job_id.as_str().into(),
-                job.tenant.as_str().into(),
-                text_of(job, "lifecycle").into(),
-                Word::toned(status(job), Tone::of_status(job.status)),
-                age(&job.since, now).into(),
-                or_dash(job.vm_id.as_deref()).into(),
-                shortened(job.reason.as_deref().unwrap_or_default()).into(),
-            ]
-        };
-        let header = ["JOB", "TENANT", "LIFECYCLE", "STATUS", "AGE", "VM", "REASON"];
-        self.rows(header, jobs.iter().map(narrow));
     }
 
     pub(crate) fn job(&self, job: &Job, events: &[Event]) {
@@ -670,26 +645,6 @@ fn yaml<T: Serialize + ?Sized>(value: &T) -> String {
     if plain(&yaml) == yaml { yaml } else { json_line(value) }
 }
 
-fn wide(job: &Job, now: jiff::Timestamp) -> [Word; 13] {
-    let number =
-        |value: &serde_json::Value| value.as_u64().map_or("-".to_owned(), |n| n.to_string());
-    [
-        job.job_id.as_str().into(),
-        job.tenant.as_str().into(),
-        text_of(job, "lifecycle").into(),
-        Word::toned(status(job), Tone::of_status(job.status)),
-        age(&job.since, now).into(),
-        or_dash(job.vm_id.as_deref()).into(),
-        job.generation.to_string().into(),
-        job.since.as_str().into(),
-        text_of(job, "rootfs").into(),
-        text_of(job, "kernel").into(),
-        number(&job.spec["resources"]["vcpu"]).into(),
-        number(&job.spec["resources"]["mem_mb"]).into(),
-        job.reason.as_deref().unwrap_or_default().into(),
-    ]
-}
-
 fn event_words(event: &Event) -> [Word; 5] {
     let tone = Tone::of_event(&event.kind);
     [
@@ -701,17 +656,6 @@ fn event_words(event: &Event) -> [Word; 5] {
     ]
 }
 
-fn status(job: &Job) -> String {
-    match (job.status.is_final(), job.exit_code) {
-        (true, Some(code)) if code != 0 => format!("{} ({code})", job.status),
-        _ => job.status.to_string(),
-    }
-}
-
-fn text_of(job: &Job, field: &str) -> String {
-    or_dash(job.spec[field].as_str())
-}
-
-fn or_dash(text: Option<&str>) -> String {
+pub(crate) fn or_dash(text: Option<&str>) -> String {
     text.unwrap_or("-").to_owned()
 }

@@ -191,7 +191,7 @@ impl Spec {
             parts.push(("cmd", Part::Texts(&self.cmd)));
         }
         if !self.env.is_empty() {
-            parts.push(("env", Part::Env(&self.env)));
+            parts.push(("env", Part::TextMap(&self.env)));
         }
         let Resources { vcpu, mem_mib } = self.resources;
         let resources = vec![("vcpu", vcpu.into()), ("mem_mb", mem_mib.into())];
@@ -243,8 +243,8 @@ pub enum Part<'a> {
     Text(&'a str),
     /// A list of texts.
     Texts(&'a [String]),
-    /// Environment variables by name.
-    Env(&'a BTreeMap<String, String>),
+    /// Texts by name.
+    TextMap(&'a BTreeMap<String, String>),
     /// Fields in their order.
     Map(Vec<(&'a str, Part<'a>)>),
 }
@@ -264,10 +264,10 @@ impl From<Part<'_>> for Value {
             Part::Texts(texts) => {
                 Value::List(texts.iter().map(|text| text.as_str().into()).collect())
             }
-            Part::Env(env) => {
+            Part::TextMap(texts) => {
                 let entry =
                     |(name, value): (&String, &String)| (name.clone(), value.as_str().into());
-                Value::Map(env.iter().map(entry).collect())
+                Value::Map(texts.iter().map(entry).collect())
             }
             Part::Map(parts) => {
                 let entry = |(key, part): (&str, Part<'_>)| (key.to_owned(), part.into());
@@ -717,8 +717,7 @@ impl<'s> Reader<'s> {
         let kernel = self.required(entries, "kernel", Reader::image);
         let env = self.optional(entries, "env", Reader::env).unwrap_or_default();
         let resources = self.required(entries, "resources", Reader::resources);
-        let lifecycles = [Lifecycle::Service, Lifecycle::Daemon, Lifecycle::Job]
-            .map(|lifecycle| (lifecycle.as_str(), lifecycle));
+        let lifecycles = Lifecycle::ALL.map(|lifecycle| (lifecycle.as_str(), lifecycle));
         let lifecycle = self.required(entries, "lifecycle", |r, v| r.choice(v, &lifecycles));
         let warm_pool = self.optional(entries, "warm_pool", |r, v| r.warm_pool(v, lifecycle));
         let ready = self.optional(entries, "ready", Reader::ready);

@@ -92,6 +92,16 @@ pub fn spec_hash(spec: &Spec, images: &Images) -> SpecHash {
     SpecHash(*blake3::hash(&canonical_bytes(spec, images)).as_bytes())
 }
 
+/// Whether two specs differ at most in policy: the same image names, and the same canonical bytes.
+#[must_use]
+pub fn same_inside(left: &Spec, right: &Spec) -> bool {
+    let inside = |spec: &Spec| {
+        let rootfs = spec.rootfs.as_ref().map(|_| Digest([0; 32]));
+        canonical_bytes(spec, &Images { kernel: Digest([0; 32]), modules: None, rootfs })
+    };
+    (&left.kernel, &left.rootfs) == (&right.kernel, &right.rootfs) && inside(left) == inside(right)
+}
+
 /// The canonical bytes: a version, then every field in a fixed order, texts and lists with their
 /// lengths in front, so that no two specs share their bytes.
 #[must_use]

@@ -8,6 +8,7 @@ pub mod ids;
 pub mod images;
 pub mod observed;
 pub mod problems;
+pub mod selector;
 pub mod signal;
 pub mod spec;
 pub mod text;
@@ -25,6 +26,7 @@ pub use observed::{
     End, Exit, InstanceState, Made, Observation, Observed, OomKill, OomKills, Phase, SILENT_AFTER,
 };
 pub use problems::{FieldErrors, PROBLEMS_MAX};
+pub use selector::Selector;
 pub use signal::Signal;
 pub use spec::{
     Boot, ImageName, Images, Lifecycle, Lookup, Progress, Ready, ReadyCheck, Resources, Spec,

@@ -205,9 +205,18 @@ impl fmt::Display for Progress {
 }
 
 impl Lifecycle {
+    /// All lifecycles.
+    pub const ALL: [Lifecycle; 3] = [Lifecycle::Service, Lifecycle::Daemon, Lifecycle::Job];
+
+    /// Reads the name on the wire.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Lifecycle> {
+        Lifecycle::ALL.into_iter().find(|lifecycle| lifecycle.as_str() == name)
+    }
+
     /// The name on the wire.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Lifecycle::Service => "service",
             Lifecycle::Daemon => "daemon",

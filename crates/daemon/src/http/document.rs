@@ -3,10 +3,16 @@
 
 use crate::limits;
 use hearth_api::{PROBLEM_JSON, Problem, document::Create};
+use hearth_model::Selector;
+use hearth_model::selector::{Condition, Values};
 use std::collections::BTreeMap;
 use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::link::{Link, LinkBuilder};
-use utoipa::openapi::{ContentBuilder, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder, Type};
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::{
+    ArrayBuilder, ContentBuilder, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder, Schema,
+    Type,
+};
 use utoipa::{IntoParams, IntoResponses, Modify, OpenApi, openapi};
 
 /// The document before its routes.
@@ -62,6 +68,33 @@ pub(super) struct Guarded {
     #[param(rename = "If-Match", value_type = String, required = false,
         pattern = r#"^(\*|[0-9]{1,19}|"[0-9]{1,19}")$"#)]
     generation: Option<String>,
+}
+
+/// What selects jobs of a list: the conditions of a [`Selector`].
+pub(super) struct Selecting;
+
+impl IntoParams for Selecting {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        Selector::CONDITIONS.iter().map(parameter).collect()
+    }
+}
+
+fn parameter(condition: &Condition) -> Parameter {
+    let value = ObjectBuilder::new().schema_type(Type::String);
+    let value = match condition.values {
+        Values::Pattern(pattern) => value.pattern(Some(pattern)),
+        Values::OneOf(words) => value.enum_values(Some(words.iter().copied())),
+    };
+    let schema: RefOr<Schema> = match condition.is_repeatable {
+        true => ArrayBuilder::new().items(value).into(),
+        false => value.into(),
+    };
+    ParameterBuilder::new()
+        .name(condition.name)
+        .parameter_in(ParameterIn::Query)
+        .description(Some(condition.doc))
+        .schema(Some(schema))
+        .build()
 }
 
 /// A change was accepted.

@@ -1,7 +1,7 @@
 //! Jobs: create or replace, list, show, stop, start, delete.
 
 use super::App;
-use super::document::{Changed, Guarded, Keyed, Listed, OfJob, Refuses, Shown};
+use super::document::{Changed, Guarded, Keyed, Listed, OfJob, Refuses, Selecting, Shown};
 use super::guarding::{Guarding, IDEMPOTENCY_REPEATED};
 use super::problem::Refused;
 use super::read::{self, JobPath, Params};
@@ -14,9 +14,9 @@ use axum::response::{IntoResponse, Response};
 use hearth_api::document::Create;
 use hearth_api::{Deleted, Job, JobStatus, Page};
 use hearth_engine::{Accepted, JobView, List, Reply, Request, Restart, Upsert};
-use hearth_model::{Declaration, IdError, JobId, Lifecycle, Tenant};
+use hearth_model::selector::Condition;
+use hearth_model::{Declaration, JobId, Selector};
 use hearth_planner::Status;
-use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::IntoParams;
 
@@ -57,11 +57,11 @@ pub(super) async fn create(
     change(&app, guarding.guard(Request::Upsert(upsert), Some(&body))).await
 }
 
-/// Which jobs of the list.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
+/// Which page of the list.
+#[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct ListParams {
+#[allow(dead_code, reason = "only its shape is used")]
+pub(super) struct ListPage {
     /// At most this many.
     #[param(value_type = u32, required = false, minimum = 1, maximum = 1000)]
     limit: Option<usize>,
@@ -72,47 +72,62 @@ pub(super) struct ListParams {
     #[param(value_type = Vec<JobStatus>, required = false, style = Form, explode = false,
         min_items = 1)]
     status: Option<String>,
-    /// Only jobs of this tenant.
-    #[param(value_type = String, required = false, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-    tenant: Option<String>,
-    /// Only jobs of this lifecycle.
-    #[param(value_type = hearth_api::document::Lifecycle, required = false)]
-    lifecycle: Option<String>,
 }
 
-impl ListParams {
-    fn read(self) -> Result<List, Refused> {
-        let name = |parameter, error: IdError| read::bad_query(parameter, &error.detail);
-        let after = self.after.as_deref().map(JobId::parse).transpose();
-        let tenant = self.tenant.as_deref().map(Tenant::parse).transpose();
-        let lifecycle = |word: &str| read::one_of("lifecycle", word, LIFECYCLES, Lifecycle::as_str);
-        let status = |word| read::one_of("status", word, Status::ALL, Status::as_str);
-        let statuses = self.status.iter().flat_map(|words| words.split(',')).map(status);
-        Ok(List {
-            after: after.map_err(|error| name("after", error))?,
-            limit: read::count(
-                "limit",
-                self.limit.unwrap_or(limits::PAGE_ITEMS),
-                1..=limits::PAGE_ITEMS,
-            )?,
-            statuses: statuses.collect::<Result<_, _>>()?,
-            tenant: tenant.map_err(|error| name("tenant", error))?,
-            lifecycle: self.lifecycle.as_deref().map(lifecycle).transpose()?,
-        })
+/// The parameters of [`ListPage`]; the others are the conditions of a [`Selector`].
+const PAGE_PARAMETERS: [&str; 3] = ["limit", "after", "status"];
+
+/// Reads the query of a list.
+fn list_of(query: &[(String, String)]) -> Result<List, Refused> {
+    let mut list = List { limit: limits::PAGE_ITEMS, ..List::default() };
+    for (at, (name, value)) in query.iter().enumerate() {
+        let repeatable = |condition: &Condition| condition.name == name && condition.is_repeatable;
+        if query[..at].iter().any(|(earlier, _)| earlier == name)
+            && !Selector::CONDITIONS.iter().any(repeatable)
+        {
+            return Err(read::bad_query(name, &format!("duplicate field `{name}`")));
+        }
+        match name.as_str() {
+            "limit" => {
+                let limit = value.parse().map_err(|_| read::bad_query(name, NOT_A_NUMBER))?;
+                list.limit = read::count(name, limit, 1..=limits::PAGE_ITEMS)?;
+            }
+            "after" => {
+                let after = JobId::parse(value);
+                list.after = Some(after.map_err(|error| read::bad_query(name, &error.detail))?);
+            }
+            "status" => {
+                let status = |word| read::one_of(name, word, Status::ALL, Status::as_str);
+                list.statuses = value.split(',').map(status).collect::<Result<_, _>>()?;
+            }
+            _ => match list.selector.add(name, value) {
+                Some(added) => added.map_err(|detail| read::bad_query(name, &detail))?,
+                None => return Err(unknown(name)),
+            },
+        }
     }
+    Ok(list)
 }
 
-const LIFECYCLES: &[Lifecycle] = &[Lifecycle::Service, Lifecycle::Daemon, Lifecycle::Job];
+const NOT_A_NUMBER: &str = "expected a number";
+
+fn unknown(name: &str) -> Refused {
+    let conditions = Selector::CONDITIONS.iter().map(|condition| condition.name);
+    let known = PAGE_PARAMETERS.into_iter().chain(conditions);
+    let known: Vec<String> = known.map(|name| format!("`{name}`")).collect();
+    let detail = format!("unknown field `{name}`, expected one of {}", known.join(", "));
+    read::bad_query(name, &detail)
+}
 
 /// `GET /vms`: jobs by id, in pages.
 #[utoipa::path(get, path = "/vms", operation_id = "listJobs", summary = "Jobs by id, in pages.",
-    params(ListParams),
+    params(ListPage, Selecting),
     responses(Listed, Refuses<400>, Refuses<403>, Refuses<503>))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
-    Params(params): Params<ListParams>,
+    Params(query): Params<Vec<(String, String)>>,
 ) -> Result<Json<Page<Job>>, Refused> {
-    let Reply::Jobs { jobs, more } = app.intake.ask(Request::List(params.read()?)).await? else {
+    let Reply::Jobs { jobs, more } = app.intake.ask(Request::List(list_of(&query)?)).await? else {
         return Err(Refused::confused());
     };
     let items: Vec<Job> = jobs.iter().map(convert::job).collect();

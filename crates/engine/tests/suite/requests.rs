@@ -6,7 +6,7 @@ use hearth_engine::{
 };
 use hearth_host::Host;
 use hearth_host::sim::Presence;
-use hearth_model::{JobId, Lifecycle, Tenant};
+use hearth_model::JobId;
 use hearth_planner::Status;
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,9 +143,11 @@ async fn a_list_shows_what_its_filters_let_through() {
     let statuses = vec![Status::Completed, Status::Failed];
     let ended = List { statuses, ..all.clone() };
     assert_eq!(page(&mut world, ended).await.0, ["b"]);
-    let acme = List { tenant: Some(Tenant::parse("acme").unwrap()), ..all.clone() };
+    let mut acme = all.clone();
+    acme.selector.add("tenant", "acme").unwrap().unwrap();
     assert_eq!(page(&mut world, acme.clone()).await.0, ["a", "c"]);
-    let daemons = List { lifecycle: Some(Lifecycle::Daemon), ..acme };
+    let mut daemons = acme;
+    daemons.selector.add("lifecycle", "daemon").unwrap().unwrap();
     assert_eq!(page(&mut world, daemons).await.0, ["c"]);
 }
 

@@ -8,7 +8,7 @@ use std::fmt::{self, Display};
 
 /// What a word tells of how things are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tone {
+pub(crate) enum Tone {
     /// Nothing.
     Plain,
     /// As wanted.
@@ -22,7 +22,7 @@ pub(super) enum Tone {
 }
 
 impl Tone {
-    pub(super) fn of_status(status: JobStatus) -> Tone {
+    pub(crate) fn of_status(status: JobStatus) -> Tone {
         match status {
             JobStatus::Running | JobStatus::Completed => Tone::Good,
             JobStatus::Pending | JobStatus::Starting | JobStatus::Stopping => Tone::Busy,
@@ -31,11 +31,11 @@ impl Tone {
         }
     }
 
-    pub(super) fn of_warm(status: &str) -> Tone {
+    pub(crate) fn of_warm(status: &str) -> Tone {
         if status == "warm" { Tone::Good } else { Tone::Busy }
     }
 
-    pub(super) fn of_event(kind: &str) -> Tone {
+    pub(crate) fn of_event(kind: &str) -> Tone {
         if kind == "error" { Tone::Bad } else { Tone::Plain }
     }
 
@@ -59,17 +59,17 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn new(colour: bool) -> Line {
+    pub(crate) fn new(colour: bool) -> Line {
         Line { shown: String::new(), colour }
     }
 
-    pub(super) fn text(mut self, text: impl Display) -> Line {
+    pub(crate) fn text(mut self, text: impl Display) -> Line {
         self.shown += &plain(&text.to_string());
         self
     }
 
     /// A text in its tone.
-    pub(super) fn toned(mut self, text: impl Display, tone: Tone) -> Line {
+    pub(crate) fn toned(mut self, text: impl Display, tone: Tone) -> Line {
         if !self.colour || tone == Tone::Plain {
             return self.text(text);
         }
@@ -79,7 +79,7 @@ impl Line {
     }
 
     /// What another line says.
-    pub(super) fn line(mut self, line: &Line) -> Line {
+    pub(crate) fn line(mut self, line: &Line) -> Line {
         self.shown += &line.shown;
         self
     }
@@ -92,13 +92,13 @@ impl Display for Line {
 }
 
 /// A text for a table, and its tone.
-pub(super) struct Word {
+pub(crate) struct Word {
     text: String,
     tone: Tone,
 }
 
 impl Word {
-    pub(super) fn toned(text: impl Into<String>, tone: Tone) -> Word {
+    pub(crate) fn toned(text: impl Into<String>, tone: Tone) -> Word {
         Word { text: text.into(), tone }
     }
 
@@ -127,7 +127,7 @@ impl From<&str> for Word {
 }
 
 /// The lines of a table.
-pub(super) fn table<const N: usize>(
+pub(crate) fn table<const N: usize>(
     header: [&str; N],
     rows: impl Iterator<Item = [Word; N]>,
     colour: bool,
@@ -152,7 +152,7 @@ pub(super) fn table<const N: usize>(
 /// The longest reason in a table, in characters; `get` shows all of it.
 const REASON_CHARS_MAX: usize = 60;
 
-pub(super) fn shortened(text: &str) -> String {
+pub(crate) fn shortened(text: &str) -> String {
     match text.char_indices().nth(REASON_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
@@ -160,7 +160,7 @@ pub(super) fn shortened(text: &str) -> String {
 }
 
 /// How long ago a time was, in its largest unit; the time itself where it can't be read.
-pub(super) fn age(since: &str, now: jiff::Timestamp) -> String {
+pub(crate) fn age(since: &str, now: jiff::Timestamp) -> String {
     let Ok(since) = since.parse::<jiff::Timestamp>() else {
         return since.to_owned();
     };
@@ -169,7 +169,7 @@ pub(super) fn age(since: &str, now: jiff::Timestamp) -> String {
 }
 
 /// So many seconds, in the largest unit that fits.
-pub(super) fn span(seconds: u64) -> String {
+pub(crate) fn span(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m", seconds / 60),
