@@ -104,6 +104,10 @@ pub struct Spec {
     /// Size of the scratch disk in MiB.
     #[schema(nullable = false, minimum = 16, maximum = 1_048_576)]
     disk_mb: Option<u32>,
+    /// What you say of the job, by key: at most 64 labels, with keys and values as in Kubernetes. They
+    /// are policy, and lists select by them.
+    #[schema(nullable = false)]
+    labels: Option<BTreeMap<String, String>>,
 }
 
 /// What a microVM has.

@@ -20,6 +20,9 @@ pub(crate) struct PsArgs {
     /// Only jobs of this lifecycle
     #[arg(short, long, value_enum)]
     lifecycle: Option<Lifecycle>,
+    /// Only jobs with this label: KEY=VALUE, or KEY for any value. Repeatable: all must match
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    label: Vec<String>,
 }
 
 /// Reads a status, and knows all there are.
@@ -31,11 +34,12 @@ fn status_parser() -> impl TypedValueParser<Value = JobStatus> {
 }
 
 impl From<PsArgs> for JobFilter {
-    fn from(PsArgs { status, tenant, lifecycle }: PsArgs) -> JobFilter {
+    fn from(PsArgs { status, tenant, lifecycle, label }: PsArgs) -> JobFilter {
         let lifecycle = lifecycle.map(|lifecycle| lifecycle.as_str().to_owned());
         let tenant = tenant.map(|tenant| ("tenant", tenant)).into_iter();
         let conditions = tenant.chain(lifecycle.map(|lifecycle| ("lifecycle", lifecycle)));
-        JobFilter { statuses: status, conditions: conditions.collect() }
+        let labels = label.into_iter().map(|label| ("label", label));
+        JobFilter { statuses: status, conditions: conditions.chain(labels).collect() }
     }
 }
 
@@ -57,7 +61,7 @@ pub(crate) fn narrow(job: &Job, now: Timestamp) -> [Word; 7] {
 }
 
 /// The columns of the wide table.
-pub(crate) const WIDE: [&str; 13] = [
+pub(crate) const WIDE: [&str; 14] = [
     "JOB",
     "TENANT",
     "LIFECYCLE",
@@ -70,11 +74,12 @@ pub(crate) const WIDE: [&str; 13] = [
     "KERNEL",
     "VCPU",
     "MEM",
+    "LABELS",
     "REASON",
 ];
 
 /// A job in these columns.
-pub(crate) fn wide(job: &Job, now: Timestamp) -> [Word; 13] {
+pub(crate) fn wide(job: &Job, now: Timestamp) -> [Word; 14] {
     let number = |value: &Value| value.as_u64().map_or("-".to_owned(), |n| n.to_string());
     [
         job.job_id.as_str().into(),
@@ -89,6 +94,7 @@ pub(crate) fn wide(job: &Job, now: Timestamp) -> [Word; 13] {
         text_of(job, "kernel").into(),
         number(&job.spec["resources"]["vcpu"]).into(),
         number(&job.spec["resources"]["mem_mb"]).into(),
+        labels(job).into(),
         job.reason.as_deref().unwrap_or_default().into(),
     ]
 }
@@ -99,6 +105,18 @@ pub(crate) fn status(job: &Job) -> String {
         (true, Some(code)) if code != 0 => format!("{} ({code})", job.status),
         _ => job.status.to_string(),
     }
+}
+
+fn labels(job: &Job) -> String {
+    let labels = job.spec["labels"].as_object().into_iter().flatten();
+    let label = |(key, value): (&String, &Value)| match value.as_str() {
+        None | Some("") => key.clone(),
+        Some(value) => format!("{key}={value}"),
+    };
+    or_dash(
+        Some(labels.map(label).collect::<Vec<_>>().join(",").as_str())
+            .filter(|all| !all.is_empty()),
+    )
 }
 
 fn text_of(job: &Job, field: &str) -> String {

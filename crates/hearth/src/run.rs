@@ -52,6 +52,9 @@ pub(crate) struct RunArgs {
     /// value on if it has one
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
+    /// A label, by which lists select; KEY alone has an empty value. Repeatable
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    label: Vec<String>,
     /// How long it should live
     #[arg(long, value_enum, default_value_t = Lifecycle::Job)]
     lifecycle: Lifecycle,
@@ -301,7 +304,16 @@ fn request(args: RunArgs) -> anyhow::Result<CreateVm> {
     set("stop_timeout_s", args.stop_timeout.map(Value::from));
     set("disk_mb", args.disk.map(Value::from));
     set("auto_remove", args.rm.then_some(true.into()));
+    set("labels", Some(labels(&args.label)).filter(|labels| !labels.is_empty()).map(Value::from));
     Ok(CreateVm { job_id: args.name, tenant: args.tenant, spec: spec.into() })
+}
+
+fn labels(flags: &[String]) -> Map<String, Value> {
+    let label = |flag: &String| {
+        let (key, value) = flag.split_once('=').unwrap_or((flag, ""));
+        (key.to_owned(), value.into())
+    };
+    flags.iter().map(label).collect()
 }
 
 /// The word of a choice, which is the word on the wire.
@@ -385,7 +397,8 @@ mod tests {
         check(
             "--rootfs r --kernel k --vcpu 2 -m 256 --disk 64 --rm -e A=1 -e B=x=y --lifecycle service \
              --ready-http 80/health --ready-timeout 5 --warm-min 1 --warm-max 3 --warm-stage init \
-             --retries 0 --run-timeout 1m --stop-signal INT --stop-timeout 3s --boot init /app -x --wait",
+             --retries 0 --run-timeout 1m --stop-signal INT --stop-timeout 3s --boot init \
+             --label app=web --label canary /app -x --wait",
             expect![[r#"
                 {
                   "rootfs": "r",
@@ -422,7 +435,11 @@ mod tests {
                   "stop_signal": "INT",
                   "stop_timeout_s": 3,
                   "disk_mb": 64,
-                  "auto_remove": true
+                  "auto_remove": true,
+                  "labels": {
+                    "app": "web",
+                    "canary": ""
+                  }
                 }"#]],
         );
     }

@@ -5,7 +5,8 @@ use crate::ids::{IdError, JobId, Tenant};
 use crate::problems::{FieldErrors, cut};
 use crate::signal::Signal;
 use crate::spec::{
-    Boot, ImageName, Lifecycle, Ready, ReadyCheck, Resources, Spec, Stage, WarmPool,
+    Boot, ImageName, LABELS_MAX, Lifecycle, Ready, ReadyCheck, Resources, Spec, Stage, WarmPool,
+    label_key_fault, label_value_fault,
 };
 use crate::value::Value;
 use std::borrow::Cow;
@@ -54,6 +55,7 @@ pub const SPEC_FIELDS: &[&str] = &[
     "stop_signal",
     "stop_timeout_s",
     "disk_mb",
+    "labels",
 ];
 
 /// The fields around a spec, in a file's entry and in a request. `vm_id` is another name for
@@ -227,6 +229,9 @@ impl Spec {
         }
         if self.disk_mib != DISK_MIB_DEFAULT {
             parts.push(("disk_mb", self.disk_mib.into()));
+        }
+        if !self.labels.is_empty() {
+            parts.push(("labels", Part::TextMap(&self.labels)));
         }
         parts
     }
@@ -613,6 +618,32 @@ impl<'s> Reader<'s> {
         Some(env)
     }
 
+    fn labels(&mut self, value: &Value) -> Option<BTreeMap<String, String>> {
+        let Value::Map(entries) = value else {
+            self.error(format!("expected a map, found {}", value.kind()));
+            return None;
+        };
+        if entries.len() > LABELS_MAX {
+            self.error(format!("has {} labels; {LABELS_MAX} is the limit", entries.len()));
+            return None;
+        }
+        let mut labels = BTreeMap::new();
+        for (key, value) in entries {
+            self.within(Segment::Key(key.clone()), |reader| {
+                if let Some(fault) = label_key_fault(key) {
+                    let detail = format!("{key:?} is not the key of a label");
+                    reader.push(reader.path.clone(), Target::Key, detail, Some(fault));
+                }
+                let Some(text) = reader.text(value) else { return };
+                if let Some(fault) = label_value_fault(&text) {
+                    reader.error_with_help(format!("{text:?} is not the value of a label"), fault);
+                }
+                labels.insert(key.clone(), text);
+            });
+        }
+        Some(labels)
+    }
+
     fn resources(&mut self, value: &Value) -> Option<Resources> {
         let entries = self.map(value, &["vcpu", "mem_mb"])?;
         let vcpu = self.required(entries, "vcpu", |r, v| r.integer(v, 1, VCPU_MAX));
@@ -727,6 +758,7 @@ impl<'s> Reader<'s> {
         let signal = self.optional(entries, "stop_signal", Reader::signal);
         let stop = self.optional(entries, "stop_timeout_s", |r, v| r.integer(v, 0, 3600));
         let disk = self.optional(entries, "disk_mb", |r, v| r.integer(v, 16, MEM_MIB_MAX));
+        let labels = self.optional(entries, "labels", Reader::labels);
         let spec = Spec {
             boot,
             rootfs: rootfs?,
@@ -743,6 +775,7 @@ impl<'s> Reader<'s> {
             stop_signal: signal.unwrap_or(Signal::TERM),
             stop_timeout_s: stop.unwrap_or(STOP_TIMEOUT_S_DEFAULT),
             disk_mib: disk.unwrap_or(DISK_MIB_DEFAULT),
+            labels: labels.unwrap_or_default(),
         };
         self.whole(&spec);
         Some(spec)

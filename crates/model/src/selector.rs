@@ -2,7 +2,7 @@
 //! serves the query of `GET /vms`, its documentation, and the decision.
 
 use crate::ids::Tenant;
-use crate::spec::{Lifecycle, Spec};
+use crate::spec::{Lifecycle, Spec, label_key_fault, label_value_fault};
 
 /// Selects jobs; all conditions must hold, and the default has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub struct Selector {
     pub tenant: Option<Tenant>,
     /// Only jobs of this lifecycle.
     pub lifecycle: Option<Lifecycle>,
+    /// Only jobs with these labels: of this value, or of any where `None`.
+    pub labels: Vec<(String, Option<String>)>,
 }
 
 /// A condition as it is written: a parameter of a query.
@@ -38,6 +40,10 @@ pub enum Values {
 const LIFECYCLES: &[&str] =
     &[Lifecycle::Service.as_str(), Lifecycle::Daemon.as_str(), Lifecycle::Job.as_str()];
 
+const LABEL: &str = "^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?\
+                     [A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\
+                     (=([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?)?$";
+
 impl Selector {
     /// The conditions that there are.
     pub const CONDITIONS: &'static [Condition] = &[
@@ -53,6 +59,13 @@ impl Selector {
             values: Values::OneOf(LIFECYCLES),
             is_repeatable: false,
         },
+        Condition {
+            name: "label",
+            doc: "Only jobs with this label: `key=value`, or `key` for any value. All that are given \
+                  must match.",
+            values: Values::Pattern(LABEL),
+            is_repeatable: true,
+        },
     ];
 
     /// Adds the condition `name` with this value. `None` if there is no such condition.
@@ -67,6 +80,7 @@ impl Selector {
             "lifecycle" => Lifecycle::parse(value)
                 .map(|lifecycle| self.lifecycle = Some(lifecycle))
                 .ok_or_else(|| format!("{value:?} is not one of {}", LIFECYCLES.join(", "))),
+            "label" => label(value).map(|label| self.labels.push(label)),
             _ => return None,
         })
     }
@@ -76,5 +90,27 @@ impl Selector {
     pub fn matches(&self, tenant: &Tenant, spec: &Spec) -> bool {
         self.tenant.as_ref().is_none_or(|wanted| wanted == tenant)
             && self.lifecycle.is_none_or(|wanted| wanted == spec.lifecycle)
+            && self.labels.iter().all(|(key, wanted)| {
+                let found = spec.labels.get(key);
+                found.is_some_and(|found| wanted.as_ref().is_none_or(|wanted| wanted == found))
+            })
     }
+}
+
+/// Reads `key` or `key=value`.
+fn label(condition: &str) -> Result<(String, Option<String>), String> {
+    let (key, value) = match condition.split_once('=') {
+        Some((key, value)) => (key, Some(value)),
+        None => (condition, None),
+    };
+    if let Some(fault) = label_key_fault(key) {
+        return Err(format!("{key:?} is not the key of a label: {fault}"));
+    }
+    if let Some(fault) = value.and_then(label_value_fault) {
+        return Err(format!(
+            "{:?} is not the value of a label: {fault}",
+            value.unwrap_or_default()
+        ));
+    }
+    Ok((key.to_owned(), value.map(str::to_owned)))
 }

@@ -38,6 +38,62 @@ pub struct Spec {
     pub stop_timeout_s: u32,
     /// Size of the scratch disk, in MiB.
     pub disk_mib: u32,
+    /// What the user says of the job, by key; lists select by it.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Most labels of a job.
+pub const LABELS_MAX: usize = 64;
+/// Longest name in a label's key and longest value, in bytes: Kubernetes's.
+pub const LABEL_BYTES_MAX: usize = 63;
+/// Longest prefix of a label's key, in bytes: a DNS name's.
+pub const LABEL_PREFIX_BYTES_MAX: usize = 253;
+
+/// Why this can't be the key of a label, if it can't. The rule is Kubernetes's.
+#[must_use]
+pub fn label_key_fault(key: &str) -> Option<String> {
+    let (prefix, name) = match key.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, key),
+    };
+    let is_dns_label = |label: &str| {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        !label.is_empty()
+            && label.chars().all(plain)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let is_dns_name =
+        |name: &str| name.len() <= LABEL_PREFIX_BYTES_MAX && name.split('.').all(is_dns_label);
+    if !prefix.is_none_or(is_dns_name) {
+        Some(format!(
+            "before the `/` stands a DNS name of up to {LABEL_PREFIX_BYTES_MAX} lower-case letters, \
+             digits, '-' and '.'"
+        ))
+    } else if !is_label_text(name) {
+        Some(format!("the name must have {LABEL_TEXT}"))
+    } else {
+        None
+    }
+}
+
+/// Why this can't be the value of a label, if it can't. The rule is Kubernetes's.
+#[must_use]
+pub fn label_value_fault(value: &str) -> Option<String> {
+    let fits = value.is_empty() || is_label_text(value);
+    (!fits).then(|| format!("it must be empty or have {LABEL_TEXT}"))
+}
+
+const LABEL_TEXT: &str = "up to 63 letters, digits, '-', '_' and '.', the first and the last of them \
+                          a letter or a digit";
+
+fn is_label_text(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let is_end = |c: char| c.is_ascii_alphanumeric();
+    text.len() <= LABEL_BYTES_MAX
+        && text.chars().all(plain)
+        && text.starts_with(is_end)
+        && text.ends_with(is_end)
 }
 
 /// How a guest is started.

@@ -6,7 +6,7 @@ use hearth_engine::{
 };
 use hearth_host::Host;
 use hearth_host::sim::Presence;
-use hearth_model::JobId;
+use hearth_model::{JobId, Value};
 use hearth_planner::Status;
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,6 +149,26 @@ async fn a_list_shows_what_its_filters_let_through() {
     let mut daemons = acme;
     daemons.selector.add("lifecycle", "daemon").unwrap().unwrap();
     assert_eq!(page(&mut world, daemons).await.0, ["c"]);
+    for (job, given) in [
+        ("d", vec![("app", "web"), ("tier", "front")]),
+        ("e", vec![("app", "web")]),
+        ("f", vec![("tier", "")]),
+    ] {
+        let given = given.into_iter().map(|(key, value)| (key.to_owned(), value.into()));
+        let labelled = spec("service", &[("labels", Value::Map(given.collect()))]);
+        world.post(job, None, &labelled).await.unwrap();
+    }
+    let labels = |conditions: &[&str]| {
+        let mut list = all.clone();
+        for condition in conditions {
+            list.selector.add("label", condition).unwrap().unwrap();
+        }
+        list
+    };
+    assert_eq!(page(&mut world, labels(&["app=web"])).await.0, ["d", "e"]);
+    assert_eq!(page(&mut world, labels(&["tier"])).await.0, ["d", "f"]);
+    assert_eq!(page(&mut world, labels(&["app=web", "tier"])).await.0, ["d"]);
+    assert_eq!(page(&mut world, labels(&["tier="])).await.0, ["f"]);
 }
 
 #[tokio::test(start_paused = true)]

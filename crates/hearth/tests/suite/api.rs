@@ -412,7 +412,7 @@ fn what_is_not_there_is_a_problem_with_its_name() {
               "type": "urn:hearth:problem:bad-query",
               "title": "Bad query",
               "status": 400,
-              "detail": "the query is wrong: limitt: unknown field `limitt`, expected one of `limit`, `after`, `status`, `tenant`, `lifecycle`"
+              "detail": "the query is wrong: limitt: unknown field `limitt`, expected one of `limit`, `after`, `status`, `tenant`, `lifecycle`, `label`"
             }
         "#]],
     );
@@ -498,8 +498,20 @@ fn a_list_is_filtered_and_comes_in_pages() {
     assert_eq!(ids("lifecycle=service"), ("d".to_owned(), None));
     assert_eq!(ids("tenant=a"), ("a".to_owned(), None));
     assert_eq!(ids("tenant=nobody"), (String::new(), None));
+    let labels = |labels: &str| body("d", "service", &format!(r#","labels":{labels}"#));
+    let before = daemon.get("/vms/d").json();
+    daemon.post("/vms", &labels(r#"{"app":"web","example.com/tier":"1"}"#));
+    let after = daemon.get("/vms/d").json();
+    assert_eq!(after["vm_id"], before["vm_id"], "labels are policy");
+    assert_eq!(after["spec"]["labels"]["app"], "web");
+    assert_eq!(ids("label=app%3Dweb&label=example.com/tier"), ("d".to_owned(), None));
+    assert_eq!(ids("label=app&label=app%3Dapi"), (String::new(), None));
     for (query, detail) in [
         ("status=up", "status: \"up\" is not one of pending, starting, running"),
+        ("label=-a", "label: \"-a\" is not the key of a label: the name must have up to 63"),
+        ("label=a=b=c", "label: \"b=c\" is not the value of a label: it must be empty or have"),
+        ("limit=1&limit=2", "limit: duplicate field `limit`"),
+        ("limit=x", "limit: expected a number"),
         ("lifecycle=pod", "lifecycle: \"pod\" is not one of service, daemon, job"),
         ("tenant=.", "tenant: a tenant must begin with a letter or a digit"),
         ("after=%2F", "after: a job id must begin with a letter or a digit"),

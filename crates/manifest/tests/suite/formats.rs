@@ -6,6 +6,7 @@ use hearth_manifest::{DEPTH_MAX, Declared, Format, PROBLEMS_MAX, Span, parse, pa
 use hearth_model::fields::env_name_fault;
 use hearth_model::{JobId, Spec, Tenant, Value};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 const EXS: &str = include_str!("../../../../config/desired_vms.exs");
@@ -1244,17 +1245,27 @@ fn specs() -> impl Strategy<Value = Spec> {
             map(vec![("exec", list(&cmd))])
         }),
     ];
+    let labels = prop::collection::btree_map(
+        "([a-z]{1,3}[.][a-z]/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,9}[A-Za-z0-9])?",
+        "([A-Za-z0-9]([A-Za-z0-9._-]{0,9}[A-Za-z0-9])?)?",
+        0..4,
+    );
     let lifecycle = prop::sample::select(&["service", "daemon", "job"][..]);
-    (env, cmd, ready, lifecycle, 1u32..33, prop::option::of(0u32..9)).prop_map(
-        |(env, mut cmd, ready, lifecycle, vcpu, pool)| {
+    (env, cmd, ready, lifecycle, 1u32..33, prop::option::of(0u32..9), labels).prop_map(
+        |(env, mut cmd, ready, lifecycle, vcpu, pool, labels)| {
             cmd.insert(0, "/app".to_owned());
-            let env = env.into_iter().map(|(key, value)| (key, value.as_str().into())).collect();
+            let texts = |texts: BTreeMap<String, String>| {
+                Value::Map(
+                    texts.into_iter().map(|(key, text)| (key, text.as_str().into())).collect(),
+                )
+            };
             let pool = pool.map_or(Value::Null, |min| map(vec![("min", min.into())]));
             let tree = map(vec![
                 ("rootfs", "r.ext4".into()),
                 ("kernel", "vmlinux".into()),
                 ("cmd", list(&cmd)),
-                ("env", Value::Map(env)),
+                ("env", texts(env)),
+                ("labels", texts(labels)),
                 ("resources", map(vec![("vcpu", vcpu.into()), ("mem_mb", 64.into())])),
                 ("lifecycle", lifecycle.into()),
                 ("warm_pool", pool),

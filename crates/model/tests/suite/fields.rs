@@ -390,3 +390,56 @@ proptest! {
         prop_assert_eq!(Spec::read(&spec.write()).unwrap(), spec);
     }
 }
+
+#[test]
+fn labels_keep_the_rules_of_kubernetes() {
+    let at_limit = "a".repeat(63);
+    let fit = [
+        ("app", "web"),
+        ("example.com/app.kubernetes_name-2", ""),
+        (at_limit.as_str(), at_limit.as_str()),
+    ];
+    let labels = fit.map(|(key, value)| (key, value.into()));
+    let spec = Spec::read(&with(&[("labels", map(&labels))])).unwrap();
+    assert_eq!(spec.labels.len(), 3);
+    assert_eq!(Spec::read(&spec.write()).unwrap(), spec);
+    let over = "a".repeat(64);
+    check(
+        &with(&[(
+            "labels",
+            map(&[
+                ("", "x".into()),
+                ("-app", "x".into()),
+                ("Example.com/app", "x".into()),
+                ("a/b/c", "x".into()),
+                (over.as_str(), "x".into()),
+                ("tier", "two words".into()),
+                ("long", over.as_str().into()),
+                ("port", Value::Int(80)),
+            ]),
+        )]),
+        &expect![[r#"
+            /labels/ "" is not the key of a label [the name must have up to 63 letters, digits, '-', '_' and '.', the first and the last of them a letter or a digit]
+            /labels/-app "-app" is not the key of a label [the name must have up to 63 letters, digits, '-', '_' and '.', the first and the last of them a letter or a digit]
+            /labels/Example.com~1app "Example.com/app" is not the key of a label [before the `/` stands a DNS name of up to 253 lower-case letters, digits, '-' and '.']
+            /labels/a~1b~1c "a/b/c" is not the key of a label [the name must have up to 63 letters, digits, '-', '_' and '.', the first and the last of them a letter or a digit]
+            /labels/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" is not the key of a label [the name must have up to 63 letters, digits, '-', '_' and '.', the first and the last of them a letter or a digit]
+            /labels/tier "two words" is not the value of a label [it must be empty or have up to 63 letters, digits, '-', '_' and '.', the first and the last of them a letter or a digit]
+            /labels/long "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" is not the value of a label [it must be empty or have up to 63 letters, digits, '-', '_' and '.', the first and the last of them a letter or a digit]
+            /labels/port expected a string, found 80 [write "80"]
+        "#]],
+    );
+    let many: Vec<(String, Value)> = (0..65).map(|at| (format!("k{at}"), "".into())).collect();
+    check(
+        &with(&[("labels", Value::Map(many))]),
+        &expect![[r#"
+        /labels has 65 labels; 64 is the limit
+    "#]],
+    );
+    check(
+        &with(&[("labels", list(&["app"]))]),
+        &expect![[r#"
+        /labels expected a map, found a list
+    "#]],
+    );
+}

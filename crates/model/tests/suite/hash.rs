@@ -1,7 +1,7 @@
 //! The spec hash: its canonical bytes are fixed, and policy is not in it.
 
 use expect_test::expect;
-use hearth_model::hash::{canonical_bytes, spec_hash};
+use hearth_model::hash::{canonical_bytes, same_inside, spec_hash};
 use hearth_model::{Digest, Images, Spec, Value};
 
 fn map(entries: Vec<(&str, Value)>) -> Value {
@@ -48,15 +48,18 @@ fn what_decides_the_inside_changes_the_hash_and_policy_does_not() {
     ];
     for change in inside {
         assert_ne!(spec_hash(&spec(change.clone()), &images(2)), base, "{change:?}");
+        assert!(!same_inside(&spec(change.clone()), &spec(vec![])), "{change:?}");
     }
     assert_ne!(spec_hash(&spec(vec![]), &images(3)), base, "a changed rootfs");
     let policy = [
         vec![("warm_pool", map(vec![("min", 2.into())]))],
         vec![("stop_timeout_s", 3.into())],
         vec![("stop_signal", "SIGINT".into())],
+        vec![("labels", map(vec![("app", "web".into())]))],
     ];
     for change in policy {
         assert_eq!(spec_hash(&spec(change.clone()), &images(2)), base, "{change:?}");
+        assert!(same_inside(&spec(change.clone()), &spec(vec![])), "{change:?}");
     }
     let job = |auto_remove| {
         let fields = vec![("lifecycle", "job".into()), ("auto_remove", Value::Bool(auto_remove))];

@@ -192,6 +192,7 @@ pub(crate) fn raw(kernel: &str) -> Spec {
         retries: 0,
         timeout_s: None,
         auto_remove: false,
+        labels: Default::default(),
         stop_signal: Signal::TERM,
         stop_timeout_s: 10,
         disk_mib: 64,
