@@ -66,5 +66,7 @@ pub(crate) fn spec(make: Make) -> Spec {
     if make.lifecycle == Lifecycle::Job && (make.shared, make.version) == (true, 1) {
         fields.push(("auto_remove", Value::Bool(true)));
     }
+    let version = Value::String(make.version.to_string());
+    fields.push(("labels", object(vec![("version", version)])));
     Spec::read(&object(fields)).expect("a spec")
 }
