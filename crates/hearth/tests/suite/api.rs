@@ -956,5 +956,5 @@ fn objects_have_the_fields_of_their_document() {
     let line = daemon.request("GET", "/vms/web/logs", &accept, "");
     check_fields(&document, "LogLine", &line.json());
     let spec = |fields: &Value| fields.as_object().map(|fields| fields.len());
-    assert_eq!(spec(&document["components"]["schemas"]["Spec"]["properties"]), Some(15));
+    assert_eq!(spec(&document["components"]["schemas"]["Spec"]["properties"]), Some(16));
 }
