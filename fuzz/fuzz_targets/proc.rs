@@ -17,7 +17,7 @@ use hearth_guest::{
 };
 use hearth_host::LogQuery;
 use hearth_host::linux::fuzzing::{
-    forwarder, frames, image_faults, log, log_line, manifest, memory_mib, status,
+    forwarder, frames, image_faults, log, instance_record, log_line, memory_mib, status,
 };
 use hearth_model::InstanceId;
 use libfuzzer_sys::fuzz_target;
@@ -86,8 +86,8 @@ fn instance(bytes: &[u8]) {
     std::fs::write(dir.join("manifest.json"), bytes).expect("it is written");
     let id = InstanceId::parse("abc123").expect("it is one");
     let boot = "5d2b2d57-5b1e-4b7c-9a4e-000000000001";
-    if let Ok(read) = manifest(&dir, &id, boot) {
-        assert_eq!(manifest(&dir, &id, boot).expect("it was written"), read);
+    if let Ok(read) = instance_record(&dir, &id, boot) {
+        assert_eq!(instance_record(&dir, &id, boot).expect("it was written"), read);
         assert!(String::from_utf8_lossy(bytes).contains("spec_hash"));
     }
     std::fs::write(dir.join("status.img"), bytes).expect("it is written");

@@ -7,8 +7,8 @@ use crate::store::Tombstone;
 use hearth_host::HostError;
 use hearth_model::{
     Action, Assignment, Create, End, Exit, Generation, Identity, Instance, InstanceId,
-    InstanceState, Job, JobId, Lifecycle, Mono, Outcome, Owner, Phase, PoolKey, Resolution, Slot,
-    Spec,
+    InstanceState, Job, JobId, Lifecycle, Machine, Mono, Outcome, Owner, Phase, PoolKey,
+    Resolution, Slot, Spec,
 };
 use hearth_planner::{Step, Subject, Target, backoff};
 use std::time::Duration;
@@ -115,7 +115,8 @@ impl Engine {
         self.fleet.insert_instance(instance);
         self.touch_instance(&id);
         self.event(now, serves.as_ref(), Some(&id), Some(job.run), "creating", message);
-        let create = Create { instance: id, slot, spec: job.spec, images, hash, stage, owner };
+        let machine = Machine::boot(&job.spec, &images);
+        let create = Create { instance: id, slot, spec: job.spec, machine, hash, stage, owner };
         self.action(turn, Action::Create(Box::new(create)));
     }
 

@@ -10,9 +10,9 @@
 use crate::process::{self, Shared, lock};
 use crate::script::{Does, Effect};
 use hearth_guest::{
-    CONTROL_PORT, ClockReading, Command, Config, Ending, Exit, Identity, LOG_PAYLOAD_BYTES_MAX,
-    LOG_PORT, LogCursor, LogFrameHeader, OomKill, OomKills, Phase, Report, Stage, Status, Stream,
-    decode_config, encode_status,
+    CONTROL_PORT, ClockReading, Command, Config, DriveRole, Ending, Exit, Identity,
+    LOG_PAYLOAD_BYTES_MAX, LOG_PORT, LogCursor, LogFrameHeader, OomKill, OomKills, Phase, Report,
+    Stage, Status, Stream, decode_config, encode_status,
 };
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
@@ -48,11 +48,15 @@ struct State {
 }
 
 impl Guest {
-    /// Boots a guest with the drives that Hearth gives to its init: root, scratch, config, status.
-    pub(crate) fn boot(_shared: &Arc<Shared>, drives: &[&Path]) -> io::Result<Arc<Guest>> {
-        let &[_root, _scratch, config, status] = drives else {
-            return Err(io::Error::other("it has four drives"));
+    /// Boots a guest; `drive` is the file behind the drive of a role.
+    pub(crate) fn boot<'a>(
+        drive: impl Fn(DriveRole) -> Option<&'a Path>,
+    ) -> io::Result<Arc<Guest>> {
+        let drive = |role| {
+            drive(role).ok_or_else(|| io::Error::other(format!("no device for the {role:?} drive")))
         };
+        let (_root, _scratch) = (drive(DriveRole::Rootfs)?, drive(DriveRole::Scratch)?);
+        let (config, status) = (drive(DriveRole::Config)?, drive(DriveRole::Status)?);
         let config = decode_config(&std::fs::read(config)?).map_err(io::Error::other)?;
         let state = State {
             phase: Phase::Held,
@@ -95,6 +99,7 @@ impl Guest {
             }
             _ => {}
         }
+        self.changed.notify_all();
     }
 
     /// Ends the guest soon.

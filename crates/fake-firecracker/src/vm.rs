@@ -5,6 +5,7 @@ use crate::guest;
 use crate::loader::{self, Loaded};
 use crate::output::Console;
 use crate::process::{self, Shared};
+use hearth_guest::{DriveRole, assigned_device};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
@@ -84,6 +85,29 @@ pub(crate) struct Drive {
     is_root_device: bool,
     #[serde(default)]
     is_read_only: bool,
+    #[serde(default, rename = "rate_limiter")]
+    _rate_limiter: Option<RateLimiter>,
+}
+
+/// The limits of a device.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RateLimiter {
+    #[serde(default, rename = "bandwidth")]
+    _bandwidth: Option<TokenBucket>,
+    #[serde(default, rename = "ops")]
+    _ops: Option<TokenBucket>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenBucket {
+    #[serde(rename = "size")]
+    _size: u64,
+    #[serde(default, rename = "one_time_burst")]
+    _one_time_burst: Option<u64>,
+    #[serde(rename = "refill_time")]
+    _refill_time: u64,
 }
 
 /// `/vsock`.
@@ -265,9 +289,10 @@ impl Vm {
                     "Error with initrd initialization: Failed to compute the initrd address..",
                 ));
             }
-            let guest = guest::Guest::boot(shared, &self.drive_paths()).map_err(|error| {
-                refused_start(&format!("the fake knows no guest but Hearth's: {error}"))
-            })?;
+            let guest =
+                guest::Guest::boot(|role| self.drive_file(boot, role)).map_err(|error| {
+                    refused_start(&format!("the fake knows no guest but Hearth's: {error}"))
+                })?;
             self.guest = Some(guest);
         } else {
             self.loaded = Some(loaded);
@@ -296,8 +321,12 @@ impl Vm {
         }
     }
 
-    fn drive_paths(&self) -> Vec<&Path> {
-        self.drives.iter().filter_map(|drive| drive.path_on_host.as_deref()).collect()
+    /// The file behind the drive whose device the command line assigns to a role. The kernel names the
+    /// drives in the order in which they were attached.
+    fn drive_file(&self, boot: &BootSource, role: DriveRole) -> Option<&Path> {
+        let device = assigned_device(boot.boot_args.as_deref()?, role)?;
+        let letter = device.strip_prefix("/dev/vd")?.bytes().next()?;
+        self.drives.get(usize::from(letter.checked_sub(b'a')?))?.path_on_host.as_deref()
     }
 }
 

@@ -82,6 +82,37 @@ pub struct Drive {
     pub is_root_device: bool,
     /// Whether the guest may only read it.
     pub is_read_only: bool,
+    /// How much the guest may transfer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limiter: Option<RateLimiter>,
+}
+
+/// Limits of a device.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct RateLimiter {
+    /// In bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<TokenBucket>,
+    /// In operations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ops: Option<TokenBucket>,
+}
+
+/// What may be used in a time.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct TokenBucket {
+    /// How much.
+    pub size: u64,
+    /// In how many milliseconds.
+    pub refill_time: u64,
+}
+
+impl TokenBucket {
+    /// So much in a second.
+    #[must_use]
+    pub fn per_second(size: u64) -> TokenBucket {
+        TokenBucket { size, refill_time: 1000 }
+    }
 }
 
 /// `PUT /vsock`.

@@ -25,7 +25,7 @@ pub mod vsock;
 
 pub use client::{
     Action, ApiError, BODY_BYTES_MAX, BootSource, CALL_DEADLINE, Client, Drive, InstanceInfo,
-    MachineConfig, MicroVmState, START_DEADLINE, Vsock,
+    MachineConfig, MicroVmState, RateLimiter, START_DEADLINE, TokenBucket, Vsock,
 };
 pub use console::{CONSOLE_BYTES_MAX, Console, escaped};
 pub use directory::{Directory, SOCKET_PATH_BYTES_MAX};

@@ -124,6 +124,7 @@ fn drive(drive_id: &str, path: &str) -> Drive {
         path_on_host: path.to_owned(),
         is_root_device: false,
         is_read_only: true,
+        rate_limiter: None,
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   host                                     guest (hearth-init, PID 1)
+//!   command line  --- read once at boot -->  which device is which drive
 //!   config drive  --- read once at boot -->  cmd, env, ready, identity
 //!   CONTROL_PORT  --- Command lines ------>
 //!                 <-- Report lines --------  one at once, then one per change
@@ -15,10 +16,12 @@
 //!
 //! The guest listens and the host connects, so a daemon that was restarted simply connects again.
 
+mod devices;
 mod drive;
 mod log;
 mod wire;
 
+pub use devices::{DriveRole, assigned_device, drive_assignment};
 pub use drive::{
     CONFIG_DRIVE_BYTES_MAX, DriveError, STATUS_DRIVE_BYTES, decode_config, decode_status,
     encode_config, encode_status,
@@ -38,8 +41,6 @@ pub const LOG_PORT: u32 = 2;
 /// the connection: Firecracker takes a half-close of its Unix socket for the end of both
 /// directions, and what the app was still answering is lost.
 pub const FORWARD_PORT: u32 = 3;
-/// The context id of every guest. It is the same in each: the host tells guests apart by socket.
-pub const GUEST_CID: u32 = 3;
 /// Longest line on the control stream, in bytes, the newline included.
 pub const CONTROL_LINE_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of output that the init keeps for a reader that is away.

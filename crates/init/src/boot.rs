@@ -1,14 +1,16 @@
 //! From the kernel's hand-over to a root file system with a config in hand: mounts, modules,
 //! drives, overlay. Every step runs once, in PID 1, before there is any other thread.
 
-use hearth_guest::{CONFIG_DRIVE_BYTES_MAX, Config, DriveError, decode_config};
+use hearth_guest::{
+    CONFIG_DRIVE_BYTES_MAX, Config, DriveError, DriveRole, assigned_device, decode_config,
+};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_move};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::console::say;
@@ -16,11 +18,8 @@ use crate::scratch::{self, ScratchError};
 
 /// Where the kernel modules and their order are in the initramfs.
 const MODULES: &str = "/lib/hearth/modules";
-/// The drives, in the order in which the host attaches them.
-const ROOTFS: &str = "/dev/vda";
-const SCRATCH: &str = "/dev/vdb";
-const CONFIG: &str = "/dev/vdc";
-const STATUS: &str = "/dev/vdd";
+/// Where the kernel shows its command line.
+const COMMAND_LINE: &str = "/proc/cmdline";
 /// How long the drives may take to appear once the modules are loaded. Emulated machines need
 /// the better part of a second.
 const DRIVES_LIMIT: Duration = Duration::from_secs(10);
@@ -43,6 +42,12 @@ pub(crate) enum BootError {
         what: String,
         /// Why it was refused.
         source: Errno,
+    },
+    /// The host has assigned no device to a drive.
+    #[error("the kernel's command line assigns no device to {what}")]
+    Unassigned {
+        /// What it is for.
+        what: String,
     },
     /// A drive did not appear.
     #[error("{drive} did not appear within {} s", DRIVES_LIMIT.as_secs())]
@@ -74,12 +79,39 @@ pub(crate) enum BootError {
     },
 }
 
+/// The devices of the drives, as the host has assigned them.
+pub(crate) struct Devices {
+    command_line: String,
+}
+
+impl Devices {
+    fn read() -> Result<Devices, BootError> {
+        let command_line = std::fs::read_to_string(COMMAND_LINE)
+            .map_err(|source| BootError::Root { what: format!("read {COMMAND_LINE}"), source })?;
+        Ok(Devices { command_line })
+    }
+
+    /// Waits for the device of a drive.
+    fn wait_for(&self, role: DriveRole, what: &str) -> Result<&str, BootError> {
+        let device = assigned_device(&self.command_line, role)
+            .ok_or_else(|| BootError::Unassigned { what: what.to_owned() })?;
+        let deadline = Instant::now() + DRIVES_LIMIT;
+        while !Path::new(device).exists() {
+            if Instant::now() >= deadline {
+                return Err(BootError::NoDrive { drive: named(device, what) });
+            }
+            std::thread::sleep(DRIVES_PAUSE);
+        }
+        Ok(device)
+    }
+}
+
 /// Mounts what the kernel offers, loads the modules and opens the status drive: from here on a
-/// failure can be told.
+/// failure can be reported.
 ///
 /// # Errors
 /// [`BootError`] where even the status drive can't be had.
-pub(crate) fn open_status_drive() -> Result<File, BootError> {
+pub(crate) fn open_status_drive() -> Result<(Devices, File), BootError> {
     for (kind, target) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
         make_dir(target)?;
         // The kernel mounts devtmpfs itself where it is built to.
@@ -89,22 +121,24 @@ pub(crate) fn open_status_drive() -> Result<File, BootError> {
         }
     }
     load_modules(Path::new(MODULES));
-    let drive = wait_for(STATUS, "the status drive")?;
-    let mut options = File::options();
-    let opened = options.read(true).write(true).open(&drive);
-    opened.map_err(|source| BootError::Drive { drive: named(STATUS, "the status drive"), source })
+    let devices = Devices::read()?;
+    let device = devices.wait_for(DriveRole::Status, "the status drive")?;
+    let opened = File::options().read(true).write(true).open(device);
+    let drive = opened
+        .map_err(|source| BootError::Drive { drive: named(device, "the status drive"), source })?;
+    Ok((devices, drive))
 }
 
 /// Reads the config drive.
 ///
 /// # Errors
 /// [`BootError`] where it is absent or damaged.
-pub(crate) fn read_config() -> Result<Config, BootError> {
-    let path = wait_for(CONFIG, "the config drive")?;
+pub(crate) fn read_config(devices: &Devices) -> Result<Config, BootError> {
+    let device = devices.wait_for(DriveRole::Config, "the config drive")?;
     let mut content = Vec::new();
-    let read = File::open(path)
+    let read = File::open(device)
         .and_then(|file| file.take(CONFIG_DRIVE_BYTES_MAX as u64).read_to_end(&mut content));
-    read.map_err(|source| BootError::Drive { drive: named(CONFIG, "the config drive"), source })?;
+    read.map_err(|source| BootError::Drive { drive: named(device, "the config drive"), source })?;
     decode_config(&content).map_err(BootError::Config)
 }
 
@@ -112,14 +146,18 @@ pub(crate) fn read_config() -> Result<Config, BootError> {
 ///
 /// # Errors
 /// [`BootError`] naming the step.
-pub(crate) fn enter_root(rootfs: &str, digest: Option<&str>) -> Result<(), BootError> {
-    wait_for(ROOTFS, rootfs)?;
-    wait_for(SCRATCH, "the scratch drive")?;
+pub(crate) fn enter_root(
+    devices: &Devices,
+    rootfs: &str,
+    digest: Option<&str>,
+) -> Result<(), BootError> {
+    let rom = devices.wait_for(DriveRole::Rootfs, &format!("root filesystem {rootfs}"))?;
+    let scratch = devices.wait_for(DriveRole::Scratch, "the scratch drive")?;
     // A drive that is read-only can't replay a journal, so one that was left is not looked at.
     let flags = MountFlags::RDONLY;
-    mount_at(ROOTFS, "/rom", "ext4", flags, c"noload", &format!("root filesystem {rootfs}"))?;
+    mount_at(rom, "/rom", "ext4", flags, c"noload", &format!("root filesystem {rootfs}"))?;
     let flags = MountFlags::NOATIME;
-    mount_at(SCRATCH, "/rw", "ext4", flags, c"", "the scratch drive")?;
+    mount_at(scratch, "/rw", "ext4", flags, c"", "the scratch drive")?;
     if let Some(digest) = digest {
         scratch::claim(Path::new("/rw"), rootfs, digest).map_err(BootError::Scratch)?;
     }
@@ -149,7 +187,7 @@ pub(crate) fn enter_root(rootfs: &str, digest: Option<&str>) -> Result<(), BootE
 ///
 /// # Errors
 /// [`BootError`] where a file system that the init itself needs is refused.
-pub(crate) fn furnish(run_dir: &Path) -> Result<(), BootError> {
+pub(crate) fn mount_runtime(run_dir: &Path) -> Result<(), BootError> {
     let safe = MountFlags::NOSUID | MountFlags::NODEV;
     mount_at("tmpfs", "/run", "tmpfs", safe, c"mode=755", "/run")?;
     mount_at("tmpfs", "/tmp", "tmpfs", safe, c"mode=1777", "/tmp")?;
@@ -200,18 +238,6 @@ fn load_modules(dir: &Path) {
         }
     }
     let _ = std::fs::remove_dir_all(dir);
-}
-
-fn wait_for(drive: &str, what: &str) -> Result<PathBuf, BootError> {
-    let path = PathBuf::from(drive);
-    let deadline = Instant::now() + DRIVES_LIMIT;
-    while !path.exists() {
-        if Instant::now() >= deadline {
-            return Err(BootError::NoDrive { drive: named(drive, what) });
-        }
-        std::thread::sleep(DRIVES_PAUSE);
-    }
-    Ok(path)
 }
 
 fn named(drive: &str, what: &str) -> String {

@@ -27,6 +27,7 @@ mod serve;
 mod status;
 mod supervisor;
 
+use boot::Devices;
 use child::Reaper;
 use clock::SystemClock;
 use console::{chain, say};
@@ -47,7 +48,7 @@ use supervisor::{Event, Supervisor};
 use vsock::{VMADDR_CID_ANY, VsockListener};
 
 /// How long the host may take, after the end, to fetch the last report and the last output.
-const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Output that a host can do without fetching: it fits on the status drive.
 const TAIL_BYTES: usize = 2048;
 
@@ -58,7 +59,7 @@ fn main() {
     }
     block_ctrl_alt_del();
     match boot::open_status_drive() {
-        Ok(status_drive) => live(&status_drive),
+        Ok((devices, status_drive)) => run(&devices, &status_drive),
         Err(error) => say(format_args!("{}", chain(&error))),
     }
     rustix::fs::sync();
@@ -68,16 +69,16 @@ fn main() {
 }
 
 /// Everything from the first moment at which a failure can be told to the last.
-fn live(status_drive: &File) {
-    let config = match boot::read_config() {
+fn run(devices: &Devices, status_drive: &File) {
+    let config = match boot::read_config(devices) {
         Ok(config) => config,
         // Without a config there is no name to sign with: the host knows whose drive it is.
         Err(error) => return tell(status_drive, "", set_up(&error), &[]),
     };
     let instance = config.instance.clone();
     let run_dir = Path::new(NOTIFY_PATH).parent().unwrap_or(Path::new("/run"));
-    let entered = boot::enter_root(&config.rootfs, config.rootfs_digest.as_deref())
-        .and_then(|()| boot::furnish(run_dir));
+    let entered = boot::enter_root(devices, &config.rootfs, config.rootfs_digest.as_deref())
+        .and_then(|()| boot::mount_runtime(run_dir));
     if let Err(error) = entered {
         return tell(status_drive, &instance, set_up(&error), &[]);
     }
@@ -128,7 +129,7 @@ fn end(status_drive: &File, instance: &str, guest: Guest, ring: &Ring) {
     ring.close();
     tell(status_drive, instance, exit, &ring.tail(STATUS_DRIVE_BYTES));
     board.update(|report| report.phase = Phase::Ended);
-    let deadline = Instant::now() + LAST_WORDS_LIMIT;
+    let deadline = Instant::now() + DRAIN_TIMEOUT;
     ring.wait_delivered(TAIL_BYTES as u64, deadline);
     guest.logs.wait_idle(deadline);
     guest.control.wait_idle(deadline);

@@ -2,13 +2,17 @@
 
 use super::*;
 use crate::child::shared_reaper;
+use crate::clock::Clock;
+use crate::control;
+use crate::serve::Conn;
 use hearth_guest::Ready;
 use rustix::pipe::PipeFlags;
 use rustix::process::Signal;
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 /// A machine that kills the command's group only, and notes what it was told.
@@ -369,4 +373,48 @@ fn a_notified_readiness_comes_through_the_socket_of_the_environment() {
     guest.until(|report| report.ready);
     guest.send(stop(60));
     guest.end();
+}
+
+struct FakeClock(AtomicU64);
+
+impl Clock for FakeClock {
+    fn now_ns(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn correct(&self, ahead_ns: i64) {
+        self.0.fetch_add(ahead_ns.unsigned_abs(), Ordering::AcqRel);
+    }
+}
+
+/// A control stream to a guest; the connection ends with the guest.
+fn control_stream(guest: &Guest) -> BufReader<UnixStream> {
+    let (host, conn) = UnixStream::pair().expect("pair");
+    let (board, events) = (Arc::clone(&guest.board), guest.events.clone());
+    let clock = FakeClock(AtomicU64::new(1000));
+    std::thread::spawn(move || {
+        control::serve(Conn::new(conn.into()), &board, &events, &clock);
+    });
+    BufReader::new(host)
+}
+
+#[test]
+fn transcript_of_protocol_1_is_answered_alike() {
+    let held = Config { stage: Stage::Init, ..config("trap 'exit 0' TERM; sleep 60 & wait") };
+    let guest = start(held).expect("held");
+    let mut host = control_stream(&guest);
+    for line in include_str!("../../guest/tests/protocol-1.txt").lines() {
+        if let Some(said) = line.strip_prefix("> ") {
+            host.get_mut().write_all(format!("{said}\n").as_bytes()).expect("written");
+        } else if let Some(expected) = line.strip_prefix("< ") {
+            // A report is the whole state: states in between may be said or not.
+            let mut said = String::new();
+            while said.trim_end() != expected {
+                said.clear();
+                let read = host.read_line(&mut said).expect("a report");
+                assert!(read > 0, "the stream ended before {expected}");
+            }
+        }
+    }
+    assert!(guest.end().0.stop_requested);
 }

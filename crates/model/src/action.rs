@@ -4,8 +4,9 @@
 use crate::desired::PoolTenant;
 use crate::hash::SpecHash;
 use crate::ids::{Identity, InstanceId, Slot};
+use crate::machine::Machine;
 use crate::signal::Signal;
-use crate::spec::{Images, Spec, Stage};
+use crate::spec::{Spec, Stage};
 use std::sync::Arc;
 
 /// One effect on the host.
@@ -52,9 +53,10 @@ pub struct Create {
     pub slot: Slot,
     /// What it runs.
     pub spec: Arc<Spec>,
-    /// The digests that were resolved for this generation; a host refuses others.
-    pub images: Images,
-    /// Their hash.
+    /// The machine that it runs in, of the images that were resolved for this generation; a host refuses
+    /// others.
+    pub machine: Machine,
+    /// The hash of spec and images.
     pub hash: SpecHash,
     /// How far it goes by itself.
     pub stage: Stage,

@@ -6,6 +6,7 @@ pub mod fields;
 pub mod hash;
 pub mod ids;
 pub mod images;
+pub mod machine;
 pub mod observed;
 pub mod problems;
 pub mod selector;
@@ -22,6 +23,7 @@ pub use fields::{Declaration, FieldError, Part, Path, Segment, Target};
 pub use hash::{Digest, SpecHash};
 pub use ids::{Generation, IdError, Identity, InstanceId, JobId, Slot, Tenant};
 pub use images::{KeepImages, StoredImage};
+pub use machine::{DriveRole, Machine};
 pub use observed::{
     End, Exit, InstanceState, Made, Observation, Observed, OomKill, OomKills, Phase, SILENT_AFTER,
 };

@@ -91,9 +91,9 @@ impl Made {
     pub fn of(create: &Create) -> Made {
         Made {
             owner: create.owner.clone(),
-            images: create.images,
+            images: create.machine.images(),
             stage: create.stage,
-            resources: create.spec.resources,
+            resources: create.machine.resources,
         }
     }
 

@@ -3,7 +3,7 @@
 //! again: what it lacked may have been descriptors or memory.
 
 use super::instance::{Instance, Live};
-use super::manifest::Manifest;
+use super::instance_record::InstanceRecord;
 use super::output::{Origin, Output};
 use super::supervise::{self, Fifos};
 use super::{Shared, create, errors, layout, lock};
@@ -122,47 +122,47 @@ fn warn(cleared: Result<(), HostError>) {
 async fn adopt(shared: &Arc<Shared>, path: &Path) -> Result<Option<PathBuf>, String> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let id = InstanceId::parse(&name).map_err(|error| error.to_string())?;
-    match Manifest::remove_unwritten(path) {
+    match InstanceRecord::remove_unwritten(path) {
         Ok(false) => {}
         Ok(true) => return Ok(None),
         Err(error) => return Err(format!("cannot remove what was begun of it: {error}")),
     }
-    if Manifest::is_lost(path) {
+    if InstanceRecord::is_lost(path) {
         tracing::info!(instance = %id, "removing what a loss of power left of it");
         return shared.layout.set_aside(&id).map(Some).map_err(|error| error.sentence());
     }
     let directory = Directory::open(path).map_err(|error| format!("cannot open it: {error}"))?;
     let directory = Arc::new(directory);
-    let manifest = Manifest::read(path, &id);
-    let mut manifest = manifest.map_err(|error| format!("cannot read its manifest: {error}"))?;
-    let found = if manifest.is_of_boot(&shared.boot_id) {
-        find(&manifest, &directory, &id)?
+    let record = InstanceRecord::read(path, &id);
+    let mut record = record.map_err(|error| format!("cannot read its instance record: {error}"))?;
+    let found = if record.is_of_boot(&shared.boot_id) {
+        find(&record, &directory, &id)?
     } else {
         // The start may have been written and lost, and what may have run is never run twice.
-        manifest.started = true;
+        record.started = true;
         Found::Gone
     };
-    let instance = Arc::new(Instance::new(id.clone(), &manifest, Arc::clone(&directory)));
+    let instance = Arc::new(Instance::new(id.clone(), &record, Arc::clone(&directory)));
     match found {
         Found::Alive(process) => {
             let client = Client::new(directory, names::API_SOCKET, create::factor(shared));
-            take_over(shared, &instance, &manifest, Live { process, client }).await?;
+            take_over(shared, &instance, &record, Live { process, client }).await?;
         }
-        Found::Gone => learn_end(shared, &instance, &manifest).await,
+        Found::Gone => learn_end(shared, &instance, &record).await,
     }
     shared.instances().insert(id, Arc::clone(&instance));
     shared.bump(&instance);
     Ok(None)
 }
 
-fn find(manifest: &Manifest, directory: &Directory, id: &InstanceId) -> Result<Found, String> {
-    match &manifest.process {
+fn find(record: &InstanceRecord, directory: &Directory, id: &InstanceId) -> Result<Found, String> {
+    match &record.process {
         Some(identity) => match Process::adopt(identity, directory) {
             Ok(process) => Ok(Found::Alive(process)),
             Err(AdoptError::Gone { .. }) => Ok(Found::Gone),
             Err(error) => Err(error.to_string()),
         },
-        // The daemon ended between the spawn and the manifest that names the process.
+        // The daemon ended between the spawn and the record that names the process.
         None => match Process::find(directory, id.as_str()) {
             Ok(Some(process)) => Ok(Found::Alive(process)),
             Ok(None) => Ok(Found::Gone),
@@ -174,10 +174,10 @@ fn find(manifest: &Manifest, directory: &Directory, id: &InstanceId) -> Result<F
 async fn take_over(
     shared: &Arc<Shared>,
     instance: &Arc<Instance>,
-    manifest: &Manifest,
+    record: &InstanceRecord,
     live: Live,
 ) -> Result<(), String> {
-    let started = manifest.started
+    let started = record.started
         && match live.client.describe().await {
             Ok(info) => info.state != MicroVmState::NotStarted,
             // An API that is stuck says nothing of its guest: it is left to run.
@@ -202,8 +202,8 @@ async fn take_over(
     Ok(())
 }
 
-async fn learn_end(shared: &Arc<Shared>, instance: &Instance, manifest: &Manifest) {
-    if !manifest.started {
+async fn learn_end(shared: &Arc<Shared>, instance: &Instance, record: &InstanceRecord) {
+    if !record.started {
         let stop_requested = instance.is_stop_requested();
         instance.set_exited(Exit { end: End::NeverStarted, stop_requested });
         return;

@@ -47,8 +47,8 @@ pub(super) async fn tell(
         let (instance, identity) = (Arc::clone(&instance), identity.clone());
         move || instance.remember(&identity)
     });
-    let manifest = instance.directory.path().join(files::MANIFEST);
-    remembered.await.map_err(errors::task)?.map_err(errors::file("write", &manifest))?;
+    let record = instance.directory.path().join(files::MANIFEST);
+    remembered.await.map_err(errors::task)?.map_err(errors::file("write", &record))?;
     if instance.boot == hearth_model::Boot::Raw {
         // There is nobody to tell; that it is remembered is all.
         if instance.set_state(instance.raw_state()) {

@@ -1,9 +1,9 @@
 //! What the fuzz targets reach and nobody else does. It is there only under `--cfg fuzzing`.
 
 use super::images::Kind;
+use super::instance_record::InstanceRecord;
 use super::layout::Layout;
 use super::logs::{self, LogWriter, Source};
-use super::manifest::Manifest;
 use super::output::{self, Origin, Output};
 use super::store::{ImageStore, Look, Looks};
 use super::{exit, forward, probe, transfers};
@@ -31,16 +31,16 @@ pub fn image_faults(file: &File, len: u64) -> io::Result<Vec<Option<String>>> {
     kinds.into_iter().map(|kind| kind.fault(file, len)).collect()
 }
 
-/// The manifest in a directory: whether the instance is of this boot, and its slot.
+/// The instance record in a directory: whether the instance is of this boot, and its slot.
 ///
 /// # Errors
 /// Where it is none.
-pub fn manifest(dir: &Path, id: &InstanceId, boot_id: &str) -> io::Result<(bool, u32)> {
-    let manifest = Manifest::read(dir, id)?;
-    manifest.write(dir)?;
-    let again = Manifest::read(dir, id)?;
-    assert_eq!((again.boot(), again.hash()), (manifest.boot(), manifest.hash()));
-    Ok((manifest.is_of_boot(boot_id), again.slot().0))
+pub fn instance_record(dir: &Path, id: &InstanceId, boot_id: &str) -> io::Result<(bool, u32)> {
+    let record = InstanceRecord::read(dir, id)?;
+    record.write(dir)?;
+    let again = InstanceRecord::read(dir, id)?;
+    assert_eq!((again.boot(), again.hash()), (record.boot(), record.hash()));
+    Ok((record.is_of_boot(boot_id), again.slot().0))
 }
 
 /// What a status drive says.

@@ -1,9 +1,9 @@
 //! One instance in memory: what is known of it, for all who ask at the same time. It does nothing
 //! by itself.
 
+use super::instance_record::InstanceRecord;
 use super::layout::{create_file, names};
 use super::lock;
-use super::manifest::Manifest;
 use hearth_firecracker::{Client, Directory, Process};
 use hearth_guest::Command;
 use hearth_model::{
@@ -52,16 +52,20 @@ pub(super) struct Live {
 }
 
 impl Instance {
-    pub(super) fn new(id: InstanceId, manifest: &Manifest, directory: Arc<Directory>) -> Instance {
+    pub(super) fn new(
+        id: InstanceId,
+        record: &InstanceRecord,
+        directory: Arc<Directory>,
+    ) -> Instance {
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let stop_requested = directory.join(names::STOP_REQUESTED).exists();
         Instance {
             id,
-            slot: manifest.slot(),
-            hash: manifest.hash(),
-            made: Mutex::new(manifest.made().map(Arc::new)),
-            boot: manifest.boot(),
-            has_rootfs: manifest.has_rootfs,
+            slot: record.slot(),
+            hash: record.hash(),
+            made: Mutex::new(record.made().map(Arc::new)),
+            boot: record.boot(),
+            has_rootfs: record.has_rootfs(),
             directory,
             commands,
             commands_taken: Mutex::new(Some(receiver)),
@@ -99,9 +103,9 @@ impl Instance {
         let Some(known) = lock(&self.made).clone() else { return Ok(()) };
         let told = known.told(identity);
         if told != *known {
-            let mut manifest = Manifest::read(self.directory.path(), &self.id)?;
-            manifest.set_owner(&told.owner);
-            manifest.write(self.directory.path())?;
+            let mut record = InstanceRecord::read(self.directory.path(), &self.id)?;
+            record.set_owner(&told.owner);
+            record.write(self.directory.path())?;
             *lock(&self.made) = Some(Arc::new(told));
         }
         Ok(())

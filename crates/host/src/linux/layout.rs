@@ -4,7 +4,7 @@
 
 use super::errors;
 use crate::HostError;
-use hearth_model::InstanceId;
+use hearth_model::{DriveRole, InstanceId};
 use rustix::fs::OFlags;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -23,6 +23,16 @@ pub(super) mod names {
     pub(in crate::linux) const STATUS: &str = "status.img";
     /// Its presence says that Hearth asked for the end.
     pub(in crate::linux) const STOP_REQUESTED: &str = "stop-requested";
+}
+
+/// The file behind a drive, in the directory of its instance.
+pub(super) fn drive_file(role: DriveRole) -> &'static str {
+    match role {
+        DriveRole::Rootfs => names::ROOTFS,
+        DriveRole::Scratch => names::SCRATCH,
+        DriveRole::Config => names::CONFIG,
+        DriveRole::Status => names::STATUS,
+    }
 }
 
 /// For open(2): a link is refused, and nobody is waited for at the other end of a FIFO.

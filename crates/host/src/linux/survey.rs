@@ -2,8 +2,8 @@
 //! database while no daemon does. A running daemon may make and remove things meanwhile.
 
 use super::collect;
+use super::instance_record::InstanceRecord;
 use super::layout::{self, names};
-use super::manifest::Manifest;
 use crate::HostError;
 use hearth_firecracker::{AdoptError, Directory, Process, boot_id};
 use hearth_model::{InstanceId, Owner, StoredImage};
@@ -114,24 +114,24 @@ fn instance(path: &Path, boot: &str) -> What {
         Ok(id) => id,
         Err(error) => return unknown(&error),
     };
-    if Manifest::is_lost(path) || is_unwritten(path) {
+    if InstanceRecord::is_lost(path) || is_unwritten(path) {
         return What::Remains;
     }
-    let manifest = match Manifest::read(path, &id) {
-        Ok(manifest) => manifest,
-        Err(error) => return unknown(&format!("cannot read its manifest: {error}")),
+    let record = match InstanceRecord::read(path, &id) {
+        Ok(record) => record,
+        Err(error) => return unknown(&format!("cannot read its instance record: {error}")),
     };
-    let owner = manifest.made().map(|made| made.owner);
-    if !manifest.is_of_boot(boot) {
+    let owner = record.made().map(|made| made.owner);
+    if !record.is_of_boot(boot) {
         return What::Instance { id, owner, process: None };
     }
-    match process(path, &manifest, &id) {
+    match process(path, &record, &id) {
         Ok(process) => What::Instance { id, owner, process },
         Err(error) => unknown(&error),
     }
 }
 
-/// Whether nothing was started in it: the manifest comes first.
+/// Whether nothing was started in it: the record comes first.
 fn is_unwritten(path: &Path) -> bool {
     let only_the_new_one = |entries: std::fs::ReadDir| {
         entries.flatten().all(|entry| entry.file_name() == names::MANIFEST_NEW)
@@ -140,9 +140,9 @@ fn is_unwritten(path: &Path) -> bool {
 }
 
 /// The process of an instance, where it runs.
-fn process(path: &Path, manifest: &Manifest, id: &InstanceId) -> Result<Option<i32>, String> {
+fn process(path: &Path, record: &InstanceRecord, id: &InstanceId) -> Result<Option<i32>, String> {
     let directory = Directory::open(path).map_err(|error| format!("cannot open it: {error}"))?;
-    let process = match &manifest.process {
+    let process = match &record.process {
         Some(identity) => match Process::adopt(identity, &directory) {
             Ok(process) => Some(process),
             Err(AdoptError::Gone { .. }) => None,

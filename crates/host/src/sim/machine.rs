@@ -322,7 +322,7 @@ impl Machine {
         }
         let goes = |name: &&String| {
             Digest::parse(name).is_some_and(|digest| {
-                let linked = self.vms.values().any(|vm| has(&vm.create.images, &digest));
+                let linked = self.vms.values().any(|vm| has(&vm.made.images, &digest));
                 if !linked {
                     self.copies.remove(&digest);
                 }
@@ -333,7 +333,7 @@ impl Machine {
     }
 
     fn is_linked(&self, digest: &Digest) -> bool {
-        self.vms.values().any(|vm| has(&vm.create.images, digest))
+        self.vms.values().any(|vm| has(&vm.made.images, digest))
     }
 
     /// Ends an instance as if its command or its Firecracker had ended by itself.
@@ -442,7 +442,7 @@ impl Machine {
         }
         self.timers.insert((self.now.after(self.config.boot), id.clone(), 0, Timer::Up));
         self.logs.entry(id.clone()).or_default();
-        let Images { kernel, modules, rootfs } = create.images;
+        let Images { kernel, modules, rootfs } = create.machine.images();
         let copies = [Some(kernel), modules, rootfs].into_iter().flatten();
         self.copies.extend(copies.map(|digest| (digest, self.now)));
         let made = Arc::new(Made::of(&create));

@@ -5,6 +5,7 @@ mod native {
     use crate::support::{Lab, job, raw};
     use hearth_fake_firecracker::kernels;
     use hearth_host::Host;
+    use hearth_model::machine::Origin;
     use hearth_model::{Action, End, InstanceState, Owner, Phase, PoolTenant, Signal, Stage};
     use std::path::PathBuf;
 
@@ -159,7 +160,8 @@ mod native {
         assert!(error.sentence().contains("is mem_mb 16 too little"), "{}", error.sentence());
         let mut gone =
             lab.creation("a1", raw("speaker"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
-        gone.images.kernel = hearth_model::Digest([0; 32]);
+        let Origin::Boot { kernel, .. } = &mut gone.machine.origin;
+        *kernel = hearth_model::Digest([0; 32]);
         let error = lab.host.apply(Action::Create(Box::new(gone))).await.expect_err("refused");
         assert!(error.sentence().contains("not in the store"), "{}", error.sentence());
         assert_eq!(lab.state_of(&id).await, None);
@@ -172,14 +174,17 @@ mod native {
         let id =
             lab.create("a1", raw("speaker"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
         let pid = pid(&lab, &id);
-        let manifest = lab.instance_dir(&id).join("manifest.json");
-        let text = std::fs::read_to_string(&manifest).expect("a manifest");
+        let record = lab.instance_dir(&id).join("manifest.json");
+        let text = std::fs::read_to_string(&record).expect("a record");
         lab.host.close().await;
-        std::fs::write(&manifest, "{").expect("written");
+        std::fs::write(&record, "{").expect("written");
         lab.restart().await;
         let seen = lab.host.observe(None).await.expect("a look");
         assert!(seen.instances.is_empty());
-        assert!(seen.unidentified[id.as_str()].contains("cannot read its manifest"), "{seen:?}");
+        assert!(
+            seen.unidentified[id.as_str()].contains("cannot read its instance record"),
+            "{seen:?}"
+        );
         for action in [
             Action::Stop { instance: id.clone(), signal: Signal::TERM, timeout_s: 0 },
             Action::Remove { instance: id.clone() },
@@ -188,8 +193,8 @@ mod native {
             let refused = lab.host.apply(action).await.expect_err("it is left alone");
             assert!(refused.sentence().contains("is left alone"), "{}", refused.sentence());
         }
-        assert!(is_there(pid) && manifest.exists());
-        std::fs::write(&manifest, text).expect("written");
+        assert!(is_there(pid) && record.exists());
+        std::fs::write(&record, text).expect("written");
         let begin = std::time::Instant::now();
         while lab.state_of(&id).await.is_none() {
             assert!(begin.elapsed() < std::time::Duration::from_secs(60), "it is not looked at");
@@ -242,14 +247,14 @@ mod native {
         let pids = [pid(&lab, &old), pid(&lab, &lost)];
         lab.host.close().await;
         pids.into_iter().for_each(kill);
-        // An earlier boot's manifest, of before the start; and one of which nothing came to disk.
-        let manifest = lab.instance_dir(&old).join("manifest.json");
-        let text = std::fs::read_to_string(&manifest).expect("a manifest");
+        // An earlier boot's record, of before the start; and one of which nothing came to disk.
+        let record = lab.instance_dir(&old).join("manifest.json");
+        let text = std::fs::read_to_string(&record).expect("a record");
         let mut fields: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         fields["host_boot"] = "another".into();
         fields["process"] = serde_json::Value::Null;
         fields["started"] = false.into();
-        std::fs::write(&manifest, fields.to_string()).expect("written");
+        std::fs::write(&record, fields.to_string()).expect("written");
         let folder = lab.instance_dir(&lost);
         std::fs::write(folder.join("manifest.json"), "").expect("emptied");
         lab.restart().await;
@@ -266,14 +271,14 @@ mod native {
         let id =
             lab.create("a1", raw("speaker"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
         let pid = pid(&lab, &id);
-        let manifest = lab.instance_dir(&id).join("manifest.json");
+        let record = lab.instance_dir(&id).join("manifest.json");
         lab.host.close().await;
-        // As if the daemon had ended between the spawn and the manifest that names the process.
-        let text = std::fs::read_to_string(&manifest).expect("a manifest");
+        // As if the daemon had ended between the spawn and the record that names the process.
+        let text = std::fs::read_to_string(&record).expect("a record");
         let mut fields: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         fields["process"] = serde_json::Value::Null;
         fields["started"] = false.into();
-        std::fs::write(&manifest, fields.to_string()).expect("written");
+        std::fs::write(&record, fields.to_string()).expect("written");
         lab.restart().await;
         assert_eq!(lab.exit(&id).await.end, End::NeverStarted);
         assert!(!is_there(pid));

@@ -7,6 +7,7 @@ use crate::contract::Subject;
 use crate::support::{Lab, image, job, raw};
 use hearth_fake_firecracker::{Does, Effect, Fake, Fault, On, kernels};
 use hearth_host::{Host, HostError};
+use hearth_model::machine::RateLimit;
 use hearth_model::{
     Action, Boot, End, Exit, Generation, InstanceId, InstanceState, Lookup, Owner, Phase,
     PoolTenant, Signal, Spec, Stage,
@@ -143,6 +144,66 @@ async fn the_real_host_keeps_the_contract_with_guests_that_are_played() {
     subject.check().await;
     let subject = Subject { service: raw("speaker"), job: None, unread: None, ..subject };
     subject.check().await;
+    stand.clean().await;
+}
+
+#[tokio::test]
+async fn init_finds_its_drives_in_any_order() {
+    let stand = stand(&[]).await;
+    let owner = Owner::Pool(PoolTenant::Shared);
+    let mut create =
+        stand.lab.creation("a1", init(&["/fake/say", "hello"]), Stage::App, owner).await;
+    create.machine.drives.reverse();
+    create.machine.drives[0].rate_limit =
+        Some(RateLimit { bytes_per_s: Some(1 << 20), ops_per_s: Some(100) });
+    let id = create.instance.clone();
+    stand.lab.host.apply(Action::Create(Box::new(create))).await.expect("created");
+    stand.lab.says(&id, "hello").await;
+    stand.lab.stop(&id, 1).await;
+    assert_eq!(stand.lab.exit(&id).await.end, End::Signal(15), "the status drive says so");
+    stand.clean().await;
+}
+
+/// Turns the record of an instance into what the first version of Hearth wrote, and checks that it has the
+/// form of `frozen`, which that version wrote.
+fn rewrite_as_first_version(stand: &Stand, id: &InstanceId, frozen: &str) {
+    let path = stand.lab.instance_dir(id).join("manifest.json");
+    let read = |text: &str| -> serde_json::Map<String, serde_json::Value> {
+        serde_json::from_str(text).expect("a record")
+    };
+    let (mut record, frozen) = (read(&std::fs::read_to_string(&path).expect("read")), read(frozen));
+    record.retain(|key, _| frozen.contains_key(key));
+    assert!(record.keys().eq(frozen.keys()), "{record:?}");
+    for key in ["version", "boot", "has_rootfs", "started"] {
+        assert_eq!(record[key], frozen[key], "{key}");
+    }
+    std::fs::write(path, serde_json::to_vec_pretty(&record).expect("JSON")).expect("written");
+}
+
+#[tokio::test]
+async fn instances_of_the_first_version_are_adopted() {
+    let mut stand = stand(&[]).await;
+    let owner = Owner::Pool(PoolTenant::Shared);
+    let old = init(&["/fake/say", "hello"]);
+    let id = stand.lab.create("oldinit", old, Stage::Init, owner.clone()).await;
+    let raw_id = stand.lab.create("oldraw", raw("speaker"), Stage::App, owner).await;
+    stand.lab.host.close().await;
+    rewrite_as_first_version(&stand, &id, include_str!("../data/instance-record-1-init.json"));
+    rewrite_as_first_version(&stand, &raw_id, include_str!("../data/instance-record-1-raw.json"));
+    stand.lab.restart().await;
+    stand.lab.wait(&raw_id, is_up).await;
+    let held =
+        |state: &InstanceState| matches!(state, InstanceState::Up { phase: Phase::Held, .. });
+    stand.lab.wait(&id, held).await;
+    let identity = job("web", 3);
+    let tell = Action::Tell { instance: id.clone(), identity: identity.clone(), go: true };
+    stand.lab.host.apply(tell).await.expect("acknowledged");
+    stand.lab.says(&id, "hello").await;
+    let seen = stand.lab.host.observe(None).await.expect("a look");
+    let owner = seen.instances[&id].made.as_ref().map(|made| made.owner.clone());
+    assert_eq!(owner, Some(Owner::Job(identity)), "the old record takes the new owner");
+    stand.lab.stop(&id, 1).await;
+    assert_eq!(stand.lab.exit(&id).await, Exit { end: End::Signal(15), stop_requested: true });
     stand.clean().await;
 }
 

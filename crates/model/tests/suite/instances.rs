@@ -2,7 +2,7 @@
 
 use hearth_model::{
     Action, Assignment, Create, Digest, End, Exit, Generation, Identity, Images, Instance,
-    InstanceId, InstanceState, Job, JobId, Made, Mono, Owner, Phase, PoolKey, PoolTenant,
+    InstanceId, InstanceState, Job, JobId, Machine, Made, Mono, Owner, Phase, PoolKey, PoolTenant,
     Resolution, Signal, Slot, Spec, SpecHash, Stage, Tenant, Value, Wanted,
 };
 use std::sync::Arc;
@@ -158,7 +158,7 @@ fn an_action_names_its_instance_and_itself() {
         instance: id.clone(),
         slot: Slot(0),
         spec: spec(),
-        images: images(),
+        machine: Machine::boot(&spec(), &images()),
         hash: hash(),
         stage: Stage::App,
         owner: Owner::Job(identity.clone()),

@@ -5,4 +5,5 @@
 mod fields;
 mod hash;
 mod instances;
+mod machine;
 mod names;

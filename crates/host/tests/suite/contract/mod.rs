@@ -3,7 +3,7 @@
 use hearth_host::{Host, HostError, LogQuery};
 use hearth_model::{
     Action, Create, End, Exit, Generation, Identity, InstanceId, InstanceState, JobId, Lookup,
-    Made, Owner, Phase, PoolTenant, Signal, Slot, Spec, Stage, Tenant, Value, hash,
+    Machine, Made, Owner, Phase, PoolTenant, Signal, Slot, Spec, Stage, Tenant, Value, hash,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -53,8 +53,8 @@ impl Subject<'_> {
             instance: InstanceId::parse(&format!("contract{number}")).unwrap(),
             slot: Slot(number),
             hash: hash::spec_hash(&spec, &images),
+            machine: Machine::boot(&spec, &images),
             spec,
-            images,
             stage,
             owner,
         };
@@ -223,7 +223,7 @@ impl Subject<'_> {
 
     async fn copies_of_images_stay_while_an_instance_has_them(&self) {
         let create = self.create(&self.service, Stage::App, Owner::Pool(PoolTenant::Shared)).await;
-        let kernel = create.images.kernel;
+        let kernel = create.machine.images().kernel;
         let stored = async || {
             let stored = self.host.images().await.expect("copies can be looked at");
             stored.into_iter().find(|image| image.digest == Some(kernel))

@@ -8,7 +8,7 @@ use hearth_host::linux::{LinuxConfig, LinuxHost};
 use hearth_host::{Host, LogQuery};
 use hearth_model::{
     Action, Boot, Create, Exit, Generation, Identity, ImageName, InstanceId, InstanceState, JobId,
-    Lifecycle, Lookup, Owner, Resources, Signal, Slot, Spec, Stage, Tenant, hash,
+    Lifecycle, Lookup, Machine, Owner, Resources, Signal, Slot, Spec, Stage, Tenant, hash,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -92,8 +92,8 @@ impl Lab {
             instance: InstanceId::parse(id).expect("an id"),
             slot: Slot(1),
             hash: hash::spec_hash(&spec, &images),
+            machine: Machine::boot(&spec, &images),
             spec: Arc::new(spec),
-            images,
             stage,
             owner,
         }
