@@ -11,9 +11,13 @@ export CARGO_INCREMENTAL ?= 0
 SAY_FIRST = @[ -x "$$CARGO_TARGET_DIR/debug/xtask" ] || \
 	echo "make $@: building the build tool (once, about half a minute)"
 
-.PHONY: help run down check test soak lab-shell
+.PHONY: help sim run down check test soak lab-shell
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+
+sim: ## Serve the example over the simulated host: no KVM, no microVMs, the same API
+	$(SAY_FIRST)
+	@cargo xtask sim
 
 run: ## Serve config/desired_vms.exs on 127.0.0.1:8088; Ctrl-C leaves the microVMs running
 	$(SAY_FIRST)

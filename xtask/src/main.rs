@@ -71,6 +71,12 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Serve config/desired_vms.exs over the simulated host, without KVM and microVMs, until Ctrl-C
+    Sim {
+        /// Further arguments of `hearth serve`
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// End all of it: the daemon, its microVMs and what it keeps about them
     Down,
     /// Put the kernel and the demo's root filesystems into a directory
@@ -147,6 +153,7 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Bench { figures } => bench::run(&places, &figures)?,
         Task::Soak { part, minutes } => soak::run(&places, part, minutes)?,
         Task::Run { arguments } => return Ok(exit_code(serve::run(&places, &arguments)?)),
+        Task::Sim { arguments } => return Ok(exit_code(serve::simulate(&places, &arguments)?)),
         Task::Down => serve::down(&places)?,
         Task::Images { dir } => {
             packages::ensure(packages::IMAGES)?;

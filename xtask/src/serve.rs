@@ -22,7 +22,7 @@ use crate::places::Places;
 use crate::process::{Process, Signal};
 use crate::setup::{self, Ready};
 use crate::terminal::{self, say};
-use crate::{kvm, program};
+use crate::{guest_init, kvm, program};
 
 const PORT: u16 = 8088;
 /// Where the daemon keeps its state in the lab: the disk that outlives it.
@@ -66,6 +66,22 @@ pub(crate) fn run(places: &Places, extra: &[String]) -> Result<i32> {
     } else {
         run_in_lab(places, &ready, &hearth, extra)
     }
+}
+
+/// Serves the example over the simulated host, in which no microVM boots, until Ctrl-C.
+pub(crate) fn simulate(places: &Places, extra: &[String]) -> Result<i32> {
+    guest_init::ensure(places)?;
+    let hearth = build(places)?;
+    if answers() {
+        bail!("a daemon answers on 127.0.0.1:{PORT} already: end it first");
+    }
+    let mut daemon = program::command(&hearth);
+    daemon.args(["serve", "--host", "sim", "--listen", &format!("127.0.0.1:{PORT}")]);
+    daemon.arg("--desired").arg(desired(places));
+    daemon.arg("--state-dir").arg(places.build.join("sim")).args(extra);
+    say("sim: serving over the simulated host; in another terminal: build/hearth ps");
+    let status = daemon.status().with_context(|| format!("cannot run {}", hearth.display()))?;
+    Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
 }
 
 /// Ends the daemon, every microVM and what was kept about them.

@@ -14,9 +14,7 @@ use crate::core::Intake;
 use crate::stop::Stop;
 use crate::{MassDeletion, clock, limits};
 use hearth_api::{DesiredFile, DesiredFileStatus, RefusedEntry};
-use hearth_engine::{
-    Against, Deletions, EntryDigest, FileLoad, LoadPlan, Reply, Request, Trouble,
-};
+use hearth_engine::{Against, Deletions, EntryDigest, FileLoad, LoadPlan, Reply, Request, Trouble};
 use hearth_host::Host;
 use hearth_manifest::{Declared, Diagnostics};
 use hearth_model::JobId;
