@@ -168,8 +168,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_readme_tells_every_bound_as_it_is() {
-        let readme = include_str!("../../../README.md");
+    fn documentation_lists_every_bound_as_it_is() {
+        let page = include_str!("../../../docs/api.md");
         let kib = |bytes: usize| format!("{} KiB", bytes / 1024);
         let seconds = |duration: Duration| format!("{} s", duration.as_secs());
         let grouped = |count: usize| {
@@ -215,7 +215,7 @@ mod tests {
             ("end of the daemon", end),
         ] {
             let row = format!("| {bound} | {value} |");
-            assert!(readme.contains(&row), "the README lacks {row}");
+            assert!(page.contains(&row), "docs/api.md lacks {row}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Exit codes, as `hearth --help` and the README tell them.
+//! Exit codes, as `hearth --help` and docs/cli.md list them.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub(crate) const TIMEOUT: u8 = 124;
 /// of time or memory. The code that container tools use for it.
 pub(crate) const NO_CODE: u8 = 125;
 
-/// The end of `hearth --help`. The README's table has the same lines.
+/// The end of `hearth --help`. The table of docs/cli.md has the same lines.
 pub(crate) const HELP: &str = "\
 Exit codes:
   0    done
@@ -56,12 +56,12 @@ mod tests {
     use super::HELP;
 
     #[test]
-    fn the_readme_tells_the_same_codes() {
-        let readme = include_str!("../../../README.md");
+    fn documentation_lists_the_same_codes() {
+        let page = include_str!("../../../docs/cli.md");
         for line in HELP.lines().skip(1) {
             let (code, meaning) = line.trim().split_once(' ').expect("a code and its meaning");
             let row = format!("| {code} | {} |", meaning.trim());
-            assert!(readme.contains(&row), "{row} is missing");
+            assert!(page.contains(&row), "{row} is missing");
         }
     }
 }

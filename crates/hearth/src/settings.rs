@@ -1,5 +1,5 @@
 //! What `hearth serve` can be told. One table of it makes the flags, the variables, the keys of the
-//! config file, `hearth config show` and the README's table, so that they can't differ.
+//! config file, `hearth config show` and the table of docs/settings.md, so that they can't differ.
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
@@ -606,13 +606,13 @@ mod tests {
     use super::{Default, SETTINGS, Settings};
 
     #[test]
-    fn the_readme_has_every_setting_with_its_names_and_its_default() {
-        let readme = include_str!("../../../README.md");
+    fn documentation_lists_every_setting() {
+        let page = include_str!("../../../docs/settings.md");
         for setting in SETTINGS {
             let (flag, variable) = (setting.flag(), setting.variable());
             let (key, default) = (setting.key, setting.default());
             let row = format!("| `{key}` | `{flag}` | `{variable}` | {default} |");
-            assert!(readme.contains(&row), "missing in the README:\n{row}");
+            assert!(page.contains(&row), "missing in docs/settings.md:\n{row}");
         }
     }
 

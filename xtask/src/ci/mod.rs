@@ -286,6 +286,29 @@ mod self_tests {
     }
 
     #[test]
+    fn relative_links_in_documents_lead_somewhere() {
+        let repo = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let pages = |dir: &str| {
+            let entries = std::fs::read_dir(repo.join(dir)).unwrap();
+            entries
+                .map(|entry| entry.unwrap().path())
+                .filter(|path| path.extension().is_some_and(|e| e == "md"))
+        };
+        let mut links = 0;
+        for page in pages(".").chain(pages("docs")).chain(pages("docs/adr")) {
+            let text = std::fs::read_to_string(&page).unwrap();
+            let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+            for target in targets.filter(|target| !target.contains("://")) {
+                let path = target.split('#').next().unwrap_or_default();
+                let path = page.parent().unwrap().join(path);
+                assert!(path.exists(), "{}: {target} leads nowhere", page.display());
+                links += 1;
+            }
+        }
+        assert!(links > 20, "only {links} links were found");
+    }
+
+    #[test]
     fn what_was_skipped_is_counted_as_nothing_else() {
         let mut run = Run::default();
         run.stage("some", || Ok(Outcome::Tested(Count { passed: 3, failed: 0, skipped: 1 })));
