@@ -12,7 +12,7 @@ use hearth_firecracker::fuzzing::stat;
 use hearth_fuzz::work_dir;
 use hearth_guest::{
     Command, Config, DriveError, LOG_FRAME_HEADER_BYTES, LOG_PAYLOAD_BYTES_MAX, LogCursor,
-    LogFrameHeader, Report, STATUS_DRIVE_BYTES, Status, decode_config, decode_status,
+    LogFrameHeader, Message, STATUS_DRIVE_BYTES, Status, decode_config, decode_status,
     encode_config, encode_status,
 };
 use hearth_host::LogQuery;
@@ -44,7 +44,7 @@ fuzz_target!(|bytes: &[u8]| {
     drives(bytes);
     RUNTIME.block_on(guest(bytes));
     message::<Command>(bytes);
-    message::<Report>(bytes);
+    message::<Message>(bytes);
     message::<LogCursor>(bytes);
 });
 

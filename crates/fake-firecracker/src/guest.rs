@@ -5,14 +5,19 @@
 //! lines and ends at once, `/fake/say LINE` says a line and serves, `/fake/print TEXT` says a text that
 //! ends no line and serves, `/fake/oom N` serves short of memory, which has killed N of its workers,
 //! `/fake/late SECONDS` has a clock that is late and says how it is corrected,
-//! anything else serves in silence until it is stopped. A readiness check passes at once.
+//! anything else serves in silence until it is stopped. A readiness check passes at once. A channel to any
+//! port echoes.
+//!
+//! With `FAKE_PROTOCOL=1` in its environment the guest is one of the first protocol: it ends the control
+//! stream at an unknown command, Hello is one, and opens ports by bare numbers only.
 
 use crate::process::{self, Shared, lock};
 use crate::script::{Does, Effect};
 use hearth_guest::{
-    CONTROL_PORT, ClockReading, Command, Config, DriveRole, Ending, Exit, Identity,
-    LOG_PAYLOAD_BYTES_MAX, LOG_PORT, LogCursor, LogFrameHeader, OomKill, OomKills, Phase, Report,
-    Stage, Status, Stream, decode_config, encode_status,
+    CHANNEL_PORT, CONTROL_PORT, Channel, ClockReading, Command, Config, DriveRole, Ending, Exit,
+    Hello, Identity, LOG_PAYLOAD_BYTES_MAX, LOG_PORT, LogCursor, LogFrameHeader, Message, OomKill,
+    OomKills, Opened, PROTOCOL_FIRST, Phase, Report, Stage, Status, Stream, decode_config,
+    encode_status,
 };
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
@@ -196,13 +201,31 @@ impl Guest {
         }
         let stream = reader.get_ref().try_clone()?;
         for line in reader.lines() {
-            let command: Command = serde_json::from_str(&line?)?;
+            let line = line?;
+            let command = match serde_json::from_str::<Command>(&line) {
+                Ok(Command::Hello(_)) if self.is_of_first_protocol() => {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+                Err(error) if self.is_of_first_protocol() => return Err(error.into()),
+                Ok(command) => command,
+                Err(error) => {
+                    let named: serde_json::Value = serde_json::from_str(&line)?;
+                    let unsupported = named["do"].as_str().ok_or(error)?.to_owned();
+                    self.say(&stream, &Message::Unsupported { unsupported })?;
+                    continue;
+                }
+            };
             let name = match &command {
+                Command::Hello(_) => "guest hello",
                 Command::Identity { .. } => "guest identity",
                 Command::Stop { .. } => "guest stop",
                 Command::Clock { .. } => "guest clock",
             };
             let carry = || match command {
+                Command::Hello(_) => {
+                    // A stream that is lost is made again.
+                    let _ = self.say(&stream, &Message::Hello { hello: Hello::own() });
+                }
                 Command::Identity { identity, go, .. } => self.take_identity(identity, go),
                 Command::Stop { signal, .. } => self.stop(signal),
                 Command::Clock { ask, ahead_ns } => self.correct_clock(ask, ahead_ns),
@@ -223,6 +246,35 @@ impl Guest {
             }
         }
         Ok(())
+    }
+
+    fn is_of_first_protocol(&self) -> bool {
+        let first = PROTOCOL_FIRST.to_string();
+        self.config.env.get("FAKE_PROTOCOL") == Some(&first)
+    }
+
+    /// Says something on one control stream, between two reports.
+    fn say(&self, mut stream: &UnixStream, message: &Message) -> io::Result<()> {
+        let _state = lock(&self.state);
+        stream.write_all((serde_json::to_string(message)? + "\n").as_bytes())
+    }
+
+    /// A channel: its line in, an answer out, then an echo.
+    fn channel(&self, mut reader: BufReader<UnixStream>) -> io::Result<()> {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let is_number = line.trim().parse::<u16>().is_ok();
+        let opened = match Channel::parse(line.trim().as_bytes()) {
+            _ if self.is_of_first_protocol() && !is_number => Opened::No("not a port".to_owned()),
+            Ok(Channel::Port(_)) => Opened::Yes,
+            Err(_) => Opened::Unsupported,
+        };
+        let mut stream = reader.get_ref().try_clone()?;
+        stream.write_all(format!("{}\n", opened.line()).as_bytes())?;
+        if opened == Opened::Yes {
+            io::copy(&mut reader, &mut stream)?;
+        }
+        stream.shutdown(std::net::Shutdown::Both)
     }
 
     /// The log stream: a cursor in, frames out.
@@ -292,9 +344,13 @@ fn connect(shared: &Shared, guest: &Arc<Guest>, stream: UnixStream) -> io::Resul
         meets(shared, &stream, &does)?;
     }
     // Nothing listens on the others.
-    if ![Some(CONTROL_PORT), Some(LOG_PORT)].contains(&port) {
+    if ![Some(CONTROL_PORT), Some(LOG_PORT), Some(CHANNEL_PORT)].contains(&port) {
         return Ok(());
     }
     (&stream).write_all(b"OK 1073741824\n")?;
-    if port == Some(CONTROL_PORT) { guest.control(shared, reader) } else { guest.log(reader) }
+    match port {
+        Some(CONTROL_PORT) => guest.control(shared, reader),
+        Some(LOG_PORT) => guest.log(reader),
+        _ => guest.channel(reader),
+    }
 }

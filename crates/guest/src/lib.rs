@@ -5,42 +5,49 @@
 //!   host                                     guest (hearth-init, PID 1)
 //!   command line  --- read once at boot -->  which device is which drive
 //!   config drive  --- read once at boot -->  cmd, env, ready, identity
-//!   CONTROL_PORT  --- Command lines ------>
+//!   CONTROL_PORT  --- Hello line --------->  to an init of protocol 2 or later
+//!                 <-- Hello line ----------
+//!                 --- Command lines ------>
 //!                 <-- Report lines --------  one at once, then one per change
+//!                 <-- unsupported line ----  for a command that the init does not know
 //!   LOG_PORT      --- LogCursor line ----->
 //!                 <-- frames ------------->  output from the cursor on
-//!   FORWARD_PORT  --- "PORT\n" ----------->
-//!                 <-- "OK\n", then bytes --  a TCP connection to the guest's loopback
+//!   CHANNEL_PORT  --- Channel line ------->
+//!                 <-- "OK\n", then bytes --  such as a TCP connection to the guest's loopback
 //!   status drive  <-- written before the reboot: how the command ended
 //! ```
 //!
 //! The guest listens and the host connects, so a daemon that was restarted simply connects again.
 
+mod channel;
 mod devices;
 mod drive;
+mod hello;
 mod log;
 mod wire;
 
+pub use channel::{CHANNEL_LINE_BYTES_MAX, Channel, OpenError, Opened};
 pub use devices::{DriveRole, assigned_device, drive_assignment};
 pub use drive::{
     CONFIG_DRIVE_BYTES_MAX, DriveError, STATUS_DRIVE_BYTES, decode_config, decode_status,
     encode_config, encode_status,
 };
+pub use hello::{Hello, PROTOCOL, PROTOCOL_FIRST};
 pub use log::{LOG_FRAME_HEADER_BYTES, LOG_PAYLOAD_BYTES_MAX, LogCursor, LogFrameHeader, Stream};
 pub use wire::{
-    ClockReading, Command, Config, Ending, Exit, Identity, OOM_KILLS_LISTED_MAX, OomKill, OomKills,
-    Phase, Ready, ReadyCheck, Report, Stage, Status,
+    ClockReading, Command, Config, Ending, Exit, Identity, Message, OOM_KILLS_LISTED_MAX, OomKill,
+    OomKills, Phase, Ready, ReadyCheck, Report, Stage, Status,
 };
 
-/// vsock port of the control stream: JSON lines, [`Command`] in and [`Report`] out.
+/// vsock port of the control stream: JSON lines, [`Command`] in and [`Message`] out.
 pub const CONTROL_PORT: u32 = 1;
 /// vsock port of the log stream: one [`LogCursor`] line in, frames out.
 pub const LOG_PORT: u32 = 2;
-/// vsock port that forwards to a TCP port of the guest's loopback: `PORT\n` in, `OK\n` or
-/// `ERR text\n` out, then bytes both ways. The host must keep its side open until the guest ends
+/// vsock port that opens channels: the line of a [`Channel`] in, that of an [`Opened`] out, then bytes both
+/// ways. The host must keep its side open until the guest ends
 /// the connection: Firecracker takes a half-close of its Unix socket for the end of both
 /// directions, and what the app was still answering is lost.
-pub const FORWARD_PORT: u32 = 3;
+pub const CHANNEL_PORT: u32 = 3;
 /// Longest line on the control stream, in bytes, the newline included.
 pub const CONTROL_LINE_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of output that the init keeps for a reader that is away.

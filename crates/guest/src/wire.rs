@@ -1,5 +1,6 @@
 //! The messages, as serde types.
 
+use crate::hello::Hello;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -84,11 +85,14 @@ pub enum ReadyCheck {
     Notify,
 }
 
-/// Host to guest, one JSON line each. Every command is idempotent, and each is answered by a
-/// [`Report`], even where it changed nothing.
+/// Host to guest, one JSON line each. Every command is idempotent, and each but Hello is answered by a
+/// [`Report`], even where it changed nothing. One that the init does not know is answered by
+/// [`Message::Unsupported`]; before protocol 2 it ended the connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "do")]
 pub enum Command {
+    /// What the host speaks. Answered by [`Message::Hello`].
+    Hello(Hello),
     /// Replaces the identity file, then starts the command if it was held and `go` is true. A
     /// guest ignores a generation lower than the one it has, and another job than its own: the
     /// report then shows the identity it kept. Sets the wall clock as well, where it is off by
@@ -128,7 +132,25 @@ fn sigterm() -> u8 {
     15
 }
 
-/// Guest to host, one JSON line each: the whole state, whenever it changes, and once at the start
+/// Guest to host, one JSON line each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Message {
+    /// What the init speaks.
+    Hello {
+        /// That.
+        hello: Hello,
+    },
+    /// A command was not understood, and nothing was done.
+    Unsupported {
+        /// Its name.
+        unsupported: String,
+    },
+    /// How the guest is.
+    Report(Box<Report>),
+}
+
+/// How a guest is: the whole state, whenever it changes, and once at the start
 /// of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -309,6 +331,40 @@ mod tests {
             r#"{"instance":"abc","phase":"held","ready":false,"identity":null,"clock":{"ask":7,"now_ns":9}}"#,
         );
         check(&Command::Clock { ask: 7, ahead_ns: -5 }, r#"{"do":"clock","ask":7,"ahead_ns":-5}"#);
+    }
+
+    #[test]
+    fn hello_and_unsupported_keep_their_form() {
+        let hello = Hello { protocol: 2, capabilities: ["x".to_owned()].into() };
+        check(
+            &Command::Hello(hello.clone()),
+            r#"{"do":"hello","protocol":2,"capabilities":["x"]}"#,
+        );
+        check(&Message::Hello { hello }, r#"{"hello":{"protocol":2,"capabilities":["x"]}}"#);
+        let unsupported = Message::Unsupported { unsupported: "dance".to_owned() };
+        check(&unsupported, r#"{"unsupported":"dance"}"#);
+        let bare = r#"{"do":"hello","protocol":7}"#;
+        let Command::Hello(hello) = serde_json::from_str(bare).expect("read") else {
+            panic!("another")
+        };
+        assert_eq!(hello.protocol, 7);
+    }
+
+    #[test]
+    fn transcript_of_protocol_1_is_read() {
+        let (mut commands, mut reports) = (0, 0);
+        for line in include_str!("../tests/protocol-1.txt").lines() {
+            if let Some(said) = line.strip_prefix("> ") {
+                check(&serde_json::from_str::<Command>(said).expect(said), said);
+                commands += 1;
+            } else if let Some(said) = line.strip_prefix("< ") {
+                let message = serde_json::from_str::<Message>(said).expect(said);
+                assert!(matches!(message, Message::Report(_)), "{said}");
+                check(&message, said);
+                reports += 1;
+            }
+        }
+        assert_eq!((commands, reports), (5, 6));
     }
 
     #[test]

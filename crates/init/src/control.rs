@@ -1,20 +1,25 @@
-//! The control stream: commands in, reports out, one JSON line each. It decides nothing: commands
-//! go to the supervisor, reports come from the board. A question for the clock is answered here, since
-//! an answer that waits for something else says little.
+//! The control stream: commands in, messages out, one JSON line each. It decides nothing: commands
+//! go to the supervisor, reports come from the board. Hello and unknown commands are answered here, on
+//! the stream that they came by; a question for the clock too, since an answer that waits for something
+//! else says little.
 
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::serve::{Conn, STACK_BYTES};
 use crate::supervisor::Event;
-use hearth_guest::{CONTROL_LINE_BYTES_MAX, ClockReading, Command, Phase};
+use hearth_guest::{CONTROL_LINE_BYTES_MAX, ClockReading, Command, Hello, Message, Phase};
 use rustix::net::Shutdown;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
+use std::sync::{Mutex, PoisonError};
 
 /// Most control streams at a time: a daemon has one, one more while it is replaced, and a few for
 /// connections whose end has not shown yet.
 pub(crate) const CONTROL_STREAMS_MAX: usize = 8;
+
+/// Characters of an unknown command's name that are answered: any real name is shorter.
+const UNKNOWN_CHARS_MAX: usize = 64;
 
 /// Serves one connection until it ends, or until the report that the command has ended is sent.
 pub(crate) fn serve(
@@ -24,23 +29,62 @@ pub(crate) fn serve(
     clock: &(impl Clock + Sync),
 ) {
     let gone = AtomicBool::new(false);
+    let writer = Writer(Mutex::new(&conn));
     std::thread::scope(|scope| {
         let read = || {
-            read_commands(&conn, board, events, clock);
+            read_commands(&conn, &writer, board, events, clock);
             gone.store(true, Ordering::Release);
             board.wake();
         };
         let reader = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, read);
         if reader.is_ok() {
-            write_reports(&conn, board, &gone);
+            write_reports(&writer, board, &gone);
         }
         conn.shutdown(Shutdown::Read);
     });
     conn.finish();
 }
 
-/// Reads until the peer ends the connection or says something that is no command.
-fn read_commands(conn: &Conn, board: &Board, events: &SyncSender<Event>, clock: &impl Clock) {
+/// Writes whole lines, for both threads of a connection.
+struct Writer<'a>(Mutex<&'a Conn>);
+
+impl Writer<'_> {
+    fn write(&self, message: &Message) -> std::io::Result<()> {
+        let mut line = serde_json::to_vec(message)?;
+        line.push(b'\n');
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line)
+    }
+}
+
+/// What a line is that may be a command.
+enum Line {
+    Command(Command),
+    /// A command of a later version, by its name.
+    Unknown(String),
+    Malformed,
+}
+
+impl Line {
+    fn parse(line: &[u8]) -> Line {
+        if let Ok(command) = serde_json::from_slice(line) {
+            return Line::Command(command);
+        }
+        let named = serde_json::from_slice::<serde_json::Value>(line).unwrap_or_default();
+        match named.get("do").and_then(serde_json::Value::as_str) {
+            Some(name) => Line::Unknown(name.chars().take(UNKNOWN_CHARS_MAX).collect()),
+            None => Line::Malformed,
+        }
+    }
+}
+
+/// Reads until the peer ends the connection or says something that is not a command of any version.
+fn read_commands(
+    conn: &Conn,
+    writer: &Writer<'_>,
+    board: &Board,
+    events: &SyncSender<Event>,
+    clock: &impl Clock,
+) {
     let mut reader = BufReader::with_capacity(4096, conn);
     let mut line = Vec::new();
     loop {
@@ -49,25 +93,33 @@ fn read_commands(conn: &Conn, board: &Board, events: &SyncSender<Event>, clock: 
         if read.is_err() || !line.ends_with(b"\n") {
             return;
         }
-        match serde_json::from_slice::<Command>(&line) {
-            Ok(Command::Clock { ask, ahead_ns }) => {
+        let answer = match Line::parse(&line) {
+            Line::Command(Command::Hello(_)) => Message::Hello { hello: Hello::own() },
+            Line::Unknown(unsupported) => Message::Unsupported { unsupported },
+            Line::Command(Command::Clock { ask, ahead_ns }) => {
                 clock.correct(ahead_ns);
                 let reading = ClockReading { ask, now_ns: clock.now_ns() };
                 board.update(|report| report.clock = Some(reading));
+                continue;
             }
             // After the command's end nobody takes commands, but the last report is still to come.
-            Ok(command) => drop(events.send(Event::Command(command))),
-            Err(_) => return,
+            Line::Command(command) => {
+                let _ = events.send(Event::Command(command));
+                continue;
+            }
+            Line::Malformed => return,
+        };
+        if writer.write(&answer).is_err() {
+            return;
         }
     }
 }
 
-fn write_reports(conn: &Conn, board: &Board, gone: &AtomicBool) {
+fn write_reports(writer: &Writer<'_>, board: &Board, gone: &AtomicBool) {
     let mut seen = 0;
     while let Some((version, report)) = board.newer(seen, gone) {
-        let Ok(mut line) = serde_json::to_vec(&report) else { return };
-        line.push(b'\n');
-        if { conn }.write_all(&line).is_err() || report.phase == Phase::Ended {
+        let ended = report.phase == Phase::Ended;
+        if writer.write(&Message::Report(Box::new(report))).is_err() || ended {
             return;
         }
         seen = version;
@@ -117,6 +169,12 @@ mod tests {
     }
 
     impl Host {
+        fn message(&mut self) -> Message {
+            let mut line = String::new();
+            self.reader.read_line(&mut line).expect("read");
+            serde_json::from_str(&line).expect("a message")
+        }
+
         fn report(&mut self) -> Option<Report> {
             let mut line = String::new();
             self.reader.read_line(&mut line).expect("read");
@@ -148,6 +206,28 @@ mod tests {
         host.stream.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("write");
         assert_eq!(host.report(), None);
         host.serving.join().expect("served");
+    }
+
+    #[test]
+    fn hello_is_answered_with_what_the_init_speaks() {
+        let mut host = connect();
+        assert!(host.report().is_some());
+        host.stream.write_all(b"{\"do\":\"hello\",\"protocol\":9}\n").expect("write");
+        assert_eq!(host.message(), Message::Hello { hello: Hello::own() });
+    }
+
+    #[test]
+    fn unknown_command_is_answered_unsupported() {
+        let mut host = connect();
+        assert!(host.report().is_some());
+        for line in ["{\"do\":\"dance\",\"how\":1}\n", "{\"do\":\"stop\",\"timeout_s\":\"soon\"}\n"]
+        {
+            host.stream.write_all(line.as_bytes()).expect("write");
+            let Message::Unsupported { unsupported } = host.message() else { panic!("understood") };
+            assert!(line.contains(&unsupported), "{unsupported}");
+        }
+        host.stream.write_all(b"{\"do\":\"stop\",\"timeout_s\":3}\n").expect("write");
+        assert!(host.events.recv().is_ok(), "the stream stays open");
     }
 
     #[test]

@@ -7,11 +7,11 @@
 
 mod board;
 mod boot;
+mod channel;
 mod child;
 mod clock;
 mod console;
 mod control;
-mod forward;
 mod identity;
 mod kernel_log;
 mod logs;
@@ -32,7 +32,7 @@ use child::Reaper;
 use clock::SystemClock;
 use console::{chain, say};
 use hearth_guest::{
-    CONTROL_PORT, Config, Ending, Exit, FORWARD_PORT, LOG_PORT, LOG_RING_BYTES, NOTIFY_PATH, Phase,
+    CHANNEL_PORT, CONTROL_PORT, Config, Ending, Exit, LOG_PORT, LOG_RING_BYTES, NOTIFY_PATH, Phase,
     STATUS_DRIVE_BYTES,
 };
 use machine::MicroVm;
@@ -99,8 +99,8 @@ struct Guest {
 
 fn start(config: Config, run_dir: &Path, ring: &Arc<Ring>) -> std::io::Result<Guest> {
     let listen = |port| VsockListener::bind_with_cid_port(VMADDR_CID_ANY, port);
-    let (control, logs, forwards) =
-        (listen(CONTROL_PORT)?, listen(LOG_PORT)?, listen(FORWARD_PORT)?);
+    let (control, logs, channels) =
+        (listen(CONTROL_PORT)?, listen(LOG_PORT)?, listen(CHANNEL_PORT)?);
     let reaper = Reaper::start()?;
     let run_dir = run_dir.to_owned();
     let machine = MicroVm::new(Arc::clone(ring));
@@ -114,7 +114,7 @@ fn start(config: Config, run_dir: &Path, ring: &Arc<Ring>) -> std::io::Result<Gu
     })?;
     let read = Arc::clone(ring);
     let logs = serve::serve(logs, logs::LOG_READERS_MAX, move |conn| logs::serve(conn, &read))?;
-    serve::serve(forwards, forward::FORWARDS_MAX, forward::serve)?;
+    serve::serve(channels, channel::CHANNELS_MAX, channel::serve)?;
     Ok(Guest { supervisor, begun, control, logs })
 }
 

@@ -1,5 +1,5 @@
 //! Connections from the host: an accept loop per port, bounded, one thread a connection. The
-//! protocols themselves are in `control`, `logs` and `forward`.
+//! protocols themselves are in `control`, `logs` and `channel`.
 
 use rustix::net::{Shutdown, sockopt};
 use std::fs::File;

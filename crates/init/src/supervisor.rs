@@ -197,7 +197,7 @@ impl<M: Machine> Supervisor<M> {
                 self.request_stop(signal, timeout_s)
             }
             // Answered by the control stream.
-            Event::Command(Command::Clock { .. }) => Ok(()),
+            Event::Command(Command::Clock { .. } | Command::Hello(_)) => Ok(()),
             Event::CtrlAltDel => {
                 self.request_stop(self.config.stop_signal, self.config.stop_timeout_s)
             }

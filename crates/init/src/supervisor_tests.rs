@@ -413,6 +413,8 @@ fn transcript_of_protocol_1_is_answered_alike() {
                 said.clear();
                 let read = host.read_line(&mut said).expect("a report");
                 assert!(read > 0, "the stream ended before {expected}");
+                let report = serde_json::from_str::<hearth_guest::Report>(&said);
+                assert!(report.is_ok(), "protocol 1 has no such line: {said}");
             }
         }
     }

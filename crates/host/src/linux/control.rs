@@ -8,7 +8,8 @@ use super::{Shared, errors, lock};
 use crate::HostError;
 use hearth_firecracker::{escaped, names, vsock};
 use hearth_guest::{
-    CONTROL_LINE_BYTES_MAX, CONTROL_PORT, ClockReading, Command, OOM_KILLS_LISTED_MAX, Report,
+    CONTROL_LINE_BYTES_MAX, CONTROL_PORT, ClockReading, Command, Hello, Message,
+    OOM_KILLS_LISTED_MAX, PROTOCOL_FIRST, Report,
 };
 use hearth_model::{Generation, Identity, InstanceId, InstanceState, OomKill, OomKills, Phase};
 use std::sync::Arc;
@@ -126,7 +127,7 @@ pub(super) async fn keep(shared: &Shared, instance: &Instance) {
             tokio::select! {
                 biased;
                 () = read_reports(shared, instance, reader, &readings) => {}
-                () = write_commands(writer, &mut commands) => {}
+                () = write_commands(instance, writer, &mut commands) => {}
                 () = clock::keep(instance, clock, shared.clock_jumps.subscribe()) => {}
             }
         }
@@ -149,10 +150,18 @@ async fn read_reports(
             Ok(count) if count > 0 && line.ends_with(b"\n") => {}
             _ => return,
         }
-        match serde_json::from_slice::<Report>(&line) {
-            Ok(report) if report.instance == instance.id.as_str() => {
+        match serde_json::from_slice::<Message>(&line) {
+            Ok(Message::Report(report)) if report.instance == instance.id.as_str() => {
                 readings.send_replace(report.clock);
-                take_report(shared, instance, report);
+                take_report(shared, instance, *report);
+            }
+            Ok(Message::Hello { hello }) => {
+                let agreed = Hello::own().agreed(&hello);
+                tracing::debug!(instance = %instance.id, ?agreed, "the guest has answered Hello");
+            }
+            Ok(Message::Unsupported { unsupported }) => {
+                let command = escaped(&unsupported);
+                tracing::warn!(instance = %instance.id, command, "the guest knows no such command");
             }
             Ok(_) | Err(_) => {
                 tracing::warn!(instance = %instance.id, "a guest's report makes no sense");
@@ -193,8 +202,19 @@ pub(super) fn oom_kills(said: &hearth_guest::OomKills) -> OomKills {
     OomKills { count: said.count, last }
 }
 
-async fn write_commands(mut writer: OwnedWriteHalf, commands: &mut mpsc::Receiver<Command>) {
-    while let Some(command) = commands.recv().await {
+async fn write_commands(
+    instance: &Instance,
+    mut writer: OwnedWriteHalf,
+    commands: &mut mpsc::Receiver<Command>,
+) {
+    // An init of the first protocol would end the stream.
+    let mut hello = (instance.protocol > PROTOCOL_FIRST).then(|| Command::Hello(Hello::own()));
+    loop {
+        let command = match hello.take() {
+            Some(hello) => Some(hello),
+            None => commands.recv().await,
+        };
+        let Some(command) = command else { return };
         let Ok(mut line) = serde_json::to_vec(&command) else { continue };
         line.push(b'\n');
         // A command that is lost with its stream is sent again by whoever waits for its effect.

@@ -6,9 +6,9 @@ use super::layout::Layout;
 use super::logs::{self, LogWriter, Source};
 use super::output::{self, Origin, Output};
 use super::store::{ImageStore, Look, Looks};
-use super::{exit, forward, probe, transfers};
+use super::{channel, exit, probe, transfers};
 use crate::{HostError, LogPage, LogQuery};
-use hearth_guest::Status;
+use hearth_guest::{Channel, PROTOCOL, Status};
 use hearth_model::{Boot, Images, InstanceId, Spec};
 use std::fs::File;
 use std::io;
@@ -86,7 +86,7 @@ pub async fn frames(stream: UnixStream, log: &Path, tail: &str) -> io::Result<()
 /// # Errors
 /// Where there is none.
 pub async fn forwarder(stream: UnixStream, port: u16) -> io::Result<String> {
-    forward::ask(stream, port).await.map(|(_, answer)| answer)
+    channel::ask(stream, &Channel::Port(port).opening(PROTOCOL)).await.map(|(_, answer)| answer)
 }
 
 /// A store of images beside the directory that it copies from.

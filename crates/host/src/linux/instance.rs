@@ -27,6 +27,8 @@ pub(super) struct Instance {
     made: Mutex<Option<Arc<Made>>>,
     pub(super) boot: Boot,
     pub(super) has_rootfs: bool,
+    /// The version of the protocol that its init speaks.
+    pub(super) protocol: u32,
     pub(super) directory: Arc<Directory>,
     /// Commands for the guest; the supervisor takes the receiving end.
     pub(super) commands: mpsc::Sender<Command>,
@@ -66,6 +68,7 @@ impl Instance {
             made: Mutex::new(record.made().map(Arc::new)),
             boot: record.boot(),
             has_rootfs: record.has_rootfs(),
+            protocol: record.protocol(),
             directory,
             commands,
             commands_taken: Mutex::new(Some(receiver)),

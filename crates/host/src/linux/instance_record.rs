@@ -7,6 +7,7 @@ mod machine_form;
 
 use super::layout::{absent_is_fine, create_file, names, open_file};
 use hearth_firecracker::Identity;
+use hearth_guest::{PROTOCOL, PROTOCOL_FIRST};
 use hearth_model::{
     Boot, Digest, DriveRole, Generation, Images, InstanceId, JobId, Machine, Made, Owner,
     PoolTenant, Resources, Slot, SpecHash, Stage, Tenant,
@@ -37,6 +38,10 @@ pub(super) struct InstanceRecord {
     /// How its VMM was configured; absent in what an older Hearth made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     machine: Option<MachineForm>,
+    /// The version of the protocol that its init speaks; absent for a raw guest, and in what an older
+    /// Hearth made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    protocol: Option<u32>,
     /// The process, once there is one.
     pub(super) process: Option<Identity>,
     /// Written before the guest is started, so that what never was is never taken for what ran.
@@ -166,6 +171,7 @@ impl InstanceRecord {
             has_rootfs: create.machine.drive(DriveRole::Rootfs).is_some(),
             made: Some(MadeForm::of(&Made::of(create))),
             machine: Some(MachineForm::of(&create.machine)),
+            protocol: (create.machine.guest() == Boot::Init).then_some(PROTOCOL),
             process: None,
             started: false,
         }
@@ -240,6 +246,11 @@ impl InstanceRecord {
             (None, BootForm::Init) => Boot::Init,
             (None, BootForm::Raw) => Boot::Raw,
         }
+    }
+
+    /// The version of the protocol that its init speaks.
+    pub(super) fn protocol(&self) -> u32 {
+        self.protocol.unwrap_or(PROTOCOL_FIRST)
     }
 
     /// Whether the guest has a root file system.
@@ -322,6 +333,7 @@ mod tests {
         assert_eq!(record.machine(), Some(create.machine.clone()));
         assert_eq!(record.made(), Some(Made::of(&create)));
         assert_eq!((record.boot(), record.has_rootfs()), (Boot::Init, true));
+        assert_eq!(record.protocol(), 2);
     }
 
     #[test]
@@ -331,7 +343,7 @@ mod tests {
             (record.boot(), record.has_rootfs(), record.slot()),
             (Boot::Init, true, Slot(1))
         );
-        assert_eq!((record.machine(), record.started), (None, true));
+        assert_eq!((record.machine(), record.protocol(), record.started), (None, 1, true));
         assert!(record.process.is_some() && record.is_of_boot(BOOT_1));
         let made = record.made().expect("what the database would say");
         let owner = made.owner.identity().expect("a job");

@@ -13,6 +13,7 @@
 mod adopt;
 mod blank;
 mod cgroup;
+mod channel;
 mod clock;
 mod collect;
 mod configure;
@@ -21,7 +22,6 @@ mod create;
 mod drives;
 mod errors;
 mod exit;
-mod forward;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod images;
@@ -48,6 +48,7 @@ pub use survey::{Found, What, survey};
 
 use crate::{BoxFuture, Duplex, Host, HostError, HostFacts, LogPage, LogQuery};
 use cgroup::Cgroups;
+use hearth_guest::Channel;
 use hearth_model::{
     Action, Digest, Images, InstanceId, InstanceState, Lookup, Observation, Progress, Spec,
     StoredImage,
@@ -314,7 +315,7 @@ impl Host for LinuxHost {
         instance: &'a InstanceId,
         port: u16,
     ) -> BoxFuture<'a, Result<Box<dyn Duplex>, HostError>> {
-        Box::pin(forward::connect(&self.shared, instance, port))
+        Box::pin(channel::open(&self.shared, instance, Channel::Port(port)))
     }
 
     fn images(&self) -> BoxFuture<'_, Result<Vec<StoredImage>, HostError>> {

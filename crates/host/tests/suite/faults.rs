@@ -17,6 +17,7 @@ use rustix::process::{PidfdFlags, pidfd_open};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The calls that configure a bare guest, in their order; then comes the start.
@@ -180,11 +181,39 @@ fn rewrite_as_first_version(stand: &Stand, id: &InstanceId, frozen: &str) {
     std::fs::write(path, serde_json::to_vec_pretty(&record).expect("JSON")).expect("written");
 }
 
+/// What comes back from a port of a guest to which `hello` was written.
+async fn echo(stand: &Stand, id: &InstanceId) -> String {
+    let mut stream = stand.lab.host.connect(id, 80).await.expect("connected");
+    stream.write_all(b"hello").await.expect("written");
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).await.expect("answered");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn guest_of_this_protocol_answers_hello_and_opens_channels() {
+    let lost = Fault::new(On::before("guest hello"), Does::Close);
+    let stand = stand(&[lost]).await;
+    let id = stand.try_create("a1", init(&["/fake/serve"])).await.expect("created");
+    stand.lab.wait(&id, is_up).await;
+    assert_eq!(echo(&stand, &id).await, "hello");
+    let raw = stand.try_create("a2", raw("speaker")).await.expect("created");
+    let refused = stand.lab.host.connect(&raw, 80).await.err().expect("refused");
+    assert!(!refused.is_transient() && refused.sentence().contains("raw guest"));
+    // That the init is greeted at all: this one exits at Hello.
+    stand.fake.script(&[Fault::new(On::before("guest hello"), Does::Exit(3))]);
+    let id = stand.try_create("a3", init(&["/fake/serve"])).await.expect("created");
+    let exit = stand.lab.exit(&id).await;
+    assert!(matches!(&exit.end, End::Vmm(why) if why.contains('3')), "{exit:?}");
+    stand.clean().await;
+}
+
 #[tokio::test]
 async fn instances_of_the_first_version_are_adopted() {
     let mut stand = stand(&[]).await;
     let owner = Owner::Pool(PoolTenant::Shared);
-    let old = init(&["/fake/say", "hello"]);
+    let mut old = init(&["/fake/say", "hello"]);
+    old.env.insert("FAKE_PROTOCOL".to_owned(), "1".to_owned());
     let id = stand.lab.create("oldinit", old, Stage::Init, owner.clone()).await;
     let raw_id = stand.lab.create("oldraw", raw("speaker"), Stage::App, owner).await;
     stand.lab.host.close().await;
@@ -202,6 +231,7 @@ async fn instances_of_the_first_version_are_adopted() {
     let seen = stand.lab.host.observe(None).await.expect("a look");
     let owner = seen.instances[&id].made.as_ref().map(|made| made.owner.clone());
     assert_eq!(owner, Some(Owner::Job(identity)), "the old record takes the new owner");
+    assert_eq!(echo(&stand, &id).await, "hello");
     stand.lab.stop(&id, 1).await;
     assert_eq!(stand.lab.exit(&id).await, Exit { end: End::Signal(15), stop_requested: true });
     stand.clean().await;

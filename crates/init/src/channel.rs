@@ -1,5 +1,5 @@
-//! Forwarding: one connection from the host to one TCP port of the guest's loopback. It looks at
-//! no byte of what it carries.
+//! Channels: connections from the host, each to what its first line names: a TCP port of the guest's
+//! loopback. Nothing here looks at a byte of what a channel carries.
 //!
 //! What the host sends up to its end reaches the app, which then sees the end. When the app ends
 //! its side, the connection is closed: Firecracker's vsock tells its Unix socket of no half-close
@@ -8,17 +8,16 @@
 
 use crate::ready;
 use crate::serve::{Conn, STACK_BYTES};
+use hearth_guest::{CHANNEL_LINE_BYTES_MAX, Channel, OpenError, Opened};
 use rustix::net::Shutdown;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// Most forwarded connections at a time.
-pub(crate) const FORWARDS_MAX: usize = 64;
-/// Longest port line, in bytes.
-const PORT_BYTES_MAX: usize = 8;
-/// How long the host may take to say the port.
-const PORT_LIMIT: Duration = Duration::from_secs(10);
+/// Most channels at a time.
+pub(crate) const CHANNELS_MAX: usize = 64;
+/// How long the host may take to name the channel.
+const LINE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time limit of connecting to the app.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Bytes that one direction holds.
@@ -26,16 +25,16 @@ const BUFFER_BYTES: usize = 16 * 1024;
 
 /// Serves one connection.
 pub(crate) fn serve(conn: Conn) {
-    conn.set_read_limit(Some(PORT_LIMIT));
+    conn.set_read_limit(Some(LINE_TIMEOUT));
     let app = match open(&conn) {
         Ok(app) => app,
-        Err(reason) => {
-            let _ = (&conn).write_all(format!("ERR {reason}\n").as_bytes());
+        Err(refused) => {
+            let _ = (&conn).write_all(format!("{}\n", refused.line()).as_bytes());
             return conn.finish();
         }
     };
     conn.set_read_limit(None);
-    if (&conn).write_all(b"OK\n").is_err() {
+    if (&conn).write_all(format!("{}\n", Opened::Yes.line()).as_bytes()).is_err() {
         return;
     }
     std::thread::scope(|scope| {
@@ -56,12 +55,16 @@ pub(crate) fn serve(conn: Conn) {
     });
 }
 
-fn open(conn: &Conn) -> Result<TcpStream, String> {
-    let line = conn.read_line(PORT_BYTES_MAX).map_err(|_| "no port was named".to_owned())?;
-    let port = std::str::from_utf8(&line).ok().and_then(|port| port.trim().parse::<u16>().ok());
-    let port = port.filter(|&port| port != 0).ok_or_else(|| "not a port".to_owned())?;
-    let app = ready::connect(port, CONNECT_LIMIT)
-        .map_err(|error| format!("cannot connect to port {port} of the guest: {error}"))?;
+fn open(conn: &Conn) -> Result<TcpStream, Opened> {
+    let line = conn.read_line(CHANNEL_LINE_BYTES_MAX);
+    let line = line.map_err(|_| Opened::No("no channel was named".to_owned()))?;
+    let Channel::Port(port) = Channel::parse(&line).map_err(|error| match error {
+        OpenError::Unsupported => Opened::Unsupported,
+        OpenError::Malformed => Opened::No("not a port".to_owned()),
+    })?;
+    let app = ready::connect(port, CONNECT_LIMIT).map_err(|error| {
+        Opened::No(format!("cannot connect to port {port} of the guest: {error}"))
+    })?;
     let _ = app.set_nodelay(true);
     Ok(app)
 }
@@ -160,5 +163,22 @@ mod tests {
         assert_eq!(answer("0"), "ERR not a port\n");
         assert_eq!(answer("70000"), "ERR not a port\n");
         assert_eq!(answer(""), "ERR not a port\n");
+        assert_eq!(answer(r#"{"port":0}"#), "ERR not a port\n");
+        assert_eq!(answer(r#"{"exec":["ls"]}"#), "UNSUPPORTED\n");
+    }
+
+    #[test]
+    fn port_is_opened_by_the_line_of_any_protocol() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let port = listener.local_addr().expect("address").port();
+        for protocol in [1, 2] {
+            let (mut host, serving) = connect(&Channel::Port(port).opening(protocol));
+            let mut got = [0; 3];
+            host.read_exact(&mut got).expect("an answer");
+            assert_eq!(&got, b"OK\n");
+            drop(listener.accept().expect("accept"));
+            assert_eq!(host.read(&mut got).expect("read"), 0, "the end of the app is passed on");
+            serving.join().expect("served");
+        }
     }
 }
