@@ -2,11 +2,11 @@
 
 mod native {
     use crate::contract::Subject;
-    use crate::support::{Lab, job, raw};
+    use crate::support::{Lab, image, job, raw};
     use hearth_fake_firecracker::kernels;
     use hearth_host::Host;
-    use hearth_model::machine::Origin;
-    use hearth_model::{Action, End, InstanceState, Owner, Phase, PoolTenant, Signal, Stage};
+    use hearth_model::machine::{Origin, RateLimit};
+    use hearth_model::{Action, End, InstanceState, Owner, Phase, PoolTenant, Signal, Spec, Stage};
     use std::path::PathBuf;
 
     /// A directory with guests: `speaker` says `OK` once and halts, `flooder` never stops saying
@@ -165,6 +165,25 @@ mod native {
         let error = lab.host.apply(Action::Create(Box::new(gone))).await.expect_err("refused");
         assert!(error.sentence().contains("not in the store"), "{}", error.sentence());
         assert_eq!(lab.state_of(&id).await, None);
+    }
+
+    #[tokio::test]
+    async fn firecracker_takes_a_rate_limited_drive() {
+        let (_images, path) = images();
+        // A superblock's magic is what the host looks for (ext4's layout, `s_magic`).
+        let mut rootfs = vec![0; 4096];
+        rootfs[1024 + 0x38..][..2].copy_from_slice(&0xef53_u16.to_le_bytes());
+        std::fs::write(path.join("rootfs.ext4"), rootfs).expect("written");
+        let lab = Lab::new(path).await;
+        let spec = Spec { rootfs: Some(image("rootfs.ext4")), ..raw("speaker") };
+        let owner = Owner::Pool(PoolTenant::Shared);
+        let mut create = lab.creation("a1", spec, Stage::App, owner).await;
+        let limit = RateLimit { bytes_per_s: Some(1 << 20), ops_per_s: Some(100) };
+        create.machine.drives[0].rate_limit = Some(limit);
+        let id = create.instance.clone();
+        lab.host.apply(Action::Create(Box::new(create))).await.expect("created");
+        lab.wait(&id, is_up).await;
+        lab.stop(&id, 0).await;
     }
 
     #[tokio::test]
