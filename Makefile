@@ -28,9 +28,9 @@ down: ## End the daemon, its microVMs and what it keeps about them
 	@cargo xtask down
 
 check: export CARGO_INCREMENTAL = 1
-check: ## Run what finds most mistakes in under three minutes: fmt, clippy, plain tests, 2,000 schedules
+check: ## Run what finds most mistakes in under three minutes: fmt, words, clippy, plain tests, 2,000 schedules
 	$(SAY_FIRST)
-	@cargo xtask ci fmt clippy tests
+	@cargo xtask ci fmt words clippy tests
 
 test: ## Run every check and every test, those with real guests included
 	$(SAY_FIRST)

@@ -49,7 +49,7 @@ enum Task {
     Setup,
     /// Run every check and every test there is
     Ci {
-        /// Only these stages: fmt, clippy, tests, schedules, doc-tests, docs, deny, typos, unused, fuzz, api-fuzz, elixir, system, native, lab
+        /// Only these stages: fmt, clippy, tests, schedules, doc-tests, docs, deny, typos, words, unused, fuzz, api-fuzz, elixir, system, native, lab
         stages: Vec<String>,
     },
     /// Measure the figures of docs/performance.md, as ratios in one run

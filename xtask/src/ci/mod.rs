@@ -5,6 +5,7 @@
 
 mod tests;
 mod unused;
+mod words;
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -197,6 +198,7 @@ pub(crate) fn run(places: &Places, wanted: Vec<String>) -> Result<bool> {
         )
     });
     run.stage("typos", || by_tool(places, &TYPOS, "typos", &[]));
+    run.check("words", || words::check(places));
     run.check("unused", || unused::check(places));
     run.check("fuzz", || fuzzed(places));
     run.stage("api-fuzz", || api_fuzzed(places));
