@@ -20,7 +20,7 @@ const BATCH_MAX: usize = 256;
 type Write = (String, oneshot::Sender<()>);
 
 /// Serves on a free port of 127.0.0.1, whose number it prints, until it is killed.
-#[expect(clippy::print_stdout, reason = "whoever started it reads the address there")]
+#[expect(clippy::print_stdout, reason = "the process that started it reads the address there")]
 pub(crate) async fn serve(db: &Path) -> Result<()> {
     let database = Connection::open(db)?;
     database.pragma_update(None, "journal_mode", "WAL")?;

@@ -67,13 +67,13 @@ pub enum Does {
     Nothing,
     /// Nothing more happens, nor does any other call get an answer. The guest runs on.
     Hang,
-    /// Waits for so many milliseconds, then goes on as if nothing had been.
+    /// Waits for so many milliseconds, then continues normally.
     Wait(u64),
     /// The process exits with this code.
     Exit(i32),
     /// The process ends by this signal.
     Signal(i32),
-    /// The connection is closed without an answer; a launch makes a socket that nobody listens on.
+    /// The connection is closed without an answer; a launch makes a socket without a listener.
     Close,
     /// This is answered.
     Answer {

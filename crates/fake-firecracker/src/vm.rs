@@ -225,7 +225,7 @@ impl Vm {
 
     pub(crate) fn set_vsock(&mut self, vsock: Vsock) -> Result<(), Refused> {
         self.configurable()?;
-        // The one before goes first, and its socket with it.
+        // The previous one goes first, and its socket with it.
         if let Some((_listener, path)) = self.vsock.take() {
             let _ = std::fs::remove_file(path);
         }

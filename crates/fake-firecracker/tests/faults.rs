@@ -129,7 +129,7 @@ fn an_effect_is_done_or_not_before_the_connection_is_lost() {
 }
 
 #[test]
-fn a_process_that_hangs_answers_nobody() {
+fn hanging_process_answers_no_request() {
     let stand = stand(&[Fault::new(On::after(CALL), Does::Hang)]);
     let process = stand.start("one");
     assert!(process.state().contains("Not started"));
@@ -185,7 +185,7 @@ fn a_process_never_opens_its_socket_or_leaves_it_deaf() {
         std::thread::sleep(Duration::from_millis(1));
     }
     std::thread::sleep(SILENCE);
-    let refused = UnixStream::connect(&deaf.socket).expect_err("nobody listens");
+    let refused = UnixStream::connect(&deaf.socket).expect_err("it has no listener");
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     assert!(!Path::new(&hangs.socket).exists());
 }

@@ -62,7 +62,7 @@ impl Console {
         }
     }
 
-    /// Takes what is there without waiting, at most the ring's size. For the last words of a
+    /// Takes what is there without waiting, at most the ring's size. For the final output of a
     /// process that has ended.
     pub fn drain_now(&mut self) {
         for _ in 0..=CONSOLE_BYTES_MAX / READ_BYTES_MAX {

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_in_a_long_path_is_bound_and_reached_through_the_descriptor() {
+    fn socket_in_a_long_path_is_reached_through_the_descriptor() {
         let base = tempfile::tempdir().unwrap();
         let long = base.path().join("d".repeat(90)).join("e".repeat(90));
         std::fs::create_dir_all(&long).unwrap();

@@ -49,17 +49,17 @@ impl Program {
     /// # Errors
     /// What the fork, the exec or anything between them failed with. No child is left then.
     pub(crate) fn spawn(&self) -> io::Result<Pid> {
-        self.spawn_from(is_sheltered())
+        self.spawn_from(is_oom_protected())
     }
 
-    fn spawn_from(&self, sheltered: bool) -> io::Result<Pid> {
+    fn spawn_from(&self, oom_protected: bool) -> io::Result<Pid> {
         let arguments = self.arguments.iter().map(|argument| argument.as_ptr());
         let arguments: Vec<*const c_char> = arguments.chain([ptr::null()]).collect();
         let (failure, report) = pipe_with(PipeFlags::CLOEXEC)?;
         #[allow(unsafe_code)]
-        // SAFETY: the child calls only what is async-signal-safe, and ends in `become_it`.
+        // SAFETY: the child calls only what is async-signal-safe, and ends in `exec_child`.
         let Some(child) = unsafe { fork(self.cgroup.as_ref().map(AsFd::as_fd)) }? else {
-            self.become_it(&arguments, sheltered, report.as_raw_fd());
+            self.exec_child(&arguments, oom_protected, report.as_raw_fd());
         };
         drop(report);
         let mut errno = [0; size_of::<i32>()];
@@ -76,9 +76,9 @@ impl Program {
 
     /// What the child does: it becomes the program, or reports why not and ends.
     #[allow(unsafe_code)]
-    fn become_it(&self, arguments: &[*const c_char], sheltered: bool, report: RawFd) -> ! {
+    fn exec_child(&self, arguments: &[*const c_char], oom_protected: bool, report: RawFd) -> ! {
         let error = self
-            .try_exec(arguments, sheltered)
+            .try_exec(arguments, oom_protected)
             .raw_os_error()
             .unwrap_or(libc::EINVAL)
             .to_ne_bytes();
@@ -90,8 +90,8 @@ impl Program {
     }
 
     /// Returns why it did not become the program. Async-signal-safe: it allocates nothing and takes no lock.
-    fn try_exec(&self, arguments: &[*const c_char], sheltered: bool) -> io::Error {
-        if let Err(error) = self.prepare(sheltered) {
+    fn try_exec(&self, arguments: &[*const c_char], oom_protected: bool) -> io::Error {
+        if let Err(error) = self.prepare(oom_protected) {
             return error;
         }
         let environment = [ptr::null::<c_char>()];
@@ -104,7 +104,7 @@ impl Program {
     }
 
     #[allow(unsafe_code)]
-    fn prepare(&self, sheltered: bool) -> io::Result<()> {
+    fn prepare(&self, oom_protected: bool) -> io::Result<()> {
         // SAFETY: plain system calls on descriptors that `self` holds open and on buffers that outlive
         // the calls; `signal` and `sigprocmask` only restore what a new process begins with.
         unsafe {
@@ -128,7 +128,7 @@ impl Program {
             if usize::try_from(written) != Ok(digits.len()) {
                 return Err(io::Error::from_raw_os_error(libc::EIO));
             }
-            if sheltered {
+            if oom_protected {
                 let score = done(libc::open(OOM_SCORE_ADJ.as_ptr(), libc::O_WRONLY))?;
                 // Raising it needs no privilege.
                 libc::write(score, b"0".as_ptr().cast(), 1);
@@ -171,7 +171,7 @@ pub fn try_cgroup(cgroup: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Whether the kernel spares this process where it looks for memory, as a service manager may have told it:
 /// that is for a daemon, and not for what a guest does.
-fn is_sheltered() -> bool {
+fn is_oom_protected() -> bool {
     let score = std::fs::read_to_string(OsStr::from_bytes(OOM_SCORE_ADJ.to_bytes()));
     score.is_ok_and(|score| score.starts_with('-'))
 }
@@ -314,13 +314,13 @@ mod tests {
     }
 
     #[test]
-    fn a_shelter_from_the_oom_killer_is_not_handed_on() {
+    fn protection_from_the_oom_killer_is_not_inherited() {
         let score = |process: &str| PathBuf::from(format!("/proc/{process}/oom_score_adj"));
         let before = std::fs::read_to_string(score("self")).unwrap();
-        // To be sheltered takes a privilege; to be the opposite takes none.
+        // To be protected takes a privilege; to be the opposite takes none.
         std::fs::write(score("self"), "7").unwrap();
         let (_dir, program) = program(c"/bin/sleep");
-        let children = [false, true].map(|sheltered| program.spawn_from(sheltered).unwrap());
+        let children = [false, true].map(|oom_protected| program.spawn_from(oom_protected).unwrap());
         std::fs::write(score("self"), before).unwrap();
         let scores = children.map(|child| {
             let text = std::fs::read_to_string(score(&child.as_raw_nonzero().to_string())).unwrap();

@@ -1,4 +1,4 @@
-//! What the fuzz targets reach and nobody else does. It is there only under `--cfg fuzzing`.
+//! Entry points for the fuzz targets. It exists only under `--cfg fuzzing`.
 
 use crate::process::Stat;
 

@@ -47,7 +47,7 @@ pub enum ProcessExit {
 /// Why a process could not be adopted.
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptError {
-    /// The process that the identity names has ended; its pid may belong to another by now.
+    /// The process that the identity names has ended; its pid may belong to another.
     #[error("the process {pid} has ended")]
     Gone {
         /// The pid it had.

@@ -145,7 +145,7 @@ impl Spawn {
             let exit = process.exited_blocking();
             return Err(match error {
                 Some(after) => SpawnError::Deadline { after },
-                None => SpawnError::Ended { exit, said: last_words(console, log) },
+                None => SpawnError::Ended { exit, said: final_output(console, log) },
             });
         }
         let client = Client::new(Arc::clone(&self.directory), names::API_SOCKET, self.factor);
@@ -180,7 +180,7 @@ impl Spawn {
             .map_err(|errno| prepare(&path.display().to_string())(errno.into()))
     }
 
-    /// Makes the FIFO if it is not there and opens it.
+    /// Makes the FIFO if it does not exist and opens it.
     fn fifo(&self, name: &str) -> Result<File, SpawnError> {
         let mode = Mode::RUSR | Mode::WUSR;
         match rustix::fs::mkfifoat(&self.directory, name, mode) {
@@ -234,7 +234,7 @@ impl Spawn {
             exit if exit == ProcessExit::Signal(Signal::KILL.as_raw()) => {
                 SpawnError::Start { binary: self.binary.clone(), source }
             }
-            exit => SpawnError::Ended { exit, said: last_words(console, log) },
+            exit => SpawnError::Ended { exit, said: final_output(console, log) },
         }
     }
 }
@@ -247,7 +247,7 @@ fn prepare(what: &str) -> impl FnOnce(io::Error) -> SpawnError {
     move |source| SpawnError::Prepare { what: what.to_owned(), source }
 }
 
-fn last_words(mut console: Console, mut log: Console) -> Vec<String> {
+fn final_output(mut console: Console, mut log: Console) -> Vec<String> {
     console.drain_now();
     log.drain_now();
     let mut said = console.tail(SAID_LINES);
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_is_ending_is_reported_with_its_own_end() {
+    async fn process_that_is_ending_is_reported_with_its_exit() {
         // So much memory takes the kernel a while to free, between its executable and its exit.
         let child = std::process::Command::new("dd")
             .args(["if=/dev/zero", "of=/dev/full", "bs=256M", "count=1", "status=none"])
@@ -328,13 +328,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_cannot_be_identified_is_ended() {
+    async fn process_that_cannot_be_identified_is_ended() {
         let error = unidentified(std::process::Command::new("sleep").arg("1000").spawn().unwrap());
         assert!(matches!(error, SpawnError::Start { .. }), "{error}");
     }
 
     #[tokio::test]
-    async fn a_binary_that_is_not_there_is_named() {
+    async fn missing_binary_is_named() {
         let (_dir, spawn) = spawn("/nowhere/firecracker");
         let error = spawn.launch().await.unwrap_err();
         assert_eq!(error.to_string(), "cannot start /nowhere/firecracker");

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_firecracker_is_refused_with_the_version_that_is_needed() {
+    fn old_firecracker_is_refused_with_the_required_version() {
         let (_dir, path) = script("#!/bin/sh\necho Firecracker v1.7.0\n");
         let error = Version::probe(&path, Duration::from_secs(10)).unwrap_err().to_string();
         assert!(error.ends_with("is Firecracker 1.7.0; Hearth needs 1.12.0 or newer"), "{error}");

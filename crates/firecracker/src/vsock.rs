@@ -20,7 +20,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// Why no connection came about.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// Firecracker's socket is not there or refuses: the process is gone or has no vsock.
+    /// Firecracker's socket does not exist or refuses: the process is gone or has no vsock.
     #[error("cannot connect to the vsock socket")]
     Socket(#[source] io::Error),
     /// The guest never took the connection: nothing listens on the port, or it is not up yet.

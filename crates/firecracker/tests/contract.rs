@@ -180,7 +180,7 @@ async fn wrong_arguments_end_it_with_their_own_codes(subject: Subject) {
         command.status().unwrap().code()
     };
     assert_eq!(code(&["--nope"]), Some(153));
-    assert_eq!(code(&["stray"]), Some(153));
+    assert_eq!(code(&["extra"]), Some(153));
     assert_eq!(code(&["--api-sock"]), Some(153));
     assert_eq!(code(&["--level", "Nope", "--api-sock", "s"]), Some(152));
     assert_eq!(code(&["--log-path", "absent", "--api-sock", "s"]), Some(1));
@@ -188,7 +188,7 @@ async fn wrong_arguments_end_it_with_their_own_codes(subject: Subject) {
     assert_eq!(code(&["--id", "no_such_id", "--api-sock", "s"]), None, "it aborts");
 }
 
-async fn a_new_process_has_its_defaults_and_waits_for_its_configuration(subject: Subject) {
+async fn new_process_has_defaults_and_waits_for_its_configuration(subject: Subject) {
     let guest = launched(&subject).await;
     let info = guest.client().describe().await.unwrap();
     assert_eq!((info.id.as_str(), info.state), ("test-1", MicroVmState::NotStarted));
@@ -247,7 +247,7 @@ async fn a_second_look_adopts_by_identity_and_by_pid_file(subject: Subject) {
     let found = Process::find(&directory, "test-1").unwrap().unwrap();
     assert_eq!(found.identity(), &identity);
     assert!(Process::find(&directory, "other").unwrap().is_none());
-    // The FIFO holds what was said meanwhile for whoever opens it next.
+    // The FIFO holds what was said meanwhile for the next reader.
     drop(launched);
     let mut console = Console::open(&dir.path().join(names::CONSOLE_FIFO)).unwrap();
     says(&mut console, "OK").await;
@@ -320,7 +320,7 @@ async fn bad_drives_are_refused_in_firecrackers_words(subject: Subject) {
         refusal(client.drive(&root("second")).await),
         "400 Drive config error: A root block device already exists!"
     );
-    client.drive(&drive("rootfs", "disk")).await.expect("it takes the place of the one before");
+    client.drive(&drive("rootfs", "disk")).await.expect("it replaces the previous drive");
     guest.end().await;
 }
 
@@ -428,7 +428,7 @@ async fn there_is_one_start_and_no_configuration_after_it(subject: Subject) {
     guest.end().await;
 }
 
-async fn ctrl_alt_del_is_accepted_and_a_bare_guest_makes_nothing_of_it(subject: Subject) {
+async fn bare_guest_ignores_ctrl_alt_del(subject: Subject) {
     let guest = started(&subject, &kernels::speaker("OK\n")).await;
     let client = guest.client();
     client.action(Action::SendCtrlAltDel).await.unwrap();
@@ -481,7 +481,7 @@ async fn a_socket_that_is_there_is_not_taken_over(subject: Subject) {
     let output = second();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stdout).contains(refused), "{output:?}");
-    guest.client().describe().await.expect("the first goes on");
+    guest.client().describe().await.expect("the first still answers");
     killed(&guest.launched.process).await;
     assert_eq!(second().status.code(), Some(1), "not even a dead one's");
 }
@@ -530,7 +530,7 @@ async fn requests_that_make_no_sense_are_refused(subject: Subject) {
     );
     assert!(body("DELETE /vm HTTP/1.1\r\n\r\n").contains("Unsupported HTTP method"));
     assert!(body("nonsense\r\n\r\n").contains("Invalid request."));
-    guest.client().describe().await.expect("it goes on");
+    guest.client().describe().await.expect("it still answers");
     guest.end().await;
 }
 
@@ -550,7 +550,7 @@ async fn a_body_has_51200_bytes_at_most(subject: Subject) {
     let detail =
         "Request payload with size 51201 is larger than the limit of 51200 allowed by server";
     assert!(said.starts_with("HTTP/1.1 400 ") && said.contains(detail), "{said}");
-    guest.client().describe().await.expect("it goes on");
+    guest.client().describe().await.expect("it still answers");
     guest.end().await;
 }
 
@@ -580,7 +580,7 @@ async fn an_eleventh_connection_is_turned_away_and_that_passes(subject: Subject)
     guest.end().await;
 }
 
-async fn a_connection_that_says_half_a_request_holds_nobody_up(subject: Subject) {
+async fn half_a_request_blocks_no_other_connection(subject: Subject) {
     let guest = launched(&subject).await;
     let mut half = guest.connection();
     half.write_all(b"PUT /actions HTTP/1.1\r\nContent-Length: 100\r\n\r\n{").unwrap();
@@ -612,7 +612,7 @@ macro_rules! contract {
 contract! {
     the_binary_says_its_versions,
     wrong_arguments_end_it_with_their_own_codes,
-    a_new_process_has_its_defaults_and_waits_for_its_configuration,
+    new_process_has_defaults_and_waits_for_its_configuration,
     a_bare_guest_is_booted_seen_and_ended,
     a_bare_guest_never_takes_a_connection,
     the_process_owes_nothing_to_its_spawner,
@@ -624,7 +624,7 @@ contract! {
     a_start_is_refused_for_its_kernel_and_can_be_tried_again,
     memory_that_cannot_be_had_is_refused_at_the_start,
     there_is_one_start_and_no_configuration_after_it,
-    ctrl_alt_del_is_accepted_and_a_bare_guest_makes_nothing_of_it,
+    bare_guest_ignores_ctrl_alt_del,
     a_guest_that_resets_ends_its_process_with_0,
     signals_end_it,
     a_directory_is_used_again_after_its_process_died,
@@ -633,6 +633,6 @@ contract! {
     requests_that_make_no_sense_are_refused,
     a_body_has_51200_bytes_at_most,
     an_eleventh_connection_is_turned_away_and_that_passes,
-    a_connection_that_says_half_a_request_holds_nobody_up,
+    half_a_request_blocks_no_other_connection,
     its_log_tells_of_refusals_in_one_line_each,
 }

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn every_compression_that_distributions_use_unpacks_to_the_same_kernel() {
+    fn each_compression_unpacks_to_the_same_kernel() {
         for compression in ["gzip", "xz", "zstd", "lz4"] {
             let vmlinux = extract_vmlinux(&packed(compression)).expect(compression);
             assert!(vmlinux == elf(), "{compression} changed the kernel");

@@ -3,8 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-/// Why a kernel could not be used. The messages name the thing; where there is a mend that the
-/// caller can make, they name that too.
+/// Why a kernel cannot be used. The messages name the object and, if the caller can fix it, the
+/// remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KernelError {

@@ -1,4 +1,4 @@
-//! Debian's packages of kernels: fetched by apt, unpacked by dpkg, installed by nobody.
+//! Debian's kernel packages: fetched by apt, unpacked by dpkg, never installed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
