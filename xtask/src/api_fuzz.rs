@@ -1,7 +1,7 @@
-//! The API is tried out by a program: Schemathesis makes requests of `openapi.json`, right ones and
-//! wrong ones, sends them to a daemon on a simulated host, and holds every answer to the document.
-//! First each request by itself; then sequences, in which one goes on along the document's links with
-//! the jobs and generations that the answer before has named.
+//! Fuzzing of the API: Schemathesis makes valid and invalid requests from `openapi.json`, sends them
+//! to a daemon on a simulated host, and compares every answer with the document. First each request
+//! by itself; then sequences, in which a request follows the document's links with the jobs and
+//! generations that the previous answer named.
 
 use std::fs;
 use std::io::{BufRead, BufReader};

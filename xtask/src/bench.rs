@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the figures of docs/performance.md, measured anew, with release builds.
+//! `cargo xtask bench`: measures the figures of docs/performance.md again, with release builds.
 //! Nothing here is a test: a machine's times are its own, and only the ratios travel.
 
 use std::fs;

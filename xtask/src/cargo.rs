@@ -41,8 +41,8 @@ pub(crate) fn build_static(
     Ok(target.join(STATIC_TARGET).join(profile))
 }
 
-/// Builds all that the tests run, the programs among it, and returns the directory with these. By itself a
-/// program would be built with the features that it alone asks of its libraries, and so most of these anew.
+/// Builds all that the tests run, the programs among it, and returns the directory with these. Built by
+/// itself, a program would get its libraries with other features, and most of them would be compiled again.
 pub(crate) fn build_as_for_tests(places: &Places) -> Result<PathBuf> {
     program::run(cargo(places).args(["test", "--quiet", "--workspace", "--no-run"]))?;
     Ok(places.target.join("debug"))

@@ -161,7 +161,7 @@ fn tell(run: &Run, programs: &Path, log: &str) {
     say(format_args!("\nits input, {} bytes: \"{shown}\"", bytes.len()));
     say(format_args!("again: {} {}", programs.join(target).display(), path.display()));
     say(format_args!(
-        "mended, it goes into fuzz/corpus-seed/{target}/ under a name that says what"
+        "once fixed, add it to fuzz/corpus-seed/{target}/ under a name that says what it is"
     ));
 }
 

@@ -106,7 +106,7 @@ pub(crate) fn has_candidate(package: &str) -> bool {
         .is_ok_and(|policy| policy.contains("Candidate: ") && !policy.contains("Candidate: (none)"))
 }
 
-/// Fetches apt's lists anew.
+/// Fetches apt's lists again.
 pub(crate) fn update() -> Result<()> {
     say("setup: fetching apt's lists");
     program::output(as_root("apt-get")?.args(["update", "-q"])).map(drop)

@@ -28,12 +28,12 @@ impl Process {
         Ok(Self { pid, start_ticks, boot_id: boot_id() })
     }
 
-    /// Whether it is there and is the one that was written down.
+    /// Whether it runs and is the process that was recorded.
     pub(crate) fn is_running(&self) -> bool {
         self.boot_id == boot_id() && start_ticks(self.pid) == Some(self.start_ticks)
     }
 
-    /// Sends a signal to it, and to nobody else; none when it is gone.
+    /// Sends a signal to it and to no other process; none when it is gone.
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         let pid = Pid::from_raw(self.pid).context("there is no process 0")?;
         let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {

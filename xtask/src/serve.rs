@@ -176,7 +176,7 @@ fn run_in_lab(places: &Places, ready: &Ready, hearth: &Path, extra: &[String]) -
     // The lab may be gone, and its forwardings with it.
     let _ = lab.unforward(forward);
     if lab.machine()?.is_some() {
-        say("run: the daemon ended; its microVMs go on in the lab (`make down` ends them)");
+        say("run: the daemon ended; its microVMs keep running in the lab (`make down` ends them)");
     }
     status
 }
@@ -217,7 +217,7 @@ fn run_here(places: &Places, ready: &Ready, hearth: &Path, extra: &[String]) -> 
         status
     });
     let status = status.context("cannot wait for the daemon")?;
-    say("run: the daemon ended; its microVMs go on (`make down` ends them)");
+    say("run: the daemon ended; its microVMs keep running (`make down` ends them)");
     Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
 }
 

@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write};
 
 /// Says one line.
 pub(crate) fn say(line: impl Display) {
-    // With standard error closed nobody listens.
+    // Standard error may be closed.
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 

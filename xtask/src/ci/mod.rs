@@ -1,7 +1,7 @@
 //! `make test`: everything that must hold before a change is taken, in stages, each with its time.
 //!
-//! All stages run, whatever the one before said; only without the set-up is there nothing to run.
-//! What this machine lacks is counted as skipped, by name, and never as passed.
+//! All stages run, also after a failure; only a failed set-up ends the run. What this machine lacks
+//! is counted as skipped, by name, and never as passed.
 
 mod tests;
 mod unused;
@@ -43,7 +43,7 @@ const NEXTEST: Wheel = Wheel {
     purpose: "runs the tests",
 };
 
-/// How long each fuzz target runs; `cargo xtask soak fuzz` goes on.
+/// How long each fuzz target runs; `cargo xtask soak fuzz` continues.
 const FUZZ_TIME: Duration = Duration::from_secs(5);
 
 /// Tests by how they ended.

@@ -177,7 +177,7 @@ impl<'a> Tests<'a> {
                     if ended != Ended::LabLost {
                         break;
                     }
-                    say("        the lab starts anew, and the test with it");
+                    say("        the lab and the test start again");
                     lab.up()?;
                     ended = self.run_in_lab(lab, suite, test)?;
                 }

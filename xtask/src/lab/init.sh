@@ -1,6 +1,6 @@
 #!/bin/busybox sh
-# PID 1 of the lab until its root is there: loads the modules, takes the host's root read-only
-# through 9p with a layer in memory over it, and goes on in there. The lab's own files, which came
+# PID 1 of the lab until its root is mounted: loads the modules, mounts the host's root read-only
+# through 9p with a layer in memory over it, and continues in there. The lab's own files, which came
 # in this archive, move to /run/lab, so that they don't change when the host's do.
 B=/bin/busybox
 fail() { echo "lab: $1"; $B sync; $B poweroff -f; }

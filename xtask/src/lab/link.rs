@@ -245,7 +245,7 @@ impl Link {
 
     pub(super) fn unforward(&self, forward: Forward) -> Result<()> {
         let mut ssh = self.control("cancel");
-        // A forwarding that is not there is what was asked for.
+        // A forwarding that does not exist is what was asked for.
         let _ = program::succeeds(ssh.args(["-L", &forward.to_string()]));
         Ok(())
     }

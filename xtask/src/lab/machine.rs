@@ -14,7 +14,7 @@ use crate::kernel::Kernel;
 use crate::process::Process;
 use crate::program;
 
-/// Thirty Linux guests fit this; more helps nobody, since the emulated CPUs are the limit.
+/// Thirty Linux guests fit; more would not help, since the emulated CPUs are the limit.
 const MEMORY_MIB_MAX: u64 = 7 * 1024;
 const CPUS_MAX: usize = 4;
 const RECORD: &str = "machine.json";
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_cannot_be_understood_is_an_error_and_no_absent_lab() {
+    fn unreadable_record_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(RECORD), "{").unwrap();
         assert!(Machine::running(dir.path()).is_err());

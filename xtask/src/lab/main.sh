@@ -9,7 +9,7 @@ ulimit -n 65536
 ls /root >/dev/null 2>&1 || mount -t tmpfs -o mode=700 root /root
 echo 'root:*:19000:0:99999:7:::' >/run/lab/shadow; chmod 600 /run/lab/shadow
 mount --bind /run/lab/shadow /etc/shadow
-# Under sshd bash would read root's .bashrc for each command, and what is quick here is not there.
+# Under sshd bash would read root's .bashrc for each command, which is slow on an emulated CPU.
 sed 's|^root:.*|root:x:0:0:root:/root:/bin/sh|' /etc/passwd >/run/lab/passwd
 mount --bind /run/lab/passwd /etc/passwd
 mkdir -p /lib/modules; mount --bind "/run/lab/host$MODULES" /lib/modules

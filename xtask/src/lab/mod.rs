@@ -75,7 +75,7 @@ impl Lab {
         say("lab: starting a machine emulated by QEMU, with real KVM and Firecracker in it; \
              everything in it is several times slower than on hardware");
         let started = Instant::now();
-        // What the one before said last, should somebody ask why it is gone.
+        // Kept to find out why the previous lab ended.
         let _ = fs::rename(self.console(), self.dir.join("console.old.log"));
         let keys = link::Keys::make(&self.dir)?;
         initramfs::write(&kernel, &keys, &self.dir.join("initrd"))?;
@@ -108,7 +108,7 @@ impl Lab {
         Ok(())
     }
 
-    /// Ends a forwarding; one that is not there is no error.
+    /// Ends a forwarding; it is not an error if it does not exist.
     pub(crate) fn unforward(&self, forward: Forward) -> Result<()> {
         match self.machine()? {
             Some(machine) => self.link(&machine).unforward(forward),
@@ -256,17 +256,17 @@ impl Lab {
     fn why_it_died(&self) -> String {
         let console = self.console();
         let text = fs::read(&console).unwrap_or_default();
-        let last = last_words(&String::from_utf8_lossy(&text));
+        let last = final_output(&String::from_utf8_lossy(&text));
         let qemu = fs::read_to_string(self.dir.join("qemu.log")).unwrap_or_default();
         let qemu = program::last_lines(&qemu, 3);
         let words = format!("{last}\n{qemu}");
-        format!("the lab ended. Its last words ({}):\n{}", console.display(), words.trim())
+        format!("the lab ended. Its final output ({}):\n{}", console.display(), words.trim())
     }
 }
 
 /// The part of a console that says why it ends there: a kernel's own reason to die is followed by
 /// pages of registers, so the lines from that reason on; without one the last lines.
-fn last_words(console: &str) -> String {
+fn final_output(console: &str) -> String {
     const LINES: usize = 8;
     let lines: Vec<_> = console.lines().filter(|line| !line.trim().is_empty()).collect();
     let first = lines.iter().position(|line| says_why(line));
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lab_that_is_gone_leaves_its_last_words() {
+    fn lost_lab_leaves_its_final_output() {
         let dir = tempfile::tempdir().unwrap();
         let lab = lab_in(dir.path());
         fs::write(lab.console(), "lab: ready\n[ 4.2] Kernel panic - not syncing: test\n").unwrap();
@@ -314,16 +314,16 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_of_a_panic_is_shown_and_not_the_registers_after_it() {
+    fn reason_of_a_panic_is_shown_without_the_registers() {
         let registers: String = (0..40).map(|n| format!("[ 42.{n}] R{n}: 0000\n")).collect();
         let console = format!(
             "lab: ready\n[ 11.1] kvm [211]: Unhandled WRMSR\n\n\
              [ 42.4] BUG: TASK stack guard page was hit\n{registers}"
         );
-        let words = last_words(&console);
+        let words = final_output(&console);
         assert!(words.starts_with("[ 42.4] BUG: TASK stack guard page"), "{words}");
         assert_eq!(words.lines().count(), 8);
-        assert_eq!(last_words("lab: ready\n\nlast\n"), "lab: ready\nlast");
-        assert_eq!(last_words(""), "");
+        assert_eq!(final_output("lab: ready\n\nlast\n"), "lab: ready\nlast");
+        assert_eq!(final_output(""), "");
     }
 }

@@ -13,7 +13,7 @@ use crate::program;
 use crate::terminal::say;
 
 /// The first release whose emulated CPUs may run beside each other while code changes: it locks a
-/// page of code before it translates it. The ones before read first and lock later, so that a CPU
+/// page of code before it translates it. Earlier releases read first and lock later, so that a CPU
 /// can keep the translation of an instruction that another CPU was just rewriting. Linux rewrites
 /// its own code each time the first microVM comes or the last one goes; `docs/adr/0005` has what
 /// that did to the lab.
