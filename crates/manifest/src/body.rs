@@ -71,8 +71,8 @@ pub fn read_declaration(body: &[u8]) -> Result<(Declaration, Value), BodyError> 
     Err(refused(problems))
 }
 
-/// Reads a body that declares many jobs. It stops at an entry when its client has `gone`, since nobody
-/// sees its outcome.
+/// Reads a body that declares many jobs. It stops at an entry when its client has `gone`, since no
+/// client sees its outcome.
 ///
 /// # Errors
 /// [`BodyError`].

@@ -27,7 +27,7 @@ pub struct Diagnostic {
     pub message: String,
     /// A few words to stand under the place.
     pub label: Option<String>,
-    /// How to mend it.
+    /// How to fix it.
     pub help: Option<String>,
     /// The field as a JSON pointer into the list of `{job_id, tenant, spec}` that the file stands
     /// for, whatever its format; `None` where the problem is one of syntax.
@@ -239,7 +239,7 @@ impl Problems {
         (self.kept.into_iter().map(field).collect(), self.omitted)
     }
 
-    /// Counts problems that nobody will read.
+    /// Counts problems that are not listed.
     pub(crate) fn omit(&mut self, count: usize) {
         self.omitted += count;
     }

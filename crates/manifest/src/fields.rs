@@ -31,7 +31,7 @@ pub(crate) fn read(tree: &Node, source: Source<'_>, problems: &mut Problems) -> 
     read_entries(entries, source, &|| false, problems)
 }
 
-/// The jobs of a list of entries, up to where nobody wants them any more.
+/// The jobs of a list of entries, up to the one at which the client has `gone`.
 pub(crate) fn read_entries(
     entries: &[Node],
     source: Source<'_>,

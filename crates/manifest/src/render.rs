@@ -9,7 +9,7 @@ use hearth_model::text::{plain, visible};
 use std::fmt;
 
 /// Most bytes of the lines that are drawn for one problem. Beyond, its place is given without them:
-/// nobody reads such a line, and drawing it a hundred times takes long.
+/// such a line is of no use, and drawing it a hundred times takes long.
 const DRAWN_BYTES_MAX: usize = 16 * 1024;
 
 /// Whether a drawing carries colours.

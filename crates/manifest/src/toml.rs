@@ -12,8 +12,8 @@ use std::ops::Range;
 /// The key of the list of entries.
 pub(crate) const ENTRIES: &str = "vm";
 
-/// What the library says where it reads on as if nothing had been closed, so that all it says
-/// after is about something that is not there.
+/// What the library says when it reads on as if nothing had been closed: the errors that follow
+/// are about something that does not exist.
 const RUNAWAY: [&str; 2] = ["missing comma", "unclosed"];
 
 /// What the library says where a value is not a literal of TOML, as `01234` and `1.2.3`.

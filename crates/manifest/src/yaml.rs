@@ -237,7 +237,7 @@ impl Builder<'_> {
         Err(Box::new(Problem::new(span, message).help("write the values")))
     }
 
-    /// What there is when reading cannot go on: the list of entries, with those that are whole.
+    /// The result when reading cannot continue: the list of entries, with those that are whole.
     fn stopped(mut self) -> (Option<Node>, Problems) {
         self.open.truncate(1);
         let root = self.open.pop().filter(|open| !open.is_map);

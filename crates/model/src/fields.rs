@@ -427,7 +427,7 @@ impl<'s> Reader<'s> {
             let help = match suggest(key, known) {
                 Some(name) => format!("did you mean `{name}`?"),
                 None if known == DECLARATION_FIELDS && SPEC_FIELDS.contains(&key.as_str()) => {
-                    format!("`{key}` belongs into `spec`")
+                    format!("`{key}` belongs in `spec`")
                 }
                 None => format!("known fields are {}", known.join(", ")),
             };

@@ -160,7 +160,7 @@ fn every_bad_field_is_named_at_once_and_nothing_changes() {
                 {
                   "pointer": "/rootfs",
                   "detail": "unknown field `rootfs`",
-                  "help": "`rootfs` belongs into `spec`"
+                  "help": "`rootfs` belongs in `spec`"
                 },
                 {
                   "pointer": "/spec/kernel",

@@ -110,7 +110,7 @@ impl Reader<'_> {
                 None => return Err(self.never_closed(container, open)),
                 Some(byte) if byte == close => break,
                 Some(b')' | b']' | b'}') => return Err(self.wrong_close(container, open)),
-                Some(b',') => self.stray_comma(),
+                Some(b',') => self.misplaced_comma(),
                 Some(_) => {
                     let item = self.item(container)?;
                     self.check_order(&item, keyword, items.last());
@@ -126,7 +126,7 @@ impl Reader<'_> {
         Ok(items)
     }
 
-    fn stray_comma(&mut self) {
+    fn misplaced_comma(&mut self) {
         let span = Span::new(self.at, self.at + 1);
         self.at += 1;
         self.report(Problem::new(span, "a comma without a value before it").help("remove it"));

@@ -59,7 +59,7 @@ impl<'a> Reader<'a> {
         Span::new(start, self.at)
     }
 
-    /// Notes a problem after which reading goes on.
+    /// Records a problem after which reading continues.
     pub(super) fn report(&mut self, problem: Problem) {
         self.problems.push(problem);
     }

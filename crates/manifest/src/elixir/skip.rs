@@ -34,7 +34,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// `, do: …` and `, else: …` go on with the expression before them.
+    /// `, do: …` and `, else: …` continue the expression before them.
     fn block_follows(&self) -> bool {
         let rest = self.rest()[1..].trim_start();
         rest.starts_with("do:") || rest.starts_with("else:")

@@ -183,7 +183,7 @@ impl<'a> Reader<'a> {
                 let foreign = |c: char| !c.is_ascii() && c.is_alphabetic();
                 if len == 0 || self.rest()[len..].starts_with(foreign) {
                     self.at = start;
-                    return Err(self.stray_colon());
+                    return Err(self.misplaced_colon());
                 }
                 self.at += len;
                 Some(self.text[start + 1..self.at].to_owned())
@@ -201,7 +201,7 @@ impl<'a> Reader<'a> {
         Ok(Node::new(self.from(start), kind))
     }
 
-    fn stray_colon(&mut self) -> Stop {
+    fn misplaced_colon(&mut self) -> Stop {
         let span = Span::new(self.at, self.at + 1);
         self.at += 1;
         let help = match self.rest().chars().next() {

@@ -255,7 +255,7 @@ x = 1
             23 | kernel = "vmlinux"
                | ^^^^^^
                |
-               = help: `kernel` belongs into `spec`
+               = help: `kernel` belongs in `spec`
 
             error: unknown field `other`
               --> vms.toml:25:2
@@ -421,7 +421,7 @@ fn every_problem_of_the_fields_is_at_its_place_in_yaml() {
             19 |   kernel: vmlinux
                |   ^^^^^^
                |
-               = help: `kernel` belongs into `spec`
+               = help: `kernel` belongs in `spec`
 
             error: expected an entry, found a string
               --> vms.yaml:20:3
@@ -616,7 +616,7 @@ fn every_problem_of_the_fields_is_at_its_place_in_json() {
             11 |   {"vm_id": "web", "kernel": null},
                |                    ^^^^^^^^
                |
-               = help: `kernel` belongs into `spec`
+               = help: `kernel` belongs in `spec`
 
             error: expected an entry, found a string
               --> vms.json:12:3
@@ -645,7 +645,7 @@ fn every_problem_of_the_fields_is_at_its_place_in_json() {
 }
 
 #[test]
-fn slips_of_json_are_named_and_reading_goes_on() {
+fn slips_of_json_are_named_and_reading_continues() {
     check_lines(
         "vms.json",
         &[
@@ -760,7 +760,7 @@ fn slips_of_yaml_are_named() {
             "-\ta: 1\n\t b: 2",
             "- !!binary aGk=",
             "- !mine {a: 1}",
-            "- *nobody",
+            "- *absent",
             "- &a [*a]",
             "- {1: 2, ~: 3, ? [a] : 4, <<: {b: 1}}",
             "- a: 1\n  a: 2",
@@ -801,8 +801,8 @@ fn slips_of_yaml_are_named() {
               1:9: missing field `job_id`; an entry is a map with job_id, tenant and spec
               1:9: missing field `spec`
               1:10: unknown field `a`; known fields are job_id, vm_id, tenant, spec
-            "- *nobody"
-              1:3: no anchor `&nobody` stands before this alias; write `&nobody` before the value that is meant
+            "- *absent"
+              1:3: no anchor `&absent` stands before this alias; write `&absent` before the value that is meant
             "- &a [*a]"
               1:6: expected an entry, found a list; an entry is a map with job_id, tenant and spec
               1:7: the alias stands inside the value it names
@@ -1068,7 +1068,7 @@ proptest! {
 }
 
 #[test]
-fn the_example_cut_at_any_byte_is_refused_or_read_in_full_entries() {
+fn truncated_example_is_refused_or_read_in_full_entries() {
     let whole = jobs("vms.exs", EXS);
     for (label, text) in EXAMPLES {
         for cut in 0..text.len() {

@@ -553,7 +553,7 @@ fn a_list_is_the_only_thing_a_file_may_be() {
 }
 
 #[test]
-fn each_construct_is_refused_by_its_name_and_reading_goes_on() {
+fn each_construct_is_refused_by_name_and_reading_continues() {
     check_tree(
         r##"[
   a: System.get_env("X"), b: get("x", 1), c: Mod.fun, d: get "x",

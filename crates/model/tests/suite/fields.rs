@@ -278,7 +278,7 @@ fn a_declaration_has_a_name_a_tenant_and_a_spec() {
     assert_eq!(refused(&[]), ["spec: missing field `spec` []"]);
     assert_eq!(
         refused(&[("cmd", list(&["/a"])), spec()]),
-        ["cmd: unknown field `cmd` [`cmd` belongs into `spec`]"]
+        ["cmd: unknown field `cmd` [`cmd` belongs in `spec`]"]
     );
     let within = read(&[("spec", with(&[("tenant", "t".into())]))]).unwrap_err();
     assert!(
