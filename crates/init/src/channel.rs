@@ -40,7 +40,7 @@ pub(crate) fn serve(conn: Conn) {
     std::thread::scope(|scope| {
         let to_app = || {
             let ended = copy(&conn, &app);
-            // The app may still be answering: both directions end only where nobody would hear.
+            // The app may still be answering: both directions end only if the host no longer reads.
             let _ = app.shutdown(match ended {
                 Ok(()) if !conn.is_refused() => std::net::Shutdown::Write,
                 _ => std::net::Shutdown::Both,
@@ -84,7 +84,7 @@ fn copy(mut from: impl Read, mut to: impl Write) -> std::io::Result<()> {
             match to.write(left) {
                 Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
                 Ok(written) => left = &left[written..],
-                // A peer that reads slowly is no error: its own end tells when to stop.
+                // A peer that reads slowly is not an error: the end of its stream says when to stop.
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn the_apps_end_closes_the_connection_while_the_host_still_holds_its_side() {
+    fn end_of_the_app_closes_a_connection_that_the_host_keeps_open() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let port = listener.local_addr().expect("address").port();
         let (mut host, serving) = connect(&port.to_string());

@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_has_its_own_session_and_neither_blocks_a_signal_nor_ignores_a_broken_pipe() {
+    fn child_has_its_own_session_and_default_signals() {
         let reaper = shared_reaper();
         block_a_signal();
         // No shell: some clear the mask themselves.

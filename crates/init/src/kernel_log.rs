@@ -2,7 +2,7 @@
 //!
 //! A victim can be waited for only after its kill was logged: in `__oom_kill_process` (Linux 6.1,
 //! `mm/oom_kill.c`) the kernel holds the lock of the victim's memory while it logs, and the victim
-//! takes that lock on its way out. So whoever reads the log after a process was reaped finds the
+//! takes that lock on its way out. So a reader of the log after a process was reaped finds the
 //! record of its kill, unless later records have pushed it out of the kernel's buffer.
 
 use hearth_guest::OomKill;

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_follows_the_output_and_one_that_comes_later_gets_the_rest() {
+    fn reader_follows_the_output_and_a_later_one_gets_the_rest() {
         let ring = Arc::new(Ring::new(1000));
         let (mut first, serving) = connect(&ring, 0);
         ring.push(Stream::Stdout, b"one\n");

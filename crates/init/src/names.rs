@@ -155,7 +155,7 @@ impl Names {
     }
 }
 
-/// Puts a file in the place of another: a reader sees the old or the new one. It keeps the mode and
+/// Replaces a file by another: a reader sees the old or the new one. It keeps the mode and
 /// the owner of `old`.
 fn replace(
     etc: impl AsFd,

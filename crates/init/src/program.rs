@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_searched_along_the_path_past_what_is_not_executable() {
+    fn path_search_skips_what_is_not_executable() {
         let (one, two) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));
         place(one.path(), "server", b"x", 0o644);
         let path = format!("{}::{}", one.path().display(), two.path().display());

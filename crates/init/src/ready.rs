@@ -31,7 +31,7 @@ pub(crate) struct Checker {
 
 impl Checker {
     /// Checks until it passes. After each failure `tell` gets the reason, and answers whether to
-    /// go on.
+    /// continue.
     pub(crate) fn until_passed(&self, mut tell: impl FnMut(&str) -> bool) -> bool {
         let mut pause = PAUSE_MIN;
         loop {
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn checks_go_on_until_one_passes_or_nobody_wants_to_know() {
+    fn checks_continue_until_one_passes_or_they_are_cancelled() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let port = listener.local_addr().expect("address").port();
         drop(listener);

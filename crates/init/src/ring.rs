@@ -1,5 +1,5 @@
 //! The ring: the last output of the command, both streams in one order, with offsets. Bounded in
-//! bytes and in segments; what is over the bound falls off the front. It never blocks a writer.
+//! bytes and in segments; what exceeds the bound falls off the front. It never blocks a writer.
 
 use hearth_guest::{LOG_PAYLOAD_BYTES_MAX, LogFrameHeader, Stream};
 use std::collections::VecDeque;
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_comes_back_goes_on_at_its_cursor() {
+    fn reader_that_comes_back_continues_at_its_cursor() {
         let ring = Ring::new(100);
         ring.push(Stream::Stdout, b"abcdef");
         let frames = read_all(&ring, 4);
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn single_bytes_of_both_streams_in_turn_stay_within_the_bound_of_segments() {
+    fn alternating_single_bytes_stay_within_the_bound_of_segments() {
         let ring = Ring::new(1 << 20);
         for _ in 0..SEGMENTS_MAX {
             ring.push(Stream::Stdout, b"a");
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_for_delivery_ends_when_a_reader_has_it_all_or_the_time_is_over() {
+    fn drain_ends_when_a_reader_has_everything_or_at_the_deadline() {
         let ring = Ring::new(100);
         ring.push(Stream::Stdout, b"abcdef");
         let began = Instant::now();

@@ -55,7 +55,7 @@ mod tests {
     use hearth_guest::{OomKill, STATUS_DRIVE_BYTES, decode_status};
 
     #[test]
-    fn a_status_is_read_back_from_the_drive_however_long_its_texts_are() {
+    fn status_with_long_texts_is_read_back_from_the_drive() {
         for text in ["short", &"é".repeat(5000), &"\u{1}".repeat(5000)] {
             let drive = tempfile::tempfile().expect("tempfile");
             drive.set_len(STATUS_DRIVE_BYTES as u64).expect("size");

@@ -1,5 +1,5 @@
-//! The supervisor: the one place that decides what happens to the command. It talks to nobody:
-//! events come in, the board and the ring show what is.
+//! The supervisor: the one place that decides what happens to the command. It has no
+//! connections: events come in, the board and the ring show its state.
 //!
 //! ```text
 //!   held --go--> running --(ready)--> running --the command ends--> ended

@@ -153,7 +153,7 @@ impl Guest {
 }
 
 #[test]
-fn a_command_runs_with_its_environment_and_its_code_and_output_are_kept() {
+fn exit_code_output_and_environment_of_a_command_are_right() {
     let guest = start(config("echo $COLOUR $HOME $PATH; pwd; cat; echo oops >&2; exit 7"));
     let (exit, output) = guest.expect("started").end();
     assert_eq!(exit.ending, Ending::Code(7));
@@ -197,7 +197,7 @@ fn a_held_command_starts_at_the_word_and_once_only() {
 }
 
 #[test]
-fn an_older_generation_or_another_job_neither_replaces_the_identity_nor_starts_anything() {
+fn older_generation_or_another_job_changes_nothing() {
     let mut held = config("exit 0");
     held.stage = Stage::Init;
     held.identity = Some(identity(5));
@@ -229,7 +229,7 @@ fn a_repeated_identity_is_acknowledged_by_a_report() {
 }
 
 #[test]
-fn a_held_command_that_is_stopped_ends_at_once_as_by_its_stop_signal() {
+fn held_command_ends_at_once_as_by_its_stop_signal() {
     let mut held = config("exit 0");
     held.stage = Stage::Init;
     let guest = start(held).expect("held");
@@ -250,7 +250,7 @@ fn a_stop_lets_the_command_end_by_itself() {
 }
 
 #[test]
-fn a_command_that_ignores_its_stop_is_killed_when_the_time_is_over() {
+fn command_that_ignores_its_stop_is_killed_at_the_deadline() {
     let script = "trap '' TERM; echo up; while :; do sleep 0.01; done";
     let guest = start(config(script)).expect("started");
     guest.until_output("up");
@@ -332,13 +332,13 @@ fn command_is_out_of_memory_only_if_the_log_names_it() {
 }
 
 #[test]
-fn what_the_command_leaves_behind_is_killed_and_does_not_hold_up_the_end() {
+fn remaining_processes_are_killed_and_do_not_delay_the_exit() {
     let began = Instant::now();
     let guest = start(config("sleep 600 & echo $!; exit 0")).expect("started");
     let (exit, output) = guest.end();
     assert_eq!(exit.ending, Ending::Code(0));
     let left = Pid::from_raw(output.trim().parse().expect("a pid")).expect("a pid");
-    // Its parent is gone, so whoever adopted it reaps it; until then it is a zombie at most.
+    // Its parent is gone, so its new parent reaps it; until then it is a zombie at most.
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", left.as_raw_nonzero()));
     assert!(stat.map_or(true, |stat| stat.contains(") Z ")), "still running");
     assert!(began.elapsed() < Duration::from_secs(60));
@@ -362,7 +362,7 @@ fn a_tcp_check_makes_a_command_ready_and_says_why_not_before() {
 }
 
 #[test]
-fn a_notified_readiness_comes_through_the_socket_of_the_environment() {
+fn readiness_is_notified_through_the_socket_of_the_environment() {
     let mut config = config("echo $HEARTH_NOTIFY; sleep 600");
     config.ready = Some(Ready { check: ReadyCheck::Notify });
     let guest = start(config).expect("started");
