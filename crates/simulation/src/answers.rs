@@ -30,10 +30,10 @@ impl Invariants {
                 all.try_for_each(|id| self.tell(engine, id, Generation(1)))
             }
             (Request::Delete { job }, Ok(Reply::Deleted { gone })) => {
-                // Another request of the same step may have made it anew.
+                // Another request of the same step may have created it again.
                 let made = engine.fleet().job(job).map(|job| job.generation);
-                let anew = engine.tombstone(job).is_some_and(|last| made > Some(last));
-                if *gone && made.is_some() && !anew {
+                let created_again = engine.tombstone(job).is_some_and(|last| made > Some(last));
+                if *gone && made.is_some() && !created_again {
                     return Err(format!("{job} was told to be gone and is there"));
                 }
                 self.tell(engine, job, Generation(1))

@@ -66,8 +66,8 @@ impl Known {
         }
     }
 
-    /// Takes an edge.
-    pub(crate) fn goes_on(&mut self, engine: &Engine, instance: &Instance) -> Result<(), String> {
+    /// Takes an edge, if it is legal.
+    pub(crate) fn advance(&mut self, engine: &Engine, instance: &Instance) -> Result<(), String> {
         let Instance { id, assignment, .. } = instance;
         let state = State::of(instance);
         if state < self.state {

@@ -46,8 +46,8 @@ pub(crate) struct Invariants {
     known: BTreeMap<InstanceId, Known>,
     /// Instances that the database no longer names.
     gone: BTreeSet<InstanceId>,
-    /// Instances of which the last step has decided that they are to end.
-    doomed: BTreeSet<InstanceId>,
+    /// Instances that the last step marked for deletion.
+    marked: BTreeSet<InstanceId>,
     /// The revision of the host as it was last judged.
     host_revision: u64,
     /// The generation in the guest's identity file.
@@ -73,7 +73,7 @@ impl Invariants {
             last_event: 0,
             known: BTreeMap::new(),
             gone: BTreeSet::new(),
-            doomed: BTreeSet::new(),
+            marked: BTreeSet::new(),
             host_revision: 0,
             told_guests: BTreeMap::new(),
             created: BTreeSet::new(),
@@ -124,7 +124,7 @@ impl Invariants {
         self.generations_rise(engine)?;
         self.outcomes_are_of_their_runs(engine)?;
         self.instances(engine)?;
-        let used = engine.fleet().used(&self.capacity).plus(self.strays_take(engine, machine));
+        let used = engine.fleet().used(&self.capacity).plus(self.orphans_take(engine, machine));
         if !used.fits(self.capacity.total()) {
             return Err(format!("more is reserved than there is: {used:?}"));
         }
@@ -166,11 +166,11 @@ impl Invariants {
     }
 
     /// What runs and is not in the database takes its share.
-    fn strays_take(&self, engine: &Engine, machine: &Machine) -> Need {
-        let strays = machine.instances().filter(|(create, state)| {
+    fn orphans_take(&self, engine: &Engine, machine: &Machine) -> Need {
+        let orphans = machine.instances().filter(|(create, state)| {
             !state.is_exited() && engine.fleet().instance(&create.instance).is_none()
         });
-        let needs = strays.map(|(create, _)| self.capacity.need(&create.spec));
+        let needs = orphans.map(|(create, _)| self.capacity.need(&create.spec));
         needs.fold(Need::default(), Need::plus)
     }
 
@@ -235,7 +235,7 @@ impl Invariants {
 
     /// Instances take legal edges only, a claimed one is of the tenant's own pool, no name is used twice.
     fn instances(&mut self, engine: &Engine) -> Result<(), String> {
-        self.doomed.clear();
+        self.marked.clear();
         let mut slots = BTreeSet::new();
         for instance in engine.fleet().instances().values() {
             let id = &instance.id;
@@ -251,18 +251,18 @@ impl Invariants {
             let Some(known) = self.known.get_mut(id) else {
                 let known = Known::of(engine, instance);
                 if known.stopping {
-                    self.doomed.insert(id.clone());
+                    self.marked.insert(id.clone());
                 }
                 self.known.insert(id.clone(), known);
                 continue;
             };
             if instance.stopping.is_some() && !known.stopping {
-                self.doomed.insert(id.clone());
+                self.marked.insert(id.clone());
             }
             if let (Assignment::Pool(key), Some(job)) = (&known.assignment, instance.job()) {
                 claimed_by_its_own(engine, id, key, job)?;
             }
-            known.goes_on(engine, instance)?;
+            known.advance(engine, instance)?;
         }
         let named = engine.fleet().instances();
         for (id, known) in self.known.extract_if(.., |id, _| !named.contains_key(id)) {
@@ -274,8 +274,8 @@ impl Invariants {
         Ok(())
     }
 
-    /// What the host does, whoever asked for it: the command of a `job` begins once a generation,
-    /// and once more for each retry.
+    /// What the host does, for any reason: the command of a `job` begins once a generation, and once
+    /// more for each retry.
     pub(crate) fn host(&mut self, machine: &Machine) -> Result<(), String> {
         if std::mem::replace(&mut self.host_revision, machine.revision()) == machine.revision() {
             return Ok(());
@@ -297,7 +297,7 @@ impl Invariants {
             }
             self.begun.insert(create.instance.clone());
             let Some(identity) = create.owner.identity() else {
-                return Err(format!("{} runs its command for nobody", create.instance));
+                return Err(format!("{} runs its command without an identity", create.instance));
             };
             let run = (identity.job_id.clone(), identity.tenant.clone(), *told);
             let retries = self.retries.get(&run).copied().unwrap_or_default();
@@ -339,7 +339,7 @@ impl Invariants {
                     }
                     _ => truly_serves(one, job.run),
                 };
-                let is_needed = self.doomed.contains(id)
+                let is_needed = self.marked.contains(id)
                     && serves(instance)
                     && job.wanted == Wanted::Running
                     && job.outcome.is_none();
@@ -379,16 +379,16 @@ impl Invariants {
         if !named.is_subset(&there) {
             return Err(format!("the database names {named:?}, the host has {there:?}"));
         }
-        let strays = machine.instances().filter(|(create, _)| !named.contains(&create.instance));
-        for (create, _) in strays {
+        let orphans = machine.instances().filter(|(create, _)| !named.contains(&create.instance));
+        for (create, _) in orphans {
             if self.gone.contains(&create.instance) {
                 return Err(format!("{create:?} is there, and the database has forgotten it"));
             }
             if belongs(engine, create) {
-                return Err(format!("{create:?} belongs to somebody, and nobody took it over"));
+                return Err(format!("{create:?} belongs to a job or pool and was not adopted"));
             }
         }
-        let used = engine.fleet().used(&self.capacity).plus(self.strays_take(engine, machine));
+        let used = engine.fleet().used(&self.capacity).plus(self.orphans_take(engine, machine));
         let room = self.capacity.total().minus(used);
         for job in engine.fleet().jobs().values() {
             self.stands(engine, job, room)?;

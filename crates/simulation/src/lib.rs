@@ -1,6 +1,6 @@
 //! The real engine and planner, over SQLite or its model and a simulated machine, driven through schedules
-//! of wishes and faults that follow from a seed. After every step the invariants of `invariants` are
-//! asserted; when the trouble is over the world must come to rest.
+//! of requests and faults that follow from a seed. After every step the invariants of `invariants` are
+//! asserted; after the last fault the world must come to rest.
 //!
 //! ```text
 //!   seed ──> Schedule ──> World { Engine, Machine, queue of what is to come } ──> Passed, or a sentence

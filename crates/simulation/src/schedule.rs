@@ -8,8 +8,8 @@ use std::time::Duration;
 
 /// How many names of jobs there are.
 pub(crate) const JOBS: u8 = 24;
-/// How long things happen from outside; then the world is left alone.
-pub(crate) const TROUBLE: Duration = Duration::from_secs(90);
+/// How long requests and faults arrive; then the world is left alone.
+pub(crate) const FAULTS_LAST: Duration = Duration::from_secs(90);
 
 /// What happens from outside, in the order of time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ pub enum What {
     Jump(i32),
     /// The disk is full for a while.
     DiskFull(Duration),
-    /// The VMM of one of the microVMs does not answer for a while; its guest goes on.
+    /// The VMM of one of the microVMs does not answer for a while; its guest keeps running.
     Hush(u8, Duration),
     /// The files of the database are lost beneath the daemon for a while.
     Unmoored(Duration),
@@ -124,24 +124,24 @@ pub enum Fault {
 }
 
 impl Schedule {
-    /// The wishes of a seed's schedule, without the trouble.
+    /// The requests of a seed's schedule, without the faults.
     #[must_use]
     pub fn calm(seed: u64) -> Schedule {
         let mut schedule = Schedule::of(seed);
-        schedule.items.retain(|item| item.what.is_wish());
+        schedule.items.retain(|item| item.what.is_request());
         schedule
     }
 
-    /// The schedule of a seed: some 60 wishes of users, and trouble.
+    /// The schedule of a seed: some 60 requests of users, and faults.
     #[must_use]
     pub fn of(seed: u64) -> Schedule {
         let mut rng = Rng::with_seed(seed);
         let mut items = Vec::new();
         // Most runs are of few jobs that are asked for much, some of many.
         let jobs = if rng.u8(..4) == 0 { JOBS } else { rng.u8(2..8) };
-        let wishes = rng.usize(20..80);
-        let trouble = rng.usize(0..40);
-        for _ in 0..wishes {
+        let requests = rng.usize(20..80);
+        let faults = rng.usize(0..40);
+        for _ in 0..requests {
             let job = rng.u8(..jobs);
             let what = match rng.u8(..20) {
                 0..11 => What::Upsert(job, Make::any(&mut rng)),
@@ -156,7 +156,7 @@ impl Schedule {
             };
             items.push(Item { at: moment(&mut rng), what });
         }
-        for _ in 0..trouble {
+        for _ in 0..faults {
             let at = moment(&mut rng);
             let what = match rng.u8(..40) {
                 0..20 => What::Fault(Fault::any(&mut rng)),
@@ -193,7 +193,7 @@ impl Schedule {
     }
 }
 
-/// A quarter of the wishes come with another about the same job, or with a look at it.
+/// A quarter of the requests come with another about the same job, or with a look at it.
 fn crowd(seed: u64, items: &[Item]) -> Vec<Item> {
     let mut rng = Rng::with_seed(seed ^ 0xC40D);
     let beside = items.iter().filter_map(|Item { at, what }| {
@@ -248,7 +248,7 @@ fn silences(seed: u64) -> Vec<Item> {
 
 /// Half of what happens happens within moments of something else.
 fn moment(rng: &mut Rng) -> Duration {
-    let whole = TROUBLE.as_secs();
+    let whole = FAULTS_LAST.as_secs();
     if rng.bool() {
         let second = rng.u64(..whole / 10) * 10;
         Duration::from_secs(second) + Duration::from_millis(rng.u64(..500))
@@ -262,8 +262,8 @@ fn a_while(rng: &mut Rng) -> Duration {
 }
 
 impl What {
-    /// Whether it is a user's wish, and no trouble.
-    pub(crate) fn is_wish(&self) -> bool {
+    /// Whether it is a user's request, not a fault.
+    pub(crate) fn is_request(&self) -> bool {
         matches!(
             self,
             What::Upsert(..)

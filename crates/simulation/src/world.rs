@@ -3,7 +3,7 @@
 
 use crate::invariants::Invariants;
 use crate::requests::{Asks, id, spec, tenant};
-use crate::schedule::{Death, Fault, Item, JOBS, Make, Schedule, TROUBLE, What};
+use crate::schedule::{Death, FAULTS_LAST, Fault, Item, JOBS, Make, Schedule, What};
 use fastrand::Rng;
 use hearth_engine::{
     ActionId, Against, Config, Deletions, DiskOvercommit, Effect, Engine, EntryDigest, FileEntry,
@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// From the last trouble to rest. A service that kept failing backs off for up to 5 min.
+/// From the last fault to rest. A service that kept failing backs off for up to 5 min.
 const REST_WITHIN: Duration = Duration::from_secs(900);
 /// How long the machine has been up at the beginning.
 const UP_BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -37,7 +37,7 @@ const IMAGE_WAIT: Duration = Duration::from_secs(1);
 const BUSY_MS_MAX: u64 = 6;
 /// How long a guest may take to report to a daemon that has just started. Every look on which that daemon
 /// may act when a boot's time is over has it.
-const UNHEARD_MS_MAX: u64 = 6000;
+const REPORT_DELAY_MS_MAX: u64 = 6000;
 /// How long an instance may not be identified.
 const UNIDENTIFIED_MS_MAX: u64 = 40_000;
 /// How many changes with a key may be asked for again after a start of the daemon.
@@ -73,7 +73,7 @@ pub struct CrashPoint {
 pub enum Side {
     /// What the step took in is lost.
     Before,
-    /// It is on disk; nobody was answered and nothing was done.
+    /// It is on disk; no request was answered and nothing was done.
     After,
     /// It is on disk, and everything that it asked of the host was done; no reply arrived.
     Done,
@@ -184,7 +184,7 @@ struct World<'a> {
     /// When the last look arrives. The daemon looks again only once it has handed that one in.
     looks_arrive: Duration,
     /// Who is up and has not reported to this daemon yet, and until when.
-    unheard: BTreeMap<InstanceId, Duration>,
+    not_reported: BTreeMap<InstanceId, Duration>,
     /// What the host can't identify, and until when.
     unidentified: BTreeMap<InstanceId, Duration>,
     /// When the last look at the host began that this life of the daemon has taken in.
@@ -241,7 +241,7 @@ impl<'a> World<'a> {
             lost: false,
             look_due: false,
             looks_arrive: Duration::ZERO,
-            unheard: BTreeMap::new(),
+            not_reported: BTreeMap::new(),
             unidentified: BTreeMap::new(),
             looked_at: None,
             seen_revision: 0,
@@ -261,7 +261,7 @@ impl<'a> World<'a> {
             self.later(item.at, Coming::Item(index));
         }
         self.come(Duration::ZERO, Coming::Start);
-        let rest_by = TROUBLE + REST_WITHIN;
+        let rest_by = FAULTS_LAST + REST_WITHIN;
         while self.now < rest_by {
             let due = self.machine.next();
             let machine = due.map(|at| self.booted + at.0.saturating_sub(self.clock_at_boot));
@@ -282,7 +282,7 @@ impl<'a> World<'a> {
             if self.passed.steps > STEPS_MAX {
                 return Err(format!("no rest after {STEPS_MAX} steps"));
             }
-            let calm = self.now > TROUBLE + Duration::from_secs(30);
+            let calm = self.now > FAULTS_LAST + Duration::from_secs(30);
             if calm && self.passed.steps.is_multiple_of(8) && self.at_rest() {
                 break;
             }
@@ -295,7 +295,7 @@ impl<'a> World<'a> {
         Ok(self.passed)
     }
 
-    /// Whether nothing is under way and nobody waits for anything but time far away.
+    /// Whether nothing is under way and nothing is awaited but a time far away.
     fn at_rest(&self) -> bool {
         let Some(engine) = &self.engine else { return false };
         let under_way = self
@@ -391,19 +391,19 @@ impl<'a> World<'a> {
             self.file = Some(entries.clone());
         }
         match what {
-            wish if wish.is_wish() => {
-                if let Some(request) = self.wish(what) {
+            _ if what.is_request() => {
+                if let Some(request) = self.request(what) {
                     self.ask_with_key(request);
                 }
             }
             What::Die(nth, death) => self.die(*nth, Some(*death)),
             What::Vanish(nth) => self.die(*nth, None),
-            trouble => self.trouble(trouble),
+            fault => self.fault(fault),
         }
     }
 
     /// What a user asks for.
-    fn wish(&mut self, what: &What) -> Option<Request> {
+    fn request(&mut self, what: &What) -> Option<Request> {
         Some(match what {
             What::Upsert(job, make) => {
                 let FileEntry { job, tenant, spec, resolution, .. } = self.entry(*job, *make);
@@ -444,7 +444,7 @@ impl<'a> World<'a> {
         let Some(victim) = self.one_alive(nth) else { return };
         match death {
             Some(death) => self.machine.end(&victim, end(death)),
-            // Before its creation is in the database nobody could tell that it was there.
+            // Before its creation is in the database its loss could not be noticed.
             None if self.invariants.created.contains(&victim) => self.machine.vanish(&victim),
             None => {}
         }
@@ -461,7 +461,7 @@ impl<'a> World<'a> {
         one
     }
 
-    fn trouble(&mut self, what: &What) {
+    fn fault(&mut self, what: &What) {
         match what {
             What::Fault(fault) => self.faults.push(*fault),
             What::Crash => self.crash(),
@@ -585,23 +585,23 @@ impl<'a> World<'a> {
 
     /// At half of the starts half of the guests take a while to report.
     fn fall_silent(&mut self) {
-        self.unheard.clear();
+        self.not_reported.clear();
         if self.hearing.bool() {
             return;
         }
         let up = |state: &InstanceState| matches!(state, InstanceState::Up { .. });
         for (create, _) in self.machine.instances().filter(|(_, state)| up(state)) {
             if self.hearing.bool() {
-                let takes = Duration::from_millis(self.hearing.u64(1..UNHEARD_MS_MAX));
-                self.unheard.insert(create.instance.clone(), self.now + takes);
+                let takes = Duration::from_millis(self.hearing.u64(1..REPORT_DELAY_MS_MAX));
+                self.not_reported.insert(create.instance.clone(), self.now + takes);
             }
         }
-        let silent: Vec<String> = self.unheard.keys().map(ToString::to_string).collect();
-        self.say(|| format!("host: has not heard of {silent:?} yet"));
+        let silent: Vec<String> = self.not_reported.keys().map(ToString::to_string).collect();
+        self.say(|| format!("host: awaiting the first report of {silent:?}"));
     }
 
     /// At some starts half of what the database names can't be identified for a while. What it does not
-    /// name either is nobody's until then, and its job gets another.
+    /// name either belongs to no job until then, and its job gets another.
     fn leave_alone(&mut self) {
         self.unidentified.clear();
         if self.pace.u8(..4) > 0 {
@@ -627,8 +627,8 @@ impl<'a> World<'a> {
         let since = (!whole).then_some(self.seen_revision);
         let began = self.mono();
         let Ok(mut observation) = self.machine.observe(since) else { return };
-        self.unheard.retain(|_, until| *until > self.now);
-        for id in self.unheard.keys() {
+        self.not_reported.retain(|_, until| *until > self.now);
+        for id in self.not_reported.keys() {
             let seen = observation.instances.get_mut(id);
             if let Some(seen) = seen.filter(|seen| !seen.state.is_exited()) {
                 seen.state = InstanceState::Booting;
@@ -794,7 +794,7 @@ impl<'a> World<'a> {
             self.effect(effect)?;
         }
         match self.asked.values().next() {
-            Some(request) => Err(format!("nobody answered {request:?}")),
+            Some(request) => Err(format!("no answer to {request:?}")),
             None => Ok(()),
         }
     }
@@ -839,7 +839,7 @@ impl<'a> World<'a> {
             Effect::Reply(request, reply) => {
                 self.trace(request.0);
                 let Some(engine) = &self.engine else { return Ok(()) };
-                let asked = self.asked.remove(&request).ok_or("an answer to nobody")?;
+                let asked = self.asked.remove(&request).ok_or("an answer to no request")?;
                 self.invariants.acknowledged(engine, &self.machine, &asked, &reply)?;
                 self.say(|| match &reply {
                     Ok(Reply::Changed(accepted, view)) => {
@@ -862,7 +862,7 @@ impl<'a> World<'a> {
                 self.invariants.action(engine, &action, |one, run| {
                     // A VMM that is silent for a moment serves.
                     let given_up = one.silence >= Limits::default().silence_max;
-                    let serves = match self.unheard.contains_key(&one.id) {
+                    let serves = match self.not_reported.contains_key(&one.id) {
                         true => self.machine.serves(&one.id, run),
                         false => one.state.as_ref().is_some_and(|state| state.serves(run)),
                     };

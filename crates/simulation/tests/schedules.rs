@@ -54,7 +54,7 @@ fn a_seed_repeats_its_run() {
 }
 
 #[test]
-fn a_schedule_has_hundreds_of_steps_and_trouble_of_every_kind() {
+fn schedules_have_hundreds_of_steps_and_every_kind_of_fault() {
     let passed: Vec<_> =
         (0..50).map(|seed| outcome(&Schedule::of(seed), Model).expect("no violation")).collect();
     let mut steps: Vec<u64> = passed.iter().map(|passed| passed.steps).collect();
@@ -95,7 +95,7 @@ fn a_schedule_has_hundreds_of_steps_and_trouble_of_every_kind() {
 }
 
 #[test]
-fn changes_of_one_job_share_steps_and_reads_share_those_that_cannot_be_written() {
+fn changes_of_a_job_share_steps_and_reads_share_failed_ones() {
     let (mut crowded, mut shown_unwritten) = (0, 0);
     for seed in 0..50 {
         let passed = outcome(&Schedule::of(seed), Model).expect("no violation");
