@@ -320,7 +320,8 @@ mod tests {
         // To be protected takes a privilege; to be the opposite takes none.
         std::fs::write(score("self"), "7").unwrap();
         let (_dir, program) = program(c"/bin/sleep");
-        let children = [false, true].map(|oom_protected| program.spawn_from(oom_protected).unwrap());
+        let children =
+            [false, true].map(|oom_protected| program.spawn_from(oom_protected).unwrap());
         std::fs::write(score("self"), before).unwrap();
         let scores = children.map(|child| {
             let text = std::fs::read_to_string(score(&child.as_raw_nonzero().to_string())).unwrap();
