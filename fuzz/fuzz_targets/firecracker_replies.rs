@@ -50,7 +50,7 @@ fuzz_target!(|said: &[u8]| {
 /// Two calls, each answered with what was said, and then the end of the stream.
 async fn api(said: &[u8]) {
     let listener = listener("api.sock");
-    let directory = Arc::new(Directory::open(DIR.path()).expect("it is there"));
+    let directory = Arc::new(Directory::open(DIR.path()).expect("it exists"));
     let client = Client::new(directory, "api.sock", PATIENCE);
     let answer = async {
         for _ in 0..2 {
@@ -119,7 +119,7 @@ async fn connection(said: &[u8]) {
         stream
     };
     let connect = async {
-        // The second attempt finds nobody who accepts, and ends with the deadline.
+        // The second attempt is not accepted, and ends with the deadline.
         vsock::connect(&path, 52, Duration::from_millis(1)).await
     };
     let (connected, guest) = tokio::join!(connect, answer);

@@ -21,7 +21,7 @@ use std::path::{Component, Path};
 use std::sync::LazyLock;
 
 /// The words of the file outside of the images directory.
-const SECRET: &[u8] = b"nobody's kernel";
+const SECRET: &[u8] = b"a secret kernel";
 
 static DIR: LazyLock<tempfile::TempDir> = LazyLock::new(work_dir);
 static LIBRARY: LazyLock<Library> = LazyLock::new(library);

@@ -69,7 +69,7 @@ fn path(name: &str) -> PathBuf {
 fn images(bytes: &[u8]) {
     let path = path("image");
     std::fs::write(&path, bytes).expect("it is written");
-    let file = std::fs::File::open(&path).expect("it is there");
+    let file = std::fs::File::open(&path).expect("it exists");
     let faults = image_faults(&file, bytes.len() as u64).expect("it is read");
     assert!(faults.iter().flatten().all(|fault| fault.starts_with("it is ")));
     assert_eq!(faults[0].is_none(), faults[0].is_none() && bytes.starts_with(b"\x7fELF"));
@@ -119,7 +119,7 @@ fn written_log(bytes: &[u8]) {
         let rest = log(&path, after).expect("it is read");
         assert_eq!(rest.lines, page.lines[page.lines.len() / 2 + 1..]);
     }
-    // A daemon that goes on with it loses no whole line, and adds to it.
+    // A daemon that continues it loses no whole line, and adds to it.
     let offset = log_line(&path, b"one more").expect("it is written");
     let more = log(&path, LogQuery::default()).expect("it is read");
     let (last, lines) = more.lines.split_last().expect("it has the new line");

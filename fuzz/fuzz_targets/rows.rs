@@ -66,7 +66,7 @@ fn rows(input: &[u8]) -> Corpus {
     Corpus::Keep
 }
 
-/// Steps of an engine that took something over, on a host that has nothing of it, at first or only in
+/// Steps of an engine that took something over, on a host that lacks it, at first or only in
 /// the end, and a restart.
 fn lives_on(mut engine: Engine, at_first: bool) {
     reads(&mut engine);

@@ -79,7 +79,7 @@ pub fn is_tame(text: &str) -> bool {
     })
 }
 
-/// A directory that a target may fill: beneath `TMPDIR`, best in memory. Whoever runs the target
+/// A directory that a target may fill: beneath `TMPDIR`, best in memory. The caller that runs the target
 /// removes it.
 pub fn work_dir() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("hearth-fuzz-").tempdir().expect("a directory is made")
