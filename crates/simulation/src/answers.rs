@@ -9,7 +9,7 @@ use hearth_model::{Generation, Job, JobId};
 type Answer = Result<Reply, Refusal>;
 
 impl Invariants {
-    /// Somebody is answered.
+    /// A request is answered.
     pub(crate) fn acknowledged(
         &mut self,
         engine: &Engine,
@@ -54,7 +54,7 @@ impl Invariants {
         }
     }
 
-    /// Somebody was told that a job is of this generation at least. It may be gone by the same step.
+    /// A client was told that a job is of this generation at least. It may be gone by the same step.
     fn tell(&mut self, engine: &Engine, id: &JobId, least: Generation) -> Result<(), String> {
         let (job, last) = (engine.fleet().job(id), engine.tombstone(id));
         match (job, last) {
@@ -71,7 +71,7 @@ impl Invariants {
         }
     }
 
-    /// The answer to a request is on disk, whether anybody hears it or not: one key makes one change.
+    /// The answer to a request is on disk, whether it reaches the client or not: one key makes one change.
     pub(crate) fn keyed(&mut self, request: &Request, answer: &Answer) -> Result<(), String> {
         let Request::Guarded(guarded) = request else { return Ok(()) };
         let Guarded { guard, .. } = &**guarded;
@@ -86,7 +86,7 @@ impl Invariants {
             Ok(Reply::Repeated(_, JobView { job, .. })) | Err(Refusal::GoneSince(job)) => {
                 made == Some(job)
             }
-            // It was not made before, as far as anybody was told, and is not now.
+            // It was not made before, as far as any client was told, and is not now.
             Err(Refusal::Store { .. } | Refusal::Lost { .. }) => true,
             _ => made.is_none(),
         };
@@ -106,7 +106,7 @@ fn is_claimed(engine: &Engine, machine: &Machine, view: &JobView) -> Result<(), 
     Err(format!("{} was given what is not its own: {claimed:?}", view.job))
 }
 
-/// What somebody is shown is what the database holds when the step is over.
+/// What a client is shown is what the database holds when the step is over.
 fn is_on_disk(engine: &Engine, view: &JobView) -> Result<(), String> {
     let job = engine.fleet().job(&view.job);
     let same = |job: &Job| job.generation > view.generation || job.spec == view.spec;

@@ -83,7 +83,7 @@ impl Invariants {
         }
     }
 
-    /// The database is lost, and with it all that anybody was told. What the host has stays.
+    /// The database is lost, and with it all that clients were told. What the host has stays.
     pub(crate) fn lose(&mut self) {
         self.told.clear();
         self.lives.clear();
@@ -109,7 +109,7 @@ impl Invariants {
         self.known.values_mut().for_each(Known::forget);
     }
 
-    /// An event is on disk, whether anybody hears of it or not.
+    /// An event is on disk, whether it is read or not.
     pub(crate) fn event(&mut self, event: &Event) -> Result<(), String> {
         let last = std::mem::replace(&mut self.last_event, event.id);
         if event.id <= last {
@@ -361,7 +361,7 @@ impl Invariants {
         Ok(())
     }
 
-    /// At rest there is nothing to do, everybody stands as wanted, and the host has what the
+    /// At rest there is nothing to do, every job has the status that is wanted, and the host has what the
     /// database names and nothing else.
     pub(crate) fn at_rest(
         &self,
@@ -414,7 +414,7 @@ impl Invariants {
             return Ok(());
         }
         let instances: Vec<_> = engine.fleet().of_job(&job.id).collect();
-        Err(format!("{status:?} is no rest for {job:?} with {instances:?}"))
+        Err(format!("{status:?} is not a resting state of {job:?} with {instances:?}"))
     }
 
     /// Whether a job may wait for ever: there is no room for one more.

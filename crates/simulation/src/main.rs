@@ -1,4 +1,4 @@
-//! Runs seeds, and tells the smallest story of the first that fails.
+//! Runs seeds, and prints the smallest schedule of the first that fails.
 
 use anyhow::{Result, bail};
 use clap::Parser;
@@ -17,7 +17,7 @@ struct Arguments {
     /// Over SQLite itself rather than its model, which takes twice as long and does the same
     #[arg(long)]
     sqlite: bool,
-    /// Only name the seed that fails, without its least story.
+    /// Only name the seed that fails, without its smallest schedule.
     #[arg(long)]
     brief: bool,
 }

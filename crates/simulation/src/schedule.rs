@@ -50,7 +50,7 @@ pub enum What {
     Load(Vec<(u8, Make)>),
     /// One of the microVMs ends by itself.
     Die(u8, Death),
-    /// One of the microVMs is gone with all that it left, as if somebody had cleaned up by hand.
+    /// One of the microVMs is gone with all that it left, as if a user had cleaned up by hand.
     Vanish(u8),
     /// What the engine asks the host for next goes wrong.
     Fault(Fault),

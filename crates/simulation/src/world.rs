@@ -27,7 +27,7 @@ const REST_WITHIN: Duration = Duration::from_secs(900);
 const UP_BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How old a look at the host may be on which the engine acts.
 const LOOKS_LAST: Duration = Duration::from_secs(5);
-/// A run that needs more steps than this goes round in circles.
+/// A run that needs more steps than this is an endless loop.
 const STEPS_MAX: u64 = 100_000;
 /// As the daemon's deadline for an action whose reply does not come.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -799,7 +799,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// What holds behind a step, before anybody hears of it.
+    /// What holds after a step, before any client learns of it.
     fn stepped(
         &mut self,
         asks: &Asks,

@@ -1,5 +1,5 @@
 //! Two thousand schedules over SQLite, a part of them over its model too, side by side.
-//! `hearth-simulation --from A --count N` runs others, and tells the least story of one that fails.
+//! `hearth-simulation --from A --count N` runs others, and prints the smallest schedule of one that fails.
 
 use hearth_simulation::Database::{Model, Sqlite};
 use hearth_simulation::{Schedule, outcome, smallest};
