@@ -30,7 +30,7 @@ pub struct Diagnostic {
     /// How to fix it.
     pub help: Option<String>,
     /// The field as a JSON pointer into the list of `{job_id, tenant, spec}` that the file stands
-    /// for, whatever its format; `None` where the problem is one of syntax.
+    /// for, whatever its format; `None` if the problem is one of syntax.
     pub pointer: Option<String>,
     /// Other places that belong to it.
     pub related: Vec<Related>,

@@ -284,7 +284,7 @@ impl Reader<'_> {
         self.source.text.get(node.span.start..node.span.end).unwrap_or_default()
     }
 
-    /// The value without its places. What has no counterpart is reported, and null in its place.
+    /// The value without its places. What has no counterpart is reported and becomes null.
     fn value(&mut self, node: &Node) -> Value {
         match &node.kind {
             Kind::Nil | Kind::Invalid => Value::Null,

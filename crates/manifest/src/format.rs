@@ -20,7 +20,7 @@ pub enum Format {
     Json,
 }
 
-/// A file name that tells no format.
+/// A file name without a known extension.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownFormat {
     label: String,
@@ -30,10 +30,10 @@ impl Format {
     /// All of them.
     pub const ALL: [Format; 4] = [Format::Elixir, Format::Toml, Format::Yaml, Format::Json];
 
-    /// The format that a file's name tells by its extension, in upper or lower case.
+    /// The format of a file by the extension of its name, in upper or lower case.
     ///
     /// # Errors
-    /// [`UnknownFormat`] where it is none of the four.
+    /// [`UnknownFormat`] if it is none of the four.
     pub fn of(label: &str) -> Result<Format, UnknownFormat> {
         let extension = Path::new(label).extension().and_then(|extension| extension.to_str());
         match extension.map(str::to_ascii_lowercase).as_deref() {

@@ -67,11 +67,11 @@ pub struct Declared {
     pub span: Span,
 }
 
-/// Reads a desired-state file in the format that its name tells. `label` is what diagnostics call
+/// Reads a desired-state file in the format of its extension. `label` is what diagnostics call
 /// it, usually its path; it is not opened.
 ///
 /// # Errors
-/// As [`parse_as`], or that the name tells no format.
+/// As [`parse_as`], or that the name has no known extension.
 pub fn parse(label: &str, bytes: impl AsRef<[u8]>) -> Result<File, Diagnostics> {
     match Format::of(label) {
         Ok(format) => parse_as(format, label, bytes),

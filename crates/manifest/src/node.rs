@@ -61,7 +61,7 @@ pub enum Kind {
     Tuple(Vec<Node>),
     /// A map in the order it was written, without duplicate names.
     Map(Vec<Entry>),
-    /// Something that is no data. The problem was reported where it was read.
+    /// Something that is not data. The problem was reported where it was read.
     Invalid,
 }
 
@@ -153,7 +153,7 @@ impl Node {
             Kind::List(_) => "a list",
             Kind::Tuple(_) => "a tuple",
             Kind::Map(_) => "a map",
-            Kind::Invalid => "something that is no data",
+            Kind::Invalid => "something that is not data",
         }
     }
 }

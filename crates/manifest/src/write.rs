@@ -212,7 +212,7 @@ fn inline(value: &Value, format: Format) -> String {
     format!("{open}{space}{}{space}{close}", elements.join(", "))
 }
 
-/// Whether a map's keys have to be strings in Elixir: those that are no plain names, and then all.
+/// Whether a map's keys have to be strings in Elixir: if one is not a plain name, then all of them.
 fn needs_arrows(entries: &[(String, Value)], format: Format) -> bool {
     format == Format::Elixir && !entries.iter().all(|(name, _)| is_plain(name))
 }

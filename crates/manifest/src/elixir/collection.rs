@@ -134,7 +134,7 @@ impl Reader<'_> {
 
     fn never_closed(&mut self, container: Container, open: Span) -> Stop {
         let end = self.text.trim_end().len();
-        // A word that is cut off by the end of the file is no problem of its own.
+        // A word that is cut off by the end of the file is not a separate problem.
         self.problems.forget_from(end);
         let (name, close) = (container.name(), char::from(container.close()));
         let message = format!("expected `{close}` to close the {name}, found the end of the file");

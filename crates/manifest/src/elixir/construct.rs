@@ -1,4 +1,4 @@
-//! The constructs of Elixir that are no data: what each is called, and what to write instead.
+//! The constructs of Elixir that are not data: their names, and what to write instead.
 
 use super::scan::shown;
 
@@ -140,7 +140,7 @@ fn instead_of_operator(op: &str) -> &'static str {
     }
 }
 
-/// What a bare word is, where it is no value and no key.
+/// What a bare word is that is neither a value nor a key.
 pub(super) fn of_word(word: &str) -> Option<Construct<'_>> {
     match word {
         "if" | "unless" | "case" | "cond" | "for" | "with" | "try" | "receive" | "quote"

@@ -59,7 +59,7 @@ impl Reader<'_> {
         push_line_end(&source[at..span.end], bytes);
     }
 
-    /// Reads the escape that begins at `start`, and tells how long it is.
+    /// Reads the escape that begins at `start`, and returns its length.
     fn one_escape(&mut self, start: usize, end: usize, bytes: &mut Vec<u8>) -> usize {
         let source = &self.text[start..end];
         let Some(c) = source.chars().nth(1) else { return source.len() };
@@ -112,7 +112,7 @@ impl Reader<'_> {
                 let span = Span::new(start, start + seen);
                 let message = match number {
                     Ok(number) => format!("there is no character U+{number:04X}"),
-                    Err(_) => format!("`{}` is no complete escape", &source[..seen]),
+                    Err(_) => format!("`{}` is not a complete escape", &source[..seen]),
                 };
                 self.report(
                     Problem::new(span, message).help("write `\\xHH`, `\\uHHHH` or `\\u{H…}`"),

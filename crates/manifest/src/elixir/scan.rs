@@ -108,7 +108,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Characters that reorder what is shown can hide what is read; Elixir refuses them too.
-    /// Tells whether there was one from `start` to here.
+    /// Returns whether there was one from `start` to here.
     pub(super) fn refuse_bidi(&mut self, start: usize, place: &str) -> bool {
         let bidi = |c: char| matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
         let read = &self.text[start..self.at];

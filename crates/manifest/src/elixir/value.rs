@@ -269,7 +269,7 @@ impl<'a> Reader<'a> {
 }
 
 fn first_operator(text: &str) -> Option<&'static str> {
-    // After nearly every value a comma or bracket follows, which is told by its first byte.
+    // After nearly every value a comma or bracket follows, which its first byte shows.
     if !text.starts_with(|c: char| "+-*/<>=!&|^.:\\~".contains(c)) {
         return None;
     }

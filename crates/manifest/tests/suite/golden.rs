@@ -888,8 +888,8 @@ fn slips_of_the_pen_are_named() {
             "[9223372036854775808, -9223372036854775808, 1.0e999]"
               1:45: the number is too large; write "1.0e999" if a string is meant
             "[\"\\xZ\", \"\\u12\", \"\\u{D800}\", \"\\xFF\"]"
-              1:3: `\x` is no complete escape; write `\xHH`, `\uHHHH` or `\u{H…}`
-              1:10: `\u12` is no complete escape; write `\xHH`, `\uHHHH` or `\u{H…}`
+              1:3: `\x` is not a complete escape; write `\xHH`, `\uHHHH` or `\u{H…}`
+              1:10: `\u12` is not a complete escape; write `\xHH`, `\uHHHH` or `\u{H…}`
               1:18: there is no character U+D800; write `\xHH`, `\uHHHH` or `\u{H…}`
               1:30: the text is not UTF-8; `\xHH` gives one byte; write `\u{H…}` for a character
             "[\"\u{202e}abc\"] # \u{2066}"
