@@ -98,7 +98,7 @@ async fn changes(server: &Server, connection: &mut Connection, count: usize) -> 
         });
         let acted: Timestamp = creating
             .and_then(|line| line["timestamp"].as_str())
-            .with_context(|| format!("the log tells of no creation for {job}"))?
+            .with_context(|| format!("the log has no creation for {job}"))?
             .parse()?;
         samples.add(acted.duration_since(at).unsigned_abs());
     }

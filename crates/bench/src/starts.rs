@@ -132,8 +132,7 @@ fn starts(log: &[Value], posted: &BTreeMap<String, Timestamp>) -> Result<Samples
     for (job, at) in posted {
         let creating = log.iter().find(|line| line["kind"] == "creating" && line["job"] == *job);
         let instance = creating.and_then(|line| line["instance"].as_str());
-        let instance =
-            instance.with_context(|| format!("the log tells of no instance of {job}"))?;
+        let instance = instance.with_context(|| format!("the log has no instance of {job}"))?;
         let accepted = accepted.get(instance).with_context(|| format!("{job} was not started"))?;
         samples.add(accepted.duration_since(*at).unsigned_abs());
     }

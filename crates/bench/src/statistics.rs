@@ -1,4 +1,4 @@
-//! Samples, and how they are told.
+//! Samples, and how they are printed.
 
 use std::fmt;
 use std::time::Duration;

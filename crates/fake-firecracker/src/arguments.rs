@@ -40,7 +40,7 @@ pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Asked, Wr
         let name = word.trim_start_matches('-').to_owned();
         let mut value = || words.next().ok_or_else(|| Wrong::NoValue(name.clone()));
         match word.as_str() {
-            // Either is answered whatever else is there.
+            // Either is answered whatever the other arguments are.
             "--version" => return Ok(Asked::Version),
             "--snapshot-version" => return Ok(Asked::SnapshotVersion),
             "--id" => serve.id = value()?,

@@ -1,4 +1,4 @@
-//! Runs a bare guest: the instructions that `kernels` uses, and no others. It is no emulator; an
+//! Runs a bare guest: the instructions that `kernels` uses, and no others. It is not an emulator; an
 //! instruction that it doesn't know is a fault of the guest, which resets the machine.
 
 use crate::output::Console;

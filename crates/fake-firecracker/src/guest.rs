@@ -173,7 +173,7 @@ impl Guest {
         self.report(&mut state);
     }
 
-    /// Tells all control streams how it is.
+    /// Reports its state on all control streams.
     fn report(&self, state: &mut State) {
         let report = Report {
             instance: self.config.instance.clone(),

@@ -63,7 +63,7 @@ pub enum Effect {
 /// What goes wrong.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Does {
-    /// Nothing else; where the effect was skipped, success is told all the same.
+    /// Nothing else; if the effect was skipped, success is reported nevertheless.
     Nothing,
     /// Nothing more happens, nor does any other call get an answer. The guest runs on.
     Hang,
@@ -82,7 +82,7 @@ pub enum Does {
         /// Its `fault_message`.
         message: String,
     },
-    /// These bytes are answered in place of HTTP.
+    /// These bytes are sent instead of HTTP.
     Garbage(String),
     /// So many bytes of this text go to the console and the log, as fast as they take them.
     Flood {

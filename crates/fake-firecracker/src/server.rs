@@ -24,7 +24,7 @@ impl Drop for Place {
     }
 }
 
-/// What a connection is told.
+/// What a connection gets.
 enum Told {
     Answer(Answer),
     Bytes(String),
@@ -84,7 +84,7 @@ fn converse(
     }
 }
 
-/// One request. `None` at the end of the connection; an answer where it is none.
+/// One request. `None` at the end of the connection; an answer if it is not a request.
 fn read(
     reader: &mut BufReader<&UnixStream>,
     body_bytes_max: usize,
@@ -146,7 +146,7 @@ fn line(reader: &mut BufReader<&UnixStream>) -> io::Result<Option<String>> {
     }
 }
 
-/// Does what is asked for, or what the script says. Holds the microVM meanwhile.
+/// Does what is asked for, or what the script says. Locks the microVM until then.
 fn answer(shared: &Arc<Shared>, request: &Request, open: usize) -> Told {
     let mut vm = lock(&shared.vm);
     let fault = lock(&shared.script).at_call(&request.name(), open);

@@ -38,7 +38,7 @@ pub(crate) struct Vm {
     keys: usize,
     /// A bare guest that is started and does not run yet.
     loaded: Option<Loaded>,
-    /// Hearth's init, where there is one.
+    /// Hearth's init, if any.
     guest: Option<Arc<guest::Guest>>,
 }
 

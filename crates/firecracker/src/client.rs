@@ -234,7 +234,7 @@ impl Client {
             .map_err(|source| ApiError::Json { operation: "GET /".to_owned(), source })
     }
 
-    /// Whether it answers, whatever it says: `GET /`. Not asked while another call is under way, which says
+    /// Whether it answers anything: `GET /`. Not asked while another call is under way, which says
     /// as much. Cancel safe.
     pub async fn answers(&self) -> bool {
         let Ok(_turn) = self.turn.try_acquire() else { return true };

@@ -30,7 +30,7 @@ impl Console {
     /// Opens an existing FIFO. Needs a Tokio runtime.
     ///
     /// # Errors
-    /// Where it is absent or is not a FIFO.
+    /// If it is absent or is not a FIFO.
     pub fn open(path: &Path) -> io::Result<Console> {
         Console::read_from(open_fifo(path)?)
     }

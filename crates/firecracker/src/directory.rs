@@ -20,7 +20,7 @@ impl Directory {
     /// Opens an existing directory. A link to one is refused.
     ///
     /// # Errors
-    /// Where it is absent or not a directory.
+    /// If it is absent or not a directory.
     pub fn open(path: &Path) -> io::Result<Directory> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty())?;

@@ -1,5 +1,5 @@
 //! Fork and exec, which std's `Command` can't do right into a cgroup: a child that enters one by itself waits
-//! for the whole machine (docs/adr/0013).
+//! for all processors (docs/adr/0013).
 
 use crate::directory::Directory;
 use crate::process;
@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 use std::sync::Arc;
 
-/// How readily the kernel kills a process for want of memory (proc_pid_oom_score_adj(5)).
+/// How likely the kernel's OOM killer picks a process (proc_pid_oom_score_adj(5)).
 const OOM_SCORE_ADJ: &CStr = c"/proc/self/oom_score_adj";
 
 /// How many descriptors a Firecracker may have; its jailer's default. It grows its table to what it may have
@@ -43,7 +43,7 @@ pub(crate) struct Program {
 
 impl Program {
     /// Starts it, with no environment, in a session of its own, with no descriptor of this process's,
-    /// no disposition of a signal and no shelter from the kernel's OOM killer. Returns once it has been
+    /// no disposition of a signal and no protection from the kernel's OOM killer. Returns once it has been
     /// executed; it is not waited for.
     ///
     /// # Errors
@@ -133,7 +133,7 @@ impl Program {
                 // Raising it needs no privilege.
                 libc::write(score, b"0".as_ptr().cast(), 1);
             }
-            // Whatever the daemon inherited without CLOEXEC ends here. Kernels before 5.11 lack the
+            // Descriptors that the daemon inherited without CLOEXEC are closed here. Kernels before 5.11 lack the
             // flag; there only what std and this crate open, all of it CLOEXEC, is kept out.
             libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
         }
@@ -142,7 +142,7 @@ impl Program {
     }
 }
 
-/// Lowers a limit of this process, for good. Async-signal-safe: two system calls.
+/// Lowers a limit of this process permanently. Async-signal-safe: two system calls.
 #[allow(unsafe_code)]
 fn limit(what: libc::__rlimit_resource_t, most: libc::rlim_t) -> io::Result<()> {
     let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -157,7 +157,7 @@ fn limit(what: libc::__rlimit_resource_t, most: libc::rlim_t) -> io::Result<()> 
 }
 
 /// Whether a process can be born in this cgroup: one is, and ends at once. A kernel before 5.7, a seccomp
-/// filter or a cgroup of somebody else's refuses it.
+/// filter or a cgroup of another user refuses it.
 ///
 /// # Errors
 /// Why not.
@@ -169,19 +169,19 @@ pub fn try_cgroup(cgroup: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the kernel spares this process where it looks for memory, as a service manager may have told it:
+/// Whether this process is protected from the kernel's OOM killer, as a service manager may have set it:
 /// that is for a daemon, and not for what a guest does.
 fn is_oom_protected() -> bool {
     let score = std::fs::read_to_string(OsStr::from_bytes(OOM_SCORE_ADJ.to_bytes()));
     score.is_ok_and(|score| score.starts_with('-'))
 }
 
-/// What a call returned, where it was done.
+/// What a call returned, or its error.
 fn done(returned: libc::c_int) -> io::Result<libc::c_int> {
     if returned == -1 { Err(io::Error::last_os_error()) } else { Ok(returned) }
 }
 
-/// Forks, into a cgroup where one is given. `None` is the child.
+/// Forks, into a cgroup if one is given. `None` is the child.
 ///
 /// # Safety
 /// The child may call only what is async-signal-safe, and never returns to the caller's caller.
@@ -291,7 +291,7 @@ mod tests {
         let status = read("status");
         for mask in ["SigBlk:", "SigIgn:", "SigCgt:"] {
             let mask = status.lines().find_map(|line| line.strip_prefix(mask)).unwrap();
-            // The threads' own signals, 32 and 33, can't be set by anybody.
+            // The threads' own signals, 32 and 33, can't be set.
             let mask = u64::from_str_radix(mask.trim(), 16).unwrap() & !(0b11 << 31);
             assert_eq!(mask, 0, "{status}");
         }

@@ -40,7 +40,7 @@ pub enum ProcessExit {
     Code(i32),
     /// This signal ended it.
     Signal(i32),
-    /// It ended, but was not this process's child, so the kernel doesn't tell how.
+    /// It ended, but was not this process's child, so its exit is unknown.
     Unknown,
 }
 
@@ -141,7 +141,7 @@ impl Process {
 
     /// The process that wrote the pid file of `directory`, for the case that a daemon ended
     /// between spawning it and keeping its identity. It must work in `directory` and have been
-    /// started with `--id <id>`. `None` where there is none. Needs a Tokio runtime.
+    /// started with `--id <id>`. `None` if there is none. Needs a Tokio runtime.
     ///
     /// # Errors
     /// Where the pid file or the process can't be looked at.
@@ -214,13 +214,13 @@ impl Process {
         poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
     }
 
-    /// Waits for the zombie; for a process that is no child it answers at once.
+    /// Waits for the zombie; for a process that is not a child it returns at once.
     fn reap(&self) -> ProcessExit {
         *self.exit.get_or_init(|| reap(WaitId::PidFd(self.pidfd.get_ref().as_fd())))
     }
 }
 
-/// Waits for the end of a child and takes it away. What is no child ended in a way that is not known.
+/// Waits for a child to exit and reaps it. The exit of a process that is not a child is unknown.
 pub(crate) fn reap(child: WaitId<'_>) -> ProcessExit {
     loop {
         match waitid(child.clone(), WaitIdOptions::EXITED) {

@@ -57,7 +57,7 @@ pub struct Spawn {
     pub id: String,
     /// The cgroup v2 directory that the child is born in; without one, this process's.
     pub cgroup: Option<PathBuf>,
-    /// What every deadline is multiplied with; 1.0 where the VMM is not emulated.
+    /// Factor of every deadline; 1.0 if the VMM is not emulated.
     pub factor: f32,
 }
 
@@ -219,8 +219,8 @@ impl Spawn {
         }
     }
 
-    /// The child can't be identified and is not kept: it is ending by itself, and how is settled then, or
-    /// it is ended. The kernel takes the executable of a process away before it tells of the end.
+    /// The child can't be identified and is not kept: if it is exiting by itself, its exit is reported;
+    /// else it is killed. The kernel removes the executable of a process before it reports the exit.
     fn end_unidentified(
         &self,
         child: Pid,

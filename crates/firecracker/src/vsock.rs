@@ -96,7 +96,7 @@ mod tests {
         let path = dir.path().join("v.sock");
         let listener = UnixListener::bind(&path).unwrap();
         let guest = std::thread::spawn(move || {
-            // No listener yet: closed without a word. Then OK and closed, as after a resume.
+            // No listener yet: closed without an answer. Then OK and closed, as after a resume.
             drop(listener.accept().unwrap());
             let (stream, _) = listener.accept().unwrap();
             let mut line = String::new();

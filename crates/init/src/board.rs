@@ -32,7 +32,7 @@ impl Board {
         Board { inner: Mutex::new(Inner { report, version: 1 }), changed: Condvar::new() }
     }
 
-    /// Changes the report and wakes all who wait. A change that changes nothing is told as well:
+    /// Changes the report and wakes all who wait. A change that changes nothing is reported as well:
     /// it is how a repeated command is acknowledged.
     pub(crate) fn update(&self, change: impl FnOnce(&mut Report)) {
         let mut inner = self.lock();

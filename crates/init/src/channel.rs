@@ -2,7 +2,7 @@
 //! loopback. Nothing here looks at a byte of what a channel carries.
 //!
 //! What the host sends up to its end reaches the app, which then sees the end. When the app ends
-//! its side, the connection is closed: Firecracker's vsock tells its Unix socket of no half-close
+//! its side, the connection is closed: Firecracker's vsock passes no half-close on to its Unix socket
 //! (and ends both directions where the host half-closes), so a host that wants the answer keeps
 //! its own side open until the answer ends.
 

@@ -20,7 +20,7 @@ pub(crate) struct Reaper {
 
 #[derive(Default)]
 struct Inner {
-    /// Children that somebody waits for, with their status once it is known.
+    /// Children that are waited for, with their status once it is known.
     watched: HashMap<Pid, Option<WaitStatus>>,
     /// Counts starts, so that the reaping thread knows when there is a child again.
     started: u64,
@@ -86,7 +86,7 @@ impl Reaper {
         Ok(Child { pid, stdout: child.stdout.take(), stderr: child.stderr.take() })
     }
 
-    /// Waits for a child's end, up to `deadline` where there is one. A status is given once.
+    /// Waits for a child's end, up to `deadline` if there is one. A status is given once.
     pub(crate) fn wait(&self, pid: Pid, deadline: Option<Instant>) -> Option<WaitStatus> {
         let mut inner = self.lock();
         loop {
@@ -128,7 +128,7 @@ impl Reaper {
         });
     }
 
-    /// Calls `act` unless the child has been reaped. The lock keeps it from being reaped meanwhile.
+    /// Calls `act` unless the child has been reaped. The lock keeps it from being reaped until then.
     fn if_alive(&self, pid: Pid, act: impl FnOnce()) {
         let inner = self.lock();
         if matches!(inner.watched.get(&pid), Some(None)) {
@@ -165,7 +165,7 @@ impl Reaper {
     }
 }
 
-/// Waits until a child has ended, and leaves it to be reaped; `None` where there is no child.
+/// Waits until a child has ended, and leaves it to be reaped; `None` if there is no child.
 #[allow(unsafe_code)]
 fn ended_child() -> Option<Pid> {
     loop {

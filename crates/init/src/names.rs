@@ -1,7 +1,7 @@
 //! The guest's names in `/etc`: `hosts`, `hostname` and `resolv.conf`, each made where the image has
 //! none (or an empty one, as a container's export leaves it), and the host name's line in `hosts`.
 //!
-//! Nothing outside the root is reached, whatever the image's links say, and a link is replaced rather
+//! Nothing outside the root is reached, whatever links the image has, and a link is replaced rather
 //! than written through. What the app writes there stays, but for the one line of an old host name.
 //! Nothing here fails the boot.
 
@@ -83,7 +83,7 @@ impl Names {
             .collect()
     }
 
-    /// Opens `/etc`, and makes it where it is absent.
+    /// Opens `/etc`, and makes it if it is absent.
     fn etc(&self) -> std::io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         match self.resolve(ETC, flags) {
@@ -183,7 +183,7 @@ fn replace(
     Ok(rustix::fs::renameat(&etc, NEW, &etc, file)?)
 }
 
-/// What becomes of `/etc/hosts`.
+/// The new content of `/etc/hosts`.
 #[derive(Debug, PartialEq, Eq)]
 struct Hosts {
     content: Vec<u8>,

@@ -56,7 +56,7 @@ impl Checker {
                 .map(drop)
                 .map_err(|error| format!("tcp port {port}: {error}")),
             ReadyCheck::Exec(cmd) => self.exec(cmd),
-            // The notify socket tells it; there is nothing to ask.
+            // The notify socket reports it; there is nothing to ask.
             ReadyCheck::Notify => Err("the app has not said that it is ready".to_owned()),
         }
     }

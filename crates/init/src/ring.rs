@@ -99,7 +99,7 @@ impl Ring {
         self.changed.notify_all();
     }
 
-    /// Waits until some reader has got all but the last `spare` bytes, or the deadline is over.
+    /// Waits until some reader has got all but the last `spare` bytes, or the deadline passes.
     pub(crate) fn wait_delivered(&self, spare: u64, deadline: Instant) {
         let mut inner = self.lock();
         while inner.end().saturating_sub(inner.delivered) > spare {

@@ -1,5 +1,5 @@
 //! The status drive: how the command ended, for a host that may be away. It is written once, by
-//! the init, and its digest tells a whole page from a torn one.
+//! the init, and its digest distinguishes a whole page from a torn one.
 
 use hearth_guest::{Ending, Exit, Status, encode_status};
 use std::fs::File;

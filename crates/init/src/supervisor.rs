@@ -37,7 +37,7 @@ const NOTIFY_NAME: &str = "notify.sock";
 /// What the report says of a notify check that has not passed.
 const NOT_NOTIFIED: &str = "the app has not said that it is ready";
 
-/// What the supervisor is told.
+/// Messages to the supervisor.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// The host said this.
@@ -157,7 +157,7 @@ impl<M: Machine> Supervisor<M> {
         let main = self.main.take();
         if let Some(main) = &main {
             self.machine.kill_everything(main.pid);
-            // Nothing is ever sent: it disconnects, or the time is over.
+            // Nothing is ever sent: it disconnects, or the time expires.
             let _ = main.drained.recv_timeout(DRAIN_LIMIT);
         }
         let killed = ending == Ending::Signal(libc::SIGKILL as u8);
@@ -217,7 +217,7 @@ impl<M: Machine> Supervisor<M> {
         }
     }
 
-    /// Writes the identity file. Tells the board in any case: it is how the host learns what this
+    /// Writes the identity file. Updates the board in any case: it is how the host learns what this
     /// guest holds. Answers whether the identity is this one now.
     fn take_identity(&mut self, new: Identity) -> bool {
         let accepted = identity::accepts(self.identity.as_ref(), &new);

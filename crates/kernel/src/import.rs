@@ -1,4 +1,4 @@
-//! One kernel from where it is to where Hearth looks for it.
+//! Imports a kernel into the images directory.
 
 use std::fs::{self, File};
 use std::io::Write;

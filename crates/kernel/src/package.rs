@@ -55,7 +55,7 @@ pub fn download_debian(dir: &Path) -> Result<PathBuf, KernelError> {
 ///
 /// # Errors
 /// [`KernelError::ProgramMissing`] without dpkg or kmod, [`KernelError::ProgramFailed`] when the
-/// file is no package, [`KernelError::NoKernel`] when the package holds none.
+/// file is not a package, [`KernelError::NoKernel`] when the package holds none.
 pub fn unpack_deb(deb: &Path, dir: &Path) -> Result<KernelTree, KernelError> {
     run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(dir), ("dpkg-deb", "dpkg"))?;
     let no_kernel =
