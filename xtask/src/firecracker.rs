@@ -26,7 +26,7 @@ const WHEEL: Wheel = Wheel {
 pub(crate) fn ensure(places: &Places) -> Result<PathBuf> {
     match env::var_os("HEARTH_FIRECRACKER").map(PathBuf::from) {
         Some(own) if own.is_file() => Ok(own),
-        Some(own) => bail!("HEARTH_FIRECRACKER names {}, which is no file", own.display()),
+        Some(own) => bail!("HEARTH_FIRECRACKER names {}, which is not a file", own.display()),
         None => Ok(wheel::ensure(places, &WHEEL)?.join("firecracker")),
     }
 }

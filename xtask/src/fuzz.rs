@@ -1,5 +1,5 @@
 //! The fuzz targets of `fuzz/`: built with the stable compiler's own instrumentation, so that neither
-//! a nightly toolchain nor cargo-fuzz is needed, and run for as long as one is told.
+//! a nightly toolchain nor cargo-fuzz is needed, and run for as long as requested.
 //!
 //! ```text
 //!   fuzz/corpus-seed/<target>/   small inputs, in the repository
@@ -148,7 +148,7 @@ fn run_one(
     Ok(run)
 }
 
-/// Says what a target failed at, whole, so that it can be had from the log of a machine that is gone.
+/// Says what a target failed at, whole, so that the log has it when the machine is gone.
 fn tell(run: &Run, programs: &Path, log: &str) {
     let target = run.target;
     let coverage = |line: &&str| !line.starts_with('#') && !line.starts_with("INFO:");

@@ -10,8 +10,8 @@ use crate::packages;
 use crate::places::Places;
 use crate::terminal::say;
 
-/// The kernel in the cache. It stays the same until the cache is cleared, whatever Debian
-/// releases meanwhile, so that a second run needs no network.
+/// The kernel in the cache. It stays the same until the cache is cleared, also if Debian
+/// releases a newer one, so that a second run needs no network.
 #[derive(Debug, Clone)]
 pub(crate) struct Kernel {
     /// The uncompressed kernel; the archive of its guest modules is beside it.

@@ -73,7 +73,7 @@ fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
-/// Field 22 of `/proc/PID/stat`; none for a process that is gone or only waits to be reaped.
+/// Field 22 of `/proc/PID/stat`; `None` for a process that is gone or a zombie.
 fn start_ticks(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat[stat.rfind(')')? + 1..].split_whitespace();

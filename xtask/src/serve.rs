@@ -1,6 +1,6 @@
 //! `make run` and `make down`: the demo of the README, on this machine's KVM or in the lab.
 //!
-//! Ctrl-C ends the daemon and leaves its microVMs, as it does for anybody; `down` ends both.
+//! Ctrl-C ends the daemon and leaves its microVMs, as for any daemon; `down` ends both.
 
 use std::env;
 use std::fs;

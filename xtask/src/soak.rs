@@ -1,5 +1,5 @@
-//! `cargo xtask soak`: what takes longer than anybody waits for a commit. Each part runs for about as
-//! long as it is told, continues where the last run ended, and adds a row to the ledger.
+//! `cargo xtask soak`: tests that take too long for each commit. Each part runs for about as
+//! long as it is told to, continues where the last run ended, and adds a row to the ledger.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -72,7 +72,7 @@ impl FromStr for Forward {
         let (here, there) = text.split_once(':').unwrap_or((text, text));
         let port = |text: &str| {
             let port = text.parse().ok().filter(|port| *port > 0);
-            port.ok_or_else(|| anyhow!("{text:?} is no port: write 8088 or 8088:80"))
+            port.ok_or_else(|| anyhow!("{text:?} is not a port: write 8088 or 8088:80"))
         };
         Ok(Self { here: port(here)?, there: port(there)? })
     }

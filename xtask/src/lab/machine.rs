@@ -142,7 +142,7 @@ fn free_port() -> Result<u16> {
 /// Half of this machine's memory, within bounds; `HEARTH_LAB_MEMORY_MIB` says otherwise.
 fn memory_mib() -> Result<u64> {
     if let Ok(wanted) = std::env::var("HEARTH_LAB_MEMORY_MIB") {
-        return wanted.parse().context("HEARTH_LAB_MEMORY_MIB is no number");
+        return wanted.parse().context("HEARTH_LAB_MEMORY_MIB is not a number");
     }
     let meminfo = fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
     let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));

@@ -1,4 +1,4 @@
-//! The QEMU that emulates the lab: this machine's own where it is new enough, else a newer one from
+//! The QEMU that emulates the lab: this machine's own if it is new enough, else a newer one from
 //! Debian's backports, unpacked into the cache and never installed.
 
 use std::fmt;
@@ -106,7 +106,7 @@ fn unpacked_dir(places: &Places) -> PathBuf {
 
 fn version_of(program: &Path) -> Result<Version> {
     let said = program::output(program::command(program).arg("--version"))?;
-    parse_version(&said).with_context(|| format!("{} tells no version", program.display()))
+    parse_version(&said).with_context(|| format!("{} prints no version", program.display()))
 }
 
 /// `QEMU emulator version 7.2.22 (Debian …)`
@@ -179,7 +179,7 @@ impl Apt<'_> {
         ] {
             apt.arg("-o").arg(format!("{option}={}", self.dir.join(place).display()));
         }
-        // The user that apt changes to can't reach a cache in somebody's home.
+        // The user that apt changes to can't reach a cache in a user's home.
         apt.args(["-o", "APT::Sandbox::User=root"]);
         // Without it an update that fetched nothing succeeds.
         apt.args(["-o", "APT::Update::Error-Mode=any"]);
