@@ -4,8 +4,9 @@ use crate::edges::Known;
 use hearth_engine::{Engine, Event};
 use hearth_host::sim::Machine;
 use hearth_model::{
-    Action, Assignment, Create, Generation, Instance, InstanceId, InstanceState, Job, JobId,
-    Lifecycle, Mono, Owner, Phase, PoolKey, PoolTenant, Spec, Tenant, Wanted,
+    Action, Assignment, Create, Digest, Generation, Images, Instance, InstanceId, InstanceState,
+    Job, JobId, Lifecycle, Mono, Owner, Phase, PoolKey, PoolTenant, Resolution, Spec, StoredImage,
+    Tenant, Wanted,
 };
 use hearth_planner::{Capacity, Need, Status};
 use std::collections::{BTreeMap, BTreeSet};
@@ -361,6 +362,41 @@ impl Invariants {
         Ok(())
     }
 
+    /// Copies of images were removed: none that a job, an instance of the database or one of the host has.
+    /// Of the others that were listed none is left, unless a job waits for its images.
+    pub(crate) fn pruned(
+        engine: &Engine,
+        listed: &[StoredImage],
+        removed: &[String],
+    ) -> Result<(), String> {
+        let jobs = engine.fleet().jobs().values();
+        let mut used = BTreeMap::new();
+        for job in jobs.clone() {
+            if let Resolution::Known { images, .. } = &job.resolution {
+                used.extend(digests(images).map(|digest| (digest.to_string(), job.id.to_string())));
+            }
+        }
+        for one in engine.fleet().instances().values() {
+            used.extend(
+                digests(&one.images).map(|digest| (digest.to_string(), one.id.to_string())),
+            );
+        }
+        if let Some(name) = removed.iter().find(|name| used.contains_key(*name)) {
+            return Err(format!("the copy {name} was removed, which {} has", used[name]));
+        }
+        let awaited = |job: &Job| matches!(job.resolution, Resolution::Preparing(_));
+        let stays = |one: &&StoredImage| {
+            one.linked || used.contains_key(&one.name) || removed.contains(&one.name)
+        };
+        let left = listed.iter().find(|one| !stays(one));
+        match left {
+            Some(left) if !jobs.clone().any(awaited) => {
+                Err(format!("the copy {} was left, which nothing uses", left.name))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// At rest there is nothing to do, every job has the status that is wanted, and the host has what the
     /// database names and nothing else.
     pub(crate) fn at_rest(
@@ -489,4 +525,8 @@ fn belongs(engine: &Engine, create: &Create) -> bool {
             engine.fleet().job_of_pool(&key).is_some()
         }
     }
+}
+
+fn digests(images: &Images) -> impl Iterator<Item = Digest> {
+    [Some(images.kernel), images.modules, images.rootfs].into_iter().flatten()
 }

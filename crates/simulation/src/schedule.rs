@@ -76,6 +76,8 @@ pub enum What {
     Missing(Duration),
     /// An image is replaced by one that takes so long to be read.
     Unread(Duration),
+    /// `POST /images/prune`, which keeps none that is not in use.
+    Prune,
 }
 
 /// What a job is made of.
@@ -188,6 +190,7 @@ impl Schedule {
         items.extend(losses(seed));
         items.extend(replaced_images(seed));
         items.extend(silences(seed));
+        items.extend(prunes(seed));
         items.sort_by_key(|item| item.at);
         Schedule { seed, items }
     }
@@ -244,6 +247,13 @@ fn silences(seed: u64) -> Vec<Item> {
             Item { at: moment(&mut rng), what: What::Hush(rng.u8(..), time) }
         })
         .collect()
+}
+
+/// In a third of the runs unused copies of images are removed now and then.
+fn prunes(seed: u64) -> Vec<Item> {
+    let mut rng = Rng::with_seed(seed ^ 0x9C0B);
+    let count = if rng.u8(..3) == 0 { rng.usize(1..12) } else { 0 };
+    (0..count).map(|_| Item { at: moment(&mut rng), what: What::Prune }).collect()
 }
 
 /// Half of what happens happens within moments of something else.
@@ -344,6 +354,7 @@ impl fmt::Display for What {
             What::Unready(time) => write!(f, "no check passes for {time:?}"),
             What::Missing(time) => write!(f, "an image is missing for {time:?}"),
             What::Unread(time) => write!(f, "an image takes {time:?} to be read again"),
+            What::Prune => write!(f, "unused copies of images are removed"),
         }
     }
 }

@@ -13,7 +13,7 @@ use hearth_engine::{
 use hearth_host::HostError;
 use hearth_host::sim::{Machine, Presence, SimConfig};
 use hearth_model::{
-    Action, End, ImageName, InstanceId, InstanceState, Mono, Observed, Resolution, Spec,
+    Action, End, ImageName, InstanceId, InstanceState, KeepImages, Mono, Observed, Resolution, Spec,
 };
 use hearth_planner::{Capacity, Limits};
 use std::collections::{BTreeMap, VecDeque};
@@ -504,6 +504,10 @@ impl<'a> World<'a> {
                 self.come(*time, Coming::Ready);
             }
             What::Unread(time) => self.machine.replace_image(&may_miss(), *time),
+            What::Prune => {
+                let stored = self.machine.images();
+                self.ask(Request::PlanImages { stored, keep: KeepImages::NONE });
+            }
             What::Missing(time) => {
                 self.machine.set_missing(&may_miss(), Presence::Missing);
                 self.come(*time, Coming::Found);
@@ -841,6 +845,12 @@ impl<'a> World<'a> {
                 let Some(engine) = &self.engine else { return Ok(()) };
                 let asked = self.asked.remove(&request).ok_or("an answer to no request")?;
                 self.invariants.acknowledged(engine, &self.machine, &asked, &reply)?;
+                if let (Request::PlanImages { stored, .. }, Ok(Reply::ImagesPlanned(plan))) =
+                    (&asked, &reply)
+                {
+                    let removed = self.machine.keep_images(&plan.used, &plan.remove);
+                    Invariants::pruned(engine, stored, &removed)?;
+                }
                 self.say(|| match &reply {
                     Ok(Reply::Changed(accepted, view)) => {
                         format!("answer: {accepted:?}, {} generation {}", view.job, view.generation)

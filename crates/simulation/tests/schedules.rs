@@ -88,6 +88,7 @@ fn schedules_have_hundreds_of_steps_and_every_kind_of_fault() {
         "Unready",
         "Missing",
         "Unread",
+        "Prune",
     ];
     for kind in kinds {
         assert!(told.contains(kind), "no {kind}");
