@@ -840,31 +840,7 @@ impl<'a> World<'a> {
 
     fn effect(&mut self, effect: Effect) -> Result<(), String> {
         match effect {
-            Effect::Reply(request, reply) => {
-                self.trace(request.0);
-                let Some(engine) = &self.engine else { return Ok(()) };
-                let asked = self.asked.remove(&request).ok_or("an answer to no request")?;
-                self.invariants.acknowledged(engine, &self.machine, &asked, &reply)?;
-                if let (Request::PlanImages { stored, .. }, Ok(Reply::ImagesPlanned(plan))) =
-                    (&asked, &reply)
-                {
-                    let removed = self.machine.keep_images(&plan.used, &plan.remove);
-                    Invariants::pruned(engine, stored, &removed)?;
-                }
-                self.say(|| match &reply {
-                    Ok(Reply::Changed(accepted, view)) => {
-                        format!("answer: {accepted:?}, {} generation {}", view.job, view.generation)
-                    }
-                    Ok(Reply::Applied(load)) => format!(
-                        "answer: applied {}, deleted {}, kept {}, refused {:?}",
-                        load.applied(),
-                        load.deleted.len(),
-                        load.kept.len(),
-                        load.refused
-                    ),
-                    other => format!("answer: {other:?}"),
-                });
-            }
+            Effect::Reply(request, reply) => return self.answered(request, &reply),
             Effect::Apply(id, action) => {
                 self.passed.actions += 1;
                 self.trace(hash_of(action.instance().as_str(), action.name()));
@@ -914,6 +890,37 @@ impl<'a> World<'a> {
                 });
             }
         }
+        Ok(())
+    }
+
+    fn answered(
+        &mut self,
+        request: RequestId,
+        reply: &Result<Reply, Refusal>,
+    ) -> Result<(), String> {
+        self.trace(request.0);
+        let Some(engine) = &self.engine else { return Ok(()) };
+        let asked = self.asked.remove(&request).ok_or("an answer to no request")?;
+        self.invariants.acknowledged(engine, &self.machine, &asked, reply)?;
+        if let (Request::PlanImages { stored, .. }, Ok(Reply::ImagesPlanned(plan))) =
+            (&asked, reply)
+        {
+            let removed = self.machine.keep_images(&plan.used, &plan.remove);
+            Invariants::pruned(engine, stored, &removed)?;
+        }
+        self.say(|| match reply {
+            Ok(Reply::Changed(accepted, view)) => {
+                format!("answer: {accepted:?}, {} generation {}", view.job, view.generation)
+            }
+            Ok(Reply::Applied(load)) => format!(
+                "answer: applied {}, deleted {}, kept {}, refused {:?}",
+                load.applied(),
+                load.deleted.len(),
+                load.kept.len(),
+                load.refused
+            ),
+            other => format!("answer: {other:?}"),
+        });
         Ok(())
     }
 
