@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Looks may miss any of them, so that an edge may lead over some, and none leads back. `Exited` is on disk
-//! and permanently, and nothing is gone that has not exited. The others are held in memory: after a start of
+//! and permanent, and nothing is gone that has not exited. The others are held in memory: after a start of
 //! the daemon, and after a commit that failed, an instance is `Named` until it is looked at again. What is
 //! on disk besides goes one way as well: an instance of a pool becomes a job's and stays it, one that is
 //! to stop is never spared, and one that was made was made.
