@@ -78,8 +78,7 @@ pub fn inspect(database: &Path) -> Result<Contents, StoreError> {
         return Err(StoreError::Damaged { path: database.to_owned(), detail });
     }
     let loaded = Sqlite::over(connection).load()?;
-    let instances = loaded.instances.values().map(|(instance, _)| instance);
-    let images = images::uses(loaded.jobs.values(), instances);
+    let images = images::uses(loaded.jobs.values(), loaded.instances.values());
     let past = loaded.notes.values().flat_map(JobNotes::past).map(|(id, _)| id);
     Ok(Contents {
         jobs: loaded.jobs.len(),

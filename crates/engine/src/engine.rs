@@ -1,12 +1,10 @@
 //! The engine's state and its step.
 
 use crate::agenda::Agenda;
-use crate::execute::RETRY_AFTER;
 use crate::fault::Health;
 use crate::guard;
-use crate::input::{
-    ActionId, Effect, Event, Input, JobView, Now, Refusal, Reply, Request, RequestId,
-};
+use crate::input::{Effect, Event, Input, JobView, Now, Refusal, Reply, Request, RequestId};
+use crate::operation::Operations;
 use crate::random::Random;
 use crate::removal::Removals;
 use crate::retention::{Oldest, Retention};
@@ -14,7 +12,7 @@ use crate::row::{InstanceRow, JobNotes, JobRow};
 use crate::store::{AppliedEntry, Changes, Loaded, Store, StoreError, Tombstone, Used};
 use crate::strays::Strays;
 use hearth_model::{
-    Action, End, Generation, Instance, InstanceId, InstanceState, Job, JobId, Lifecycle, Mono,
+    Action, Creation, Generation, Instance, InstanceId, InstanceState, Job, JobId, Lifecycle, Mono,
     PoolKey, Resolution,
 };
 use hearth_planner::{
@@ -26,7 +24,7 @@ use std::time::Duration;
 
 /// How old the last look at the host may be. One comes each second, and more rarely where it takes
 /// long.
-const BLIND_AFTER: Duration = Duration::from_secs(5);
+const OBSERVATION_MAX_AGE: Duration = Duration::from_secs(5);
 
 /// What an engine is given at its start.
 #[derive(Clone, Debug)]
@@ -66,19 +64,7 @@ pub struct Engine {
     pub(crate) notes: BTreeMap<JobId, JobNotes>,
     /// Instances that are gone and whose logs are kept, so that no other gets their name.
     pub(crate) past: BTreeSet<InstanceId>,
-    /// Instances whose creation was seen to be done.
-    pub(crate) started: BTreeSet<InstanceId>,
-    /// Instances whose creation failed and may have come about all the same, with what it means if
-    /// the next whole look does not find them.
-    pub(crate) doubtful: BTreeMap<InstanceId, End>,
-    /// Instances on which an action was done whose effect is not seen yet. They rest until it is, so
-    /// that nothing is done twice because a look takes its time.
-    pub(crate) unseen: BTreeSet<InstanceId>,
-    /// When the last action on an instance was over: older looks say nothing of its absence, nor of
-    /// what was removed by then.
-    pub(crate) settled: BTreeMap<InstanceId, Mono>,
-    /// Instances on which an action failed, with when the next may be tried. Busy until then.
-    pub(crate) resting: BTreeMap<InstanceId, Mono>,
+    pub(crate) operations: Operations,
     pub(crate) tombstones: BTreeMap<JobId, Tombstone>,
     /// Instances whose logs are to be removed.
     pub(crate) log_drops: BTreeSet<InstanceId>,
@@ -88,7 +74,6 @@ pub struct Engine {
     pub(crate) followed: BTreeSet<JobId>,
     pub(crate) entries: BTreeMap<(PathBuf, JobId), AppliedEntry>,
     pub(crate) pools: BTreeMap<PoolKey, PoolHealth>,
-    pub(crate) actions: BTreeMap<ActionId, Action>,
     pub(crate) resolving: BTreeSet<JobId>,
     /// What the plans so far expect, and when each is due again.
     pub(crate) agenda: Agenda,
@@ -102,7 +87,6 @@ pub struct Engine {
     /// When the host was looked at last, once it was looked at whole. Before that, and while it
     /// can't be looked at, nothing is done to it.
     pub(crate) looked_at: Option<Mono>,
-    next_action: u64,
     pub(crate) next_event: u64,
     /// Events before this one are forgotten.
     pub(crate) first_event: u64,
@@ -125,7 +109,7 @@ pub(crate) struct Dirty {
 
 /// What a step hands out once its commit is on disk.
 #[derive(Debug, Default)]
-pub(crate) struct Turn {
+pub(crate) struct StepOutput {
     pub(crate) effects: Vec<Effect>,
     pub(crate) replies: Vec<(RequestId, Result<Reply, Refusal>)>,
 }
@@ -148,11 +132,7 @@ impl Engine {
             fleet: Fleet::default(),
             notes: BTreeMap::new(),
             past: BTreeSet::new(),
-            started: BTreeSet::new(),
-            doubtful: BTreeMap::new(),
-            unseen: BTreeSet::new(),
-            settled: BTreeMap::new(),
-            resting: BTreeMap::new(),
+            operations: Operations::default(),
             tombstones: BTreeMap::new(),
             log_drops: BTreeSet::new(),
             oldest: Oldest::default(),
@@ -160,7 +140,6 @@ impl Engine {
             followed: BTreeSet::new(),
             entries: BTreeMap::new(),
             pools: BTreeMap::new(),
-            actions: BTreeMap::new(),
             resolving: BTreeSet::new(),
             agenda: Agenda::default(),
             unidentified: BTreeMap::new(),
@@ -168,7 +147,6 @@ impl Engine {
             disk_is_short: false,
             strays: Strays::default(),
             looked_at: None,
-            next_action: 1,
             next_event: loaded.last_event + 1,
             first_event: 0,
             dirty: Dirty { boot_id: rebooted, ..Dirty::default() },
@@ -189,14 +167,8 @@ impl Engine {
         self.agenda = Agenda::default();
         self.removals = Removals::default();
         self.fleet = Fleet::default();
-        self.started.clear();
         loaded.jobs.into_values().for_each(|job| self.fleet.insert_job(job));
-        for (id, (instance, started)) in loaded.instances {
-            if started {
-                self.started.insert(id);
-            }
-            self.fleet.insert_instance(instance);
-        }
+        loaded.instances.into_values().for_each(|instance| self.fleet.insert_instance(instance));
         if self.dirty.boot_id {
             // What was forgotten of them is forgotten for good, with the same commit.
             self.dirty.jobs.extend(self.fleet.jobs().keys().cloned());
@@ -219,7 +191,8 @@ impl Engine {
     /// Whether the creation of an instance was seen to be done, and that is in the database.
     #[must_use]
     pub fn saw_created(&self, instance: &InstanceId) -> bool {
-        self.started.contains(instance)
+        let creation = self.fleet.instance(instance).map(|instance| &instance.creation);
+        creation == Some(&Creation::Confirmed)
     }
 
     /// How a job stands.
@@ -276,17 +249,19 @@ impl Engine {
             let pair = (self.notes.get(&id), loaded.notes.get(&id));
             return differs(format!("the notes of job {id}: {pair:?}"));
         }
-        let same = |held: &Instance, (row, started): &(Instance, bool)| {
+        let same = |held: &Instance, row: &Instance| {
             // What it does now is not in the row, but for its end.
-            let held = Instance {
+            *row == Instance {
                 state: held.exit().map(|exit| InstanceState::Exited(exit.clone())),
                 seen_at: None,
                 unheard: row.unheard,
                 silence: 0,
-                busy: false,
+                creation: match &held.creation {
+                    Creation::OutcomeUnknown(_) => Creation::Unconfirmed,
+                    stored => stored.clone(),
+                },
                 ..held.clone()
-            };
-            held == *row && self.started.contains(&held.id) == *started
+            }
         };
         if let Some(id) = differing(self.fleet.instances(), &loaded.instances, same) {
             let pair = (self.fleet.instance(&id), loaded.instances.get(&id));
@@ -322,17 +297,19 @@ impl Engine {
             Ok(inputs) => inputs,
             Err(inputs) => return self.step_without_files(now, inputs, alive),
         };
-        let mut turn = Turn::default();
+        let mut output = StepOutput::default();
         let mut reads = Vec::new();
         for input in inputs {
             match input {
                 Input::Request(id, request) if request.only_reads() => reads.push((id, request)),
                 Input::Request(id, request) => {
-                    let reply = self.request(now, request, alive, &mut turn);
-                    turn.replies.push((id, reply));
+                    let reply = self.request(now, request, alive, &mut output);
+                    output.replies.push((id, reply));
                 }
-                Input::Observed { began, observation } => self.absorb(now, began, observation),
-                Input::Done(id, result) => self.done(now, id, result, &mut turn),
+                Input::Observed { began, observation } => {
+                    self.apply_observation(now, began, observation)
+                }
+                Input::Done(id, result) => self.done(now, id, result, &mut output),
                 Input::Resolved(job, run, resolution) => {
                     self.resolved(now, &job, run, resolution);
                 }
@@ -340,17 +317,17 @@ impl Engine {
                 Input::Tick => {}
             }
         }
-        self.rested(now.mono);
-        let (wake_at, mut shown) = self.reconcile(now, &mut turn);
-        let wake_at = wake_at.into_iter().chain(self.resting.values().copied()).min();
+        self.end_cooldowns(now.mono);
+        let (wake_at, mut shown) = self.reconcile(now, &mut output);
+        let wake_at = wake_at.into_iter().chain(self.operations.next_release()).min();
         // What the plan's own steps have touched is planned in the next step, and shown now.
         shown.extend(self.fleet.touched().jobs.iter().cloned());
         self.note_statuses(now, &shown);
         let mut effects = match self.commit(now.mono) {
             Ok(events) => {
-                let mut effects = turn.effects;
+                let mut effects = output.effects;
                 effects
-                    .extend(turn.replies.into_iter().map(|(id, reply)| Effect::Reply(id, reply)));
+                    .extend(output.replies.into_iter().map(|(id, reply)| Effect::Reply(id, reply)));
                 effects.extend(events.into_iter().map(Effect::Log));
                 if let Some(at) = wake_at {
                     effects.push(Effect::WakeIn(at.since(now.mono)));
@@ -362,43 +339,34 @@ impl Engine {
                     "the disk failed to sync the database; look for its errors in the kernel's log"
                 )
             }
-            Err(error) if error.is_lost() => self.withhold(&error, turn),
-            Err(error) => self.retreat(&error, turn),
+            Err(error) if error.is_lost() => self.withhold(&error, output),
+            Err(error) => self.reload_after_failed_commit(&error, output),
         };
         let asked = reads.iter().any(|(_, request)| matches!(request, Request::Ready));
         self.try_writing(now.mono, asked);
         // Behind the commit, so that all that is shown is on disk.
         for (id, request) in reads {
-            let reply = self.request(now, request, alive, &mut Turn::default());
+            let reply = self.request(now, request, alive, &mut StepOutput::default());
             effects.push(Effect::Reply(id, reply));
         }
         effects
     }
 
-    /// Lets actions be tried again whose last one lies far enough back, once a look at the host that began
-    /// behind it could show what it did: until then a guest that was told may be taken for one that was
-    /// not, and its job run by another as well.
-    fn rested(&mut self, now: Mono) {
-        let due: Vec<InstanceId> =
-            self.resting.extract_if(.., |_, at| *at <= now).map(|(id, _)| id).collect();
-        for id in due {
-            if self.settled.get(&id).is_some_and(|settled| self.looked_at < Some(*settled)) {
-                self.resting.insert(id, now.after(RETRY_AFTER));
-                continue;
-            }
-            self.unseen.remove(&id);
-            self.fleet.change_instance(&id, |instance| instance.busy = false);
+    /// Lets the planner act again on instances whose wait is over.
+    fn end_cooldowns(&mut self, now: Mono) {
+        for id in self.operations.release_due(now, self.looked_at) {
+            self.fleet.touch_instance(&id);
         }
     }
 
     /// Plans for whom it may make a difference, and at the resync for all; carries the plan out.
     /// Returns when to plan again (at once after a step that needed no host, such as a claim, since
     /// the next plan has more to do), and the jobs that may stand differently now.
-    fn reconcile(&mut self, now: &Now, turn: &mut Turn) -> (Option<Mono>, BTreeSet<JobId>) {
-        if !self.sees(now.mono) {
+    fn reconcile(&mut self, now: &Now, output: &mut StepOutput) -> (Option<Mono>, BTreeSet<JobId>) {
+        if !self.observation_is_fresh(now.mono) {
             return (None, BTreeSet::new());
         }
-        self.retain(now, turn);
+        self.retain(now, output);
         self.take_over(now);
         for subject in self.agenda.due(now.mono) {
             self.fleet.touch(subject);
@@ -423,7 +391,7 @@ impl Engine {
         }
         if resync {
             self.agenda.begin_anew(now.mono);
-            self.drop_logs_again(turn);
+            self.drop_logs_again(output);
             self.note_removals(now.mono);
         }
         let mut planned = touched.jobs;
@@ -433,15 +401,15 @@ impl Engine {
             }
             self.agenda.note(subject, outlook);
         }
-        let again = self.carry_out(now, plan.steps, turn);
+        let again = self.carry_out(now, plan.steps, output);
         let at_once = now.mono.after(Duration::from_millis(1));
         (if again { Some(at_once) } else { self.agenda.next() }, planned)
     }
 
     /// Whether what is known of the host is fresh enough to act on: a guest that has reported while
     /// nobody could look must not be taken for one that hangs.
-    pub(crate) fn sees(&self, now: Mono) -> bool {
-        let blind_after = BLIND_AFTER * self.config.limits.time_factor.max(1);
+    pub(crate) fn observation_is_fresh(&self, now: Mono) -> bool {
+        let blind_after = OBSERVATION_MAX_AGE * self.config.limits.time_factor.max(1);
         self.looked_at.is_some_and(|at| now.since(at) < blind_after)
     }
 
@@ -460,6 +428,7 @@ impl Engine {
             pools: &self.pools,
             capacity: self.strays.left_of(self.capacity()),
             limits: self.config.limits,
+            busy: &self.operations,
         }
     }
 
@@ -555,12 +524,11 @@ impl Engine {
         self.next_event += 1;
     }
 
-    pub(crate) fn action(&mut self, turn: &mut Turn, action: Action) {
-        let id = ActionId(self.next_action);
-        self.next_action += 1;
-        self.fleet.change_instance(action.instance(), |instance| instance.busy = true);
-        self.actions.insert(id, action.clone());
-        turn.effects.push(Effect::Apply(id, action));
+    /// Begins an action on an instance.
+    pub(crate) fn act(&mut self, output: &mut StepOutput, action: Action) {
+        let id = self.operations.begin(action.clone());
+        self.fleet.touch_instance(action.instance());
+        output.effects.push(Effect::Apply(id, action));
     }
 
     fn commit(&mut self, now: Mono) -> Result<Vec<Event>, StoreError> {
@@ -571,10 +539,7 @@ impl Engine {
             let job = self.fleet.job(id)?;
             Some(JobRow::of(job, self.notes.get(id)?))
         };
-        let instance_row = |id: &InstanceId| {
-            let instance = self.fleet.instance(id)?;
-            Some(InstanceRow::of(instance, self.started.contains(id)))
-        };
+        let instance_row = |id: &InstanceId| self.fleet.instance(id).map(InstanceRow::of);
         let changes = Changes {
             jobs: dirty.jobs.iter().map(|id| (id.clone(), job_row(id))).collect(),
             instances: dirty.instances.iter().map(|id| (id.clone(), instance_row(id))).collect(),
@@ -612,17 +577,17 @@ impl Engine {
 
     /// Back to what the database holds, after a commit that failed. Actions that were under way
     /// before this step stay known, so that nothing is done to their instances meanwhile.
-    fn retreat(&mut self, error: &StoreError, turn: Turn) -> Vec<Effect> {
+    fn reload_after_failed_commit(
+        &mut self,
+        error: &StoreError,
+        output: StepOutput,
+    ) -> Vec<Effect> {
         let refusal = guard::store(error);
-        let planned: BTreeSet<ActionId> = turn
-            .effects
-            .iter()
-            .filter_map(|effect| match effect {
-                Effect::Apply(id, _) => Some(*id),
-                _ => None,
-            })
-            .collect();
-        self.actions.retain(|id, _| !planned.contains(id));
+        for effect in &output.effects {
+            if let Effect::Apply(id, _) = effect {
+                self.operations.cancel(*id);
+            }
+        }
         let mut loaded = match self.store.load() {
             Ok(loaded) => loaded,
             Err(error) => panic!("cannot read the database after a failed write: {error}"),
@@ -630,19 +595,20 @@ impl Engine {
         if self.dirty.boot_id {
             forget_times(&mut loaded);
         }
-        for (id, (instance, _)) in &mut loaded.instances {
-            if let Some(held) = self.fleet.instance(id) {
-                (instance.seen_at, instance.unheard) = (held.seen_at, held.unheard);
-                instance.silence = held.silence;
+        for (id, instance) in &mut loaded.instances {
+            let Some(held) = self.fleet.instance(id) else { continue };
+            (instance.seen_at, instance.unheard) = (held.seen_at, held.unheard);
+            instance.silence = held.silence;
+            if let Creation::OutcomeUnknown(end) = &held.creation {
+                let row = std::mem::take(&mut instance.creation);
+                instance.creation = row.failed_with_unknown_outcome(end.clone());
             }
-            instance.busy = self.resting.contains_key(id)
-                || self.actions.values().any(|action| action.instance() == id);
         }
         self.hold(loaded);
         // What was seen and not recorded has to be seen again.
         self.looked_at = None;
         self.resolving.clear();
-        let mut effects: Vec<Effect> = turn
+        let mut effects: Vec<Effect> = output
             .replies
             .into_iter()
             .map(|(id, _)| Effect::Reply(id, Err(refusal.clone())))
@@ -677,9 +643,9 @@ fn forget_times(loaded: &mut Loaded) {
             job.failures = 0;
         }
     }
-    for (instance, started) in loaded.instances.values_mut() {
+    for instance in loaded.instances.values_mut() {
         // Its start may not have come to disk, and what may have run is never run twice.
-        *started = true;
+        instance.creation = Creation::Confirmed;
         instance.created_at = Mono::default();
         instance.running_since = None;
         instance.ready_since = None;

@@ -1,33 +1,28 @@
 //! Carries out a plan: records each step's intent, and makes the host's actions of it.
 
-use crate::engine::{Engine, Turn};
+use crate::engine::{Engine, StepOutput};
 use crate::input::{ActionId, Effect, Now};
 use crate::row::Past;
 use crate::store::Tombstone;
 use hearth_host::HostError;
 use hearth_model::{
-    Action, Assignment, Create, End, Exit, Generation, Identity, Instance, InstanceId,
+    Action, Assignment, Create, Creation, End, Exit, Generation, Identity, Instance, InstanceId,
     InstanceState, Job, JobId, Lifecycle, Machine, Mono, Outcome, Owner, Phase, PoolKey,
     Resolution, Slot, Spec,
 };
 use hearth_planner::{Step, Subject, Target, backoff};
-use std::time::Duration;
 
 /// How many ended instances of a job are remembered, for their logs.
 pub(crate) const PAST_INSTANCES_MAX: usize = 5;
 
-/// From the failure of an action on an instance to the next try: what is broken is not mended by
-/// asking all the time, and each failure is an event.
-pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// How long the effect of an action is waited for before it is asked for again. Longer than from one
-/// look at the host to the next but one, so that one of them falls between two tries and may say that
-/// there is nothing any more.
-const SIGHT_AFTER: Duration = Duration::from_secs(3);
-
 impl Engine {
     /// Carries out steps in their order. Returns whether the next plan has more to do at once.
-    pub(crate) fn carry_out(&mut self, now: &Now, steps: Vec<Step>, turn: &mut Turn) -> bool {
+    pub(crate) fn carry_out(
+        &mut self,
+        now: &Now,
+        steps: Vec<Step>,
+        output: &mut StepOutput,
+    ) -> bool {
         let mut again = false;
         for step in steps {
             match step {
@@ -35,19 +30,19 @@ impl Engine {
                     self.claim(now, &instance, &job);
                     again = true;
                 }
-                Step::Create(target) => self.create(now, target, turn),
-                Step::Tell { instance, go } => self.tell(&instance, go, turn),
+                Step::Create(target) => self.create(now, target, output),
+                Step::Tell { instance, go } => self.tell(&instance, go, output),
                 Step::Stop { instance, reason, failed } => {
-                    self.stop(now, &instance, reason, failed, turn);
+                    self.stop(now, &instance, reason, failed, output);
                 }
-                Step::Remove { instance } => self.action(turn, Action::Remove { instance }),
-                Step::Resolve { job } => self.resolve(&job, turn),
+                Step::Remove { instance } => self.act(output, Action::Remove { instance }),
+                Step::Resolve { job } => self.resolve(&job, output),
                 Step::TimeOut { job, timeout_s } => {
                     let reason = format!("timed out after {timeout_s} s");
                     self.over(&job, Outcome::Failed(reason));
                     again = true;
                 }
-                Step::Forget { job } => self.forget(now, &job, turn),
+                Step::Forget { job } => self.forget(now, &job, output),
             }
         }
         again
@@ -71,7 +66,7 @@ impl Engine {
         self.event(now, Some(job), Some(instance), Some(run), "claimed", message);
     }
 
-    fn create(&mut self, now: &Now, target: Target, turn: &mut Turn) {
+    fn create(&mut self, now: &Now, target: Target, output: &mut StepOutput) {
         let job = match &target {
             Target::Job(id) => self.fleet.job(id),
             Target::Pool(key) => self.fleet.job_of_pool(key),
@@ -108,7 +103,7 @@ impl Engine {
             oom_told_at: None,
             stopping: None,
             state: None,
-            busy: true,
+            creation: Creation::Unconfirmed,
         };
         let message = format!("creating {}", instance.display_id());
         let serves = instance.job().cloned();
@@ -117,7 +112,7 @@ impl Engine {
         self.event(now, serves.as_ref(), Some(&id), Some(job.run), "creating", message);
         let machine = Machine::boot(&job.spec, &images);
         let create = Create { instance: id, slot, spec: job.spec, machine, hash, stage, owner };
-        self.action(turn, Action::Create(Box::new(create)));
+        self.act(output, Action::Create(Box::new(create)));
     }
 
     /// A suffix that no instance has whose logs may still be there, and the lowest free slot.
@@ -132,13 +127,20 @@ impl Engine {
         (id, self.fleet.free_slot())
     }
 
-    fn tell(&mut self, instance: &InstanceId, go: bool, turn: &mut Turn) {
+    fn tell(&mut self, instance: &InstanceId, go: bool, output: &mut StepOutput) {
         let job = self.fleet.instance(instance).and_then(Instance::job);
         let Some(identity) = job.and_then(|job| self.fleet.job(job)).map(identity) else { return };
-        self.action(turn, Action::Tell { instance: instance.clone(), identity, go });
+        self.act(output, Action::Tell { instance: instance.clone(), identity, go });
     }
 
-    fn stop(&mut self, now: &Now, id: &InstanceId, reason: String, failed: bool, turn: &mut Turn) {
+    fn stop(
+        &mut self,
+        now: &Now,
+        id: &InstanceId,
+        reason: String,
+        failed: bool,
+        output: &mut StepOutput,
+    ) {
         let Some(instance) = self.fleet.instance(id) else { return };
         let Spec { stop_signal: signal, stop_timeout_s, .. } = *instance.spec;
         // A VMM that does not answer passes nothing on to its guest.
@@ -158,7 +160,7 @@ impl Engine {
         }
         // What can't be identified is stopped once it can.
         if !self.unidentified.contains_key(id.as_str()) {
-            self.action(turn, Action::Stop { instance: id.clone(), signal, timeout_s });
+            self.act(output, Action::Stop { instance: id.clone(), signal, timeout_s });
         }
     }
 
@@ -193,10 +195,10 @@ impl Engine {
         health.reason = reason;
     }
 
-    fn resolve(&mut self, id: &JobId, turn: &mut Turn) {
+    fn resolve(&mut self, id: &JobId, output: &mut StepOutput) {
         let Some(job) = self.fleet.job(id) else { return };
         if self.resolving.insert(id.clone()) {
-            turn.effects.push(Effect::Resolve(id.clone(), job.run, job.spec.clone()));
+            output.effects.push(Effect::Resolve(id.clone(), job.run, job.spec.clone()));
         }
     }
 
@@ -241,12 +243,12 @@ impl Engine {
     }
 
     /// A job of which nothing is left: its row becomes a tombstone, its logs go.
-    pub(crate) fn forget(&mut self, now: &Now, id: &JobId, turn: &mut Turn) {
+    pub(crate) fn forget(&mut self, now: &Now, id: &JobId, output: &mut StepOutput) {
         let Some(job) = self.fleet.remove_job(id) else { return };
         let notes = self.notes.remove(id).unwrap_or_default();
         for (past, removed_at) in notes.past() {
             self.oldest.logs.remove(&(removed_at, past.clone(), id.clone()));
-            self.drop_logs(past, turn);
+            self.drop_logs(past, output);
         }
         if let Some(at) = notes.finished_at() {
             self.oldest.finished.remove(&(at, id.clone()));
@@ -261,81 +263,73 @@ impl Engine {
         self.event(now, Some(id), None, Some(job.generation), "deleted", "deleted");
     }
 
-    /// An action is over.
+    /// The host has answered an action.
     pub(crate) fn done(
         &mut self,
         now: &Now,
         id: ActionId,
         result: Result<(), HostError>,
-        turn: &mut Turn,
+        output: &mut StepOutput,
     ) {
-        let Some(action) = self.actions.remove(&id) else { return };
-        let instance = action.instance().clone();
-        self.settled.insert(instance.clone(), now.mono);
-        self.fleet.change_instance(&instance, |known| known.busy = false);
-        let Err(error) = result else {
-            match action {
-                Action::Create(_) => {
-                    self.started.insert(instance.clone());
-                    self.touch_instance(&instance);
-                }
-                Action::Remove { .. } => self.removed(now.mono, &instance, turn),
-                Action::DropLogs { .. } => {
-                    self.log_drops.remove(&instance);
-                    self.touch_log_drop(&instance);
-                }
-                Action::Tell { .. } | Action::Stop { .. } => self.await_sight(now.mono, &action),
-            }
-            return;
-        };
-        if !matches!(action, Action::Create(_))
-            && self.fleet.change_instance(&instance, |known| known.busy = true).is_some()
-        {
-            self.resting.insert(instance.clone(), now.mono.after(RETRY_AFTER));
-        }
-        let (sentence, transient) = (error.sentence(), error.is_transient());
-        let doubtful = error.is_doubtful();
-        let known = self.fleet.instance(&instance).map(|known| known.assignment.clone());
-        let (job, run) = known.as_ref().map_or((None, None), serves);
-        let message = format!("cannot {}: {sentence}", action.name());
-        self.event(now, job.as_ref(), Some(&instance), run, "error", message);
-        if let Action::Create(_) = action {
-            let end = if transient { End::NotCreated(sentence) } else { End::Vmm(sentence) };
-            if doubtful {
-                self.doubtful.insert(instance, end);
-                return;
-            }
-            let exit = Exit { end, stop_requested: false };
-            self.see(now, &instance, InstanceState::Exited(exit));
+        let Some(action) = self.operations.finish(id, now.mono) else { return };
+        self.fleet.touch_instance(action.instance());
+        match result {
+            Ok(()) => self.succeeded(now.mono, action, output),
+            Err(error) => self.action_failed(now, &action, &error),
         }
     }
 
-    /// What was done to an instance has to be seen before more is done to it, or to be waited for.
-    fn await_sight(&mut self, now: Mono, action: &Action) {
+    fn succeeded(&mut self, now: Mono, action: Action, output: &mut StepOutput) {
         let id = action.instance();
-        let Some(instance) = self.fleet.instance(id) else { return };
-        let seen = match (action, &instance.state) {
-            (Action::Tell { identity, go, .. }, Some(InstanceState::Up { phase, told, .. })) => {
-                *told >= Some(identity.generation) && !(*go && *phase == Phase::Held)
+        match action {
+            Action::Create(_) => {
+                self.fleet.change_instance(id, |made| made.creation = Creation::Confirmed);
+                self.touch_instance(id);
             }
-            _ => instance.exit().is_some(),
-        };
-        if !seen {
-            self.fleet.change_instance(id, |instance| instance.busy = true);
-            self.unseen.insert(id.clone());
-            self.resting.insert(id.clone(), now.after(SIGHT_AFTER));
+            Action::Remove { instance } => self.removed(now, &instance, output),
+            Action::DropLogs { instance } => {
+                self.log_drops.remove(&instance);
+                self.touch_log_drop(&instance);
+            }
+            Action::Tell { .. } | Action::Stop { .. } => {
+                if self.fleet.instance(id).is_some_and(|instance| !shows(instance, &action)) {
+                    self.operations.await_confirmation(id, now);
+                }
+            }
+        }
+    }
+
+    fn action_failed(&mut self, now: &Now, action: &Action, error: &HostError) {
+        let id = action.instance();
+        let assignment = self.fleet.instance(id).map(|known| known.assignment.clone());
+        if !matches!(action, Action::Create(_)) && assignment.is_some() {
+            self.operations.cool_down(id, now.mono);
+        }
+        let sentence = error.sentence();
+        let (job, run) = assignment.as_ref().map_or((None, None), serves);
+        let message = format!("cannot {}: {sentence}", action.name());
+        self.event(now, job.as_ref(), Some(id), run, "error", message);
+        if let Action::Create(_) = action {
+            let transient = error.is_transient();
+            let end = if transient { End::NotCreated(sentence) } else { End::Vmm(sentence) };
+            if error.is_doubtful() {
+                self.fleet.change_instance(id, |instance| {
+                    let creation = std::mem::take(&mut instance.creation);
+                    instance.creation = creation.failed_with_unknown_outcome(end);
+                });
+                return;
+            }
+            let exit = Exit { end, stop_requested: false };
+            self.see(now, id, InstanceState::Exited(exit));
         }
     }
 
     /// What an instance left is gone; its logs stay while its job remembers it.
-    fn removed(&mut self, now: Mono, id: &InstanceId, turn: &mut Turn) {
+    fn removed(&mut self, now: Mono, id: &InstanceId, output: &mut StepOutput) {
         let Some(instance) = self.fleet.remove_instance(id) else { return };
-        self.started.remove(id);
-        self.doubtful.remove(id);
-        self.unseen.remove(id);
         self.touch_instance(id);
         let job = instance.job().filter(|job| self.fleet.job(job).is_some()).cloned();
-        let Some(job) = job else { return self.drop_logs(id.clone(), turn) };
+        let Some(job) = job else { return self.drop_logs(id.clone(), output) };
         let past = Past { instance: id.to_string(), removed_at_ms: now.as_millis() };
         let removed_at = Mono::from_millis(past.removed_at_ms);
         self.oldest.logs.insert((removed_at, id.clone(), job.clone()));
@@ -348,8 +342,18 @@ impl Engine {
         self.touch_job(&job);
         for (instance, removed_at) in dropped {
             self.oldest.logs.remove(&(removed_at, instance.clone(), job.clone()));
-            self.drop_logs(instance, turn);
+            self.drop_logs(instance, output);
         }
+    }
+}
+
+/// Whether the state of an instance shows the effect of an action.
+fn shows(instance: &Instance, action: &Action) -> bool {
+    match (action, &instance.state) {
+        (Action::Tell { identity, go, .. }, Some(InstanceState::Up { phase, told, .. })) => {
+            *told >= Some(identity.generation) && !(*go && *phase == Phase::Held)
+        }
+        _ => instance.exit().is_some(),
     }
 }
 

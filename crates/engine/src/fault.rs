@@ -6,7 +6,7 @@
 //!   files are lost ──> no change is tried; what actions came to waits ──files are back──> as before
 //! ```
 
-use crate::engine::{Engine, Turn};
+use crate::engine::{Engine, StepOutput};
 use crate::guard;
 use crate::input::{Effect, Event, Input, Now, Refusal, Reply};
 use crate::row::{InstanceRow, JobRow};
@@ -105,8 +105,7 @@ impl Engine {
     /// All rows as they were committed, but for the events and keys.
     fn everything(&self, now: &Now, error: &StoreError) -> Changes<'_> {
         let job = |id| Some(JobRow::of(self.fleet.job(id)?, self.notes.get(id)?));
-        let instance =
-            |id| Some(InstanceRow::of(self.fleet.instance(id)?, self.started.contains(id)));
+        let instance = |id| self.fleet.instance(id).map(InstanceRow::of);
         let event = Event {
             id: self.next_event,
             at: now.wall.clone(),
@@ -145,7 +144,7 @@ impl Engine {
         for input in inputs {
             match input {
                 Input::Request(id, request) if request.only_reads() => {
-                    let reply = self.request(now, request, alive, &mut Turn::default());
+                    let reply = self.request(now, request, alive, &mut StepOutput::default());
                     effects.push(Effect::Reply(id, reply));
                 }
                 Input::Request(id, _) => effects.push(Effect::Reply(id, Err(refusal.clone()))),
@@ -161,21 +160,21 @@ impl Engine {
     /// The files were lost during a commit: it is in what is left of them, and so in memory, and nobody may
     /// count on it. Nothing of it is acknowledged or done; as after a crash behind a commit, it is planned
     /// again once the files are back.
-    pub(crate) fn withhold(&mut self, error: &StoreError, turn: Turn) -> Vec<Effect> {
+    pub(crate) fn withhold(&mut self, error: &StoreError, output: StepOutput) -> Vec<Effect> {
         let refusal = guard::store(error);
         self.looked_at = None;
-        for effect in &turn.effects {
+        for effect in &output.effects {
             match effect {
                 Effect::Apply(id, action) => {
-                    self.actions.remove(id);
-                    self.fleet.change_instance(action.instance(), |known| known.busy = false);
+                    self.operations.cancel(*id);
+                    self.fleet.touch_instance(action.instance());
                 }
                 Effect::Resolve(job, ..) => drop(self.resolving.remove(job)),
                 _ => {}
             }
         }
         let refused = |(id, _)| Effect::Reply(id, Err(refusal.clone()));
-        let mut effects: Vec<Effect> = turn.replies.into_iter().map(refused).collect();
+        let mut effects: Vec<Effect> = output.replies.into_iter().map(refused).collect();
         effects.push(Effect::WakeIn(RETRY_EVERY));
         effects
     }

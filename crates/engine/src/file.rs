@@ -2,7 +2,7 @@
 //! decided by [`Engine::decide_load`] alone, which changes nothing: a plan is that decision told, an
 //! apply is that decision carried out.
 
-use crate::engine::{Engine, Turn};
+use crate::engine::{Engine, StepOutput};
 use crate::input::{
     Against, Deletions, Drained, FileEntry, FileLoad, LoadPlan, Now, PlannedChange, Refusal, Why,
 };
@@ -47,7 +47,12 @@ impl Engine {
         self.decide_load(load).plan
     }
 
-    pub(crate) fn apply_file(&mut self, now: &Now, load: &FileLoad, turn: &mut Turn) -> LoadPlan {
+    pub(crate) fn apply_file(
+        &mut self,
+        now: &Now,
+        load: &FileLoad,
+        output: &mut StepOutput,
+    ) -> LoadPlan {
         let Decision { plan, changes, recorded, forgotten } = self.decide_load(load);
         for change in changes {
             self.accept(now, change);
@@ -63,11 +68,11 @@ impl Engine {
         }
         let source = source_name(load);
         for id in &plan.deleted {
-            let generation = self.doom(id);
+            let generation = self.mark_for_deletion(id);
             let message = format!("{source} no longer declares it");
             self.event(now, Some(id), None, generation, "accepted", message);
-            if self.sees(now.mono) && self.fleet.of_job(id).next().is_none() {
-                self.forget(now, id, turn);
+            if self.observation_is_fresh(now.mono) && self.fleet.of_job(id).next().is_none() {
+                self.forget(now, id, output);
             }
         }
         // One event for a load that changed something.

@@ -1,7 +1,7 @@
 //! Changes that somebody guards: by a key, so that a repeat changes nothing, or by a generation, so
 //! that nobody else's change is undone unseen.
 
-use crate::engine::{Engine, Turn};
+use crate::engine::{Engine, StepOutput};
 use crate::input::{Accepted, Guard, Guarded, Now, Refusal, Repeat, Reply, Request};
 use crate::store::{StoreError, Used};
 use hearth_model::{InstanceId, Mono, Wanted};
@@ -16,7 +16,7 @@ impl Engine {
         now: &Now,
         guarded: Guarded,
         alive: &dyn Fn(&InstanceId) -> bool,
-        turn: &mut Turn,
+        output: &mut StepOutput,
     ) -> Result<Reply, Refusal> {
         let Guarded { guard: Guard { repeat, generations }, request } = guarded;
         if let Some(repeat) = &repeat
@@ -27,7 +27,7 @@ impl Engine {
         if let Some(generations) = &generations {
             self.check_generation(&request, generations)?;
         }
-        let reply = self.request(now, request, alive, turn)?;
+        let reply = self.request(now, request, alive, output)?;
         if let (Some(Repeat { key, digest }), Reply::Changed(accepted, view)) = (repeat, &reply) {
             let (job, accepted) = (view.job.clone(), *accepted);
             self.use_key(key, Used { digest, job, accepted, at: now.mono });

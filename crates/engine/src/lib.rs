@@ -6,7 +6,6 @@
 //! then hand out effects and replies. So nothing is acknowledged or done that is not on disk, and
 //! requests that arrive together share one commit.
 
-mod absorb;
 mod agenda;
 mod backup;
 mod engine;
@@ -19,6 +18,8 @@ mod guard;
 mod images;
 mod input;
 pub mod json;
+mod observation;
+mod operation;
 mod random;
 mod removal;
 mod request;

@@ -85,7 +85,7 @@ impl Engine {
                 self.removals.begin(&id, now.mono);
                 continue;
             }
-            let generation = self.doom(&id);
+            let generation = self.mark_for_deletion(&id);
             let message = "deleted by itself, since it has finished";
             self.event(now, Some(&id), None, generation, "accepted", message);
         }

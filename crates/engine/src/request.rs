@@ -1,6 +1,6 @@
 //! Requests. Each is checked whole before it changes anything.
 
-use crate::engine::{Engine, Turn};
+use crate::engine::{Engine, StepOutput};
 use crate::execute::serves;
 use crate::guard;
 use crate::input::{Accepted, JobView, Now, Refusal, Reply, Request, Restart, Trouble, Upsert};
@@ -37,10 +37,10 @@ impl Engine {
         now: &Now,
         request: Request,
         alive: &dyn Fn(&InstanceId) -> bool,
-        turn: &mut Turn,
+        output: &mut StepOutput,
     ) -> Result<Reply, Refusal> {
         match request {
-            Request::Guarded(guarded) => self.guarded(now, *guarded, alive, turn),
+            Request::Guarded(guarded) => self.guarded(now, *guarded, alive, output),
             Request::Upsert(upsert) => {
                 let (changed, id) = self.upsert(now, upsert)?;
                 let claimed = if changed { self.claim_now(now, &id, alive) } else { None };
@@ -56,7 +56,7 @@ impl Engine {
                 }
                 Ok(Reply::Changed(accepted, view))
             }
-            Request::Delete { job } => self.delete(now, &job, turn),
+            Request::Delete { job } => self.delete(now, &job, output),
             Request::Stop { job } => {
                 self.want(now, &job, Wanted::Stopped)?;
                 self.wanted(now, &job)
@@ -86,7 +86,7 @@ impl Engine {
                 let page = self.store.events(&events);
                 page.map(Reply::Events).map_err(|error| guard::store(&error))
             }
-            Request::ApplyFile(load) => Ok(Reply::Applied(self.apply_file(now, &load, turn))),
+            Request::ApplyFile(load) => Ok(Reply::Applied(self.apply_file(now, &load, output))),
             Request::PlanFile(load) => Ok(Reply::Planned(self.plan_load(&load))),
             Request::PlanImages { stored, keep } => {
                 Ok(Reply::ImagesPlanned(self.plan_images(&stored, keep)))
@@ -268,7 +268,7 @@ impl Engine {
         id: &JobId,
         alive: &dyn Fn(&InstanceId) -> bool,
     ) -> Option<InstanceId> {
-        if !self.sees(now.mono) {
+        if !self.observation_is_fresh(now.mono) {
             return None;
         }
         self.take_over(now);
@@ -289,7 +289,7 @@ impl Engine {
         }
     }
 
-    fn delete(&mut self, now: &Now, id: &JobId, turn: &mut Turn) -> Result<Reply, Refusal> {
+    fn delete(&mut self, now: &Now, id: &JobId, output: &mut StepOutput) -> Result<Reply, Refusal> {
         let Some(job) = self.fleet.job(id) else {
             return match self.tombstones.get(id) {
                 Some(_) => Ok(Reply::Deleted { gone: true }),
@@ -297,19 +297,19 @@ impl Engine {
             };
         };
         if job.wanted != Wanted::Deleted {
-            let generation = self.doom(id);
+            let generation = self.mark_for_deletion(id);
             let message = "delete accepted";
             self.event(now, Some(id), None, generation, "accepted", message);
         }
-        let gone = self.sees(now.mono) && self.fleet.of_job(id).next().is_none();
+        let gone = self.observation_is_fresh(now.mono) && self.fleet.of_job(id).next().is_none();
         if gone {
-            self.forget(now, id, turn);
+            self.forget(now, id, output);
         }
         Ok(Reply::Deleted { gone })
     }
 
     /// Marks a job for deletion, as a new generation; the plan does the rest.
-    pub(crate) fn doom(&mut self, id: &JobId) -> Option<Generation> {
+    pub(crate) fn mark_for_deletion(&mut self, id: &JobId) -> Option<Generation> {
         self.touch_job(id);
         self.fleet.change_job(id, |job| {
             job.wanted = Wanted::Deleted;

@@ -2,11 +2,12 @@
 //! gone, the names of deleted jobs, events. Ages are of the host's monotonic clock, which a reboot
 //! begins anew, so that a wall clock that jumps forgets nothing early.
 
-use crate::engine::{Engine, Turn};
+use crate::engine::{Engine, StepOutput};
 use crate::input::Now;
 use crate::row::JobNotes;
 use crate::store::Tombstone;
 use hearth_model::{Action, InstanceId, JobId, Mono};
+use hearth_planner::Busy;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -110,7 +111,7 @@ impl Engine {
     }
 
     /// Forgets what is too old or too many.
-    pub(crate) fn retain(&mut self, now: &Now, turn: &mut Turn) {
+    pub(crate) fn retain(&mut self, now: &Now, output: &mut StepOutput) {
         let keep = self.config.retention;
         let old = |at: Mono, age: Duration| now.mono.since(at) >= age;
         self.remove_finished(now);
@@ -121,7 +122,7 @@ impl Engine {
             if self.entries.keys().any(|(_, declared)| *declared == id) {
                 continue;
             }
-            let generation = self.doom(&id);
+            let generation = self.mark_for_deletion(&id);
             let message = "forgotten, since it finished long ago or many have finished since";
             self.event(now, Some(&id), None, generation, "accepted", message);
         }
@@ -133,7 +134,7 @@ impl Engine {
                 notes.past.retain(|past| past.instance != instance.as_str());
                 self.touch_job(&job);
             }
-            self.drop_logs(instance, turn);
+            self.drop_logs(instance, output);
         }
         while self.oldest.tombstones.len() > TOMBSTONES_MAX {
             let Some((_, id)) = self.oldest.tombstones.pop_first() else { break };
@@ -164,24 +165,24 @@ impl Engine {
     }
 
     /// Has the logs of an instance removed. The intent is in the database until it is done.
-    pub(crate) fn drop_logs(&mut self, instance: InstanceId, turn: &mut Turn) {
+    pub(crate) fn drop_logs(&mut self, instance: InstanceId, output: &mut StepOutput) {
         self.past.remove(&instance);
         self.log_drops.insert(instance.clone());
         self.touch_log_drop(&instance);
-        self.action(turn, Action::DropLogs { instance });
+        self.begin_log_drop(instance, output);
     }
 
     /// Asks again for the removals of logs that are not done and not under way, as after a restart.
-    pub(crate) fn drop_logs_again(&mut self, turn: &mut Turn) {
-        let under_way: BTreeSet<&InstanceId> = self
-            .actions
-            .values()
-            .filter(|action| matches!(action, Action::DropLogs { .. }))
-            .map(Action::instance)
-            .collect();
-        let left = self.log_drops.iter().filter(|instance| !under_way.contains(instance));
-        for instance in left.cloned().collect::<Vec<_>>() {
-            self.action(turn, Action::DropLogs { instance });
+    pub(crate) fn drop_logs_again(&mut self, output: &mut StepOutput) {
+        for instance in self.log_drops.iter().cloned().collect::<Vec<_>>() {
+            self.begin_log_drop(instance, output);
+        }
+    }
+
+    /// Logs of an instance that exists, as damaged rows may ask for, stay until it is removed.
+    fn begin_log_drop(&mut self, instance: InstanceId, output: &mut StepOutput) {
+        if self.fleet.instance(&instance).is_none() && !self.operations.is_busy(&instance) {
+            self.act(output, Action::DropLogs { instance });
         }
     }
 }

@@ -3,8 +3,9 @@
 
 use crate::json::SpecForm;
 use hearth_model::{
-    Assignment, Digest, End, Exit, Generation, Images, Instance, InstanceId, InstanceState, Job,
-    JobId, Mono, Outcome, PoolKey, PoolTenant, Resolution, Slot, SpecHash, Stage, Tenant, Wanted,
+    Assignment, Creation, Digest, End, Exit, Generation, Images, Instance, InstanceId,
+    InstanceState, Job, JobId, Mono, Outcome, PoolKey, PoolTenant, Resolution, Slot, SpecHash,
+    Stage, Tenant, Wanted,
 };
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -269,7 +270,7 @@ impl ImagesRow {
 }
 
 impl InstanceRow {
-    pub(crate) fn of(instance: &Instance, started: bool) -> InstanceRow {
+    pub(crate) fn of(instance: &Instance) -> InstanceRow {
         InstanceRow {
             slot: instance.slot.0,
             assignment: match &instance.assignment {
@@ -296,13 +297,12 @@ impl InstanceRow {
             oom_kills: instance.oom_kills,
             stopping: instance.stopping.clone(),
             exit: instance.exit().map(ExitRow::of),
-            started,
+            started: instance.creation == Creation::Confirmed,
         }
     }
 
-    /// The instance, and whether its creation was seen to be done. What it does now is not in the
-    /// row: only the host can say.
-    pub(crate) fn into_instance(self, id: &str) -> Result<(Instance, bool), String> {
+    /// The instance. What it does now is not in the row: only the host can say.
+    pub(crate) fn into_instance(self, id: &str) -> Result<Instance, String> {
         let hash = |hex: &str| SpecHash::parse(hex).ok_or_else(|| format!("bad hash {hex:?}"));
         let assignment = match self.assignment {
             AssignmentRow::Pool { tenant, hash: of } => Assignment::Pool(PoolKey {
@@ -320,7 +320,7 @@ impl InstanceRow {
                 claimed_at: claimed_at_ms.map(Mono::from_millis),
             },
         };
-        let instance = Instance {
+        Ok(Instance {
             id: InstanceId::parse(id).map_err(|error| error.to_string())?,
             slot: Slot::kept(self.slot).ok_or_else(|| format!("bad slot {}", self.slot))?,
             assignment,
@@ -342,9 +342,8 @@ impl InstanceRow {
             oom_told_at: None,
             stopping: self.stopping,
             state: self.exit.map(|exit| InstanceState::Exited(exit.into_exit())),
-            busy: false,
-        };
-        Ok((instance, self.started))
+            creation: if self.started { Creation::Confirmed } else { Creation::Unconfirmed },
+        })
     }
 }
 

@@ -7,8 +7,8 @@
 use crate::engine::Engine;
 use crate::input::Now;
 use hearth_model::{
-    Assignment, Generation, Identity, Instance, InstanceId, Job, JobId, Made, Observed, Owner,
-    PoolKey, Resources, Slot, Spec, SpecHash, Tenant, Wanted,
+    Assignment, Creation, Generation, Identity, Instance, InstanceId, Job, JobId, Made, Observed,
+    Owner, PoolKey, Resources, Slot, Spec, SpecHash, Tenant, Wanted,
 };
 use hearth_planner::{Capacity, Need};
 use std::cmp::Reverse;
@@ -100,9 +100,8 @@ impl Engine {
                 oom_told_at: None,
                 stopping: None,
                 state: None,
-                busy: false,
+                creation: Creation::Confirmed,
             });
-            self.started.insert(id.clone());
             self.touch_instance(&id);
             let job = self.fleet.instance(&id).and_then(Instance::job).cloned();
             let message = "the database did not name it; it was taken over as it runs";

@@ -2,7 +2,7 @@
 
 use crate::hash::{SpecHash, spec_hash};
 use crate::ids::{Generation, InstanceId, JobId, Slot, Tenant};
-use crate::observed::{Exit, InstanceState, Phase};
+use crate::observed::{End, Exit, InstanceState, Phase};
 use crate::spec::{Images, Lookup, Progress, Spec, Stage};
 use std::sync::Arc;
 use std::time::Duration;
@@ -187,8 +187,43 @@ pub struct Instance {
     pub state: Option<InstanceState>,
     /// How many probes its VMM has missed, once it is silent; see [`crate::Observed::silence`]. Not kept.
     pub silence: u32,
-    /// Whether an action on it is under way.
-    pub busy: bool,
+    /// What is known of its creation.
+    pub creation: Creation,
+}
+
+/// What is known of the creation of an instance. An instance that may have run is never taken for one
+/// that did not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Creation {
+    /// It was asked for.
+    #[default]
+    Unconfirmed,
+    /// It failed and may have been done all the same. What that means if the next whole observation
+    /// does not find the instance. Not stored.
+    OutcomeUnknown(End),
+    /// It was done: the host said so, or the guest was observed.
+    Confirmed,
+}
+
+impl Creation {
+    /// After a creation that failed and may have been done. What was observed stays confirmed.
+    #[must_use]
+    pub fn failed_with_unknown_outcome(self, end: End) -> Creation {
+        match self {
+            Creation::Confirmed => Creation::Confirmed,
+            Creation::Unconfirmed | Creation::OutcomeUnknown(_) => Creation::OutcomeUnknown(end),
+        }
+    }
+
+    /// How an instance ended that the host has nothing of.
+    #[must_use]
+    pub fn end_if_missing(&self) -> End {
+        match self {
+            Creation::Unconfirmed => End::NeverStarted,
+            Creation::OutcomeUnknown(end) => end.clone(),
+            Creation::Confirmed => End::Unknown,
+        }
+    }
 }
 
 impl Job {

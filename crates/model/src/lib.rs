@@ -17,7 +17,7 @@ pub mod value;
 
 pub use action::{Action, Create, Owner};
 pub use desired::{
-    Assignment, Instance, Job, Mono, Outcome, PoolKey, PoolTenant, Resolution, Wanted,
+    Assignment, Creation, Instance, Job, Mono, Outcome, PoolKey, PoolTenant, Resolution, Wanted,
 };
 pub use fields::{Declaration, FieldError, Part, Path, Segment, Target};
 pub use hash::{Digest, SpecHash};

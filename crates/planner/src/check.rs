@@ -22,7 +22,8 @@ pub fn check(world: &World<'_>, plan: &Plan) -> Result<(), Violation> {
         if let Some(instance) = acted_on(step) {
             let known = world.fleet.instance(instance);
             require(known.is_some(), || format!("{step:?} names an unknown instance"))?;
-            require(!known.is_some_and(|i| i.busy), || format!("{step:?} while it is busy"))?;
+            let busy = world.busy.is_busy(instance);
+            require(!busy, || format!("{step:?} while it is busy"))?;
             require(touched.insert(instance), || format!("{step:?} is a second step on it"))?;
         }
         match step {

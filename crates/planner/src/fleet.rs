@@ -317,6 +317,13 @@ impl Fleet {
         self.touched.add(subject);
     }
 
+    /// Asks for a plan of the job or pool that an instance belongs to, if it is known.
+    pub fn touch_instance(&mut self, id: &InstanceId) {
+        if let Some(instance) = self.instances.get(id) {
+            self.touched.add(subject(instance));
+        }
+    }
+
     fn join(&mut self, subject: Subject, id: &InstanceId) {
         let members = match &subject {
             Subject::Job(job) => self.of_job.entry(job.clone()).or_default(),

@@ -21,4 +21,6 @@ pub use images::{ImageUses, images_to_remove};
 pub use plan::plan;
 pub use status::{JobStatus, Status, status};
 pub use verdict::{Verdict, verdict};
-pub use world::{Limits, Outlook, Plan, PoolHealth, Queue, Scope, Step, Target, Waiting, World};
+pub use world::{
+    Busy, Limits, Outlook, Plan, PoolHealth, Queue, Scope, Step, Target, Waiting, World,
+};

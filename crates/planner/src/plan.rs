@@ -125,9 +125,14 @@ impl<'a> Planner<'a> {
 
     /// Stops an instance that nothing is being done to; one that is busy is met again.
     pub(crate) fn end(&mut self, instance: &Instance, reason: String, failed: bool) {
-        if !instance.busy && self.taken.insert(instance.id.clone()) {
+        if self.is_free(instance) && self.taken.insert(instance.id.clone()) {
             self.step(Step::Stop { instance: instance.id.clone(), reason, failed });
         }
+    }
+
+    /// Whether something may be done to an instance: it is not busy, and has no step in this plan yet.
+    fn is_free(&self, instance: &Instance) -> bool {
+        !self.world.busy.is_busy(&instance.id) && !self.taken.contains(&instance.id)
     }
 
     /// Whether `limit` has gone by since `since`; if not, the plan is made again when it has.
@@ -142,7 +147,7 @@ impl<'a> Planner<'a> {
 
     /// Removes what has ended.
     fn remove(&mut self, ended: &[&Instance]) {
-        for instance in ended.iter().filter(|instance| !instance.busy) {
+        for instance in ended.iter().filter(|one| !self.world.busy.is_busy(&one.id)) {
             self.step(Step::Remove { instance: instance.id.clone() });
         }
     }
@@ -282,10 +287,7 @@ impl<'a> Planner<'a> {
         let key = job.pool_key()?;
         self.world.fleet.of_pool(&key).find(|instance| {
             let held = matches!(instance.state, Some(InstanceState::Up { phase: Phase::Held, .. }));
-            instance.is_warm()
-                && !instance.busy
-                && (alone || held)
-                && !self.taken.contains(&instance.id)
+            instance.is_warm() && (alone || held) && self.is_free(instance)
         })
     }
 
@@ -365,7 +367,7 @@ impl<'a> Planner<'a> {
     }
 
     fn tell(&mut self, instance: &Instance, go: bool) {
-        if !instance.busy && self.taken.insert(instance.id.clone()) {
+        if self.is_free(instance) && self.taken.insert(instance.id.clone()) {
             self.step(Step::Tell { instance: instance.id.clone(), go });
         }
     }
@@ -387,10 +389,8 @@ impl<'a> Planner<'a> {
             if lacking == Need::default() {
                 return;
             }
-            let spare = instance.stopping.is_none()
-                && instance.exit().is_none()
-                && !instance.busy
-                && !self.taken.contains(&instance.id);
+            let spare =
+                instance.stopping.is_none() && instance.exit().is_none() && self.is_free(instance);
             if spare {
                 lacking = lacking.minus(capacity.need(&instance.spec));
                 self.stop(instance, "a job needs its room");

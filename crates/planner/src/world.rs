@@ -4,6 +4,7 @@ use crate::capacity::{Capacity, Need};
 use crate::fleet::{Fleet, Subject};
 use hearth_model::{InstanceId, JobId, Mono, PoolKey};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 use std::time::Duration;
 
 /// Everything that a decision depends on.
@@ -19,6 +20,20 @@ pub struct World<'a> {
     pub capacity: Capacity,
     /// How long things may take.
     pub limits: Limits,
+    /// Which instances to leave alone.
+    pub busy: &'a dyn Busy,
+}
+
+/// Which instances have an action in flight, or wait after one. Nothing else is done to them meanwhile.
+pub trait Busy: Debug {
+    /// Whether this one does.
+    fn is_busy(&self, instance: &InstanceId) -> bool;
+}
+
+impl Busy for BTreeSet<InstanceId> {
+    fn is_busy(&self, instance: &InstanceId) -> bool {
+        self.contains(instance)
+    }
 }
 
 /// How a pool fares.

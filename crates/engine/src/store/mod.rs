@@ -189,8 +189,7 @@ pub(crate) struct Used {
 pub(crate) struct Loaded {
     pub(crate) jobs: BTreeMap<JobId, Job>,
     pub(crate) notes: BTreeMap<JobId, JobNotes>,
-    /// With whether their creation was seen to be done.
-    pub(crate) instances: BTreeMap<InstanceId, (Instance, bool)>,
+    pub(crate) instances: BTreeMap<InstanceId, Instance>,
     pub(crate) tombstones: BTreeMap<JobId, Tombstone>,
     pub(crate) entries: BTreeMap<(PathBuf, JobId), AppliedEntry>,
     pub(crate) log_drops: BTreeSet<InstanceId>,

@@ -271,8 +271,8 @@ impl Sqlite {
         for (id, body) in self.bodies("SELECT id, body FROM instances")? {
             let bad = |detail: String| StoreError::Row { what: format!("instance {id}"), detail };
             let row: InstanceRow = serde_json::from_str(&body).map_err(|e| bad(e.to_string()))?;
-            let (instance, started) = row.into_instance(&id).map_err(bad)?;
-            loaded.instances.insert(instance.id.clone(), (instance, started));
+            let instance = row.into_instance(&id).map_err(bad)?;
+            loaded.instances.insert(instance.id.clone(), instance);
         }
         self.load_rest(&mut loaded)?;
         Ok(loaded)

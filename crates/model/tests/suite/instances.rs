@@ -1,9 +1,9 @@
 //! What is asked of jobs, instances and actions.
 
 use hearth_model::{
-    Action, Assignment, Create, Digest, End, Exit, Generation, Identity, Images, Instance,
-    InstanceId, InstanceState, Job, JobId, Machine, Made, Mono, Owner, Phase, PoolKey, PoolTenant,
-    Resolution, Signal, Slot, Spec, SpecHash, Stage, Tenant, Value, Wanted,
+    Action, Assignment, Create, Creation, Digest, End, Exit, Generation, Identity, Images,
+    Instance, InstanceId, InstanceState, Job, JobId, Machine, Made, Mono, Owner, Phase, PoolKey,
+    PoolTenant, Resolution, Signal, Slot, Spec, SpecHash, Stage, Tenant, Value, Wanted,
 };
 use std::sync::Arc;
 
@@ -71,7 +71,7 @@ fn instance(assignment: Assignment, stage: Stage, state: Option<InstanceState>) 
         oom_told_at: None,
         stopping: None,
         state,
-        busy: false,
+        creation: Creation::Confirmed,
     }
 }
 

@@ -1,13 +1,13 @@
 //! Plans of random worlds: each keeps the invariants that are asserted before it is carried out.
 
 use hearth_model::{
-    Assignment, Digest, End, Exit, Generation, Images, Instance, InstanceId, InstanceState, Job,
-    JobId, Lifecycle, Mono, Outcome, Phase, PoolKey, PoolTenant, Resolution, Slot, Spec, SpecHash,
-    Stage, Tenant, Value, Wanted,
+    Assignment, Creation, Digest, End, Exit, Generation, Images, Instance, InstanceId,
+    InstanceState, Job, JobId, Lifecycle, Mono, Outcome, Phase, PoolKey, PoolTenant, Resolution,
+    Slot, Spec, SpecHash, Stage, Tenant, Value, Wanted,
 };
 use hearth_planner::{
-    Capacity, Fleet, Limits, Plan, PoolHealth, Queue, Scope, Step, Subject, Target, Verdict, World,
-    check, plan, status, verdict,
+    Busy, Capacity, Fleet, Limits, Plan, PoolHealth, Queue, Scope, Step, Subject, Target, Verdict,
+    World, check, plan, status, verdict,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -81,9 +81,9 @@ fn state(kind: u8) -> Option<InstanceState> {
 prop_compose! {
     fn instances()(
         raw in proptest::collection::vec(
-            (0u8..8, 0u8..9, 1u64..4, any::<bool>(), any::<bool>(), 0u64..6000), 0..24)
+            (0u8..8, 0u8..9, 1u64..4, any::<bool>(), 0u64..6000), 0..24)
     ) -> BTreeMap<InstanceId, Instance> {
-        raw.into_iter().enumerate().map(|(at, (owner, kind, run, busy, stopping, age))| {
+        raw.into_iter().enumerate().map(|(at, (owner, kind, run, stopping, age))| {
             let id = InstanceId::parse(&format!("i{at}")).unwrap();
             let assignment = if owner < 4 {
                 let job = JobId::parse(&format!("job-{owner}")).unwrap();
@@ -110,7 +110,7 @@ prop_compose! {
                 oom_told_at: None,
                 stopping: stopping.then(|| "because".to_owned()),
                 state: state(kind),
-                busy,
+                creation: Creation::Confirmed,
             };
             (id, instance)
         }).collect()
@@ -142,7 +142,17 @@ fn world<'a>(
     memory_mib: u64,
 ) -> World<'a> {
     let capacity = Capacity { vcpus: 64, memory_mib, overhead_mib: 5, scratch_mib: None };
-    World { now: NOW, fleet, pools, capacity, limits: Limits::default() }
+    World { now: NOW, fleet, pools, capacity, limits: Limits::default(), busy: &EveryOther }
+}
+
+/// Busy are the instances of odd numbers.
+#[derive(Debug)]
+struct EveryOther;
+
+impl Busy for EveryOther {
+    fn is_busy(&self, instance: &InstanceId) -> bool {
+        instance.as_str().ends_with(['1', '3', '5', '7', '9'])
+    }
 }
 
 proptest! {
@@ -304,7 +314,7 @@ fn what_an_end_means_depends_on_the_lifecycle_and_on_who_asked() {
         oom_told_at: None,
         stopping: None,
         state: None,
-        busy: false,
+        creation: Creation::Confirmed,
     };
     let exit = |end: End| Exit { end, stop_requested: false };
     let service = job(0, "service", 0, 0);

@@ -3,7 +3,7 @@
 #![allow(clippy::cloned_ref_to_slice_refs, reason = "lists of one stand beside lists of more")]
 
 use hearth_model::{
-    Assignment, Digest, End, Exit, Generation, ImageName, Images, Instance, InstanceId,
+    Assignment, Creation, Digest, End, Exit, Generation, ImageName, Images, Instance, InstanceId,
     InstanceState, Job, JobId, Mono, Outcome, Phase, PoolKey, PoolTenant, Progress, Resolution,
     Slot, Spec, SpecHash, Stage, Tenant, Value, Wanted,
 };
@@ -11,7 +11,7 @@ use hearth_planner::{
     Capacity, Fleet, Limits, Plan, PoolHealth, Scope, Status, Step, Subject, Target, Verdict,
     Waiting, World, backoff, check, plan, status, verdict,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,7 +97,7 @@ fn instance(id: &str, assignment: Assignment, state: Option<InstanceState>) -> I
         oom_told_at: None,
         stopping: None,
         state,
-        busy: false,
+        creation: Creation::Confirmed,
     }
 }
 
@@ -148,13 +148,20 @@ struct Setting {
     pools: BTreeMap<PoolKey, PoolHealth>,
     memory_mib: u64,
     limits: Limits,
+    busy: BTreeSet<InstanceId>,
 }
 
 fn setting(jobs: &[Job], instances: &[Instance]) -> Setting {
     let mut fleet = Fleet::default();
     jobs.iter().cloned().for_each(|job| fleet.insert_job(job));
     instances.iter().cloned().for_each(|instance| fleet.insert_instance(instance));
-    Setting { fleet, pools: BTreeMap::new(), memory_mib: 10_000, limits: Limits::default() }
+    Setting {
+        fleet,
+        pools: BTreeMap::new(),
+        memory_mib: 10_000,
+        limits: Limits::default(),
+        busy: BTreeSet::new(),
+    }
 }
 
 impl Setting {
@@ -170,7 +177,14 @@ impl Setting {
                 scratch_mib: None,
             },
             limits: self.limits,
+            busy: &self.busy,
         }
+    }
+
+    /// With an action in flight on this instance.
+    fn busy(mut self, id: &str) -> Setting {
+        self.busy.insert(InstanceId::parse(id).unwrap());
+        self
     }
 
     /// With room for so many instances in all.
@@ -236,8 +250,8 @@ fn a_job_without_an_instance_takes_a_warm_one_of_its_pool_or_gets_a_new_one() {
     let pooled = job("web", "service", &[pool(1, 1)]);
     let claims = |spare: Instance| setting(&[pooled.clone()], &[spare]).steps();
     assert_eq!(claims(warm("a")), ["claim a for web", "create a spare one"]);
-    let busy = Instance { busy: true, ..warm("a") };
-    assert_eq!(claims(busy), ["create for web"]);
+    let busy = setting(&[pooled.clone()], &[warm("a")]).busy("a");
+    assert_eq!(busy.steps(), ["create for web"]);
     assert_eq!(claims(instance("a", spare(), Some(InstanceState::Booting))), ["create for web"]);
     assert_eq!(claims(stopping(warm("a")))[0], "create for web");
     let named = Job { tenant_given: true, ..pooled.clone() };
@@ -250,9 +264,10 @@ fn a_job_without_an_instance_takes_a_warm_one_of_its_pool_or_gets_a_new_one() {
 
 #[test]
 fn what_the_users_wish_ended_ends_and_is_forgotten_once_nothing_is_left() {
-    let with = |wanted, instances: &[Instance]| {
-        setting(&[Job { wanted, ..job("web", "service", &[]) }], instances).steps()
+    let setting_of = |wanted, instances: &[Instance]| {
+        setting(&[Job { wanted, ..job("web", "service", &[]) }], instances)
     };
+    let with = |wanted, instances: &[Instance]| setting_of(wanted, instances).steps();
     let serves = serving("a", "web", RUN);
     assert_eq!(with(Wanted::Stopped, &[serves.clone()]), ["stop a: its job is stopped"]);
     assert_eq!(with(Wanted::Deleted, &[serves.clone()]), ["stop a: its job is deleted"]);
@@ -261,8 +276,8 @@ fn what_the_users_wish_ended_ends_and_is_forgotten_once_nothing_is_left() {
     assert_eq!(with(Wanted::Deleted, &[ended(serves.clone())]), ["remove a"]);
     assert_eq!(with(Wanted::Running, &[stopping(serves.clone())])[0], "create for web");
     assert_eq!(with(Wanted::Deleted, &[stopping(serves.clone())]), ["stop a: because"]);
-    let busy = Instance { busy: true, ..stopping(serves.clone()) };
-    assert_eq!(with(Wanted::Deleted, &[busy]), nothing(), "it is being stopped");
+    let busy = setting_of(Wanted::Deleted, &[stopping(serves.clone())]).busy("a");
+    assert_eq!(busy.steps(), nothing(), "it is being stopped");
     let over = Job { outcome: Some(Outcome::Completed), ..job("web", "job", &[]) };
     assert_eq!(setting(&[over.clone()], &[serves.clone()]).steps(), ["stop a: its job is over"]);
     assert_eq!(setting(&[over], &[]).steps(), nothing());
@@ -274,8 +289,7 @@ fn what_ended_is_removed_unless_something_is_being_done_to_it() {
     let web = job("web", "service", &[]);
     let gone = ended(serving("a", "web", RUN));
     assert_eq!(setting(&[web.clone()], &[gone.clone()]).steps(), ["remove a", "create for web"]);
-    let busy = Instance { busy: true, ..gone };
-    assert_eq!(setting(&[web], &[busy]).steps(), ["create for web"]);
+    assert_eq!(setting(&[web], &[gone]).busy("a").steps(), ["create for web"]);
     assert_eq!(setting(&[], &[ended(warm("a"))]).steps(), ["remove a"]);
 }
 
@@ -403,8 +417,7 @@ fn a_guest_is_told_whose_it_is_in_its_time() {
     let adopted = |seen| with(Instance { seen_at: Some(ago(seen)), ..untold(ago(1000)) });
     assert_eq!((adopted(4).steps(), adopted(4).wakes()), (vec!["go a".to_owned()], Some(ahead(1))));
     assert_eq!(adopted(5).steps(), ["stop a: the guest did not take its identity in time"]);
-    let busy = Instance { busy: true, ..untold(ago(4)) };
-    assert_eq!(with(busy).steps(), nothing(), "it is being told");
+    assert_eq!(with(untold(ago(4))).busy("a").steps(), nothing(), "it is being told");
     let made = instance("a", of("web", RUN), up(Phase::Running, true, None));
     assert_eq!(with(Instance { created_at: ago(100), ..made }).steps(), ["go a"]);
     let ending = instance("a", of("web", RUN), up(Phase::Stopping, false, Some(RUN)));
@@ -544,8 +557,8 @@ fn room_is_given_to_jobs_first_and_never_twice() {
     let leaving = [running.clone(), stopping(held("x")), held("y")];
     let leaving = setting(&[other.clone(), pooled[1].clone()], &leaving).room_for(3);
     assert_eq!(leaving.steps(), ["stop x: because"], "what leaves makes the room already");
-    let busy = Instance { busy: true, ..held("x") };
-    let busy = setting(&[other.clone(), pooled[1].clone()], &[running.clone(), busy, held("y")]);
+    let three = [running.clone(), held("x"), held("y")];
+    let busy = setting(&[other.clone(), pooled[1].clone()], &three).busy("x");
     assert_eq!(busy.room_for(3).steps(), ["stop y: a job needs its room"]);
     let gone = setting(&[other, pooled[1].clone()], &[running, ended(held("x")), held("y")]);
     assert_eq!(gone.room_for(3).steps(), ["create for a", "remove x"], "what has ended takes none");
@@ -806,10 +819,12 @@ fn what_a_load_would_drain_is_the_pools_that_nobody_wishes_after_it() {
 #[test]
 fn the_check_refuses_a_claim_of_what_is_unfit_and_anything_done_twice() {
     let pooled = job("web", "service", &[pool(1, 1)]);
-    let refuses = |instances: &[Instance], steps: Vec<Step>| {
-        let setting = setting(&[pooled.clone()], instances);
+    let refused = |setting: Setting, steps: Vec<Step>| {
         let plan = Plan { steps, ..Plan::default() };
         check(&setting.world(), &plan).err().map(|violation| violation.0).unwrap_or_default()
+    };
+    let refuses = |instances: &[Instance], steps: Vec<Step>| {
+        refused(setting(&[pooled.clone()], instances), steps)
     };
     let id = |name: &str| InstanceId::parse(name).unwrap();
     let claim = || Step::Claim { instance: id("a"), job: pooled.id.clone() };
@@ -820,8 +835,8 @@ fn the_check_refuses_a_claim_of_what_is_unfit_and_anything_done_twice() {
     assert!(
         refuses(&[Instance { assignment: other, ..warm("a") }], vec![claim()]).contains("unfit")
     );
-    let busy = Instance { busy: true, ..warm("a") };
-    assert!(refuses(&[busy], vec![claim()]).contains("while it is busy"));
+    let busy = setting(&[pooled.clone()], &[warm("a")]).busy("a");
+    assert!(refused(busy, vec![claim()]).contains("while it is busy"));
     let remove = || Step::Remove { instance: id("a") };
     assert!(refuses(&[warm("a")], vec![claim(), remove()]).contains("second step"));
     let create = Step::Create(Target::Job(pooled.id.clone()));

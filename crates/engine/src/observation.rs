@@ -4,7 +4,7 @@ use crate::engine::Engine;
 use crate::execute::serves;
 use crate::input::Now;
 use hearth_model::{
-    Assignment, End, Exit, InstanceId, InstanceState, Mono, Observation, Observed, Phase,
+    Assignment, Creation, End, Exit, InstanceId, InstanceState, Mono, Observation, Observed, Phase,
 };
 use hearth_planner::{STREAK_ENDS_AFTER, Verdict, verdict};
 use std::time::Duration;
@@ -18,7 +18,7 @@ const SPARE_PART: u64 = 10;
 
 impl Engine {
     /// Takes in a look at the host that began at `began`.
-    pub(crate) fn absorb(&mut self, now: &Now, began: Mono, observation: Observation) {
+    pub(crate) fn apply_observation(&mut self, now: &Now, began: Mono, observation: Observation) {
         let Observation { instances, whole, unidentified, scratch_mib, .. } = observation;
         if whole || self.looked_at.is_some() {
             self.looked_at = self.looked_at.max(Some(began));
@@ -32,7 +32,7 @@ impl Engine {
                 .partition(|id| unidentified.contains_key(id.as_str()));
             missing.iter().for_each(|id| self.missing(now, began, id));
             let known = |id: &InstanceId| self.fleet.instance(id).is_some();
-            self.settled.retain(|id, at| *at >= began || known(id));
+            self.operations.retain(began, known);
             let before = std::mem::replace(&mut self.unidentified, unidentified);
             for id in left_alone.iter().filter(|id| !before.contains_key(id.as_str())) {
                 self.left_alone(now, id);
@@ -45,7 +45,7 @@ impl Engine {
                 self.report_oom_kills(now, &id, &observed);
                 self.note_silence(&id, observed.silence);
                 self.see(now, &id, observed.state);
-            } else if (whole && self.settled.get(&id).is_none_or(|settled| *settled < began))
+            } else if (whole && !self.operations.ended_since(&id, began))
                 || self.strays.contains(&id)
             {
                 // Otherwise it was removed after the look began.
@@ -76,17 +76,13 @@ impl Engine {
     /// An instance that the host has nothing of.
     fn missing(&mut self, now: &Now, began: Mono, id: &InstanceId) {
         let Some(instance) = self.fleet.instance(id) else { return };
-        let stale = self.settled.get(id).is_some_and(|settled| *settled >= began);
-        // One that only rests between two tries is not being changed.
-        let changing = instance.busy && !self.resting.contains_key(id);
-        if changing || stale || instance.exit().is_some() {
+        if self.operations.is_in_flight(id)
+            || self.operations.ended_since(id, began)
+            || instance.exit().is_some()
+        {
             return;
         }
-        let end = match self.doubtful.remove(id) {
-            _ if self.started.contains(id) => End::Unknown,
-            Some(end) => end,
-            None => End::NeverStarted,
-        };
+        let end = instance.creation.end_if_missing();
         self.see(now, id, InstanceState::Exited(Exit { end, stop_requested: false }));
     }
 
@@ -139,29 +135,30 @@ impl Engine {
     /// Records what an instance does. An end is recorded once, with what it means for its job.
     pub(crate) fn see(&mut self, now: &Now, id: &InstanceId, state: InstanceState) {
         let Some(instance) = self.fleet.instance(id) else { return };
-        if matches!(state, InstanceState::Up { .. }) && self.started.insert(id.clone()) {
-            // It came about, whatever becomes of the word that it did.
-            self.doubtful.remove(id);
-            self.dirty.instances.insert(id.clone());
+        let is_created = instance.creation == Creation::Confirmed;
+        if matches!(state, InstanceState::Up { .. }) && !is_created {
+            // It was created, whatever the host answers to its creation.
+            self.fleet.change_instance(id, |instance| instance.creation = Creation::Confirmed);
+            self.touch_instance(id);
         }
+        let Some(instance) = self.fleet.instance(id) else { return };
         if instance.exit().is_some() || instance.state.as_ref() == Some(&state) {
             return;
         }
         // While a creation is under way its own result says why nothing was started.
-        if instance.busy
-            && !self.resting.contains_key(id)
+        if self.operations.is_in_flight(id)
             && matches!(&state, InstanceState::Exited(exit) if exit.end == End::NeverStarted)
         {
             return;
         }
-        if self.unseen.remove(id) {
-            self.resting.remove(id);
-            self.fleet.change_instance(id, |instance| instance.busy = false);
+        let creation = instance.creation.clone();
+        if self.operations.confirm(id) {
+            self.fleet.touch_instance(id);
         }
         if let InstanceState::Exited(exit) = &state {
             let mut exit = exit.clone();
-            if let (End::NeverStarted, Some(end)) = (&exit.end, self.doubtful.remove(id)) {
-                exit.end = end;
+            if let (End::NeverStarted, Creation::OutcomeUnknown(end)) = (&exit.end, &creation) {
+                exit.end = end.clone();
             }
             self.ended(now, id, &exit);
             let state = InstanceState::Exited(exit);
