@@ -1,7 +1,7 @@
 //! Carries out a plan: records each step's intent, and makes the host's actions of it.
 
-use crate::engine::{Engine, StepOutput};
-use crate::input::{ActionId, Effect, Now};
+use crate::engine::Engine;
+use crate::input::{ActionId, Effect, Now, StepOutput};
 use crate::row::Past;
 use crate::store::Tombstone;
 use hearth_host::HostError;
@@ -61,7 +61,6 @@ impl Engine {
         if let Some(Assignment::Pool(key)) = from {
             self.pools.remove(&key);
         }
-        self.touch_instance(instance);
         let message = format!("{} claimed from the pool", instance.vm_id());
         self.event(now, Some(job), Some(instance), Some(run), "claimed", message);
     }
@@ -108,7 +107,6 @@ impl Engine {
         let message = format!("creating {}", instance.display_id());
         let serves = instance.job().cloned();
         self.fleet.insert_instance(instance);
-        self.touch_instance(&id);
         self.event(now, serves.as_ref(), Some(&id), Some(job.run), "creating", message);
         let machine = Machine::boot(&job.spec, &images);
         let create = Create { instance: id, slot, spec: job.spec, machine, hash, stage, owner };
@@ -149,7 +147,6 @@ impl Engine {
             let assignment = instance.assignment.clone();
             self.fleet.change_instance(id, |instance| instance.stopping = Some(reason.clone()));
             let (job, run) = serves(&assignment);
-            self.touch_instance(id);
             self.event(now, job.as_ref(), Some(id), run, "stopping", format!("stopping: {reason}"));
             if failed {
                 match assignment {
@@ -172,7 +169,6 @@ impl Engine {
             job.last_failure = Some(reason.clone());
             job.spec.lifecycle == Lifecycle::Job && job.failures > job.spec.retries
         });
-        self.touch_job(id);
         if over == Some(true) {
             self.over(id, Outcome::Failed(reason));
         }
@@ -185,7 +181,6 @@ impl Engine {
             }
             job.outcome = Some(outcome);
         });
-        self.touch_job(id);
     }
 
     pub(crate) fn pool_failed(&mut self, now: Mono, key: PoolKey, reason: String) {
@@ -212,7 +207,7 @@ impl Engine {
     ) {
         self.resolving.remove(id);
         // It may have another spec, whose images are looked up next.
-        self.fleet.touch(Subject::Job(id.clone()));
+        self.fleet.replan(Subject::Job(id.clone()));
         // Two look-ups of one run can be under way, the older from before a commit that failed: what the
         // second of them says must not forgive the failures of what the first has started.
         let is_answered = |job: &Job| matches!(job.resolution, Resolution::Known { .. });
@@ -220,8 +215,12 @@ impl Engine {
             return;
         }
         let is_preparing = |resolution: &Resolution| matches!(resolution, Resolution::Preparing(_));
-        let same_row = self.fleet.change_job(id, |job| {
-            let same_row = is_preparing(&job.resolution) && is_preparing(&resolution);
+        let prepares = self.fleet.job(id).is_some_and(|job| is_preparing(&job.resolution));
+        if prepares && is_preparing(&resolution) {
+            self.fleet.observe_job(id, |job| job.resolution = resolution);
+            return;
+        }
+        self.fleet.change_job(id, |job| {
             match &resolution {
                 Resolution::Preparing(_) => {}
                 Resolution::Failed(_) => {
@@ -235,11 +234,7 @@ impl Engine {
                 }
             }
             job.resolution = resolution;
-            same_row
         });
-        if same_row == Some(false) {
-            self.touch_job(id);
-        }
     }
 
     /// A job of which nothing is left: its row becomes a tombstone, its logs go.
@@ -253,13 +248,12 @@ impl Engine {
         if let Some(at) = notes.finished_at() {
             self.oldest.finished.remove(&(at, id.clone()));
         }
-        let tombstone = Tombstone { generation: job.generation, event: self.next_event };
+        let tombstone = Tombstone { generation: job.generation, event: self.journal.next_event() };
         if let Some(old) = self.tombstones.insert(id.clone(), tombstone) {
             self.oldest.tombstones.remove(&(old.event, id.clone()));
         }
         self.oldest.tombstones.insert((tombstone.event, id.clone()));
-        self.touch_job(id);
-        self.touch_tombstone(id);
+        self.journal.note_tombstone(id);
         self.event(now, Some(id), None, Some(job.generation), "deleted", "deleted");
     }
 
@@ -272,7 +266,7 @@ impl Engine {
         output: &mut StepOutput,
     ) {
         let Some(action) = self.operations.finish(id, now.mono) else { return };
-        self.fleet.touch_instance(action.instance());
+        self.fleet.replan_instance(action.instance());
         match result {
             Ok(()) => self.succeeded(now.mono, action, output),
             Err(error) => self.action_failed(now, &action, &error),
@@ -284,12 +278,11 @@ impl Engine {
         match action {
             Action::Create(_) => {
                 self.fleet.change_instance(id, |made| made.creation = Creation::Confirmed);
-                self.touch_instance(id);
             }
             Action::Remove { instance } => self.removed(now, &instance, output),
             Action::DropLogs { instance } => {
                 self.log_drops.remove(&instance);
-                self.touch_log_drop(&instance);
+                self.journal.note_log_drop(&instance);
             }
             Action::Tell { .. } | Action::Stop { .. } => {
                 if self.fleet.instance(id).is_some_and(|instance| !shows(instance, &action)) {
@@ -313,7 +306,7 @@ impl Engine {
             let transient = error.is_transient();
             let end = if transient { End::NotCreated(sentence) } else { End::Vmm(sentence) };
             if error.is_doubtful() {
-                self.fleet.change_instance(id, |instance| {
+                self.fleet.observe_instance(id, |instance| {
                     let creation = std::mem::take(&mut instance.creation);
                     instance.creation = creation.failed_with_unknown_outcome(end);
                 });
@@ -327,7 +320,6 @@ impl Engine {
     /// What an instance left is gone; its logs stay while its job remembers it.
     fn removed(&mut self, now: Mono, id: &InstanceId, output: &mut StepOutput) {
         let Some(instance) = self.fleet.remove_instance(id) else { return };
-        self.touch_instance(id);
         let job = instance.job().filter(|job| self.fleet.job(job).is_some()).cloned();
         let Some(job) = job else { return self.drop_logs(id.clone(), output) };
         let past = Past { instance: id.to_string(), removed_at_ms: now.as_millis() };
@@ -339,7 +331,7 @@ impl Engine {
         let surplus = notes.past().count().saturating_sub(PAST_INSTANCES_MAX);
         let dropped: Vec<_> = notes.past().take(surplus).collect();
         notes.past.drain(..surplus);
-        self.touch_job(&job);
+        self.journal.note_job(&job);
         for (instance, removed_at) in dropped {
             self.oldest.logs.remove(&(removed_at, instance.clone(), job.clone()));
             self.drop_logs(instance, output);

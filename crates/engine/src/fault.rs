@@ -6,9 +6,9 @@
 //!   files are lost ──> no change is tried; what actions came to waits ──files are back──> as before
 //! ```
 
-use crate::engine::{Engine, StepOutput};
+use crate::engine::Engine;
 use crate::guard;
-use crate::input::{Effect, Event, Input, Now, Refusal, Reply};
+use crate::input::{Effect, Event, Input, Now, Refusal, Reply, StepOutput};
 use crate::row::{InstanceRow, JobRow};
 use crate::store::{Changes, Means, StoreError};
 use hearth_model::{InstanceId, Mono};
@@ -107,7 +107,7 @@ impl Engine {
         let job = |id| Some(JobRow::of(self.fleet.job(id)?, self.notes.get(id)?));
         let instance = |id| self.fleet.instance(id).map(InstanceRow::of);
         let event = Event {
-            id: self.next_event,
+            id: self.journal.next_event(),
             at: now.wall.clone(),
             job: None,
             instance: None,
@@ -167,7 +167,7 @@ impl Engine {
             match effect {
                 Effect::Apply(id, action) => {
                     self.operations.cancel(*id);
-                    self.fleet.touch_instance(action.instance());
+                    self.fleet.replan_instance(action.instance());
                 }
                 Effect::Resolve(job, ..) => drop(self.resolving.remove(job)),
                 _ => {}

@@ -2,9 +2,10 @@
 //! decided by [`Engine::decide_load`] alone, which changes nothing: a plan is that decision told, an
 //! apply is that decision carried out.
 
-use crate::engine::{Engine, StepOutput};
+use crate::engine::Engine;
 use crate::input::{
-    Against, Deletions, Drained, FileEntry, FileLoad, LoadPlan, Now, PlannedChange, Refusal, Why,
+    Against, Deletions, Drained, FileEntry, FileLoad, LoadPlan, Now, PlannedChange, Refusal,
+    StepOutput, Why,
 };
 use crate::json::spec_to_json;
 use crate::request::{Change, Extent};
@@ -94,7 +95,7 @@ impl Engine {
             Some(entry) => self.entries.insert(key.clone(), entry),
             None => self.entries.remove(&key),
         };
-        self.touch_entry(key);
+        self.journal.note_entry(key);
     }
 
     fn decide_load(&self, load: &FileLoad) -> Decision {

@@ -1,8 +1,8 @@
 //! Changes that somebody guards: by a key, so that a repeat changes nothing, or by a generation, so
 //! that nobody else's change is undone unseen.
 
-use crate::engine::{Engine, StepOutput};
-use crate::input::{Accepted, Guard, Guarded, Now, Refusal, Repeat, Reply, Request};
+use crate::engine::Engine;
+use crate::input::{Accepted, Guard, Guarded, Now, Refusal, Repeat, Reply, Request, StepOutput};
 use crate::store::{StoreError, Used};
 use hearth_model::{InstanceId, Mono, Wanted};
 use std::time::Duration;
@@ -30,14 +30,14 @@ impl Engine {
         let reply = self.request(now, request, alive, output)?;
         if let (Some(Repeat { key, digest }), Reply::Changed(accepted, view)) = (repeat, &reply) {
             let (job, accepted) = (view.job.clone(), *accepted);
-            self.use_key(key, Used { digest, job, accepted, at: now.mono });
+            self.journal.note_key(key, Used { digest, job, accepted, at: now.mono });
         }
         Ok(reply)
     }
 
     /// The request that had this key, where it is known yet.
     fn used(&self, now: Mono, repeat: &Repeat) -> Result<Option<Used>, Refusal> {
-        let used = match self.used_in_step(&repeat.key) {
+        let used = match self.journal.used(&repeat.key) {
             Some(used) => Some(used.clone()),
             None => self.store.used(&repeat.key).map_err(|error| store(&error))?,
         };

@@ -67,6 +67,13 @@ pub enum Effect {
     Log(Event),
 }
 
+/// What a step hands out once its commit is on disk.
+#[derive(Debug, Default)]
+pub(crate) struct StepOutput {
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) replies: Vec<(RequestId, Result<Reply, Refusal>)>,
+}
+
 /// What can be asked.
 #[derive(Clone, Debug)]
 pub enum Request {

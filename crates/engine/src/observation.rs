@@ -121,14 +121,13 @@ impl Engine {
             instance.oom_kills = kills.count;
             instance.oom_told_at = Some(now.mono);
         });
-        self.touch_instance(id);
         self.event(now, job.as_ref(), Some(id), run, "oom-kill", message);
     }
 
     /// Whether the VMM of an instance answers.
     pub(crate) fn note_silence(&mut self, id: &InstanceId, silence: u32) {
         if self.fleet.instance(id).is_some_and(|instance| instance.silence != silence) {
-            self.fleet.change_instance(id, |instance| instance.silence = silence);
+            self.fleet.observe_instance(id, |instance| instance.silence = silence);
         }
     }
 
@@ -139,7 +138,6 @@ impl Engine {
         if matches!(state, InstanceState::Up { .. }) && !is_created {
             // It was created, whatever the host answers to its creation.
             self.fleet.change_instance(id, |instance| instance.creation = Creation::Confirmed);
-            self.touch_instance(id);
         }
         let Some(instance) = self.fleet.instance(id) else { return };
         if instance.exit().is_some() || instance.state.as_ref() == Some(&state) {
@@ -153,7 +151,7 @@ impl Engine {
         }
         let creation = instance.creation.clone();
         if self.operations.confirm(id) {
-            self.fleet.touch_instance(id);
+            self.fleet.replan_instance(id);
         }
         if let InstanceState::Exited(exit) = &state {
             let mut exit = exit.clone();
@@ -166,32 +164,28 @@ impl Engine {
                 instance.state = Some(state);
                 instance.unheard = false;
             });
-            self.touch_instance(id);
             return;
         }
         let runs = matches!(state, InstanceState::Up { phase: Phase::Running, .. });
-        let since_when = self.fleet.change_instance(id, |instance| {
+        self.fleet.observe_instance(id, |instance| {
             instance.state = Some(state);
             let is_heard = instance.unheard && instance.state != Some(InstanceState::Booting);
             if is_heard || instance.seen_at.is_none() {
                 instance.seen_at = Some(now.mono);
             }
             instance.unheard &= !is_heard;
-            let before = (instance.running_since, instance.ready_since);
-            if runs {
-                instance.running_since.get_or_insert(now.mono);
-            }
-            let serving = match &instance.assignment {
-                Assignment::Job { run, .. } => instance.serves(*run),
-                Assignment::Pool(_) => instance.is_warm(),
-            };
-            if serving {
-                instance.ready_since.get_or_insert(now.mono);
-            }
-            before != (instance.running_since, instance.ready_since)
         });
-        if since_when == Some(true) {
-            self.touch_instance(id);
+        let Some(instance) = self.fleet.instance(id) else { return };
+        let serving = match &instance.assignment {
+            Assignment::Job { run, .. } => instance.serves(*run),
+            Assignment::Pool(_) => instance.is_warm(),
+        };
+        let running_since = instance.running_since.or(runs.then_some(now.mono));
+        let ready_since = instance.ready_since.or(serving.then_some(now.mono));
+        if (running_since, ready_since) != (instance.running_since, instance.ready_since) {
+            self.fleet.change_instance(id, |instance| {
+                (instance.running_since, instance.ready_since) = (running_since, ready_since);
+            });
         }
     }
 
@@ -219,8 +213,8 @@ impl Engine {
                 let verdict = verdict(job, &instance, exit, now.mono);
                 if let (End::Code(code), true) = (&exit.end, run == Some(job.run)) {
                     self.notes.entry(of.clone()).or_default().exit_code = Some(*code);
+                    self.journal.note_job(of);
                 }
-                self.touch_job(of);
                 match verdict {
                     Verdict::Nothing => {}
                     Verdict::Over(outcome) => self.over(of, outcome),

@@ -1,9 +1,11 @@
 //! Requests. Each is checked whole before it changes anything.
 
-use crate::engine::{Engine, StepOutput};
+use crate::engine::Engine;
 use crate::execute::serves;
 use crate::guard;
-use crate::input::{Accepted, JobView, Now, Refusal, Reply, Request, Restart, Trouble, Upsert};
+use crate::input::{
+    Accepted, JobView, Now, Refusal, Reply, Request, Restart, StepOutput, Trouble, Upsert,
+};
 use crate::row::JobNotes;
 use hearth_model::hash::same_inside;
 use hearth_model::{
@@ -211,7 +213,6 @@ impl Engine {
             Extent::Create | Extent::Replace => "accepted",
             Extent::Policy => "policy accepted",
         };
-        self.touch_job(&id);
         if extent == Extent::Policy {
             self.apply_policy(&id);
         }
@@ -236,7 +237,6 @@ impl Engine {
             .collect();
         for instance in current {
             self.fleet.change_instance(&instance, |instance| instance.spec = spec.clone());
-            self.touch_instance(&instance);
         }
     }
 
@@ -253,8 +253,11 @@ impl Engine {
 
     fn fresh_job(&mut self) -> JobId {
         loop {
-            let id = JobId::parse(&format!("job-{}", self.random.name_in_order(self.next_event)))
-                .expect("the alphabet is that of job ids");
+            let id = JobId::parse(&format!(
+                "job-{}",
+                self.random.name_in_order(self.journal.next_event())
+            ))
+            .expect("the alphabet is that of job ids");
             if self.fleet.job(&id).is_none() && !self.tombstones.contains_key(&id) {
                 return id;
             }
@@ -285,7 +288,6 @@ impl Engine {
             }
             let reason = "it died before it was claimed".to_owned();
             self.fleet.change_instance(&warm, |dead| dead.stopping = Some(reason));
-            self.touch_instance(&warm);
         }
     }
 
@@ -310,7 +312,6 @@ impl Engine {
 
     /// Marks a job for deletion, as a new generation; the plan does the rest.
     pub(crate) fn mark_for_deletion(&mut self, id: &JobId) -> Option<Generation> {
-        self.touch_job(id);
         self.fleet.change_job(id, |job| {
             job.wanted = Wanted::Deleted;
             job.generation = job.generation.next();
@@ -339,7 +340,6 @@ impl Engine {
             }
             job.generation
         });
-        self.touch_job(id);
         let message = match wanted {
             Wanted::Running => "start accepted",
             _ => "stop accepted",
@@ -362,7 +362,6 @@ impl Engine {
             renew(job);
             job.generation
         });
-        self.touch_job(&id);
         self.event(now, Some(&id), None, generation, "accepted", "restart accepted");
         Ok(())
     }

@@ -2,8 +2,8 @@
 //! gone, the names of deleted jobs, events. Ages are of the host's monotonic clock, which a reboot
 //! begins anew, so that a wall clock that jumps forgets nothing early.
 
-use crate::engine::{Engine, StepOutput};
-use crate::input::Now;
+use crate::engine::Engine;
+use crate::input::{Now, StepOutput};
 use crate::row::JobNotes;
 use crate::store::Tombstone;
 use hearth_model::{Action, InstanceId, JobId, Mono};
@@ -107,7 +107,7 @@ impl Engine {
             }
             _ => return,
         }
-        self.touch_job(id);
+        self.journal.note_job(id);
     }
 
     /// Forgets what is too old or too many.
@@ -132,14 +132,14 @@ impl Engine {
             let Some((_, instance, job)) = self.oldest.logs.pop_first() else { break };
             if let Some(notes) = self.notes.get_mut(&job) {
                 notes.past.retain(|past| past.instance != instance.as_str());
-                self.touch_job(&job);
+                self.journal.note_job(&job);
             }
             self.drop_logs(instance, output);
         }
         while self.oldest.tombstones.len() > TOMBSTONES_MAX {
             let Some((_, id)) = self.oldest.tombstones.pop_first() else { break };
             self.tombstones.remove(&id);
-            self.touch_tombstone(&id);
+            self.journal.note_tombstone(&id);
         }
         self.forget_events(now.mono, keep);
     }
@@ -147,12 +147,12 @@ impl Engine {
     fn forget_events(&mut self, now: Mono, keep: Retention) {
         let marks = &mut self.oldest.marks;
         if marks.back().is_none_or(|(at, _)| now.since(*at) >= MARK_EVERY) {
-            marks.push_back((now, self.next_event));
+            marks.push_back((now, self.journal.next_event()));
         }
         // Many at once: that frees whole pages of the database, where one with each new event would
         // write the oldest page anew each time.
-        let mut first = self.next_event.saturating_sub(keep.events_max);
-        if first < self.first_event + keep.events_max / EVENTS_SLACK {
+        let mut first = self.journal.next_event().saturating_sub(keep.events_max);
+        if first < self.journal.first_event() + keep.events_max / EVENTS_SLACK {
             first = 0;
         }
         while let Some((at, event)) = self.oldest.marks.front()
@@ -161,14 +161,14 @@ impl Engine {
             first = first.max(*event);
             self.oldest.marks.pop_front();
         }
-        self.forget_events_before(first);
+        self.journal.forget_events_before(first);
     }
 
     /// Has the logs of an instance removed. The intent is in the database until it is done.
     pub(crate) fn drop_logs(&mut self, instance: InstanceId, output: &mut StepOutput) {
         self.past.remove(&instance);
         self.log_drops.insert(instance.clone());
-        self.touch_log_drop(&instance);
+        self.journal.note_log_drop(&instance);
         self.begin_log_drop(instance, output);
     }
 

@@ -102,7 +102,6 @@ impl Engine {
                 state: None,
                 creation: Creation::Confirmed,
             });
-            self.touch_instance(&id);
             let job = self.fleet.instance(&id).and_then(Instance::job).cloned();
             let message = "the database did not name it; it was taken over as it runs";
             self.event(now, job.as_ref(), Some(&id), None, "adopted", message);
@@ -181,7 +180,6 @@ impl Engine {
         };
         let id = job.id.clone();
         self.fleet.change_job(&id, |job| (job.generation, job.run) = (generation, run));
-        self.touch_job(&id);
     }
 }
 

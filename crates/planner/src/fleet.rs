@@ -1,7 +1,8 @@
 //! All jobs and instances there are, with the indexes that let a plan cost what has changed.
 //!
-//! Nothing is changed but through [`Fleet`]'s own methods, which keep the indexes true and note whose
-//! plan may be another now. What each index holds follows from the jobs and instances alone, so that
+//! Nothing is changed but through [`Fleet`]'s own methods, which keep the indexes true, and note whose
+//! plan may be another now and which rows of the database are out of date. `change_` and `insert_` change
+//! what is stored; `observe_` changes what is only seen, and no row. What each index holds follows from the jobs and instances alone, so that
 //! a fleet that is built anew from them is the same.
 
 use crate::capacity::{Capacity, Need};
@@ -20,13 +21,22 @@ pub enum Subject {
     Pool(PoolKey),
 }
 
-/// Those whose plan may be another than the last one.
+/// Jobs and pools, for instance those whose plan may be another than the last one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Touched {
+pub struct Subjects {
     /// Jobs.
     pub jobs: BTreeSet<JobId>,
     /// Pools.
     pub pools: BTreeSet<PoolKey>,
+}
+
+/// Jobs and instances that were inserted, changed or removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Jobs.
+    pub jobs: BTreeSet<JobId>,
+    /// Instances.
+    pub instances: BTreeSet<InstanceId>,
 }
 
 /// Jobs and instances.
@@ -42,7 +52,8 @@ pub struct Fleet {
     next_slot: u32,
     /// Slots of what the fleet does not hold.
     held_slots: BTreeSet<Slot>,
-    touched: Touched,
+    due: Subjects,
+    changed: Changed,
 }
 
 /// A pool: its instances, and what jobs wish of it.
@@ -83,7 +94,7 @@ struct Share {
     scratch_mib: u64,
 }
 
-impl Touched {
+impl Subjects {
     fn add(&mut self, subject: Subject) {
         match subject {
             Subject::Job(id) => self.jobs.insert(id),
@@ -91,7 +102,7 @@ impl Touched {
         };
     }
 
-    /// Whether nobody is.
+    /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.jobs.is_empty() && self.pools.is_empty()
@@ -219,7 +230,8 @@ impl Fleet {
     /// Adds a job, or puts it in the place of one.
     pub fn insert_job(&mut self, job: Job) {
         self.remove_job(&job.id);
-        self.touched.add(Subject::Job(job.id.clone()));
+        self.changed.jobs.insert(job.id.clone());
+        self.due.add(Subject::Job(job.id.clone()));
         if let Some(wish) = pool_wish(&job) {
             self.add_wish(&job.id, wish);
         }
@@ -229,7 +241,8 @@ impl Fleet {
     /// Takes a job out.
     pub fn remove_job(&mut self, id: &JobId) -> Option<Job> {
         let job = self.jobs.remove(id)?;
-        self.touched.add(Subject::Job(id.clone()));
+        self.changed.jobs.insert(id.clone());
+        self.due.add(Subject::Job(id.clone()));
         if let Some(wish) = pool_wish(&job) {
             self.drop_wish(id, wish);
         }
@@ -238,11 +251,18 @@ impl Fleet {
 
     /// Changes a job, but for its id. `None` where there is none.
     pub fn change_job<R>(&mut self, id: &JobId, change: impl FnOnce(&mut Job) -> R) -> Option<R> {
+        let result = self.observe_job(id, change)?;
+        self.changed.jobs.insert(id.clone());
+        Some(result)
+    }
+
+    /// As [`Fleet::change_job`], for what its row does not hold.
+    pub fn observe_job<R>(&mut self, id: &JobId, change: impl FnOnce(&mut Job) -> R) -> Option<R> {
         let job = self.jobs.get_mut(id)?;
         let before = pool_wish(job);
         let result = change(job);
         let after = pool_wish(job);
-        self.touched.add(Subject::Job(id.clone()));
+        self.due.add(Subject::Job(id.clone()));
         if before != after {
             if let Some(wish) = before {
                 self.drop_wish(id, wish);
@@ -259,6 +279,7 @@ impl Fleet {
     /// # Panics
     /// Where there is one of that id: ids are never reused.
     pub fn insert_instance(&mut self, instance: Instance) {
+        self.changed.instances.insert(instance.id.clone());
         self.load.add(Load::of(&instance));
         for unused in self.next_slot..instance.slot.0 {
             self.free_slots.insert(Slot(unused));
@@ -273,6 +294,7 @@ impl Fleet {
     /// Takes an instance out.
     pub fn remove_instance(&mut self, id: &InstanceId) -> Option<Instance> {
         let instance = self.instances.remove(id)?;
+        self.changed.instances.insert(id.clone());
         self.load.take(Load::of(&instance));
         self.free_slots.insert(instance.slot);
         self.leave(subject(&instance), id);
@@ -285,6 +307,17 @@ impl Fleet {
         id: &InstanceId,
         change: impl FnOnce(&mut Instance) -> R,
     ) -> Option<R> {
+        let result = self.observe_instance(id, change)?;
+        self.changed.instances.insert(id.clone());
+        Some(result)
+    }
+
+    /// As [`Fleet::change_instance`], for what its row does not hold.
+    pub fn observe_instance<R>(
+        &mut self,
+        id: &InstanceId,
+        change: impl FnOnce(&mut Instance) -> R,
+    ) -> Option<R> {
         let instance = self.instances.get_mut(id)?;
         let (before, load) = (subject(instance), Load::of(instance));
         let result = change(instance);
@@ -293,7 +326,7 @@ impl Fleet {
         self.load.take(load);
         self.load.add(new_load);
         if before == after {
-            self.touched.add(after);
+            self.due.add(after);
         } else {
             self.leave(before, id);
             self.join(after, id);
@@ -301,26 +334,31 @@ impl Fleet {
         Some(result)
     }
 
-    /// Whose plan may be another since this was last asked.
-    pub fn take_touched(&mut self) -> Touched {
-        std::mem::take(&mut self.touched)
+    /// Whose plan may be another since this was last called.
+    pub fn take_due(&mut self) -> Subjects {
+        std::mem::take(&mut self.due)
     }
 
-    /// As [`Fleet::take_touched`], and they stay touched.
+    /// As [`Fleet::take_due`], and they stay due.
     #[must_use]
-    pub fn touched(&self) -> &Touched {
-        &self.touched
+    pub fn due(&self) -> &Subjects {
+        &self.due
+    }
+
+    /// Whose rows are out of date since this was last called.
+    pub fn take_changed(&mut self) -> Changed {
+        std::mem::take(&mut self.changed)
     }
 
     /// Asks for a plan of this one, for instance since a time has come.
-    pub fn touch(&mut self, subject: Subject) {
-        self.touched.add(subject);
+    pub fn replan(&mut self, subject: Subject) {
+        self.due.add(subject);
     }
 
     /// Asks for a plan of the job or pool that an instance belongs to, if it is known.
-    pub fn touch_instance(&mut self, id: &InstanceId) {
+    pub fn replan_instance(&mut self, id: &InstanceId) {
         if let Some(instance) = self.instances.get(id) {
-            self.touched.add(subject(instance));
+            self.due.add(subject(instance));
         }
     }
 
@@ -330,7 +368,7 @@ impl Fleet {
             Subject::Pool(key) => &mut self.pools.entry(key.clone()).or_default().members,
         };
         members.insert(id.clone());
-        self.touched.add(subject);
+        self.due.add(subject);
     }
 
     fn leave(&mut self, subject: Subject, id: &InstanceId) {
@@ -350,7 +388,7 @@ impl Fleet {
                 self.drop_if_unused(key);
             }
         }
-        self.touched.add(subject);
+        self.due.add(subject);
     }
 
     fn add_wish(&mut self, id: &JobId, (key, bounds): (PoolKey, Bounds)) {
@@ -358,7 +396,7 @@ impl Fleet {
         pool.jobs.insert(id.clone());
         *pool.min.entry(bounds.min).or_default() += 1;
         *pool.max.entry(bounds.max).or_default() += 1;
-        self.touched.add(Subject::Pool(key));
+        self.due.add(Subject::Pool(key));
     }
 
     fn drop_wish(&mut self, id: &JobId, (key, bounds): (PoolKey, Bounds)) {
@@ -368,7 +406,7 @@ impl Fleet {
             uncount(&mut pool.max, bounds.max);
         }
         self.drop_if_unused(&key);
-        self.touched.add(Subject::Pool(key));
+        self.due.add(Subject::Pool(key));
     }
 
     fn drop_if_unused(&mut self, key: &PoolKey) {

@@ -16,7 +16,7 @@ mod world;
 pub use backoff::{STREAK_ENDS_AFTER, backoff};
 pub use capacity::{Capacity, Need};
 pub use check::{Violation, check};
-pub use fleet::{Fleet, Subject, Touched};
+pub use fleet::{Changed, Fleet, Subject, Subjects};
 pub use images::{ImageUses, images_to_remove};
 pub use plan::plan;
 pub use status::{JobStatus, Status, status};

@@ -189,17 +189,17 @@ proptest! {
         }
     }
 
-    /// A plan for everybody that is touched is the plan for all: nothing is forgotten where the
-    /// indexes are used, and what was not touched has no step.
+    /// A plan for all that are due is the plan for all: nothing is forgotten where the
+    /// indexes are used, and what is not due has no step.
     #[test]
-    fn a_plan_for_all_who_are_touched_is_the_plan_for_all(
+    fn plan_for_all_due_subjects_is_the_plan_for_all(
         jobs in jobs(), instances in instances(), memory_mib in 0u64..4000,
     ) {
         let mut fleet = fleet(&jobs, &instances);
-        let touched = fleet.take_touched();
+        let due = fleet.take_due();
         let (pools, queue) = (BTreeMap::new(), Queue::default());
         let world = world(&fleet, &pools, memory_mib);
-        let scope = Scope::Some { jobs: &touched.jobs, pools: &touched.pools, queue: &queue };
+        let scope = Scope::Some { jobs: &due.jobs, pools: &due.pools, queue: &queue };
         let (mut some, mut all) = (plan(&world, scope), plan(&world, Scope::All));
         // Jobs that are gone come last in one and by name in the other; what they get is the same.
         let order = |plan: &mut Plan| plan.steps.sort_by_key(|step| format!("{step:?}"));
@@ -262,12 +262,12 @@ proptest! {
 }
 
 #[test]
-fn who_waits_for_room_is_looked_at_when_somebody_else_is_touched() {
+fn queue_is_planned_although_other_subjects_are_due() {
     let jobs: BTreeMap<_, _> =
         [job(0, "service", 0, 0), job(1, "service", 0, 0)].map(|job| (job.id.clone(), job)).into();
     let mut fleet = fleet(&jobs, &BTreeMap::new());
     let pools = BTreeMap::new();
-    let queue = Queue { jobs: fleet.take_touched().jobs, ..Queue::default() };
+    let queue = Queue { jobs: fleet.take_due().jobs, ..Queue::default() };
     let scope = |jobs, pools| Scope::Some { jobs, pools, queue: &queue };
     let small = world(&fleet, &pools, 110);
     let made = plan(&small, scope(&[].into(), &[].into()));

@@ -8,8 +8,8 @@ use hearth_model::{
     Slot, Spec, SpecHash, Stage, Tenant, Value, Wanted,
 };
 use hearth_planner::{
-    Capacity, Fleet, Limits, Plan, PoolHealth, Scope, Status, Step, Subject, Target, Verdict,
-    Waiting, World, backoff, check, plan, status, verdict,
+    Capacity, Changed, Fleet, Limits, Plan, PoolHealth, Scope, Status, Step, Subject, Target,
+    Verdict, Waiting, World, backoff, check, plan, status, verdict,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -759,15 +759,41 @@ fn a_rollout_is_told_beside_what_serves_meanwhile() {
 }
 
 #[test]
+fn stored_changes_have_a_row_and_observed_ones_have_none() {
+    let mut fleet = Fleet::default();
+    let (web, a) = (JobId::parse("web").unwrap(), InstanceId::parse("a").unwrap());
+    let rows = |fleet: &mut Fleet| {
+        let Changed { jobs, instances } = fleet.take_changed();
+        (jobs.contains(&web), instances.contains(&a))
+    };
+    fleet.insert_job(job("web", "service", &[]));
+    assert_eq!(rows(&mut fleet), (true, false));
+    fleet.insert_instance(serving("a", "web", RUN));
+    assert_eq!(rows(&mut fleet), (false, true));
+    fleet.take_due();
+    fleet.observe_job(&web, |job| job.resolution = Resolution::Preparing(None));
+    fleet.observe_instance(&a, |instance| instance.silence = 1);
+    assert_eq!(rows(&mut fleet), (false, false));
+    assert!(fleet.take_due().jobs.contains(&web), "the next plan may be another");
+    fleet.change_job(&web, |job| job.failures = 1);
+    assert_eq!(rows(&mut fleet), (true, false));
+    fleet.change_instance(&a, |instance| instance.stopping = Some("because".to_owned()));
+    assert_eq!(rows(&mut fleet), (false, true));
+    fleet.remove_instance(&a);
+    fleet.remove_job(&web);
+    assert_eq!(rows(&mut fleet), (true, true));
+}
+
+#[test]
 fn a_fleet_knows_its_slots_its_load_and_whose_plan_may_be_another() {
     let mut fleet = Fleet::default();
-    assert!(fleet.touched().is_empty());
+    assert!(fleet.due().is_empty());
     fleet.insert_job(job("web", "service", &[]));
-    assert!(!fleet.touched().is_empty());
-    assert_eq!(fleet.take_touched().jobs.len(), 1);
-    fleet.touch(Subject::Pool(key()));
-    assert!(!fleet.touched().is_empty());
-    assert_eq!(fleet.take_touched().pools.len(), 1);
+    assert!(!fleet.due().is_empty());
+    assert_eq!(fleet.take_due().jobs.len(), 1);
+    fleet.replan(Subject::Pool(key()));
+    assert!(!fleet.due().is_empty());
+    assert_eq!(fleet.take_due().pools.len(), 1);
     let slot = |id: &str, slot| Instance { slot: Slot(slot), ..serving(id, "web", RUN) };
     fleet.insert_instance(slot("a", 0));
     fleet.insert_instance(slot("c", 2));
