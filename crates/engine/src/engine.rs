@@ -1,16 +1,16 @@
 //! The engine's state: what it holds in memory, and how that follows from the database.
 
 use crate::agenda::Agenda;
-use crate::fault::Health;
-use crate::input::{Effect, JobView, Now, StepOutput};
+use crate::health::Health;
+use crate::input::{Effect, Now, StepOutput};
 use crate::journal::Journal;
+use crate::oldest::{Oldest, Retention};
 use crate::operation::Operations;
+use crate::orphans::Orphans;
 use crate::random::Random;
-use crate::removal::Removals;
-use crate::retention::{Oldest, Retention};
+use crate::removals::Removals;
 use crate::row::JobNotes;
 use crate::store::{AppliedEntry, Loaded, Store, StoreError, Tombstone};
-use crate::strays::Strays;
 use hearth_model::{
     Action, Creation, Generation, Instance, InstanceId, InstanceState, Job, JobId, Lifecycle, Mono,
     PoolKey, Resolution,
@@ -81,7 +81,7 @@ pub struct Engine {
     /// Whether they may come to take more, and that was told.
     pub(crate) disk_is_short: bool,
     /// What the host has and the database does not name.
-    pub(crate) strays: Strays,
+    pub(crate) orphans: Orphans,
     /// When the host was looked at last, once it was looked at whole. Before that, and while it
     /// can't be looked at, nothing is done to it.
     pub(crate) looked_at: Option<Mono>,
@@ -120,7 +120,7 @@ impl Engine {
             unidentified: BTreeMap::new(),
             scratch_mib: None,
             disk_is_short: false,
-            strays: Strays::default(),
+            orphans: Orphans::default(),
             looked_at: None,
             journal: Journal::after(loaded.last_event, rebooted),
             health: Health::default(),
@@ -269,7 +269,7 @@ impl Engine {
             now,
             fleet: &self.fleet,
             pools: &self.pools,
-            capacity: self.strays.left_of(self.capacity()),
+            capacity: self.orphans.left_of(self.capacity()),
             limits: self.config.limits,
             busy: &self.operations,
         }
@@ -292,11 +292,6 @@ impl Engine {
         let id = self.operations.begin(action.clone());
         self.fleet.replan_instance(action.instance());
         output.effects.push(Effect::Apply(id, action));
-    }
-
-    pub(crate) fn view_of(&self, now: &Now, id: &JobId) -> Option<JobView> {
-        let world = self.world(now.mono);
-        self.fleet.job(id).map(|job| self.view(&world, job, now))
     }
 }
 

@@ -117,7 +117,7 @@ impl Engine {
     fn fresh(&mut self) -> (InstanceId, Slot) {
         let id = loop {
             let id = self.random.instance();
-            let known = self.fleet.instance(&id).is_some() || self.strays.contains(&id);
+            let known = self.fleet.instance(&id).is_some() || self.orphans.contains(&id);
             if !known && !self.past.contains(&id) {
                 break id;
             }

@@ -7,7 +7,6 @@
 //! ```
 
 use crate::engine::Engine;
-use crate::guard;
 use crate::input::{Effect, Event, Input, Now, Refusal, Reply, StepOutput};
 use crate::row::{InstanceRow, JobRow};
 use crate::store::{Changes, Means, StoreError};
@@ -19,19 +18,6 @@ use std::time::Duration;
 const PROOF_LASTS: Duration = Duration::from_secs(1);
 /// How often is tried whether a fault is over.
 const RETRY_EVERY: Duration = Duration::from_millis(500);
-
-/// Whether the database takes changes.
-#[derive(Debug, Default)]
-pub(crate) struct Health {
-    /// Why changes are refused.
-    refusing: Option<Refusal>,
-    /// How its files are lost, while they are: no change is tried then.
-    lost: Option<String>,
-    /// When a write last succeeded or failed.
-    tried_at: Option<Mono>,
-    /// What actions came to while the files were lost. Each instance has one action at most.
-    deferred: Vec<Input>,
-}
 
 impl Engine {
     /// Why changes are refused just now, where they are.
@@ -161,7 +147,7 @@ impl Engine {
     /// count on it. Nothing of it is acknowledged or done; as after a crash behind a commit, it is planned
     /// again once the files are back.
     pub(crate) fn withhold(&mut self, error: &StoreError, output: StepOutput) -> Vec<Effect> {
-        let refusal = guard::store(error);
+        let refusal = error.refusal();
         self.looked_at = None;
         for effect in &output.effects {
             match effect {
@@ -181,7 +167,7 @@ impl Engine {
 
     /// A commit has succeeded or failed.
     pub(crate) fn note_commit(&mut self, now: Mono, error: Option<&StoreError>) {
-        self.health.refusing = error.map(guard::store);
+        self.health.refusing = error.map(StoreError::refusal);
         self.health.tried_at = Some(now);
     }
 

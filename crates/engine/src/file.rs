@@ -3,11 +3,11 @@
 //! apply is that decision carried out.
 
 use crate::engine::Engine;
+use crate::entry::EntryDigest;
 use crate::input::{
     Against, Deletions, Drained, FileEntry, FileLoad, LoadPlan, Now, PlannedChange, Refusal,
     StepOutput, Why,
 };
-use crate::json::spec_to_json;
 use crate::request::{Change, Extent};
 use crate::store::AppliedEntry;
 use hearth_model::hash::same_inside;
@@ -15,21 +15,6 @@ use hearth_model::{Job, JobId, Spec, Tenant, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-
-/// The digest of what an entry says, not of what its names point at. It takes as long as all that the
-/// engine does with the entry, so it is made before the engine is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EntryDigest(String);
-
-impl EntryDigest {
-    /// That of an entry with this tenant and spec.
-    #[must_use]
-    pub fn of(tenant: Option<&Tenant>, spec: &Arc<Spec>) -> EntryDigest {
-        let tenant = tenant.map(ToString::to_string);
-        let text = serde_json::json!([tenant, spec_to_json(spec)]).to_string();
-        EntryDigest(blake3::hash(text.as_bytes()).to_string())
-    }
-}
 
 /// What a load comes to, and all that carrying it out needs.
 #[derive(Debug, Default)]

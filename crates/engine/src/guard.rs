@@ -3,12 +3,8 @@
 
 use crate::engine::Engine;
 use crate::input::{Accepted, Guard, Guarded, Now, Refusal, Repeat, Reply, Request, StepOutput};
-use crate::store::{StoreError, Used};
+use crate::store::{KEY_LIVES, Used};
 use hearth_model::{InstanceId, Mono, Wanted};
-use std::time::Duration;
-
-/// How long a key is known, by the host's monotonic clock; after a reboot of the host it counts anew.
-pub(crate) const KEY_LIVES: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Engine {
     pub(crate) fn guarded(
@@ -39,7 +35,7 @@ impl Engine {
     fn used(&self, now: Mono, repeat: &Repeat) -> Result<Option<Used>, Refusal> {
         let used = match self.journal.used(&repeat.key) {
             Some(used) => Some(used.clone()),
-            None => self.store.used(&repeat.key).map_err(|error| store(&error))?,
+            None => self.store.used(&repeat.key).map_err(|error| error.refusal())?,
         };
         Ok(used.filter(|used| now.since(used.at) < KEY_LIVES))
     }
@@ -70,33 +66,5 @@ impl Engine {
             Some(current) if generations.is_empty() || generations.contains(&current.0) => Ok(()),
             current => Err(Refusal::OtherGeneration { job: id.clone(), current }),
         }
-    }
-}
-
-pub(crate) fn store(error: &StoreError) -> Refusal {
-    if error.is_lost() {
-        return Refusal::Lost { detail: error.to_string() };
-    }
-    let detail = match std::error::Error::source(error) {
-        Some(source) => source.to_string(),
-        None => error.to_string(),
-    };
-    Refusal::Store { detail, disk_full: error.is_disk_full() }
-}
-
-impl Accepted {
-    /// The word in the database.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Accepted::Claimed => "claimed",
-            Accepted::Pending => "pending",
-            Accepted::Done => "done",
-        }
-    }
-
-    /// What a word in the database means.
-    pub(crate) fn parse(word: &str) -> Option<Accepted> {
-        let all = [Accepted::Claimed, Accepted::Pending, Accepted::Done];
-        all.into_iter().find(|accepted| accepted.as_str() == word)
     }
 }

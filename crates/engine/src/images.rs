@@ -2,18 +2,10 @@
 //! removes them after that.
 
 use crate::engine::Engine;
+use crate::input::ImagePlan;
 use hearth_model::{Images, Instance, Job, KeepImages, Resolution, StoredImage};
 use hearth_planner::{ImageUses, images_to_remove};
 use std::collections::BTreeSet;
-
-/// What is decided of the copies that a host has, by their names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ImagePlan {
-    /// Those in use.
-    pub used: Vec<String>,
-    /// Those that go, in this order.
-    pub remove: Vec<String>,
-}
 
 /// What jobs and instances use. A job that has ended or was stopped can run again, so that it counts.
 pub(crate) fn uses<'a>(

@@ -1,7 +1,6 @@
 //! What goes into a step and what comes out of it.
 
-use crate::file::EntryDigest;
-use crate::images::ImagePlan;
+use crate::entry::EntryDigest;
 use hearth_host::HostError;
 use hearth_model::{
     Action, Generation, InstanceId, JobId, KeepImages, Mono, Observation, Resolution, Selector,
@@ -564,4 +563,30 @@ pub struct Event {
     pub kind: Cow<'static, str>,
     /// A sentence for people.
     pub message: String,
+}
+
+impl Accepted {
+    /// The word in the database.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Accepted::Claimed => "claimed",
+            Accepted::Pending => "pending",
+            Accepted::Done => "done",
+        }
+    }
+
+    /// What a word in the database means.
+    pub(crate) fn parse(word: &str) -> Option<Accepted> {
+        let all = [Accepted::Claimed, Accepted::Pending, Accepted::Done];
+        all.into_iter().find(|accepted| accepted.as_str() == word)
+    }
+}
+
+/// What is decided of the copies that a host has, by their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImagePlan {
+    /// Those in use.
+    pub used: Vec<String>,
+    /// Those that go, in this order.
+    pub remove: Vec<String>,
 }

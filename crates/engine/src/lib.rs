@@ -5,40 +5,50 @@
 //! Within a step the order is: take in every input, plan, record the intents, commit once, and only
 //! then hand out effects and replies. So nothing is acknowledged or done that is not on disk, and
 //! requests that arrive together share one commit.
+//!
+//! ```text
+//!   step ──▶ request, file, observation, execute, fault, retention, … : what each input means
+//!              └──▶ engine: the state ──▶ operation, journal, agenda, orphans, … ──▶ store ──▶ input
+//! ```
+//! The files above `engine` are its rules, those below it know nothing of it.
 
+mod adoption;
 mod agenda;
 mod backup;
 mod engine;
+mod entry;
 mod execute;
 mod fault;
 mod file;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod guard;
+mod health;
 mod images;
 mod input;
 mod journal;
 pub mod json;
 mod observation;
+mod oldest;
 mod operation;
+mod orphans;
 mod random;
 mod removal;
+mod removals;
 mod request;
 mod retention;
 mod row;
 mod step;
 mod store;
-mod strays;
 mod view;
 
 pub use backup::{Contents, backup, gather, inspect, restore};
 pub use engine::{Config, DiskOvercommit, Engine};
-pub use file::EntryDigest;
-pub use images::ImagePlan;
+pub use entry::EntryDigest;
 pub use input::{
     Accepted, ActionId, Against, Deletions, Drained, Effect, Event, EventPage, Events, FileEntry,
-    FileLoad, Guard, Guarded, Input, JobView, List, LoadPlan, Now, PlannedChange, Refusal, Repeat,
-    Reply, Request, RequestId, Restart, StatsView, Trouble, Upsert, WarmView, Why,
+    FileLoad, Guard, Guarded, ImagePlan, Input, JobView, List, LoadPlan, Now, PlannedChange,
+    Refusal, Repeat, Reply, Request, RequestId, Restart, StatsView, Trouble, Upsert, WarmView, Why,
 };
-pub use retention::Retention;
+pub use oldest::Retention;
 pub use store::{Anchor, Means, Store, StoreError, saved};

@@ -37,7 +37,7 @@ impl Engine {
             for id in left_alone.iter().filter(|id| !before.contains_key(id.as_str())) {
                 self.left_alone(now, id);
             }
-            self.strays.clear();
+            self.orphans.clear();
             self.disk_seen(now, scratch_mib);
         }
         for (id, observed) in instances {
@@ -46,10 +46,10 @@ impl Engine {
                 self.note_silence(&id, observed.silence);
                 self.see(now, &id, observed.state);
             } else if (whole && !self.operations.ended_since(&id, began))
-                || self.strays.contains(&id)
+                || self.orphans.contains(&id)
             {
                 // Otherwise it was removed after the look began.
-                self.strays.insert(id, observed);
+                self.orphans.insert(id, observed);
             }
         }
     }

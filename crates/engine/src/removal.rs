@@ -9,47 +9,12 @@ use crate::engine::Engine;
 use crate::input::Now;
 use hearth_model::{JobId, Mono, Wanted};
 use hearth_planner::Status;
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
-
-/// Finished jobs that are to be deleted, by when their time began.
-#[derive(Debug, Default)]
-pub(crate) struct Removals {
-    since: BTreeMap<JobId, Mono>,
-    oldest: BTreeSet<(Mono, JobId)>,
-}
-
-impl Removals {
-    fn begin(&mut self, id: &JobId, at: Mono) {
-        self.end(id);
-        self.since.insert(id.clone(), at);
-        self.oldest.insert((at, id.clone()));
-    }
-
-    fn end(&mut self, id: &JobId) {
-        if let Some(at) = self.since.remove(id) {
-            self.oldest.remove(&(at, id.clone()));
-        }
-    }
-
-    /// Takes out those whose time is over.
-    fn due(&mut self, now: Mono, after: Duration) -> Vec<JobId> {
-        let mut due = Vec::new();
-        while let Some((at, id)) = self.oldest.first()
-            && now.since(*at) >= after
-        {
-            let id = id.clone();
-            self.end(&id);
-            due.push(id);
-        }
-        due
-    }
-}
+use std::collections::BTreeSet;
 
 impl Engine {
     /// Keeps in mind since when a job is to be deleted, or that it is not, or no longer.
     pub(crate) fn note_removal(&mut self, now: Mono, id: &JobId) {
-        match (self.removals.since.contains_key(id), self.removes_itself(id)) {
+        match (self.removals.contains(id), self.removes_itself(id)) {
             (false, true) => self.removals.begin(id, now),
             (true, false) => self.removals.end(id),
             _ => {}
@@ -68,7 +33,7 @@ impl Engine {
     pub(crate) fn followed(&mut self, now: Mono, jobs: BTreeSet<JobId>) {
         let before = std::mem::replace(&mut self.followed, jobs);
         for id in before.difference(&self.followed) {
-            if self.removals.since.contains_key(id) {
+            if self.removals.contains(id) {
                 self.removals.begin(id, now);
             }
         }

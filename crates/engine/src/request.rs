@@ -2,7 +2,6 @@
 
 use crate::engine::Engine;
 use crate::execute::serves;
-use crate::guard;
 use crate::input::{
     Accepted, JobView, Now, Refusal, Reply, Request, Restart, StepOutput, Trouble, Upsert,
 };
@@ -86,7 +85,7 @@ impl Engine {
                     return Err(Refusal::NotFound(job.clone()));
                 }
                 let page = self.store.events(&events);
-                page.map(Reply::Events).map_err(|error| guard::store(&error))
+                page.map(Reply::Events).map_err(|error| error.refusal())
             }
             Request::ApplyFile(load) => Ok(Reply::Applied(self.apply_file(now, &load, output))),
             Request::PlanFile(load) => Ok(Reply::Planned(self.plan_load(&load))),
@@ -274,7 +273,7 @@ impl Engine {
         if !self.observation_is_fresh(now.mono) {
             return None;
         }
-        self.take_over(now);
+        self.adopt_orphans(now);
         loop {
             let plan = plan(&self.world(now.mono), Scope::Job(id));
             let claim = plan.steps.into_iter().find_map(|step| match step {

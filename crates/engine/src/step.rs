@@ -7,7 +7,6 @@
 //! ```
 
 use crate::engine::{Engine, forget_times};
-use crate::guard;
 use crate::input::{Effect, Event, Input, Now, Request, RequestId, StepOutput};
 use crate::row::{InstanceRow, JobRow};
 use crate::store::{Changes, StoreError};
@@ -110,7 +109,7 @@ impl Engine {
             return (None, BTreeSet::new());
         }
         self.retain(now, output);
-        self.take_over(now);
+        self.adopt_orphans(now);
         for subject in self.agenda.due(now.mono) {
             self.fleet.replan(subject);
         }
@@ -256,7 +255,7 @@ impl Engine {
         error: &StoreError,
         output: StepOutput,
     ) -> Vec<Effect> {
-        let refusal = guard::store(error);
+        let refusal = error.refusal();
         for effect in &output.effects {
             if let Effect::Apply(id, _) = effect {
                 self.operations.cancel(*id);

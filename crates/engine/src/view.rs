@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::input::{JobView, List, Now, Reply, StatsView, WarmView};
-use hearth_model::{Instance, InstanceId, InstanceState, Job, PoolTenant};
+use hearth_model::{Instance, InstanceId, InstanceState, Job, JobId, PoolTenant};
 use hearth_planner::{World, status};
 use std::ops::Bound;
 
@@ -32,6 +32,11 @@ impl Engine {
             exit_code: notes.and_then(|notes| notes.exit_code),
             spec: job.spec.clone(),
         }
+    }
+
+    pub(crate) fn view_of(&self, now: &Now, id: &JobId) -> Option<JobView> {
+        let world = self.world(now.mono);
+        self.fleet.job(id).map(|job| self.view(&world, job, now))
     }
 
     pub(crate) fn views(&self, now: &Now) -> Vec<JobView> {
@@ -92,7 +97,7 @@ impl Engine {
                 }
             })
             .collect();
-        let left_alone = self.unidentified.values().cloned().chain(self.strays.sentences());
+        let left_alone = self.unidentified.values().cloned().chain(self.orphans.sentences());
         StatsView { jobs: self.views(now), warm_pool, unidentified: left_alone.collect() }
     }
 }

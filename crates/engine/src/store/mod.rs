@@ -9,15 +9,19 @@ mod files;
 mod model;
 mod sqlite;
 
-use crate::input::{Accepted, Event, EventPage, Events};
+use crate::input::{Accepted, Event, EventPage, Events, Refusal};
 use crate::row::{InstanceRow, JobNotes, JobRow};
 use hearth_model::{Generation, Instance, InstanceId, Job, JobId, Mono};
 use model::Model;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use files::{Anchor, Means, saved};
 pub(crate) use sqlite::{Sqlite, connect};
+
+/// How long a key is known, by the host's monotonic clock; after a reboot of the host it counts anew.
+pub(crate) const KEY_LIVES: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How many keys are kept; beyond that the oldest go first. With 24 h each this is more than one a
 /// second, and at most some 50 MB on disk. None is held in memory.
@@ -129,6 +133,18 @@ impl StoreError {
     #[must_use]
     pub fn is_lost(&self) -> bool {
         matches!(self, StoreError::Lost { .. })
+    }
+
+    /// Why a change is refused.
+    pub(crate) fn refusal(&self) -> Refusal {
+        if self.is_lost() {
+            return Refusal::Lost { detail: self.to_string() };
+        }
+        let detail = match std::error::Error::source(self) {
+            Some(source) => source.to_string(),
+            None => self.to_string(),
+        };
+        Refusal::Store { detail, disk_full: self.is_disk_full() }
     }
 
     /// Whether the disk failed to keep what was written: then the kernel may have dropped it, and

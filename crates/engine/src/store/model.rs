@@ -3,8 +3,8 @@
 //! and by the simulation, whose runs have to be the same over either.
 
 use super::{Changes, KEYS_MAX, Loaded, StoreError, Used, disk_full};
-use crate::guard::KEY_LIVES;
 use crate::input::{Event, EventPage, Events};
+use crate::store::KEY_LIVES;
 use hearth_model::Mono;
 use std::collections::BTreeMap;
 use std::ops::Bound;

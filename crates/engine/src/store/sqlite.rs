@@ -4,9 +4,9 @@
 use super::files::{self, Anchor, Files, Loss, Means, Seen};
 use super::{AppliedEntry, Changes, KEYS_MAX, Loaded, StoreError, Tombstone, Used, disk_full};
 use crate::backup::{copy_of, inspect};
-use crate::guard::KEY_LIVES;
 use crate::input::{Accepted, Event, EventPage, Events};
 use crate::row::{self, InstanceRow, JobRow};
+use crate::store::KEY_LIVES;
 use hearth_model::{Generation, InstanceId, JobId, Mono};
 use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};

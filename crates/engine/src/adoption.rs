@@ -8,80 +8,25 @@ use crate::engine::Engine;
 use crate::input::Now;
 use hearth_model::{
     Assignment, Creation, Generation, Identity, Instance, InstanceId, Job, JobId, Made, Observed,
-    Owner, PoolKey, Resources, Slot, Spec, SpecHash, Tenant, Wanted,
+    Owner, PoolKey, Resources, Spec, SpecHash, Tenant, Wanted,
 };
-use hearth_planner::{Capacity, Need};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// Instances that belong to nobody yet.
-#[derive(Debug, Default)]
-pub(crate) struct Strays(BTreeMap<InstanceId, Observed>);
-
-impl Strays {
-    pub(crate) fn insert(&mut self, id: InstanceId, observed: Observed) {
-        self.0.insert(id, observed);
-    }
-
-    /// Those that a whole look at the host does not show are gone.
-    pub(crate) fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    pub(crate) fn contains(&self, id: &InstanceId) -> bool {
-        self.0.contains_key(id)
-    }
-
-    /// Slots that nothing else may have.
-    pub(crate) fn slots(&self) -> BTreeSet<Slot> {
-        self.0.values().map(|observed| observed.slot).collect()
-    }
-
-    /// What they leave of the capacity.
-    pub(crate) fn left_of(&self, capacity: Capacity) -> Capacity {
-        let runs = |observed: &&Observed| !observed.state.is_exited();
-        let needs = self.0.values().filter(runs).filter_map(|observed| observed.made.as_ref());
-        let taken =
-            needs.map(|made| capacity.need_of(made.resources)).fold(Need::default(), Need::plus);
-        let left = capacity.total().minus(taken);
-        // What their scratch disks may take is not remembered.
-        Capacity { vcpus: left.vcpus, memory_mib: left.memory_mib, ..capacity }
-    }
-
-    /// A sentence for each.
-    pub(crate) fn sentences(&self) -> impl Iterator<Item = String> {
-        self.0.iter().map(|(id, observed)| {
-            let what = match observed.made.as_ref().map(|made| &made.owner) {
-                Some(Owner::Job(Identity { job_id, generation, .. })) => format!(
-                    "instance {id} of job {job_id}, generation {generation}, is on the host and the \
-                     job is not in the database: declare the job to have it taken over"
-                ),
-                Some(Owner::Pool(_)) => format!(
-                    "instance {id} of a pool is on the host and not in the database: declare a job \
-                     of its spec to have it taken over"
-                ),
-                None => format!("instance {id} is on the host and not in the database"),
-            };
-            format!("{what}; it is left alone")
-        })
-    }
-}
 
 impl Engine {
     /// Takes over what belongs to a job or a pool that there is.
-    pub(crate) fn take_over(&mut self, now: &Now) {
+    pub(crate) fn adopt_orphans(&mut self, now: &Now) {
         // What a job wants now comes first, then the newest.
-        let mut strays: Vec<_> =
-            self.strays.0.iter().map(|(id, one)| (id.clone(), one.clone())).collect();
-        strays.sort_by_key(|(_, observed)| Reverse(self.worth(observed)));
-        for (id, observed) in strays {
+        let mut orphans: Vec<_> =
+            self.orphans.0.iter().map(|(id, one)| (id.clone(), one.clone())).collect();
+        orphans.sort_by_key(|(_, observed)| Reverse(self.worth(observed)));
+        for (id, observed) in orphans {
             let Some(made) = observed.made.clone().filter(|_| !self.fleet.has(observed.slot))
             else {
                 continue;
             };
             let Some((assignment, spec)) = self.place_of(&observed, &made) else { continue };
-            self.strays.0.remove(&id);
+            self.orphans.0.remove(&id);
             self.fleet.insert_instance(Instance {
                 id: id.clone(),
                 slot: observed.slot,
@@ -109,7 +54,7 @@ impl Engine {
             self.note_silence(&id, observed.silence);
             self.see(now, &id, observed.state);
         }
-        self.fleet.hold_slots(self.strays.slots());
+        self.fleet.hold_slots(self.orphans.slots());
     }
 
     fn worth(&self, observed: &Observed) -> Option<(bool, Generation)> {
@@ -132,7 +77,7 @@ impl Engine {
             let same = identity.tenant == *tenant && Some(observed.hash) == hash;
             (identity.job_id == *job).then_some((identity.generation, same))
         };
-        match self.strays.0.values().filter_map(told).max() {
+        match self.orphans.0.values().filter_map(told).max() {
             Some((told, true)) if told > before => told,
             newest => newest.map_or(before, |(told, _)| told.max(before)).next(),
         }
