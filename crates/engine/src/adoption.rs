@@ -7,8 +7,8 @@
 use crate::engine::Engine;
 use crate::input::Now;
 use hearth_model::{
-    Assignment, Creation, Generation, Identity, Instance, InstanceId, Job, JobId, Made, Observed,
-    Owner, PoolKey, Resources, Spec, SpecHash, Tenant, Wanted,
+    Assignment, Creation, Generation, Identity, Instance, Job, JobId, Made, Observed, Owner,
+    PoolKey, Resources, Spec, SpecHash, Tenant, Wanted,
 };
 use std::cmp::Reverse;
 use std::sync::Arc;

@@ -11,10 +11,9 @@ use crate::input::{
 use crate::request::{Change, Extent};
 use crate::store::AppliedEntry;
 use hearth_model::hash::same_inside;
-use hearth_model::{Job, JobId, Spec, Tenant, Wanted};
+use hearth_model::{Job, JobId, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
 
 /// What a load comes to, and all that carrying it out needs.
 #[derive(Debug, Default)]

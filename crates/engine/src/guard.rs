@@ -2,7 +2,7 @@
 //! that nobody else's change is undone unseen.
 
 use crate::engine::Engine;
-use crate::input::{Accepted, Guard, Guarded, Now, Refusal, Repeat, Reply, Request, StepOutput};
+use crate::input::{Guard, Guarded, Now, Refusal, Repeat, Reply, Request, StepOutput};
 use crate::store::{KEY_LIVES, Used};
 use hearth_model::{InstanceId, Mono, Wanted};
 
