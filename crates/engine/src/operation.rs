@@ -396,7 +396,7 @@ mod tests {
         assert_eq!(operations.next_release(), None);
         assert!(!operations.confirm(&instance()), "once");
         let id = operations.begin(stop());
-        assert!(!operations.confirm(&instance()), "an action in flight goes on");
+        assert!(!operations.confirm(&instance()), "an action in flight continues");
         assert!(operations.finish(id, at(2)).is_some());
     }
 
