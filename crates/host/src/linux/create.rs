@@ -29,8 +29,9 @@ pub(super) async fn create(shared: Arc<Shared>, create: Create) -> Result<(), Ho
             Err(error)
         }
         Err(Failed::MayHaveRun(error)) => {
-            // It stays until whoever wanted it has noted that: a daemon that is killed before finds it.
-            end(&instance, End::Unknown).await;
+            // It stays until the daemon has recorded that: one that is killed before finds it. An
+            // observation may come before the answer, and says the same.
+            end(&instance, End::Vmm(error.sentence())).await;
             Err(error)
         }
     };

@@ -324,9 +324,10 @@ async fn a_start_of_which_nothing_is_known_is_not_said_to_have_run_nothing() {
         stand.fake.script(&[Fault::new(at(START, Effect::Done), does)]);
         let error = stand.try_create(id, raw("speaker")).await.expect_err("nothing is known");
         assert!(!error.is_transient(), "{}", error.sentence());
-        // A daemon that is killed before it has noted that learns the same.
+        // An observation that comes before the answer says the same.
         let id = InstanceId::parse(id).expect("an id");
-        assert_eq!(stand.lab.exit(&id).await.end, End::Unknown);
+        assert_eq!(stand.lab.exit(&id).await.end, End::Vmm(error.sentence()));
+        // A daemon that is killed before it has recorded that learns only that it may have run.
         stand.lab.restart().await;
         assert_eq!(stand.lab.exit(&id).await.end, End::Unknown);
         assert_eq!(processes_in(&stand.lab.instance_dir(&id)), [0; 0]);
