@@ -17,7 +17,7 @@ use hearth_guest::{
 };
 use hearth_host::LogQuery;
 use hearth_host::linux::fuzzing::{
-    forwarder, frames, image_faults, log, instance_record, log_line, memory_mib, status,
+    forwarder, frames, image_faults, instance_record, log, log_line, memory_mib, status,
 };
 use hearth_model::InstanceId;
 use libfuzzer_sys::fuzz_target;
