@@ -118,7 +118,7 @@ mod elixir {
         }
         let data: Vec<String> = data.iter().map(ToString::to_string).collect();
         fs::write(directory.path().join("data"), data.join(" ")).unwrap();
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/oracle.exs");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/suite/oracle.exs");
         let output = Command::new("elixir")
             .args(["--erl", "+fnu", script])
             .arg(directory.path())
