@@ -19,8 +19,9 @@ pub use log::{FollowedLog, LogQuery, LogStream};
 pub use problem::{FieldProblem, PROBLEM_JSON, Problem};
 pub use wire::{
     ChangedJob, CreateVm, Declared, Deleted, DesiredFile, DesiredFileStatus, DrainedPool,
-    EVENT_STREAM, Event, Health, Heartbeat, Image, Images, Job, JobStatus, LogLine, LogRecord,
-    NDJSON, Page, Plan, Pruned, Readiness, RefusedEntry, SpecChange, Stats, Summary, WarmVm,
+    EVENT_STREAM, Event, EventKind, Exit, ExitKind, Health, Heartbeat, Image, Images, Job,
+    JobStatus, KilledProcess, LogLine, LogRecord, NDJSON, Page, Plan, Pool, Pruned, Readiness,
+    RefusedEntry, SpecChange, Stats, Summary, WarmVm,
 };
 
 /// Where the daemon listens and the command line asks, unless told otherwise.

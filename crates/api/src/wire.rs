@@ -1,7 +1,7 @@
 //! The JSON objects of the API.
 
 use crate::document::Spec;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use std::fmt;
 use utoipa::ToSchema;
@@ -35,6 +35,10 @@ pub struct Job {
     /// The code with which its command exited last, where it exited with one.
     #[schema(required = true)]
     pub exit_code: Option<u8>,
+    /// How its last microVM of this generation exited; null if none has.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub exit: Option<Exit>,
     /// What it runs.
     #[schema(value_type = Spec)]
     pub spec: Value,
@@ -141,6 +145,10 @@ pub struct Stats {
     pub summary: Summary,
     /// All jobs, by id.
     pub jobs: Vec<Job>,
+    /// All pools that have microVMs or should have some.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub pools: Vec<Pool>,
     /// All pool instances.
     pub warm_pool: Vec<WarmVm>,
     /// What was found on the host and could not be identified, and so is left alone. Sentences.
@@ -308,6 +316,32 @@ pub struct Summary {
     pub total_warm: usize,
 }
 
+/// A pool: the warm microVMs of one make.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Pool {
+    /// Whose jobs may claim from it; null: the jobs for which no tenant was given.
+    #[schema(required = true)]
+    pub tenant: Option<String>,
+    /// What its microVMs are made of: 16 upper-case hex digits.
+    #[schema(pattern = "^[0-9A-F]{16}$")]
+    pub spec_hash: String,
+    /// Their root filesystem; null for raw guests without one.
+    #[schema(required = true)]
+    pub rootfs: Option<String>,
+    /// How many jobs want warm microVMs of it.
+    pub jobs: usize,
+    /// How many microVMs it should have: the largest `min` of these jobs.
+    pub target: u32,
+    /// How many can be claimed now.
+    pub warm: usize,
+    /// How many are on their way.
+    pub starting: usize,
+    /// How often a job got a warm microVM, since the daemon's start.
+    pub hits: u64,
+    /// How often a job booted a microVM of its own because none was warm, since the daemon's start.
+    pub misses: u64,
+}
+
 /// A pool instance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WarmVm {
@@ -387,10 +421,173 @@ pub struct Event {
     /// The generation it served.
     #[schema(required = true)]
     pub generation: Option<u64>,
-    /// A word for machines.
-    pub kind: String,
-    /// A sentence for people.
+    /// What happened.
+    pub kind: EventKind,
+    /// The same as a sentence, for people.
     pub message: String,
+    /// How the microVM exited, for `exited`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<Exit>,
+    /// The last processes that were killed, oldest first, for `oom-kill`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub killed: Vec<KilledProcess>,
+    /// How many were killed, for `oom-kill`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub killed_count: Option<u32>,
+    /// What the job does now, for `status`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<JobStatus>,
+    /// Why, for `stopping` and for a `status` that has a reason; a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What happened:
+///
+/// - `accepted`: a change of a job was accepted, or its deletion
+/// - `adopted`: a microVM that the database did not name was adopted as it runs
+/// - `claimed`: a warm microVM was claimed for a job
+/// - `creating`: a microVM is being created, for a job or a pool
+/// - `deleted`: a job is deleted with its microVMs
+/// - `error`: something failed
+/// - `exited`: a microVM exited; `exit` says how
+/// - `loaded`: a desired-state file or an apply changed jobs
+/// - `oom-kill`: a guest's kernel killed processes for lack of memory; `killed` names the last
+/// - `status`: a job has another status
+/// - `stopping`: Hearth stops a microVM; `reason` says why
+/// - `unknown`: a kind that this version does not know
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the list above, which openapi.json has")]
+pub enum EventKind {
+    Accepted,
+    Adopted,
+    Claimed,
+    Creating,
+    Deleted,
+    Error,
+    Exited,
+    Loaded,
+    OomKill,
+    Status,
+    Stopping,
+    Unknown,
+}
+
+impl EventKind {
+    /// All kinds.
+    pub const ALL: [EventKind; 12] = [
+        EventKind::Accepted,
+        EventKind::Adopted,
+        EventKind::Claimed,
+        EventKind::Creating,
+        EventKind::Deleted,
+        EventKind::Error,
+        EventKind::Exited,
+        EventKind::Loaded,
+        EventKind::OomKill,
+        EventKind::Status,
+        EventKind::Stopping,
+        EventKind::Unknown,
+    ];
+
+    /// The word on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventKind::Accepted => "accepted",
+            EventKind::Adopted => "adopted",
+            EventKind::Claimed => "claimed",
+            EventKind::Creating => "creating",
+            EventKind::Deleted => "deleted",
+            EventKind::Error => "error",
+            EventKind::Exited => "exited",
+            EventKind::Loaded => "loaded",
+            EventKind::OomKill => "oom-kill",
+            EventKind::Status => "status",
+            EventKind::Stopping => "stopping",
+            EventKind::Unknown => "unknown",
+        }
+    }
+
+    /// The kind of a word; [`EventKind::Unknown`] for one that a newer daemon may have.
+    #[must_use]
+    pub fn of(word: &str) -> EventKind {
+        let known = EventKind::ALL.into_iter().find(|kind| kind.as_str() == word);
+        known.unwrap_or(EventKind::Unknown)
+    }
+}
+
+impl<'de> Deserialize<'de> for EventKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<EventKind, D::Error> {
+        String::deserialize(deserializer).map(|word| EventKind::of(&word))
+    }
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A process that a guest's kernel killed for lack of memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KilledProcess {
+    /// Its number in the guest.
+    pub pid: u32,
+    /// Its name.
+    pub name: String,
+}
+
+/// How the command of a microVM exited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Exit {
+    /// In which way.
+    pub kind: ExitKind,
+    /// Its exit code, if it exited with one.
+    #[schema(required = true)]
+    pub code: Option<u8>,
+    /// The signal that killed it, if one did.
+    #[schema(required = true)]
+    pub signal: Option<u8>,
+}
+
+/// In which way a command exited:
+///
+/// - `exited`: with a code
+/// - `signaled`: a signal killed it
+/// - `oom_killed`: the guest's kernel killed it for lack of memory
+/// - `timed_out`: its job exceeded `timeout_s` and was stopped; `code` or `signal` says how it took that
+/// - `never_started`: the microVM or the command could not be started
+/// - `unknown`: it could not be learned, for instance since the guest's kernel panicked
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the list above, which openapi.json has")]
+pub enum ExitKind {
+    Exited,
+    Signaled,
+    OomKilled,
+    TimedOut,
+    NeverStarted,
+    Unknown,
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            ExitKind::Exited => "exited",
+            ExitKind::Signaled => "signaled",
+            ExitKind::OomKilled => "oom_killed",
+            ExitKind::TimedOut => "timed_out",
+            ExitKind::NeverStarted => "never_started",
+            ExitKind::Unknown => "unknown",
+        };
+        match (self.code, self.signal) {
+            (Some(code), _) => write!(f, "{kind} (code {code})"),
+            (_, Some(signal)) => write!(f, "{kind} (signal {signal})"),
+            _ => f.write_str(kind),
+        }
+    }
 }
 
 /// The answer to `GET /images`.

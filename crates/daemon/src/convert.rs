@@ -3,11 +3,14 @@
 pub(crate) mod declared;
 
 use crate::core::AskError;
-use hearth_api::{DesiredFile, Event, FieldProblem, Job, JobStatus, Problem, Summary, WarmVm};
+use hearth_api::{
+    DesiredFile, Event, Exit, ExitKind, FieldProblem, Job, JobStatus, KilledProcess, Pool, Problem,
+    Summary, WarmVm,
+};
 use hearth_engine::json::{self, Tree};
-use hearth_engine::{JobView, Refusal, StatsView, WarmView};
+use hearth_engine::{EventKind, JobExit, JobView, PoolView, Refusal, StatsView, WarmView};
 use hearth_manifest::{BodyError, Diagnostic};
-use hearth_model::Declaration;
+use hearth_model::{Declaration, End, OomKill};
 use hearth_planner::Status;
 use serde::{Serialize, Serializer};
 
@@ -109,6 +112,7 @@ pub(crate) fn job(view: &JobView) -> Job {
         since: view.since.clone(),
         generation: view.generation.0,
         exit_code: view.exit_code,
+        exit: view.exit.as_ref().map(exit),
         spec: json::spec_to_json(&view.spec),
     }
 }
@@ -120,6 +124,7 @@ struct Everything<'a> {
     summary: Summary,
     #[serde(serialize_with = "each_job")]
     jobs: &'a [JobView],
+    pools: Vec<Pool>,
     #[serde(serialize_with = "each_warm")]
     warm_pool: &'a [WarmView],
     unidentified: &'a [String],
@@ -142,11 +147,26 @@ pub(crate) fn stats(view: &StatsView, desired_file: Option<DesiredFile>) -> Vec<
             total_warm: view.warm_pool.iter().filter(|vm| vm.status == "warm").count(),
         },
         jobs: &view.jobs,
+        pools: view.pools.iter().map(pool).collect(),
         warm_pool: &view.warm_pool,
         unidentified: &view.unidentified,
         desired_file,
     };
     serde_json::to_vec(&everything).expect("it holds only what JSON can say")
+}
+
+fn pool(view: &PoolView) -> Pool {
+    Pool {
+        tenant: view.tenant.as_ref().map(ToString::to_string),
+        spec_hash: view.hash.to_string(),
+        rootfs: view.rootfs.clone(),
+        jobs: view.jobs,
+        target: view.target,
+        warm: view.warm,
+        starting: view.starting,
+        hits: view.claims.hits,
+        misses: view.claims.misses,
+    }
 }
 
 fn warm(view: &WarmView) -> WarmVm {
@@ -162,15 +182,65 @@ fn warm(view: &WarmView) -> WarmVm {
 
 /// An event as it travels.
 pub(crate) fn event(event: &hearth_engine::Event) -> Event {
-    Event {
+    let mut told = Event {
         id: event.id,
         at: event.at.clone(),
         job_id: event.job.as_ref().map(ToString::to_string),
         instance: event.instance.as_ref().map(ToString::to_string),
         generation: event.generation.map(|generation| generation.0),
-        kind: event.kind.to_string(),
+        kind: hearth_api::EventKind::Unknown,
         message: event.message.clone(),
-    }
+        exit: None,
+        killed: Vec::new(),
+        killed_count: None,
+        status: None,
+        reason: None,
+    };
+    told.kind = match &event.kind {
+        EventKind::Accepted => hearth_api::EventKind::Accepted,
+        EventKind::Adopted => hearth_api::EventKind::Adopted,
+        EventKind::Claimed => hearth_api::EventKind::Claimed,
+        EventKind::Creating => hearth_api::EventKind::Creating,
+        EventKind::Deleted => hearth_api::EventKind::Deleted,
+        EventKind::Error => hearth_api::EventKind::Error,
+        EventKind::Exited(how) => {
+            told.exit = how.as_ref().map(exit);
+            hearth_api::EventKind::Exited
+        }
+        EventKind::Loaded => hearth_api::EventKind::Loaded,
+        EventKind::OomKill { killed, count } => {
+            let process = |kill: &OomKill| KilledProcess { pid: kill.pid, name: kill.name.clone() };
+            told.killed = killed.iter().map(process).collect();
+            told.killed_count = *count;
+            hearth_api::EventKind::OomKill
+        }
+        EventKind::Status { status: now, reason } => {
+            told.status = now.map(status);
+            told.reason.clone_from(reason);
+            hearth_api::EventKind::Status
+        }
+        EventKind::Stopping { reason } => {
+            told.reason.clone_from(reason);
+            hearth_api::EventKind::Stopping
+        }
+        EventKind::Unknown => hearth_api::EventKind::Unknown,
+    };
+    told
+}
+
+/// How a command exited, as it travels.
+fn exit(exit: &JobExit) -> Exit {
+    let (kind, code, signal) = match &exit.end {
+        End::Code(code) => (ExitKind::Exited, Some(*code), None),
+        End::Signal(signal) => (ExitKind::Signaled, None, Some(*signal)),
+        End::OutOfMemory => (ExitKind::OomKilled, None, None),
+        End::NotStarted(_) | End::SetUp(_) | End::NotCreated(_) | End::NeverStarted => {
+            (ExitKind::NeverStarted, None, None)
+        }
+        End::Panic(_) | End::Vmm(_) | End::Unknown => (ExitKind::Unknown, None, None),
+    };
+    let kind = if exit.timed_out { ExitKind::TimedOut } else { kind };
+    Exit { kind, code, signal }
 }
 
 pub(crate) fn status(status: Status) -> JobStatus {

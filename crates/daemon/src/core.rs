@@ -4,7 +4,9 @@
 use crate::followed::{Followed, Following};
 use crate::watchdog::{self, Progress};
 use crate::{clock, limits};
-use hearth_engine::{ActionId, Effect, Engine, Event, Input, Refusal, Reply, Request, RequestId};
+use hearth_engine::{
+    ActionId, Effect, Engine, Event, EventKind, Input, Refusal, Reply, Request, RequestId,
+};
 use hearth_host::Host;
 use hearth_model::{Action, Generation, JobId, Spec};
 use std::collections::BTreeMap;
@@ -263,8 +265,8 @@ fn log(event: &Event) {
     let job = event.job.as_ref().map(tracing::field::display);
     let instance = event.instance.as_ref().map(tracing::field::display);
     let generation = event.generation.map(|generation| generation.0);
-    let (kind, message) = (&*event.kind, &*event.message);
-    if matches!(kind, "error" | "oom-kill") {
+    let (kind, message) = (event.kind.as_str(), &*event.message);
+    if matches!(event.kind, EventKind::Error | EventKind::OomKill { .. }) {
         tracing::warn!(job, instance, generation, kind, "{message}");
     } else {
         tracing::info!(job, instance, generation, kind, "{message}");

@@ -5,6 +5,7 @@
 //! the plan replaces as ever. One that belongs to nobody is shown and left alone.
 
 use crate::engine::Engine;
+use crate::event::EventKind;
 use crate::input::Now;
 use hearth_model::{
     Assignment, Creation, Generation, Identity, Instance, Job, JobId, Made, Observed, Owner,
@@ -49,7 +50,7 @@ impl Engine {
             });
             let job = self.fleet.instance(&id).and_then(Instance::job).cloned();
             let message = "the database did not name it; it was taken over as it runs";
-            self.event(now, job.as_ref(), Some(&id), None, "adopted", message);
+            self.event(now, job.as_ref(), Some(&id), None, EventKind::Adopted, message);
             self.report_oom_kills(now, &id, &observed);
             self.note_silence(&id, observed.silence);
             self.see(now, &id, observed.state);

@@ -1,6 +1,8 @@
 //! The engine's state: what it holds in memory, and how that follows from the database.
 
 use crate::agenda::Agenda;
+use crate::claims::Claims;
+use crate::event::EventKind;
 use crate::health::Health;
 use crate::input::{Effect, Now, StepOutput};
 use crate::journal::Journal;
@@ -72,6 +74,7 @@ pub struct Engine {
     pub(crate) followed: BTreeSet<JobId>,
     pub(crate) entries: BTreeMap<(PathBuf, JobId), AppliedEntry>,
     pub(crate) pools: BTreeMap<PoolKey, PoolHealth>,
+    pub(crate) claims: Claims,
     pub(crate) resolving: BTreeSet<JobId>,
     /// What the plans so far expect, and when each is due again.
     pub(crate) agenda: Agenda,
@@ -115,6 +118,7 @@ impl Engine {
             followed: BTreeSet::new(),
             entries: BTreeMap::new(),
             pools: BTreeMap::new(),
+            claims: Claims::default(),
             resolving: BTreeSet::new(),
             agenda: Agenda::default(),
             unidentified: BTreeMap::new(),
@@ -281,7 +285,7 @@ impl Engine {
         job: Option<&JobId>,
         instance: Option<&InstanceId>,
         generation: Option<Generation>,
-        kind: &'static str,
+        kind: EventKind,
         message: impl Into<String>,
     ) {
         self.journal.event(now, job, instance, generation, kind, message.into());

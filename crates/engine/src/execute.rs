@@ -1,6 +1,7 @@
 //! Carries out a plan: records each step's intent, and makes the host's actions of it.
 
 use crate::engine::Engine;
+use crate::event::EventKind;
 use crate::input::{ActionId, Effect, Now, StepOutput};
 use crate::row::Past;
 use crate::store::Tombstone;
@@ -38,6 +39,7 @@ impl Engine {
                 Step::Remove { instance } => self.act(output, Action::Remove { instance }),
                 Step::Resolve { job } => self.resolve(&job, output),
                 Step::TimeOut { job, timeout_s } => {
+                    self.note_timeout(&job);
                     let reason = format!("timed out after {timeout_s} s");
                     self.over(&job, Outcome::Failed(reason));
                     again = true;
@@ -60,9 +62,10 @@ impl Engine {
         });
         if let Some(Assignment::Pool(key)) = from {
             self.pools.remove(&key);
+            self.claims.hit(key);
         }
         let message = format!("{} claimed from the pool", instance.vm_id());
-        self.event(now, Some(job), Some(instance), Some(run), "claimed", message);
+        self.event(now, Some(job), Some(instance), Some(run), EventKind::Claimed, message);
     }
 
     fn create(&mut self, now: &Now, target: Target, output: &mut StepOutput) {
@@ -71,6 +74,10 @@ impl Engine {
             Target::Pool(key) => self.fleet.job_of_pool(key),
         };
         let Some(job) = job.cloned() else { return };
+        let wanted = matches!(target, Target::Job(_)).then(|| job.pool_key()).flatten();
+        if let Some(key) = wanted.filter(|key| self.fleet.demand(key).1 > 0) {
+            self.claims.miss(key);
+        }
         let Resolution::Known { images, hash } = job.resolution else { return };
         let (id, slot) = self.fresh();
         let (assignment, owner, stage) = match target {
@@ -107,7 +114,7 @@ impl Engine {
         let message = format!("creating {}", instance.display_id());
         let serves = instance.job().cloned();
         self.fleet.insert_instance(instance);
-        self.event(now, serves.as_ref(), Some(&id), Some(job.run), "creating", message);
+        self.event(now, serves.as_ref(), Some(&id), Some(job.run), EventKind::Creating, message);
         let machine = Machine::boot(&job.spec, &images);
         let create = Create { instance: id, slot, spec: job.spec, machine, hash, stage, owner };
         self.act(output, Action::Create(Box::new(create)));
@@ -147,7 +154,8 @@ impl Engine {
             let assignment = instance.assignment.clone();
             self.fleet.change_instance(id, |instance| instance.stopping = Some(reason.clone()));
             let (job, run) = serves(&assignment);
-            self.event(now, job.as_ref(), Some(id), run, "stopping", format!("stopping: {reason}"));
+            let kind = EventKind::Stopping { reason: Some(reason.clone()) };
+            self.event(now, job.as_ref(), Some(id), run, kind, format!("stopping: {reason}"));
             if failed {
                 match assignment {
                     Assignment::Job { job, .. } => self.failed(now.mono, &job, reason),
@@ -254,7 +262,7 @@ impl Engine {
         }
         self.oldest.tombstones.insert((tombstone.event, id.clone()));
         self.journal.note_tombstone(id);
-        self.event(now, Some(id), None, Some(job.generation), "deleted", "deleted");
+        self.event(now, Some(id), None, Some(job.generation), EventKind::Deleted, "deleted");
     }
 
     /// The host has answered an action.
@@ -301,7 +309,7 @@ impl Engine {
         let sentence = error.sentence();
         let (job, run) = assignment.as_ref().map_or((None, None), serves);
         let message = format!("cannot {}: {sentence}", action.name());
-        self.event(now, job.as_ref(), Some(id), run, "error", message);
+        self.event(now, job.as_ref(), Some(id), run, EventKind::Error, message);
         if let Action::Create(_) = action {
             let transient = error.is_transient();
             let end = if transient { End::NotCreated(sentence) } else { End::Vmm(sentence) };

@@ -7,7 +7,8 @@
 //! ```
 
 use crate::engine::Engine;
-use crate::input::{Effect, Event, Input, Now, Refusal, Reply, StepOutput};
+use crate::event::{Event, EventKind};
+use crate::input::{Effect, Input, Now, Refusal, Reply, StepOutput};
 use crate::row::{InstanceRow, JobRow};
 use crate::store::{Changes, Means, StoreError};
 use hearth_model::{InstanceId, Mono};
@@ -98,7 +99,7 @@ impl Engine {
             job: None,
             instance: None,
             generation: None,
-            kind: "error".into(),
+            kind: EventKind::Error,
             message: format!("{error}; what had happened before is lost with it"),
         };
         let tombstones = self.tombstones.iter();

@@ -4,6 +4,7 @@
 
 use crate::engine::Engine;
 use crate::entry::EntryDigest;
+use crate::event::EventKind;
 use crate::input::{
     Against, Deletions, Drained, FileEntry, FileLoad, LoadPlan, Now, PlannedChange, Refusal,
     StepOutput, Why,
@@ -55,7 +56,7 @@ impl Engine {
         for id in &plan.deleted {
             let generation = self.mark_for_deletion(id);
             let message = format!("{source} no longer declares it");
-            self.event(now, Some(id), None, generation, "accepted", message);
+            self.event(now, Some(id), None, generation, EventKind::Accepted, message);
             if self.observation_is_fresh(now.mono) && self.fleet.of_job(id).next().is_none() {
                 self.forget(now, id, output);
             }
@@ -65,7 +66,7 @@ impl Engine {
         if applied + deleted > 0 {
             let message =
                 format!("{source}: {applied} applied, {deleted} deleted, {unchanged} unchanged");
-            self.event(now, None, None, None, "loaded", message);
+            self.event(now, None, None, None, EventKind::Loaded, message);
         }
         plan
     }

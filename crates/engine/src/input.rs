@@ -1,12 +1,13 @@
 //! What goes into a step and what comes out of it.
 
+use crate::claims::ClaimCounts;
 use crate::entry::EntryDigest;
+use crate::event::{Event, JobExit};
 use hearth_host::HostError;
 use hearth_model::{
     Action, Generation, InstanceId, JobId, KeepImages, Mono, Observation, Resolution, Selector,
     Spec, SpecHash, StoredImage, Tenant,
 };
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -514,6 +515,8 @@ pub struct JobView {
     pub hash: Option<SpecHash>,
     /// How its last instance's command ended: the code, where it exited with one.
     pub exit_code: Option<u8>,
+    /// How its last instance of this generation exited.
+    pub exit: Option<JobExit>,
     /// What it runs.
     pub spec: Arc<Spec>,
 }
@@ -523,10 +526,33 @@ pub struct JobView {
 pub struct StatsView {
     /// All jobs, by id.
     pub jobs: Vec<JobView>,
+    /// All pools that have instances or should have some.
+    pub pools: Vec<PoolView>,
     /// All pool instances.
     pub warm_pool: Vec<WarmView>,
     /// What the last look at the host found and could not identify.
     pub unidentified: Vec<String>,
+}
+
+/// A pool as it is shown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolView {
+    /// Whose jobs may claim from it; `None`: those whose tenant was not given.
+    pub tenant: Option<Tenant>,
+    /// What its instances are made of.
+    pub hash: SpecHash,
+    /// The root filesystem of its instances, if they have one.
+    pub rootfs: Option<String>,
+    /// How many jobs want spare instances of it.
+    pub jobs: usize,
+    /// How many instances it is to have.
+    pub target: u32,
+    /// How many can be claimed now.
+    pub warm: usize,
+    /// How many are on their way.
+    pub starting: usize,
+    /// Claims since the engine's start.
+    pub claims: ClaimCounts,
 }
 
 /// A pool instance as it is shown.
@@ -544,25 +570,6 @@ pub struct WarmView {
     pub reason: Option<String>,
     /// What it runs.
     pub spec: Arc<Spec>,
-}
-
-/// Something worth telling, in the words of the log and of `/events`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// Grows with every event.
-    pub id: u64,
-    /// When, RFC 3339 UTC.
-    pub at: String,
-    /// The job it is about.
-    pub job: Option<JobId>,
-    /// The instance it is about.
-    pub instance: Option<InstanceId>,
-    /// The generation it served.
-    pub generation: Option<Generation>,
-    /// A word for machines, such as `created`, `claimed`, `exited`.
-    pub kind: Cow<'static, str>,
-    /// A sentence for people.
-    pub message: String,
 }
 
 impl Accepted {

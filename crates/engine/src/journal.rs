@@ -2,7 +2,8 @@
 //! the fleet; everything else is noted here when it changes. Which job or pool is planned again is not:
 //! the fleet knows.
 
-use crate::input::{Event, Now};
+use crate::event::{Event, EventKind};
+use crate::input::Now;
 use crate::store::Used;
 use hearth_model::{Generation, InstanceId, JobId};
 use hearth_planner::Changed;
@@ -70,7 +71,7 @@ impl Journal {
         job: Option<&JobId>,
         instance: Option<&InstanceId>,
         generation: Option<Generation>,
-        kind: &'static str,
+        kind: EventKind,
         message: String,
     ) {
         self.pending.events.push(Event {
@@ -79,7 +80,7 @@ impl Journal {
             job: job.cloned(),
             instance: instance.cloned(),
             generation,
-            kind: kind.into(),
+            kind,
             message,
         });
         self.next_event += 1;

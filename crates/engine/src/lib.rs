@@ -15,8 +15,10 @@
 mod adoption;
 mod agenda;
 mod backup;
+mod claims;
 mod engine;
 mod entry;
+mod event;
 mod execute;
 mod fault;
 mod file;
@@ -43,12 +45,15 @@ mod store;
 mod view;
 
 pub use backup::{Contents, backup, gather, inspect, restore};
+pub use claims::ClaimCounts;
 pub use engine::{Config, DiskOvercommit, Engine};
 pub use entry::EntryDigest;
+pub use event::{Event, EventKind, JobExit};
 pub use input::{
-    Accepted, ActionId, Against, Deletions, Drained, Effect, Event, EventPage, Events, FileEntry,
+    Accepted, ActionId, Against, Deletions, Drained, Effect, EventPage, Events, FileEntry,
     FileLoad, Guard, Guarded, ImagePlan, Input, JobView, List, LoadPlan, Now, PlannedChange,
-    Refusal, Repeat, Reply, Request, RequestId, Restart, StatsView, Trouble, Upsert, WarmView, Why,
+    PoolView, Refusal, Repeat, Reply, Request, RequestId, Restart, StatsView, Trouble, Upsert,
+    WarmView, Why,
 };
 pub use oldest::Retention;
 pub use store::{Anchor, Means, Store, StoreError, saved};

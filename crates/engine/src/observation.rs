@@ -1,10 +1,12 @@
 //! Takes in what the host says: states, exits, and what is missing.
 
 use crate::engine::Engine;
+use crate::event::{EventKind, ExitNote, JobExit};
 use crate::execute::serves;
 use crate::input::Now;
 use hearth_model::{
-    Assignment, Creation, End, Exit, InstanceId, InstanceState, Mono, Observation, Observed, Phase,
+    Assignment, Creation, End, Exit, InstanceId, InstanceState, JobId, Mono, Observation, Observed,
+    Phase,
 };
 use hearth_planner::{STREAK_ENDS_AFTER, Verdict, verdict};
 use std::time::Duration;
@@ -69,7 +71,7 @@ impl Engine {
                  directory's disk has {room} MiB for them; free some, lower disk_mb, or set \
                  disk_overcommit to refuse"
             );
-            self.event(now, None, None, None, "error", message);
+            self.event(now, None, None, None, EventKind::Error, message);
         }
     }
 
@@ -92,7 +94,7 @@ impl Engine {
         let assignment = self.fleet.instance(id).map(|instance| instance.assignment.clone());
         let (job, run) = assignment.map_or((None, None), |assignment| serves(&assignment));
         let sentence = self.unidentified[id.as_str()].clone();
-        self.event(now, job.as_ref(), Some(id), run, "error", sentence);
+        self.event(now, job.as_ref(), Some(id), run, EventKind::Error, sentence);
     }
 
     /// Tells of the processes that a guest's kernel has killed for lack of memory. It is the count
@@ -121,7 +123,9 @@ impl Engine {
             instance.oom_kills = kills.count;
             instance.oom_told_at = Some(now.mono);
         });
-        self.event(now, job.as_ref(), Some(id), run, "oom-kill", message);
+        let count = u32::try_from(new).ok();
+        let kind = EventKind::OomKill { killed: last.to_vec(), count };
+        self.event(now, job.as_ref(), Some(id), run, kind, message);
     }
 
     /// Whether the VMM of an instance answers.
@@ -193,7 +197,8 @@ impl Engine {
         let Some(instance) = self.fleet.instance(id).cloned() else { return };
         let (job_id, run) = serves(&instance.assignment);
         let message = format!("{} ended: {}", instance.display_id(), exit.end);
-        self.event(now, job_id.as_ref(), Some(id), run, "exited", message);
+        let kind = EventKind::Exited(Some(self.note_exit(&instance.assignment, &exit.end)));
+        self.event(now, job_id.as_ref(), Some(id), run, kind, message);
         match &instance.assignment {
             Assignment::Pool(key) => {
                 let lasted = instance
@@ -211,10 +216,6 @@ impl Engine {
             Assignment::Job { job: of, .. } => {
                 let Some(job) = self.fleet.job(of) else { return };
                 let verdict = verdict(job, &instance, exit, now.mono);
-                if let (End::Code(code), true) = (&exit.end, run == Some(job.run)) {
-                    self.notes.entry(of.clone()).or_default().exit_code = Some(*code);
-                    self.journal.note_job(of);
-                }
                 match verdict {
                     Verdict::Nothing => {}
                     Verdict::Over(outcome) => self.over(of, outcome),
@@ -228,5 +229,31 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Records that the current run of a job has exceeded its time, before its instance exits.
+    pub(crate) fn note_timeout(&mut self, id: &JobId) {
+        let Some(run) = self.fleet.job(id).map(|job| job.run) else { return };
+        let exit = JobExit { end: End::Unknown, timed_out: true };
+        self.notes.entry(id.clone()).or_default().exit = Some(ExitNote::of(run.0, &exit));
+        self.journal.note_job(id);
+    }
+
+    /// Records how an instance exited, if it served the current run of its job.
+    pub(crate) fn note_exit(&mut self, assignment: &Assignment, end: &End) -> JobExit {
+        let mut exit = JobExit { end: end.clone(), timed_out: false };
+        let Assignment::Job { job, run, .. } = assignment else { return exit };
+        if self.fleet.job(job).is_none_or(|job| job.run != *run) {
+            return exit;
+        }
+        let notes = self.notes.entry(job.clone()).or_default();
+        exit.timed_out =
+            notes.exit.as_ref().is_some_and(|known| known.timed_out && known.run == run.0);
+        notes.exit = Some(ExitNote::of(run.0, &exit));
+        if let End::Code(code) = end {
+            notes.exit_code = Some(*code);
+        }
+        self.journal.note_job(job);
+        exit
     }
 }

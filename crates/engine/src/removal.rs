@@ -6,6 +6,7 @@
 //! same time.
 
 use crate::engine::Engine;
+use crate::event::EventKind;
 use crate::input::Now;
 use hearth_model::{JobId, Mono, Wanted};
 use hearth_planner::Status;
@@ -52,7 +53,7 @@ impl Engine {
             }
             let generation = self.mark_for_deletion(&id);
             let message = "deleted by itself, since it has finished";
-            self.event(now, Some(&id), None, generation, "accepted", message);
+            self.event(now, Some(&id), None, generation, EventKind::Accepted, message);
         }
     }
 

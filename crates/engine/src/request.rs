@@ -1,6 +1,7 @@
 //! Requests. Each is checked whole before it changes anything.
 
 use crate::engine::Engine;
+use crate::event::EventKind;
 use crate::execute::serves;
 use crate::input::{
     Accepted, JobView, Now, Refusal, Reply, Request, Restart, StepOutput, Trouble, Upsert,
@@ -93,7 +94,7 @@ impl Engine {
                 Ok(Reply::ImagesPlanned(self.plan_images(&stored, keep)))
             }
             Request::Record(Trouble { job, message }) => {
-                self.event(now, job.as_ref(), None, None, "error", message);
+                self.event(now, job.as_ref(), None, None, EventKind::Error, message);
                 Ok(Reply::Recorded)
             }
         }
@@ -202,7 +203,8 @@ impl Engine {
         if extent == Extent::Replace {
             // They are of the generation before.
             self.agenda.forget(&id);
-            self.notes.entry(id.clone()).or_default().exit_code = None;
+            let notes = self.notes.entry(id.clone()).or_default();
+            (notes.exit_code, notes.exit) = (None, None);
         }
         if self.fleet.change_job(&id, |job| *job = after.clone()).is_none() {
             self.fleet.insert_job(after);
@@ -216,7 +218,7 @@ impl Engine {
             self.apply_policy(&id);
         }
         let message = format!("generation {generation} {what}");
-        self.event(now, Some(&id), None, Some(generation), "accepted", message);
+        self.event(now, Some(&id), None, Some(generation), EventKind::Accepted, message);
         if let Some(before) = before {
             self.tried_enough(&id, before);
         }
@@ -300,7 +302,7 @@ impl Engine {
         if job.wanted != Wanted::Deleted {
             let generation = self.mark_for_deletion(id);
             let message = "delete accepted";
-            self.event(now, Some(id), None, generation, "accepted", message);
+            self.event(now, Some(id), None, generation, EventKind::Accepted, message);
         }
         let gone = self.observation_is_fresh(now.mono) && self.fleet.of_job(id).next().is_none();
         if gone {
@@ -343,7 +345,7 @@ impl Engine {
             Wanted::Running => "start accepted",
             _ => "stop accepted",
         };
-        self.event(now, Some(id), None, generation, "accepted", message);
+        self.event(now, Some(id), None, generation, EventKind::Accepted, message);
         Ok(())
     }
 
@@ -361,7 +363,7 @@ impl Engine {
             renew(job);
             job.generation
         });
-        self.event(now, Some(&id), None, generation, "accepted", "restart accepted");
+        self.event(now, Some(&id), None, generation, EventKind::Accepted, "restart accepted");
         Ok(())
     }
 }

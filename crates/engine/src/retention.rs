@@ -3,6 +3,7 @@
 //! begins anew, so that a wall clock that jumps forgets nothing early.
 
 use crate::engine::Engine;
+use crate::event::EventKind;
 use crate::input::{Now, StepOutput};
 use crate::oldest::Retention;
 use hearth_model::{Action, InstanceId, JobId, Mono};
@@ -53,7 +54,7 @@ impl Engine {
             }
             let generation = self.mark_for_deletion(&id);
             let message = "forgotten, since it finished long ago or many have finished since";
-            self.event(now, Some(&id), None, generation, "accepted", message);
+            self.event(now, Some(&id), None, generation, EventKind::Accepted, message);
         }
         while let Some((at, _, _)) = self.oldest.logs.first()
             && old(*at, keep.logs_for)

@@ -1,6 +1,7 @@
 //! What the database's rows hold, and the conversions from and to the model. A row that does not
 //! convert is damage and stops the daemon's start; nothing is guessed.
 
+use crate::event::{ExitNote, JobExit};
 use crate::json::SpecForm;
 use hearth_model::{
     Assignment, Creation, Digest, End, Exit, Generation, Images, Instance, InstanceId,
@@ -19,6 +20,9 @@ pub(crate) struct JobNotes {
     /// The code of the last exit that had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) exit_code: Option<u8>,
+    /// How the last instance of its current run exited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) exit: Option<ExitNote>,
     /// The status that was last shown, and since when.
     pub(crate) status: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,6 +60,12 @@ impl From<PastRow> for Past {
 }
 
 impl JobNotes {
+    /// How the last instance exited. Rows of older versions have no more than a code.
+    pub(crate) fn exit(&self) -> Option<JobExit> {
+        let code = |code| JobExit { end: End::Code(code), timed_out: false };
+        self.exit.as_ref().map(ExitNote::exit).or_else(|| self.exit_code.map(code))
+    }
+
     pub(crate) fn finished_at(&self) -> Option<Mono> {
         self.finished_at_ms.map(Mono::from_millis)
     }
@@ -153,8 +163,8 @@ struct ExitRow {
     stop_requested: bool,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-enum EndRow {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum EndRow {
     Code(u8),
     Signal(u8),
     OutOfMemory,
@@ -349,7 +359,17 @@ impl InstanceRow {
 
 impl ExitRow {
     fn of(exit: &Exit) -> ExitRow {
-        let end = match &exit.end {
+        ExitRow { end: EndRow::of(&exit.end), stop_requested: exit.stop_requested }
+    }
+
+    fn into_exit(self) -> Exit {
+        Exit { end: self.end.into_end(), stop_requested: self.stop_requested }
+    }
+}
+
+impl EndRow {
+    pub(crate) fn of(end: &End) -> EndRow {
+        match end {
             End::Code(code) => EndRow::Code(*code),
             End::Signal(signal) => EndRow::Signal(*signal),
             End::OutOfMemory => EndRow::OutOfMemory,
@@ -360,12 +380,11 @@ impl ExitRow {
             End::NotCreated(detail) => EndRow::NotCreated(detail.clone()),
             End::NeverStarted => EndRow::NeverStarted,
             End::Unknown => EndRow::Unknown,
-        };
-        ExitRow { end, stop_requested: exit.stop_requested }
+        }
     }
 
-    fn into_exit(self) -> Exit {
-        let end = match self.end {
+    pub(crate) fn into_end(self) -> End {
+        match self {
             EndRow::Code(code) => End::Code(code),
             EndRow::Signal(signal) => End::Signal(signal),
             EndRow::OutOfMemory => End::OutOfMemory,
@@ -376,7 +395,6 @@ impl ExitRow {
             EndRow::NotCreated(detail) => End::NotCreated(detail),
             EndRow::NeverStarted => End::NeverStarted,
             EndRow::Unknown => End::Unknown,
-        };
-        Exit { end, stop_requested: self.stop_requested }
+        }
     }
 }

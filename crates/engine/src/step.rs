@@ -7,7 +7,8 @@
 //! ```
 
 use crate::engine::{Engine, forget_times};
-use crate::input::{Effect, Event, Input, Now, Request, RequestId, StepOutput};
+use crate::event::{Event, EventKind};
+use crate::input::{Effect, Input, Now, Request, RequestId, StepOutput};
 use crate::row::{InstanceRow, JobRow};
 use crate::store::{Changes, StoreError};
 use hearth_model::{Creation, InstanceId, JobId, Mono};
@@ -129,6 +130,9 @@ impl Engine {
         }
         if resync {
             self.agenda.begin_anew(now.mono);
+            let fleet = &self.fleet;
+            self.claims
+                .retain(|key| fleet.demand(key).0 > 0 || fleet.of_pool(key).next().is_some());
             self.drop_logs_again(output);
             self.note_removals(now.mono);
         }
@@ -178,7 +182,8 @@ impl Engine {
                 Some(reason) => format!("{}: {reason}", stands.status),
                 None => stands.status.to_string(),
             };
-            self.event(now, Some(&id), stands.instance.as_ref(), Some(run), "status", message);
+            let kind = EventKind::Status { status: Some(stands.status), reason: stands.reason };
+            self.event(now, Some(&id), stands.instance.as_ref(), Some(run), kind, message);
         }
     }
 

@@ -1,8 +1,9 @@
 //! What is shown of the state.
 
 use crate::engine::Engine;
-use crate::input::{JobView, List, Now, Reply, StatsView, WarmView};
-use hearth_model::{Instance, InstanceId, InstanceState, Job, JobId, PoolTenant};
+use crate::input::{JobView, List, Now, PoolView, Reply, StatsView, WarmView};
+use crate::row::JobNotes;
+use hearth_model::{Instance, InstanceId, InstanceState, Job, JobId, PoolKey, PoolTenant, Tenant};
 use hearth_planner::{World, status};
 use std::ops::Bound;
 
@@ -30,6 +31,7 @@ impl Engine {
             generation: job.generation,
             hash: job.hash(),
             exit_code: notes.and_then(|notes| notes.exit_code),
+            exit: notes.and_then(JobNotes::exit),
             spec: job.spec.clone(),
         }
     }
@@ -62,42 +64,70 @@ impl Engine {
     }
 
     pub(crate) fn stats(&self, now: &Now) -> StatsView {
-        let members = self
+        let warm_pool: Vec<WarmView> = self
             .fleet
             .pool_keys()
-            .flat_map(|key| self.fleet.of_pool(key).map(move |instance| (instance, key)));
-        let warm_pool = members
+            .flat_map(|key| self.fleet.of_pool(key).map(move |instance| (instance, key)))
             .filter(|(instance, _)| instance.exit().is_none())
-            .map(|(instance, key)| {
-                let (status, reason) = match &instance.state {
-                    _ if instance.stopping.is_some() => ("stopping", instance.stopping.clone()),
-                    _ if instance.is_silent() => {
-                        ("starting", Some("its VMM does not answer".to_owned()))
-                    }
-                    _ if instance.is_warm() => ("warm", None),
-                    Some(InstanceState::Up { ready_detail, .. }) => {
-                        ("starting", ready_detail.clone().map(|why| format!("not ready: {why}")))
-                    }
-                    _ => ("starting", Some("booting".to_owned())),
-                };
-                let reason = reason.or_else(|| {
-                    let health = self.pools.get(key).filter(|_| status != "warm")?;
-                    Some(format!("the one before died: {}", health.reason))
-                });
-                WarmView {
-                    instance: instance.id.clone(),
-                    hash: instance.hash,
-                    tenant: match &key.tenant {
-                        PoolTenant::Shared => None,
-                        PoolTenant::Named(tenant) => Some(tenant.clone()),
-                    },
-                    status,
-                    reason,
-                    spec: instance.spec.clone(),
-                }
-            })
+            .map(|(instance, key)| self.warm_view(instance, key))
             .collect();
+        let pools = self.fleet.pool_keys().map(|key| self.pool_view(key)).collect();
         let left_alone = self.unidentified.values().cloned().chain(self.orphans.sentences());
-        StatsView { jobs: self.views(now), warm_pool, unidentified: left_alone.collect() }
+        StatsView { jobs: self.views(now), pools, warm_pool, unidentified: left_alone.collect() }
+    }
+
+    fn pool_view(&self, key: &PoolKey) -> PoolView {
+        let living = || self.fleet.of_pool(key).filter(|instance| instance.exit().is_none());
+        let count = |status| living().filter(|instance| warm_status(instance).0 == status).count();
+        let (jobs, target) = self.fleet.demand(key);
+        let of_job = self.fleet.job_of_pool(key).map(|job| &job.spec);
+        let spec = of_job.or_else(|| self.fleet.of_pool(key).next().map(|instance| &instance.spec));
+        let rootfs = spec.and_then(|spec| spec.rootfs.as_ref());
+        PoolView {
+            tenant: tenant_of(key),
+            hash: key.hash,
+            rootfs: rootfs.map(|rootfs| rootfs.as_str().to_owned()),
+            jobs,
+            target,
+            warm: count("warm"),
+            starting: count("starting"),
+            claims: self.claims.of(key),
+        }
+    }
+
+    fn warm_view(&self, instance: &Instance, key: &PoolKey) -> WarmView {
+        let (status, reason) = warm_status(instance);
+        let reason = reason.or_else(|| {
+            let health = self.pools.get(key).filter(|_| status != "warm")?;
+            Some(format!("the one before died: {}", health.reason))
+        });
+        WarmView {
+            instance: instance.id.clone(),
+            hash: instance.hash,
+            tenant: tenant_of(key),
+            status,
+            reason,
+            spec: instance.spec.clone(),
+        }
+    }
+}
+
+fn tenant_of(key: &PoolKey) -> Option<Tenant> {
+    match &key.tenant {
+        PoolTenant::Shared => None,
+        PoolTenant::Named(tenant) => Some(tenant.clone()),
+    }
+}
+
+/// The status of a pool instance that has not exited, and why it is not warm.
+fn warm_status(instance: &Instance) -> (&'static str, Option<String>) {
+    match &instance.state {
+        _ if instance.stopping.is_some() => ("stopping", instance.stopping.clone()),
+        _ if instance.is_silent() => ("starting", Some("its VMM does not answer".to_owned())),
+        _ if instance.is_warm() => ("warm", None),
+        Some(InstanceState::Up { ready_detail, .. }) => {
+            ("starting", ready_detail.clone().map(|why| format!("not ready: {why}")))
+        }
+        _ => ("starting", Some("booting".to_owned())),
     }
 }

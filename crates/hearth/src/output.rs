@@ -444,6 +444,7 @@ impl Output {
             ("vm", or_dash(job.vm_id.as_deref()), Tone::Plain),
             ("generation", job.generation.to_string(), Tone::Plain),
             ("exit code", job.exit_code.map_or_else(|| "-".into(), |c| c.to_string()), Tone::Plain),
+            ("exit", job.exit.map_or_else(|| "-".into(), |exit| exit.to_string()), Tone::Plain),
         ];
         for (name, value, tone) in fields {
             self.print(&self.begin().text(format_args!("{name:<11} ")).toned(value, tone));
@@ -453,7 +454,7 @@ impl Output {
             self.line("events");
             for event in events {
                 let line = self.begin().text(format_args!("  {}  ", event.at));
-                self.print(&line.toned(&event.message, Tone::of_event(&event.kind)));
+                self.print(&line.toned(&event.message, Tone::of_event(event.kind)));
             }
         }
     }
@@ -523,7 +524,7 @@ impl Output {
         }
         let job = event.job_id.as_deref().unwrap_or("-");
         let line = self.begin().text(format_args!("{}  {job}  ", event.at));
-        let line = line.toned(&event.kind, Tone::of_event(&event.kind));
+        let line = line.toned(event.kind, Tone::of_event(event.kind));
         self.print(&line.text(format_args!("  {}", event.message)));
     }
 
@@ -646,7 +647,7 @@ fn yaml<T: Serialize + ?Sized>(value: &T) -> String {
 }
 
 fn event_words(event: &Event) -> [Word; 5] {
-    let tone = Tone::of_event(&event.kind);
+    let tone = Tone::of_event(event.kind);
     [
         event.at.as_str().into(),
         or_dash(event.job_id.as_deref()).into(),

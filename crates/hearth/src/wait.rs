@@ -155,6 +155,7 @@ mod tests {
             since: String::new(),
             generation: 2,
             exit_code: None,
+            exit: None,
             spec: serde_json::Value::Null,
         }
     }

@@ -177,6 +177,13 @@ impl Fleet {
             .collect()
     }
 
+    /// How many jobs want spare instances of a pool, and its target size.
+    #[must_use]
+    pub fn demand(&self, key: &PoolKey) -> (usize, u32) {
+        let jobs = self.pools.get(key).map_or(0, |pool| pool.jobs.len());
+        (jobs, self.bounds(key).map_or(0, |bounds| bounds.min))
+    }
+
     pub(crate) fn bounds(&self, key: &PoolKey) -> Option<Bounds> {
         let pool = self.pools.get(key)?;
         let (min, max) = (pool.min.last_key_value()?, pool.max.last_key_value()?);

@@ -883,10 +883,10 @@ impl<'a> World<'a> {
                 self.come(after, Coming::Wake(self.life));
             }
             Effect::Log(event) => {
-                self.trace(hash_of(&event.message, &event.kind));
+                self.trace(hash_of(&event.message, event.kind.as_str()));
                 self.say(|| {
                     let job = event.job.as_ref().map_or("", |job| job.as_str());
-                    format!("  {job} {}: {}", event.kind, event.message)
+                    format!("  {job} {}: {}", event.kind.as_str(), event.message)
                 });
             }
         }

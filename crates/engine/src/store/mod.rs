@@ -9,7 +9,8 @@ mod files;
 mod model;
 mod sqlite;
 
-use crate::input::{Accepted, Event, EventPage, Events, Refusal};
+use crate::event::Event;
+use crate::input::{Accepted, EventPage, Events, Refusal};
 use crate::row::{InstanceRow, JobNotes, JobRow};
 use hearth_model::{Generation, Instance, InstanceId, Job, JobId, Mono};
 use model::Model;

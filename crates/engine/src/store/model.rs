@@ -3,7 +3,8 @@
 //! and by the simulation, whose runs have to be the same over either.
 
 use super::{Changes, KEYS_MAX, Loaded, StoreError, Used, disk_full};
-use crate::input::{Event, EventPage, Events};
+use crate::event::Event;
+use crate::input::{EventPage, Events};
 use crate::store::KEY_LIVES;
 use hearth_model::Mono;
 use std::collections::BTreeMap;
@@ -117,6 +118,7 @@ fn put<K: Ord + Clone, V>(table: &mut BTreeMap<K, V>, key: &K, value: Option<V>)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::EventKind;
     use crate::input::Accepted;
     use crate::store::{AppliedEntry, Sqlite, Tombstone};
     use fastrand::Rng;
@@ -149,7 +151,7 @@ mod tests {
             job: (id % 3 > 0).then(|| job(id % 3)),
             instance: (id % 2 > 0).then(|| instance(id)),
             generation: (id % 5 > 0).then_some(Generation(id)),
-            kind: "created".into(),
+            kind: EventKind::Creating,
             message: format!("event {id}"),
         };
         let (keys, events) = (any(3), any(4));

@@ -4,7 +4,8 @@
 use super::files::{self, Anchor, Files, Loss, Means, Seen};
 use super::{AppliedEntry, Changes, KEYS_MAX, Loaded, StoreError, Tombstone, Used, disk_full};
 use crate::backup::{copy_of, inspect};
-use crate::input::{Accepted, Event, EventPage, Events};
+use crate::event::{Event, EventKind};
+use crate::input::{Accepted, EventPage, Events};
 use crate::row::{self, InstanceRow, JobRow};
 use crate::store::KEY_LIVES;
 use hearth_model::{Generation, InstanceId, JobId, Mono};
@@ -49,6 +50,9 @@ const RETENTION: &str = "
 ALTER TABLE tombstones ADD COLUMN event INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE log_drops (instance TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 ";
+
+/// What came with the fourth version: the fields of events, as JSON.
+const EVENT_DETAILS: &str = "ALTER TABLE events ADD COLUMN details TEXT;";
 
 /// How long a commit waits for whoever else has locked the database, a tool that copies it for
 /// instance: everything else waits with it.
@@ -131,9 +135,14 @@ impl Sqlite {
         connection.pragma_update(None, "journal_mode", "WAL").map_err(open)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(open)?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(open)?;
-        Migrations::new(vec![M::up(SCHEMA), M::up(IDEMPOTENCY), M::up(RETENTION)])
-            .to_latest(&mut connection)
-            .map_err(|source| StoreError::Migrate { path: path.to_owned(), source })?;
+        Migrations::new(vec![
+            M::up(SCHEMA),
+            M::up(IDEMPOTENCY),
+            M::up(RETENTION),
+            M::up(EVENT_DETAILS),
+        ])
+        .to_latest(&mut connection)
+        .map_err(|source| StoreError::Migrate { path: path.to_owned(), source })?;
         Ok(Sqlite::over(connection))
     }
 
@@ -408,7 +417,8 @@ impl Sqlite {
         let mut statement = self
             .connection
             .prepare_cached(&format!(
-                "SELECT id, at, job_id, instance, generation, kind, message FROM events
+                "SELECT id, at, job_id, instance, generation, kind, message, details
+                 FROM events
                  WHERE (?1 IS NULL OR job_id = ?1) AND id > ?2 ORDER BY id {order} LIMIT ?3"
             ))
             .map_err(StoreError::Read)?;
@@ -540,7 +550,10 @@ fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
         job: row.get::<_, Option<String>>(2)?.and_then(|id| JobId::parse(&id).ok()),
         instance: row.get::<_, Option<String>>(3)?.and_then(|id| InstanceId::parse(&id).ok()),
         generation: row.get::<_, Option<u64>>(4)?.map(Generation),
-        kind: row.get::<_, String>(5)?.into(),
+        kind: EventKind::from_stored(
+            &row.get::<_, String>(5)?,
+            row.get::<_, Option<String>>(7)?.as_deref(),
+        ),
         message: row.get(6)?,
     })
 }
@@ -585,7 +598,7 @@ fn write(transaction: &Transaction<'_>, changes: &Changes<'_>) -> rusqlite::Resu
     }
     write_keys(transaction, &changes.keys)?;
     let mut insert =
-        transaction.prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
+        transaction.prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
     for event in &changes.events {
         insert.execute(params![
             event.id,
@@ -593,8 +606,9 @@ fn write(transaction: &Transaction<'_>, changes: &Changes<'_>) -> rusqlite::Resu
             event.job.as_ref().map(JobId::as_str),
             event.instance.as_ref().map(InstanceId::as_str),
             event.generation.map(|generation| generation.0),
-            event.kind.as_ref(),
+            event.kind.as_str(),
             event.message,
+            event.kind.details(),
         ])?;
     }
     // With others, so that a step that changes nothing writes nothing.
@@ -685,10 +699,14 @@ mod tests {
         let old = Connection::open(&path).unwrap();
         old.execute_batch(SCHEMA).unwrap();
         old.execute("INSERT INTO tombstones VALUES ('web', 3)", []).unwrap();
+        let old_event = "INSERT INTO events VALUES (7, 't', NULL, NULL, NULL, 'exited', 'm')";
+        old.execute(old_event, []).unwrap();
         old.pragma_update(None, "user_version", 1).unwrap();
         drop(old);
         let mut store = Sqlite::open(&path).unwrap();
         assert_eq!(store.load().unwrap().tombstones.len(), 1);
+        let page = store.events(&Events { job: None, after: None, limit: 9 }).unwrap();
+        assert_eq!(page.events[0].kind, EventKind::Exited(None));
         commit(&mut store, "k", 5);
         drop(store);
         assert_eq!(Sqlite::open(&path).unwrap().used("k").unwrap(), Some(used(5)));
@@ -806,7 +824,7 @@ mod tests {
             job: None,
             instance: None,
             generation: None,
-            kind: "k".into(),
+            kind: EventKind::Creating,
             message: "m".into(),
         };
         let many = |from: u64| Changes {

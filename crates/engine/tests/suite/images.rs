@@ -227,7 +227,7 @@ async fn errors(world: &mut World) -> Vec<String> {
     let Ok(Reply::Events(page)) = world.ask(Request::Events(events)).await else {
         panic!("no events")
     };
-    let errors = page.events.into_iter().filter(|event| event.kind == "error");
+    let errors = page.events.into_iter().filter(|event| event.kind.as_str() == "error");
     errors.map(|event| event.message).collect()
 }
 

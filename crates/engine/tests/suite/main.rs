@@ -9,5 +9,6 @@ mod requests;
 mod retention;
 mod scenarios;
 mod strays;
+mod views;
 #[allow(dead_code, unreachable_pub, missing_docs)]
 mod world;

@@ -503,7 +503,7 @@ async fn an_action_that_fails_is_tried_again_after_a_rest_and_not_all_the_time()
     let events =
         world.ask(Request::Events(Events { job: Some(id("web")), after: None, limit: 100 })).await;
     let Ok(Reply::Events(EventPage { events, .. })) = events else { panic!("{events:?}") };
-    assert_eq!(events.iter().filter(|event| event.kind == "error").count(), 3);
+    assert_eq!(events.iter().filter(|event| event.kind.as_str() == "error").count(), 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -589,7 +589,11 @@ async fn events(world: &mut World, job: &str, kind: &str) -> Vec<String> {
     let Ok(Reply::Events(page)) = world.ask(Request::Events(events)).await else {
         panic!("no events")
     };
-    page.events.into_iter().filter(|event| event.kind == kind).map(|event| event.message).collect()
+    page.events
+        .into_iter()
+        .filter(|event| event.kind.as_str() == kind)
+        .map(|event| event.message)
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]

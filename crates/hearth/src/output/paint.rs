@@ -2,7 +2,7 @@
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
-use hearth_api::JobStatus;
+use hearth_api::{EventKind, JobStatus};
 use hearth_model::text::plain;
 use std::fmt::{self, Display};
 
@@ -35,8 +35,8 @@ impl Tone {
         if status == "warm" { Tone::Good } else { Tone::Busy }
     }
 
-    pub(crate) fn of_event(kind: &str) -> Tone {
-        if kind == "error" { Tone::Bad } else { Tone::Plain }
+    pub(crate) fn of_event(kind: EventKind) -> Tone {
+        if kind == EventKind::Error { Tone::Bad } else { Tone::Plain }
     }
 
     fn style(self) -> Style {

@@ -3,8 +3,8 @@
 use super::paint::{Line, Tone, Word, age, shortened};
 use super::{Output, or_dash};
 use crate::args::Format;
-use crate::status::{Pool, Report};
-use hearth_api::{DesiredFile, DesiredFileStatus, JobStatus};
+use crate::status::Report;
+use hearth_api::{DesiredFile, DesiredFileStatus, JobStatus, Pool};
 use std::fmt::Display;
 
 impl Output {
@@ -34,7 +34,10 @@ impl Output {
         if !report.pools.is_empty() {
             self.line("");
             self.rows(
-                ["SPEC", "WARM", "TARGET", "STARTING", "ROOTFS"],
+                [
+                    "SPEC", "TENANT", "JOBS", "WARM", "TARGET", "STARTING", "HITS", "MISSES",
+                    "ROOTFS",
+                ],
                 report.pools.iter().map(pool_words),
             );
         }
@@ -119,18 +122,22 @@ fn pools_in_all(pools: &[Pool]) -> String {
         return "none".to_owned();
     }
     let warm: usize = pools.iter().map(|pool| pool.warm).sum();
-    let target: u64 = pools.iter().map(|pool| pool.target).sum();
+    let target: u64 = pools.iter().map(|pool| u64::from(pool.target)).sum();
     format!("{warm} of {target} warm")
 }
 
-fn pool_words(pool: &Pool) -> [Word; 5] {
-    let full = u64::try_from(pool.warm).is_ok_and(|warm| warm >= pool.target);
+fn pool_words(pool: &Pool) -> [Word; 9] {
+    let full = u32::try_from(pool.warm).is_ok_and(|warm| warm >= pool.target);
     let tone = if full { Tone::Good } else { Tone::Busy };
     [
-        or_dash(pool.spec_hash.as_deref()).into(),
+        pool.spec_hash.as_str().into(),
+        or_dash(pool.tenant.as_deref()).into(),
+        pool.jobs.to_string().into(),
         Word::toned(pool.warm.to_string(), tone),
         pool.target.to_string().into(),
         pool.starting.to_string().into(),
+        pool.hits.to_string().into(),
+        pool.misses.to_string().into(),
         or_dash(pool.rootfs.as_deref()).into(),
     ]
 }

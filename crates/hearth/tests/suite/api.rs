@@ -1,6 +1,6 @@
 //! The HTTP API of a real daemon over a simulated host.
 
-use crate::support::{Answer, Home, body, sim};
+use crate::support::{Answer, Home, Sim, body, sim};
 use expect_test::{Expect, expect};
 use serde_json::Value;
 
@@ -28,6 +28,7 @@ fn a_post_without_a_warm_instance_is_accepted_and_runs() {
               "since": "2026-01-01T00:00:00.000Z",
               "generation": 1,
               "exit_code": null,
+              "exit": null,
               "spec": {
                 "rootfs": "r.ext4",
                 "kernel": "vmlinux",
@@ -56,6 +57,7 @@ fn a_post_without_a_warm_instance_is_accepted_and_runs() {
               "since": "2026-01-01T00:00:00.000Z",
               "generation": 1,
               "exit_code": null,
+              "exit": null,
               "spec": {
                 "rootfs": "r.ext4",
                 "kernel": "vmlinux",
@@ -127,6 +129,10 @@ fn a_job_ends_with_its_exit_code_and_runs_again_when_it_is_posted_again() {
     daemon.post("/vms", &body("once", "job", ""));
     let ended = daemon.until_job("once", "completed");
     assert_eq!((&ended["exit_code"], &ended["generation"]), (&Value::from(0), &Value::from(1)));
+    assert_eq!(ended["exit"].to_string(), r#"{"kind":"exited","code":0,"signal":null}"#);
+    let events = daemon.get("/vms/once/events").json()["items"].clone();
+    let exited = events.as_array().expect("events").iter().find(|event| event["kind"] == "exited");
+    assert_eq!(exited.expect("an exit")["exit"], ended["exit"]);
     let again = daemon.post("/vms", &body("once", "job", ""));
     assert_eq!((again.status, &again.json()["generation"]), (202, &Value::from(2)));
     daemon.until_job("once", "completed");
@@ -525,10 +531,12 @@ fn a_list_is_filtered_and_comes_in_pages() {
     }
 }
 
-/// An answer of `/stats` without the desired-state file, of which other tests speak.
-fn without_file(mut stats: Answer) -> Answer {
+/// An answer of `/stats` without some fields, of which other tests speak.
+fn without(mut stats: Answer, fields: &[&str]) -> Answer {
     let mut body = stats.json();
-    body.as_object_mut().and_then(|body| body.shift_remove("desired_file")).expect("the file");
+    for field in fields {
+        body.as_object_mut().and_then(|body| body.shift_remove(*field)).expect("the field");
+    }
     stats.body = body.to_string();
     stats
 }
@@ -612,14 +620,45 @@ fn a_change_can_hang_on_the_generation_of_its_job() {
     assert!(matches!(any.status, 200 | 202), "{any:?}");
 }
 
-#[test]
-fn stats_have_the_documented_shape() {
+/// A daemon with a service and its pool, both of one microVM.
+fn sim_with_pool() -> Sim {
     let daemon = sim();
     daemon.post("/vms", &body("web", "service", r#","warm_pool":{"min":1}"#));
     daemon.until_job("web", "running");
     daemon.until_warm(1);
+    daemon
+}
+
+#[test]
+fn pools_have_the_documented_shape() {
+    let mut stats = sim_with_pool().get("/stats");
+    stats.body = stats.json()["pools"].to_string();
     check(
-        &without_file(daemon.get("/stats")),
+        &stats,
+        expect![[r#"
+            200 application/json
+            [
+              {
+                "tenant": null,
+                "spec_hash": "86A80B8C30045837",
+                "rootfs": "r.ext4",
+                "jobs": 1,
+                "target": 1,
+                "warm": 1,
+                "starting": 0,
+                "hits": 0,
+                "misses": 1
+              }
+            ]
+        "#]],
+    );
+}
+
+#[test]
+fn stats_have_the_documented_shape() {
+    let daemon = sim_with_pool();
+    check(
+        &without(daemon.get("/stats"), &["desired_file", "pools"]),
         expect![[r#"
             200 application/json
             {
@@ -637,6 +676,7 @@ fn stats_have_the_documented_shape() {
                   "since": "2026-01-01T00:00:00.000Z",
                   "generation": 1,
                   "exit_code": null,
+                  "exit": null,
                   "spec": {
                     "rootfs": "r.ext4",
                     "kernel": "vmlinux",
@@ -937,11 +977,18 @@ fn objects_have_the_fields_of_their_document() {
     check_fields(&document, "Page_Job", &daemon.get("/vms").json());
     let stats = daemon.get("/stats").json();
     check_fields(&document, "Stats", &stats);
+    check_fields(&document, "Pool", &stats["pools"][0]);
     check_fields(&document, "WarmVm", &stats["warm_pool"][0]);
     check_fields(&document, "DesiredFile", &stats["desired_file"]);
+    let kinds = document["components"]["schemas"]["EventKind"]["enum"].as_array().expect("kinds");
     let events = daemon.get("/events").json();
     check_fields(&document, "Page_Event", &events);
     check_fields(&document, "Event", &events["items"][0]);
+    for event in events["items"].as_array().expect("events") {
+        check_fields(&document, "Event", event);
+        assert!(kinds.contains(&event["kind"]), "the document lacks the kind of {event}");
+    }
+    assert!(kinds.len() == hearth_api::EventKind::ALL.len());
     check_fields(&document, "Health", &daemon.get("/healthz").json());
     check_fields(&document, "Readiness", &daemon.get("/readyz").json());
     check_fields(&document, "Problem", &daemon.post("/vms", "{}").json());
