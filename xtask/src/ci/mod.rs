@@ -287,6 +287,23 @@ mod self_tests {
         }
     }
 
+    /// The table has a file and what to look for in it.
+    #[test]
+    fn places_where_things_are_added_exist() {
+        let repo = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let text = std::fs::read_to_string(repo.join("ARCHITECTURE.md")).unwrap();
+        let (_, rest) = text.split_once("## Where do I add").unwrap();
+        let (table, _) = rest.split_once("\n## ").unwrap();
+        let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| a")).collect();
+        assert_eq!(rows.len(), 5, "{rows:?}");
+        for row in rows {
+            let quoted: Vec<&str> = row.split('`').skip(1).step_by(2).take(2).collect();
+            let [file, symbol] = quoted[..] else { panic!("{row}") };
+            let source = std::fs::read_to_string(repo.join(file)).expect(file);
+            assert!(source.contains(symbol), "{file} has no {symbol}");
+        }
+    }
+
     #[test]
     fn relative_links_in_documents_lead_somewhere() {
         let repo = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
