@@ -28,7 +28,7 @@ down: ## End the daemon, its microVMs and what it keeps about them
 	@cargo xtask down
 
 check: export CARGO_INCREMENTAL = 1
-check: ## Run what finds most mistakes in under three minutes: fmt, words, clippy, plain tests, 2,000 schedules
+check: ## Run what finds most mistakes, in minutes: fmt, words, clippy, plain tests, 2,000 schedules
 	$(SAY_FIRST)
 	@cargo xtask ci fmt words clippy tests
 
