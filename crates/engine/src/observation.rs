@@ -56,13 +56,13 @@ impl Engine {
         }
     }
 
-    /// Takes note of what there is for scratch disks, and says once when they may come to take more.
+    /// Records the room for scratch disks, and reports once when they may outgrow it.
     fn disk_seen(&mut self, now: &Now, scratch_mib: Option<u64>) {
         self.scratch_mib = scratch_mib;
         let promised = self.fleet.scratch_mib();
         let Some(room) = scratch_mib else { return };
         let was_short = self.disk_is_short;
-        // Told again only after there was some room to spare.
+        // Reported again only after there was some room to spare.
         let enough = if was_short { room - room / SPARE_PART } else { room };
         self.disk_is_short = promised > enough;
         if self.disk_is_short && !was_short {
@@ -75,7 +75,7 @@ impl Engine {
         }
     }
 
-    /// An instance that the host has nothing of.
+    /// The host no longer has anything of this instance.
     fn missing(&mut self, now: &Now, began: Mono, id: &InstanceId) {
         let Some(instance) = self.fleet.instance(id) else { return };
         if self.operations.is_in_flight(id)
@@ -88,8 +88,8 @@ impl Engine {
         self.see(now, id, InstanceState::Exited(Exit { end, stop_requested: false }));
     }
 
-    /// Says once of an instance that the host can't identify it. Until it can, or until nothing of it is
-    /// there, nothing is done about it, and its job has no other.
+    /// Reports once that the host can't identify an instance. Until it can, or until nothing of the instance
+    /// is left, no action touches it, and its job gets no other.
     fn left_alone(&mut self, now: &Now, id: &InstanceId) {
         let assignment = self.fleet.instance(id).map(|instance| instance.assignment.clone());
         let (job, run) = assignment.map_or((None, None), |assignment| serves(&assignment));
@@ -97,8 +97,8 @@ impl Engine {
         self.event(now, job.as_ref(), Some(id), run, EventKind::Error, sentence);
     }
 
-    /// Tells of the processes that a guest's kernel has killed for lack of memory. It is the count
-    /// that is compared, so that a look that was missed loses nothing.
+    /// Reports the processes that a guest's kernel has killed for lack of memory. Counts are compared,
+    /// so that a missed observation loses nothing.
     pub(crate) fn report_oom_kills(&mut self, now: &Now, id: &InstanceId, observed: &Observed) {
         let Some(instance) = self.fleet.instance(id) else { return };
         let kills = &observed.oom_kills;
@@ -207,7 +207,7 @@ impl Engine {
                 if lasted {
                     self.pools.remove(key);
                 }
-                // What ended while nobody was there, as with the host, says nothing of its pool.
+                // An exit while no daemon ran, as in a reboot of the host, is no failure of its pool.
                 let failed = exit.end != End::NeverStarted && !instance.unheard;
                 if instance.stopping.is_none() && failed {
                     self.pool_failed(now.mono, key.clone(), exit.end.to_string());

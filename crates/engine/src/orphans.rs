@@ -4,7 +4,7 @@ use hearth_model::{Identity, InstanceId, Observed, Owner, Slot};
 use hearth_planner::{Capacity, Need};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Instances that belong to nobody yet.
+/// Instances that no job or pool owns yet.
 #[derive(Debug, Default)]
 pub(crate) struct Orphans(pub(crate) BTreeMap<InstanceId, Observed>);
 

@@ -161,7 +161,7 @@ impl Engine {
             let known = self.notes.get(&job.id);
             let rests_on = stands.instance.as_ref().and_then(|id| self.fleet.instance(id));
             if known.is_some() && rests_on.is_some_and(|instance| instance.unheard) {
-                // It stands as it did, until it is heard of or its time is over.
+                // Its status stays until the instance reports or its deadline passes.
                 continue;
             }
             let same = known.is_some_and(|known| known.status == stands.status.as_str());

@@ -21,7 +21,7 @@ use std::time::Duration;
 pub use files::{Anchor, Means, saved};
 pub(crate) use sqlite::{Sqlite, connect};
 
-/// How long a key is known, by the host's monotonic clock; after a reboot of the host it counts anew.
+/// How long a key is remembered, by the host's monotonic clock; a reboot of the host restarts the count.
 pub(crate) const KEY_LIVES: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How many keys are kept; beyond that the oldest go first. With 24 h each this is more than one a
