@@ -9,7 +9,7 @@ pub const TABLES: &[(&str, &str)] = &[
     ("instances", "tt"),
     ("tombstones", "tii"),
     ("file_entries", "ttti"),
-    ("events", "itttitt"),
+    ("events", "itttittt"),
     ("facts", "tt"),
     ("idempotency_keys", "itttti"),
     ("log_drops", "t"),

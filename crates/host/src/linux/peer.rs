@@ -232,7 +232,8 @@ mod tests {
 
     #[test]
     fn the_next_client_with_the_same_port_is_not_taken_for_the_last() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // An address of its own, where no other test takes the port that becomes free.
+        let listener = TcpListener::bind("127.83.7.19:0").unwrap();
         let address = listener.local_addr().unwrap();
         let first = TcpStream::connect(address).unwrap();
         let port = first.local_addr().unwrap();
