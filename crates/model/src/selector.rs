@@ -40,7 +40,8 @@ pub enum Values {
 const LIFECYCLES: &[&str] =
     &[Lifecycle::Service.as_str(), Lifecycle::Daemon.as_str(), Lifecycle::Job.as_str()];
 
-const LABEL: &str = "^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?\
+/// All of the rule but that the prefix has at most 253 bytes, which no plain expression can say.
+const LABEL: &str = "^([a-z0-9]([a-z0-9-]*[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*/)?\
                      [A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\
                      (=([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?)?$";
 

@@ -7,3 +7,4 @@ mod hash;
 mod instances;
 mod machine;
 mod names;
+mod selector;
