@@ -162,7 +162,7 @@ fn many(places: &Places, minutes: u64) -> Result<Vec<String>> {
     let ready = setup::ensure(places)?;
     let mut run = cargo(places);
     // One after the other: what is measured of the one is not to wait for the other.
-    run.args(["test", "--quiet", "--workspace", "--test", "suite", "--", "many::"])
+    run.args(["test", "--quiet", "--workspace", "--test", "suite", "--", "scale::"])
         .args(["--nocapture", "--test-threads", "1"])
         .env("HEARTH_TEST_IMAGES", &ready.images)
         .env("HEARTH_TEST_FIRECRACKER", &ready.firecracker)

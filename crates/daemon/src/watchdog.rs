@@ -91,7 +91,7 @@ mod tests {
     const PACE: Pace = Pace { every: EVERY, looks_max: LOOKS_MAX };
 
     #[test]
-    fn a_supervisor_is_told_in_time_and_a_stuck_daemon_has_the_same_time_with_one() {
+    fn pace_follows_the_supervisor_and_stuck_takes_the_same_time() {
         let pace = |factor, asked: Option<u64>| {
             let Pace { every, looks_max } = Pace::of(factor, asked.map(Duration::from_secs));
             (every, every * looks_max)

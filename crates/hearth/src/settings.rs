@@ -617,7 +617,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_what_they_are_said_to_be_and_every_value_can_be_written() {
+    fn defaults_are_as_documented_and_every_value_can_be_written() {
         for setting in SETTINGS {
             let shown = setting.value(&Settings::new());
             if let Default::Is(text) = setting.default {

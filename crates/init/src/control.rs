@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_reach_the_supervisor_and_a_line_that_is_none_ends_the_connection() {
+    fn commands_reach_the_supervisor_and_a_bad_line_disconnects() {
         let mut host = connect();
         host.stream.write_all(b"{\"do\":\"stop\",\"timeout_s\":3}\n").expect("write");
         let Event::Command(command) = host.events.recv().expect("event") else {
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_comes_after_the_end_does_not_cost_the_last_report() {
+    fn command_after_the_exit_does_not_cost_the_last_report() {
         let mut host = connect();
         assert!(host.report().is_some());
         drop(std::mem::replace(&mut host.events, sync_channel(1).1));

@@ -193,7 +193,7 @@ mod tests {
     use std::os::unix::net::{UnixListener, UnixStream};
 
     #[test]
-    fn a_connection_over_the_bound_is_closed_and_a_freed_place_is_taken_again() {
+    fn connection_over_the_limit_is_closed_and_freed_ones_reused() {
         let dir = tempfile::tempdir().expect("tempdir");
         let path = dir.path().join("socket");
         let listener = UnixListener::bind(&path).expect("bind");

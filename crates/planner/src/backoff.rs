@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_failure_is_replaced_at_once_and_the_wait_doubles_to_five_minutes() {
+    fn first_failure_restarts_at_once_then_waits_double_to_5_min() {
         let waits: Vec<u64> = (0..=12).map(|failures| backoff(failures).as_secs()).collect();
         assert_eq!(waits, [0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
         assert_eq!(backoff(u32::MAX), LONGEST);

@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_of_each_link_on_the_way_is_watched_and_that_of_the_file() {
+    fn folders_of_the_file_and_of_each_link_to_it_are_watched() {
         let home = tempfile::tempdir().expect("a directory");
         let root = home.path().canonicalize().expect("a path");
         for folder in ["config/..one", "releases/1"] {

@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_upgraded_connection_waits_for_ever_and_carries_what_it_is_given() {
+    async fn upgraded_connection_has_no_time_limit_and_carries_all_bytes() {
         let (mut socket, mut far) = pair();
         let answer = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
         socket.write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n").await.unwrap();

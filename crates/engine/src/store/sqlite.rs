@@ -794,7 +794,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_and_a_locked_database_are_told_apart_and_nothing_is_written() {
+    fn full_disk_and_locked_database_are_distinct_and_write_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("hearth.db");
         let mut store = Sqlite::open(&path).unwrap();
@@ -887,7 +887,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_lives_too_long_rather_than_too_short_over_a_reboot_of_the_host() {
+    fn key_outlives_a_reboot_too_long_rather_than_too_short() {
         let mut store = Sqlite::in_memory().unwrap();
         commit(&mut store, "k", 1_000_000);
         let boot_id = Some("another".to_owned());

@@ -89,7 +89,7 @@ async fn a_plan_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_explicit_apply_undoes_what_was_done_over_http_and_the_watched_file_does_not() {
+async fn explicit_apply_undoes_http_changes_and_watched_file_does_not() {
     let mut world = World::new();
     let (one, two) = (spec("service", &[env("1")]), spec("service", &[env("2")]));
     let all = [("changed", &one), ("deleted", &one), ("stopped", &one)];
@@ -130,7 +130,7 @@ async fn a_finished_job_is_not_run_again_until_its_entry_changes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_without_a_file_deletes_nothing_and_is_not_remembered() {
+async fn jobs_without_a_file_delete_nothing_and_are_not_remembered() {
     let mut world = World::new();
     let web = spec("service", &[]);
     world.load(&[("a", &web), ("b", &web)], Deletions::Few).await;
@@ -143,7 +143,7 @@ async fn what_comes_without_a_file_deletes_nothing_and_is_not_remembered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_than_half_of_a_file_goes_only_with_permission_and_one_alone_goes_without() {
+async fn deleting_over_half_of_a_file_needs_permission_one_job_never() {
     let mut world = World::new();
     let web = spec("service", &[]);
     let all = [("a", &web), ("b", &web), ("c", &web)];
@@ -156,7 +156,7 @@ async fn more_than_half_of_a_file_goes_only_with_permission_and_one_alone_goes_w
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_http_changed_is_kept_when_it_leaves_the_file_unless_an_apply_took_it_back() {
+async fn job_changed_over_http_survives_leaving_the_file_until_apply() {
     let mut world = World::new();
     let (one, two) = (spec("service", &[env("1")]), spec("service", &[env("2")]));
     explicit(&mut world, &[("a", &one), ("b", &one)], Deletions::Few).await;
@@ -175,7 +175,7 @@ async fn what_http_changed_is_kept_when_it_leaves_the_file_unless_an_apply_took_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pool_drains_when_the_last_job_that_wishes_it_goes_or_changes() {
+async fn pool_drains_when_its_last_job_is_deleted_or_changed() {
     let mut world = World::new();
     let (one, two) = (spec("service", &[env("1"), pool(2, 2)]), spec("service", &[env("2")]));
     let (acme, mut load) = (Some(hearth_model::Tenant::parse("acme").unwrap()), Vec::new());
@@ -221,7 +221,7 @@ async fn what_was_applied_is_remembered_over_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn new_images_are_a_reason_where_an_entry_changes_and_none_where_it_does_not() {
+async fn changed_images_are_a_reason_only_for_changed_entries() {
     let mut world = World::new();
     let (web, patient) =
         (spec("service", &[]), spec("service", &[("stop_timeout_s", Value::Int(30))]));

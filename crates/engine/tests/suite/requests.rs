@@ -56,7 +56,7 @@ async fn a_restarted_daemon_stops_before_it_runs_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restart_takes_a_warm_instance_runs_what_is_over_again_and_starts_what_is_stopped() {
+async fn restart_claims_warm_reruns_finished_and_starts_stopped_jobs() {
     let mut world = World::new();
     world.post("web", None, &spec("service", &[pool(1, 1)])).await.unwrap();
     world.post("once", None, &spec("job", &[])).await.unwrap();
@@ -77,7 +77,7 @@ async fn a_restart_takes_a_warm_instance_runs_what_is_over_again_and_starts_what
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restart_looks_its_images_up_again_and_the_old_instance_serves_where_they_are_gone() {
+async fn restart_resolves_images_again_and_keeps_old_if_missing() {
     let mut world = World::new();
     let web = spec("service", &[]);
     world.post("web", None, &web).await.unwrap();
@@ -205,7 +205,7 @@ async fn nameless(world: &World) -> Request {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_repeat_under_the_same_key_makes_no_second_job_and_is_told_apart() {
+async fn repeat_with_same_key_makes_no_second_job_and_is_marked() {
     let mut world = World::new();
     let post = keyed("k", "d", nameless(&world).await);
     let Ok(Reply::Changed(first, made)) = world.ask(post.clone()).await else { panic!("no job") };
@@ -252,7 +252,7 @@ async fn a_key_lives_a_day_and_over_restarts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_for_another_generation_is_refused_with_the_current_one() {
+async fn change_for_another_generation_is_refused_with_the_current() {
     let mut world = World::new();
     world.post("web", None, &spec("service", &[])).await.unwrap();
     world.run_for(A_WHILE).await;

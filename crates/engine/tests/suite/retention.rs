@@ -173,7 +173,7 @@ async fn logs_of_instances_that_are_gone_are_dropped_by_age() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn logs_that_could_not_be_dropped_are_dropped_by_the_next_daemon() {
+async fn logs_that_failed_to_drop_are_dropped_by_the_next_daemon() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("hearth.db");
     let mut world = World::with(Default::default(), Store::open(&path).unwrap());

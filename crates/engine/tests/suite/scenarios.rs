@@ -25,7 +25,7 @@ async fn a_post_without_a_warm_instance_is_pending_and_then_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_warm_pool_is_kept_and_a_post_of_the_same_spec_and_tenant_claims_from_it() {
+async fn post_of_same_spec_and_tenant_claims_from_the_warm_pool() {
     let mut world = World::new();
     let web = spec("service", &[pool(2, 5)]);
     world.post("web-1", Some("prod"), &web).await.unwrap();
@@ -43,7 +43,7 @@ async fn a_warm_pool_is_kept_and_a_post_of_the_same_spec_and_tenant_claims_from_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_warm_instance_that_has_just_died_is_passed_over_for_the_next() {
+async fn claim_skips_a_warm_instance_that_has_just_died() {
     for dies in 0..2 {
         let mut world = World::new();
         let web = spec("service", &[pool(2, 2)]);
@@ -80,7 +80,7 @@ async fn a_job_runs_once_and_stays_completed_over_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_job_keeps_its_code_and_is_retried_as_often_as_its_spec_says() {
+async fn failed_job_keeps_its_code_and_is_retried_as_its_spec_says() {
     let slow = SimConfig { work: Duration::from_secs(3600), ..SimConfig::default() };
     let mut world = World::with(slow, Store::in_memory().unwrap());
     world.post("job", None, &spec("job", &[("retries", Value::Int(1))])).await.unwrap();
@@ -98,7 +98,7 @@ async fn a_failed_job_keeps_its_code_and_is_retried_as_often_as_its_spec_says() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_killed_instance_is_replaced_at_once_from_the_pool_and_a_crash_loop_backs_off() {
+async fn killed_instance_is_replaced_from_pool_and_crash_loop_waits() {
     let mut world = World::new();
     world.post("web", None, &spec("service", &[pool(1, 1)])).await.unwrap();
     world.run_for(A_WHILE).await;
@@ -141,7 +141,7 @@ async fn a_service_serves_on_until_its_next_generation_is_ready() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_generation_that_is_never_ready_leaves_the_old_one_serving_and_says_so() {
+async fn generation_never_ready_leaves_the_old_one_serving() {
     let mut world = World::new();
     world.post("web", None, &spec("service", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
@@ -180,7 +180,7 @@ async fn two_generations_of_a_daemon_never_run_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_spec_again_changes_nothing_and_policy_alone_replaces_nothing() {
+async fn same_spec_changes_nothing_and_policy_alone_replaces_nothing() {
     let mut world = World::new();
     let web = spec("service", &[]);
     world.post("web", None, &web).await.unwrap();
@@ -237,7 +237,7 @@ async fn a_stopped_job_stays_and_starts_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_missing_image_fails_the_job_with_its_name_and_is_looked_up_again() {
+async fn missing_image_fails_its_job_by_name_and_is_looked_up_again() {
     let mut world = World::new();
     let web = spec("service", &[]);
     world.host.set_missing(&web.kernel, Presence::Missing);
@@ -252,7 +252,7 @@ async fn a_missing_image_fails_the_job_with_its_name_and_is_looked_up_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_does_not_fit_waits_and_evicts_warm_instances_but_never_exceeds_capacity() {
+async fn job_that_does_not_fit_evicts_warm_ones_and_waits() {
     let small = SimConfig { memory_mib: 3 * 133, ..SimConfig::default() };
     let mut world = World::with(small, Store::in_memory().unwrap());
     world.post("a", None, &spec("service", &[pool(2, 2)])).await.unwrap();
@@ -278,7 +278,7 @@ async fn a_job_that_does_not_fit_waits_and_evicts_warm_instances_but_never_excee
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restart_right_after_a_claim_keeps_the_claim_and_touches_nothing() {
+async fn restart_right_after_a_claim_keeps_it_and_changes_nothing() {
     let store = tempfile::tempdir().unwrap();
     let path = store.path().join("hearth.db");
     let mut world = World::with(SimConfig::default(), Store::open(&path).unwrap());
@@ -309,7 +309,7 @@ async fn a_failed_look_is_not_an_empty_world() {
 /// The word came after the last look, and the next look comes after the time in which it should have been
 /// taken: the guest runs its command, though nobody has seen it.
 #[tokio::test(start_paused = true)]
-async fn a_guest_that_was_told_late_is_looked_at_before_another_takes_its_place() {
+async fn guest_told_late_is_observed_before_it_is_replaced() {
     let mut world = World::new();
     let held = spec("job", &[pool(2, 2), ("retries", Value::Int(0))]);
     world.post("first", None, &held).await.unwrap();
@@ -330,7 +330,7 @@ async fn a_guest_that_was_told_late_is_looked_at_before_another_takes_its_place(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_entry_is_applied_when_it_changes_and_http_wins_until_then() {
+async fn file_entry_applies_when_it_changes_and_http_wins_until_then() {
     let mut world = World::new();
     let (web, changed) = (spec("service", &[env("1")]), spec("service", &[env("2")]));
     let report = world.load(&[("web", &web)], Deletions::Few).await;
@@ -344,7 +344,7 @@ async fn a_file_entry_is_applied_when_it_changes_and_http_wins_until_then() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_that_leaves_out_most_of_its_jobs_deletes_none_of_them_unasked() {
+async fn file_that_drops_most_of_its_jobs_deletes_none_unasked() {
     let mut world = World::new();
     let web = spec("service", &[]);
     let all: Vec<(&str, &_)> = ["a", "b", "c"].map(|name| (name, &web)).to_vec();
@@ -372,7 +372,7 @@ async fn a_pool_whose_instances_die_backs_off_and_says_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_commit_that_fails_refuses_the_request_does_nothing_and_forgets_nothing() {
+async fn failed_commit_refuses_the_request_and_has_no_effect() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hearth.db");
     let mut world = World::with(SimConfig::default(), Store::open(&path).unwrap());
@@ -471,7 +471,7 @@ async fn what_cannot_be_identified_may_be_alive_and_gets_no_successor() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_reboot_of_the_host_services_come_back_and_jobs_are_not_run_again() {
+async fn host_reboot_restarts_services_and_reruns_no_job() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hearth.db");
     let slow = SimConfig { work: Duration::from_secs(3600), ..SimConfig::default() };
@@ -490,7 +490,7 @@ async fn after_a_reboot_of_the_host_services_come_back_and_jobs_are_not_run_agai
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_action_that_fails_is_tried_again_after_a_rest_and_not_all_the_time() {
+async fn failed_action_is_retried_only_after_a_cooldown() {
     let mut world = World::new();
     world.post("web", None, &spec("service", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
@@ -520,7 +520,7 @@ async fn a_creation_that_fails_backs_off_with_its_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_could_not_be_created_has_not_failed_and_runs_later() {
+async fn job_that_could_not_be_created_has_not_failed_and_runs_later() {
     let mut world = World::new();
     world.host.refuse("create", 2);
     world.post("job", None, &spec("job", &[])).await.unwrap();

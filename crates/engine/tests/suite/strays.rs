@@ -27,7 +27,7 @@ async fn lose_the_database(world: World) -> World {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_its_database_everything_runs_on_and_is_taken_over_once_it_is_declared_again() {
+async fn lost_database_stops_nothing_and_declared_jobs_are_adopted() {
     let mut world = World::with(slow(), Store::in_memory().unwrap());
     let (web, worker, resize) =
         (spec("service", &[pool(1, 2)]), spec("daemon", &[]), spec("job", &[]));
@@ -71,7 +71,7 @@ async fn without_its_database_everything_runs_on_and_is_taken_over_once_it_is_de
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_declared_otherwise_than_it_runs_is_rolled_out_beside_it() {
+async fn orphan_declared_with_another_spec_is_replaced_surge_first() {
     let mut world = World::with(slow(), Store::in_memory().unwrap());
     world.post("web", None, &spec("service", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
@@ -126,7 +126,7 @@ async fn nothing_is_taken_over_by_another_tenant() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_belongs_to_nobody_keeps_its_slot_and_its_share_of_the_host() {
+async fn orphan_keeps_its_slot_and_its_share_of_the_host() {
     let sim = SimConfig { cpus: 1, ..SimConfig::default() };
     let mut world = World::with(sim, Store::in_memory().unwrap());
     let large = spec("service", &[("resources", large())]);
@@ -149,7 +149,7 @@ fn large() -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_older_database_wins_over_what_runs_and_no_generation_falls() {
+async fn older_database_wins_over_instances_and_generations_only_grow() {
     let dir = tempfile::tempdir().unwrap();
     let (path, backup) = (dir.path().join("hearth.db"), dir.path().join("backup.db"));
     let mut world = World::with(slow(), Store::open(&path).unwrap());

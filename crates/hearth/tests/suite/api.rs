@@ -124,7 +124,7 @@ fn a_post_replaces_the_spec_and_says_how_much_there_is_to_do() {
 }
 
 #[test]
-fn a_job_ends_with_its_exit_code_and_runs_again_when_it_is_posted_again() {
+fn job_ends_with_its_exit_code_and_reruns_when_posted_again() {
     let daemon = sim();
     daemon.post("/vms", &body("once", "job", ""));
     let ended = daemon.until_job("once", "completed");
@@ -542,7 +542,7 @@ fn without(mut stats: Answer, fields: &[&str]) -> Answer {
 }
 
 #[test]
-fn a_repeat_under_the_same_key_changes_nothing_also_after_a_kill() {
+fn repeat_with_same_key_changes_nothing_even_after_a_kill() {
     let home = Home::new();
     let daemon = home.start(&[]);
     let nameless = body("x", "service", "").replace(r#""job_id":"x","#, "");

@@ -20,7 +20,7 @@ fn check(home: &Home, daemon: &Daemon, args: &[&str], expected: Expect) {
 }
 
 #[test]
-fn the_manual_has_a_page_for_each_command_and_shells_get_their_completions() {
+fn each_command_has_a_manual_page_and_completions() {
     let home = Home::new();
     let manual = finished(home.hearth(["man", "pages"]));
     assert!(manual.status.success(), "{}", shown(&manual));
@@ -193,7 +193,7 @@ fn a_port_is_forwarded_both_ways() {
 }
 
 #[test]
-fn a_daemon_takes_its_settings_from_the_file_and_is_reached_by_a_socket() {
+fn daemon_reads_its_settings_file_and_serves_on_a_socket() {
     let home = Home::new();
     let socket = format!("unix://{}", home.path("h.sock").display());
     let file = format!("listen = {socket:?}\nstate_dir = \"state\"\nhost = \"sim\"\n");
@@ -247,7 +247,7 @@ fn unready_daemon() -> String {
 }
 
 #[test]
-fn the_status_of_a_daemon_that_is_not_ready_is_shown_and_ends_with_1() {
+fn status_of_a_daemon_that_is_not_ready_exits_with_1() {
     let home = Home::new();
     let mut status = home.hearth(["status"]);
     let url = unready_daemon();
@@ -265,7 +265,7 @@ fn the_status_of_a_daemon_that_is_not_ready_is_shown_and_ends_with_1() {
 }
 
 #[test]
-fn a_supervisor_is_told_when_it_serves_and_that_it_makes_progress() {
+fn supervisor_is_notified_of_readiness_and_progress() {
     let home = crate::support::Home::new();
     let path = home.path("notify");
     let socket = std::os::unix::net::UnixDatagram::bind(&path).expect("a socket");

@@ -168,7 +168,7 @@ fn what_comes_on_stdin_deletes_nothing() {
 }
 
 #[test]
-fn what_the_watched_file_holds_back_is_released_by_an_apply_of_it() {
+fn apply_releases_what_the_watched_file_holds_back() {
     let home = Home::new();
     let path = home.write("vms.json", &file(&["a", "b", "c"]));
     let daemon = home.start(&["--desired", path.to_str().expect("UTF-8")]);
@@ -231,7 +231,7 @@ fn an_apply_undoes_what_http_did_and_says_why_it_replaces() {
 }
 
 #[test]
-fn a_wait_ends_when_a_job_does_not_come_to_run_or_the_time_is_out() {
+fn wait_ends_when_a_job_fails_to_run_or_time_is_up() {
     let (home, daemon) = (Home::new(), sim());
     let huge = body("huge", "service", "").replace("128", "1048576");
     home.write("huge.json", &format!("[{huge}]"));

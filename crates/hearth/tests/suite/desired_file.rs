@@ -141,7 +141,7 @@ fn a_named_file_that_is_missing_is_reported_and_deletes_nothing() {
 }
 
 #[test]
-fn a_changed_file_is_loaded_without_a_restart_and_takes_its_jobs_with_it() {
+fn changed_file_is_reloaded_and_its_removed_jobs_deleted() {
     let home = Home::new();
     let path = home.write("desired.exs", &file(&["a", "b", "c"]));
     let daemon = home.start(&["--desired", path.to_str().expect("UTF-8")]);
@@ -150,7 +150,7 @@ fn a_changed_file_is_loaded_without_a_restart_and_takes_its_jobs_with_it() {
 }
 
 #[test]
-fn a_file_that_loses_most_of_its_jobs_deletes_them_only_when_told() {
+fn file_that_loses_most_jobs_deletes_them_only_if_permitted() {
     let home = Home::new();
     let path = home.write("desired.exs", &file(&["a", "b", "c"]));
     let desired = ["--desired", path.to_str().expect("UTF-8")];
@@ -179,7 +179,7 @@ fn what_http_changed_stays_changed_while_the_entry_is_the_same() {
 }
 
 #[test]
-fn what_is_wrong_with_the_file_is_in_the_stats_until_it_is_mended() {
+fn faults_of_the_file_are_in_the_stats_until_fixed() {
     let home = Home::new();
     home.write("desired.exs", &file(&["a", "b"]));
     let daemon = start(&home);
@@ -462,7 +462,7 @@ fn a_change_that_nothing_hints_at_is_found_by_the_poll() {
 }
 
 #[test]
-fn whatever_becomes_of_the_file_the_last_good_state_goes_on_and_says_why() {
+fn faults_of_the_file_keep_the_last_good_state_and_say_why() {
     let home = Home::new();
     std::fs::create_dir(home.path("etc")).expect("a directory");
     let path = home.write("etc/desired.exs", &file(&["a", "b"]));

@@ -147,7 +147,7 @@ fn on(call: &str, effect: Effect) -> On {
 }
 
 #[test]
-fn a_killed_firecracker_is_replaced_at_once_then_with_back_off_and_leaves_nothing() {
+fn killed_firecracker_is_replaced_with_back_off_without_leaks() {
     let world = World::new(&[]);
     let daemon = world.start();
     daemon.post("/vms", &bare("web", "speaker"));
@@ -238,7 +238,7 @@ fn a_copy_stays_while_an_orphan_runs_from_it() {
 }
 
 #[test]
-fn a_restart_ends_no_guest_that_has_not_reported_to_the_new_daemon_yet() {
+fn restart_ends_no_guest_before_its_first_report() {
     let world = World::new(&[]);
     let daemon = world.start();
     let jobs = [bare("bare", "speaker"), init("web", "service", &["/fake/serve"], 1)];
@@ -349,7 +349,7 @@ fn a_crash_loop_is_slowed_down_and_its_neighbours_are_not() {
 }
 
 #[test]
-fn a_warm_instance_that_has_died_is_never_what_a_claim_is_answered_with() {
+fn claim_is_never_answered_with_a_dead_warm_instance() {
     const POOLS: u64 = 20;
     let world = World::new(&[]);
     let daemon = world.start();
@@ -386,7 +386,7 @@ fn with_a_pool(daemon: &Daemon) {
 }
 
 #[test]
-fn a_claimed_guest_is_told_again_and_given_up_for_another_after_5_s() {
+fn claimed_guest_is_told_again_and_replaced_after_5_s() {
     let identity = "guest identity";
     let world = World::new(&[
         Fault::new(On::before(identity), Does::Nothing).of([2]),
@@ -430,7 +430,7 @@ fn a_claim_that_was_answered_is_told_after_a_kill_of_the_daemon() {
 }
 
 #[test]
-fn a_flood_blocks_nobody_and_is_bounded_and_escaped_also_while_the_daemon_is_away() {
+fn flood_of_output_is_bounded_escaped_and_blocks_no_guest() {
     let world = World::new(&[]);
     let daemon = world.start();
     daemon.post("/vms", &bare("floods", "flooder"));
@@ -574,7 +574,7 @@ fn garbage_from_the_api_is_escaped_in_what_is_shown() {
 }
 
 #[test]
-fn what_cannot_be_identified_at_a_start_gets_no_successor_and_is_known_again_later() {
+fn unidentified_instance_gets_no_successor_and_is_found_later() {
     let world = World::new(&[]);
     let daemon = world.start();
     daemon.post("/vms", &init("worker", "daemon", &["/fake/serve"], 0));
@@ -695,7 +695,7 @@ fn image_above_image_max_gb_fails_its_job_with_the_remedy() {
 }
 
 #[test]
-fn five_thousand_leftovers_are_cleared_away_behind_and_what_may_run_is_left_alone() {
+fn thousands_of_leftovers_are_removed_and_live_instances_kept() {
     let world = World::new(&[]);
     let plant = |number: u32| {
         let name = format!("left{number:06}");

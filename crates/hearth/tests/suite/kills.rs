@@ -18,7 +18,7 @@ mod native {
     const COMPARE_EVERY: usize = 5;
 
     #[test]
-    fn a_daemon_killed_at_any_moment_loses_nothing_acknowledged_and_leaks_nothing() {
+    fn kill_at_any_moment_loses_nothing_acknowledged_and_leaks_none() {
         let kills = number("HEARTH_KILLS", 10);
         let mut rng = Rng::with_seed(number("HEARTH_SEED", 1) as u64);
         let host = Native::new();

@@ -17,7 +17,7 @@ fn on_state(home: &Home, args: &[&str]) -> (String, bool) {
 }
 
 #[test]
-fn a_backup_that_is_taken_under_load_has_what_was_acknowledged_before() {
+fn backup_under_load_has_everything_acknowledged_before() {
     let home = Home::new();
     let daemon = home.start(&[]);
     for job in 0..20 {
@@ -111,7 +111,7 @@ fn a_daemon_that_could_not_start_anew_is_not_ended_by_a_restore() {
 }
 
 #[test]
-fn what_is_no_backup_or_a_damaged_one_is_refused_and_changes_nothing() {
+fn invalid_or_damaged_backup_is_refused_and_changes_nothing() {
     let home = Home::new();
     let daemon = home.start(&[]);
     for job in 0..50 {
@@ -170,7 +170,7 @@ fn a_damaged_database_is_not_started_from_and_a_backup_mends_it() {
 }
 
 #[test]
-fn doctor_shows_what_is_left_over_and_repairs_only_when_told_and_alone() {
+fn doctor_reports_leftovers_and_repairs_only_if_told_and_alone() {
     let home = Home::new();
     let daemon = home.start(&[]);
     daemon.post("/vms", &body("web", "service", ""));
@@ -445,7 +445,7 @@ mod native {
     }
 
     #[test]
-    fn a_restore_under_the_daemon_touches_no_microvm_that_is_as_the_backup_wants_it() {
+    fn restore_changes_no_microvm_that_matches_the_backup() {
         let host = Native::new();
         let mut daemon = host.start();
         for (job, memory) in [("kept", 32), ("changed", 33), ("deleted", 34)] {
@@ -486,7 +486,7 @@ mod native {
     }
 
     #[test]
-    fn real_microvms_outlive_their_database_and_are_taken_over_when_declared_again() {
+    fn real_microvms_outlive_their_database_and_are_adopted() {
         let host = Native::new();
         let daemon = host.start();
         daemon.post("/vms", &body("web", 32));

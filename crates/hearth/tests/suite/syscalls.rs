@@ -173,7 +173,7 @@ mod system {
     }
 
     #[test]
-    fn a_daemon_killed_at_any_system_call_loses_nothing_acknowledged() {
+    fn kill_at_any_system_call_loses_nothing_acknowledged() {
         kill_everywhere(sim, POINTS);
     }
 }
@@ -211,7 +211,7 @@ mod native {
     }
 
     #[test]
-    fn a_daemon_killed_at_any_system_call_leaves_no_microvm_that_it_does_not_know() {
+    fn kill_at_any_system_call_leaves_no_unknown_microvm() {
         kill_everywhere(Native::new, POINTS);
     }
 }

@@ -143,7 +143,7 @@ mod system {
     }
 
     #[test]
-    fn the_unit_starts_reloads_and_watches_a_daemon_whose_microvms_stay() {
+    fn unit_starts_reloads_and_watches_a_daemon_and_microvms_stay() {
         let home = Home::new();
         let images = home.path("images");
         fs::create_dir(&images).expect("made");

@@ -43,7 +43,7 @@ fn errors_name_the_cause_and_the_mend() {
 }
 
 #[test]
-fn settings_come_from_flags_variables_and_a_file_and_are_checked_at_once() {
+fn settings_from_flags_variables_and_file_are_checked_at_once() {
     play("config", &sim());
 }
 

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_whose_headers_lie_far_out_is_truncated_and_not_a_panic() {
+    fn kernel_with_headers_out_of_range_is_truncated_not_a_panic() {
         let mut far = elf();
         far[32..40].fill(0xff);
         assert!(fault(Kind::Kernel, &far).contains("truncated"));

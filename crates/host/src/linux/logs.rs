@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_line_is_cut_off_and_the_guests_offset_goes_on_before_it() {
+    fn torn_line_is_cut_off_and_guest_offset_resumes_before_it() {
         let (_dir, path) = log();
         let mut writer = LogWriter::open(&path).unwrap();
         writer.line(Source::Stdout, 4, b"one").unwrap();
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rotation_of_which_only_the_first_rename_was_done_is_done_later() {
+    fn rotation_interrupted_after_its_first_rename_is_completed() {
         let (_dir, path) = log();
         let (mut writer, number) = rotated(&path);
         let page = read(&path, LogQuery::default()).unwrap();
@@ -560,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_lacks_no_line_and_has_none_twice_while_files_are_rotated() {
+    fn page_read_during_rotation_has_each_line_once() {
         let (_dir, path) = log();
         let seen = Arc::new(AtomicU64::new(0));
         let writing = write_ahead(&path, &seen, 2_000);

@@ -602,7 +602,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tail_of_the_status_drive_adds_what_is_missing_and_nothing_twice() {
+    fn status_drive_tail_adds_missing_lines_and_repeats_none() {
         let (_dir, path, mut output) = output();
         output.take(Stream::Stdout, 0, b"one\ntwo\nthr").unwrap();
         output.complete(&path, "one\ntwo\nthree\nfour").unwrap();

@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_written_over_is_another_whatever_times_it_has() {
+    fn overwritten_file_is_another_whatever_its_times() {
         let (_dir, store) = store();
         let disk = store.source.join("disk");
         let write = |text: &str| {
@@ -478,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_is_replaced_gets_another_digest_and_the_old_copy_stays() {
+    fn replaced_image_gets_another_digest_and_the_old_copy_stays() {
         let (_dir, store) = store();
         let path = store.source.join("disk");
         std::fs::write(&path, "one").unwrap();
@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_beneath_the_directory_is_refused_with_the_mend() {
+    fn path_that_is_not_a_file_beneath_the_directory_is_refused() {
         let (dir, store) = store();
         std::fs::write(dir.path().join("secret"), "x").unwrap();
         std::os::unix::fs::symlink("../secret", store.source.join("link")).unwrap();

@@ -255,7 +255,7 @@ mod native {
     }
 
     #[tokio::test]
-    async fn after_a_loss_of_power_nothing_counts_as_never_started_and_what_is_lost_is_removed() {
+    async fn power_loss_makes_no_exit_never_started_and_lost_are_removed() {
         let (_images, path) = images();
         let mut lab = Lab::new(path).await;
         let [old, lost] = ["a1", "a2"];

@@ -278,7 +278,7 @@ fn at(call: &str, effect: Effect) -> On {
 }
 
 #[tokio::test]
-async fn a_configuration_whose_answer_is_lost_is_taken_back_and_made_again() {
+async fn configuration_with_a_lost_answer_is_undone_and_repeated() {
     let stand = stand(&[]).await;
     for call in CALLS {
         for does in losses().into_iter().chain([Does::Exit(1), Does::Signal(9)]) {
@@ -318,7 +318,7 @@ async fn a_start_whose_answer_is_lost_is_read_back() {
 }
 
 #[tokio::test]
-async fn a_start_of_which_nothing_is_known_is_not_said_to_have_run_nothing() {
+async fn start_with_unknown_outcome_is_not_reported_never_started() {
     let mut stand = stand(&[]).await;
     for (id, does) in [("a1", Does::Signal(9)), ("a2", Does::Hang)] {
         stand.fake.script(&[Fault::new(at(START, Effect::Done), does)]);
@@ -427,7 +427,7 @@ async fn what_is_dead_is_not_alive_before_its_end_was_taken_note_of() {
 }
 
 #[tokio::test]
-async fn an_exit_is_told_by_its_code_and_leaves_sockets_that_are_removed() {
+async fn exit_is_reported_by_its_code_and_its_sockets_are_removed() {
     let boot = |after_ms| On::Boot { after_ms };
     let stand = stand(&[
         Fault::new(boot(20), Does::Exit(148)).of([1]),

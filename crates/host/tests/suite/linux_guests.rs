@@ -59,7 +59,7 @@ mod lab {
     }
 
     #[tokio::test]
-    async fn an_exit_code_is_seen_with_all_output_in_order_and_its_environment() {
+    async fn exit_code_environment_and_ordered_output_are_observed() {
         let lab = lab().await;
         // Another user opens the streams by name.
         let mut spec = script(
@@ -153,7 +153,7 @@ mod lab {
     }
 
     #[tokio::test]
-    async fn a_guest_is_ready_when_its_check_passes_and_is_reached_through_it() {
+    async fn guest_is_ready_and_reachable_once_its_check_passes() {
         let lab = lab().await;
         let mut spec = script("sleep 5; exec /app/bin/server");
         spec.rootfs = Some(image("rootfs-web.ext4"));

@@ -124,7 +124,7 @@ fn rules_that_span_fields_are_checked() {
 }
 
 #[test]
-fn a_raw_guest_needs_only_a_kernel_and_takes_nothing_that_needs_the_init() {
+fn raw_guest_needs_only_a_kernel_and_no_field_of_the_init() {
     let raw = map(&[
         ("boot", "raw".into()),
         ("kernel", "tiny".into()),

@@ -85,7 +85,7 @@ fn exited() -> Option<InstanceState> {
 }
 
 #[test]
-fn a_pool_is_known_once_the_images_are_and_is_of_the_tenant_that_was_given() {
+fn pool_is_known_once_images_are_and_has_the_given_tenant() {
     let known = job();
     assert_eq!(known.hash(), Some(hash()));
     let named = PoolTenant::Named(known.tenant.clone());
@@ -105,7 +105,7 @@ fn an_instance_is_shown_by_what_it_is_for() {
 }
 
 #[test]
-fn a_daemon_is_owed_nothing_from_before_it_first_saw_an_instance() {
+fn deadline_starts_no_earlier_than_the_first_observation() {
     let at = |seconds| Mono(std::time::Duration::from_secs(seconds));
     let new = instance(serving(), Stage::App, None);
     assert_eq!(new.owes_since(at(3)), at(3));
@@ -114,7 +114,7 @@ fn a_daemon_is_owed_nothing_from_before_it_first_saw_an_instance() {
 }
 
 #[test]
-fn only_a_spare_instance_that_stands_at_its_stage_and_stays_is_warm() {
+fn only_a_spare_instance_at_its_stage_that_stays_is_warm() {
     let warm = |stage, state| instance(pool(), stage, state).is_warm();
     assert!(warm(Stage::App, up(Phase::Running, true, None)));
     assert!(!warm(Stage::App, up(Phase::Running, false, None)), "its check has not passed");

@@ -6,7 +6,7 @@ use hearth_model::{
 use std::time::Duration;
 
 #[test]
-fn a_name_is_1_to_64_plain_characters_and_the_refusal_says_what_is_wrong() {
+fn name_is_1_to_64_plain_characters_and_the_error_says_why() {
     let refused = |text: &str| JobId::parse(text).unwrap_err().to_string();
     for text in ["a", "0", "web-1", "A.b_c", &"x".repeat(64)] {
         assert_eq!(JobId::parse(text).unwrap().to_string(), text);
@@ -60,7 +60,7 @@ fn numbers_that_were_kept_are_taken_back_within_their_bounds() {
 }
 
 #[test]
-fn digests_are_shown_and_read_as_64_digits_and_a_hash_is_shown_by_its_first_16() {
+fn digests_are_64_digits_and_hashes_are_shown_by_their_first_16() {
     let hex = "ab".repeat(32);
     let digest = Digest::parse(&hex).unwrap();
     assert_eq!((digest.to_string(), format!("{digest:?}")), (hex.clone(), hex.clone()));

@@ -174,7 +174,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_is_created_for_jobs_that_are_over_stopped_deleted_or_backing_off(
+    fn finished_stopped_deleted_or_waiting_jobs_create_nothing(
         jobs in jobs(), instances in instances(),
     ) {
         let pools = BTreeMap::new();

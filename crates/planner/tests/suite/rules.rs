@@ -244,7 +244,7 @@ fn nothing() -> Vec<String> {
 }
 
 #[test]
-fn a_job_without_an_instance_takes_a_warm_one_of_its_pool_or_gets_a_new_one() {
+fn job_without_an_instance_claims_a_warm_one_or_creates_one() {
     let web = job("web", "service", &[]);
     assert_eq!(setting(&[web.clone()], &[]).steps(), ["create for web"]);
     let pooled = job("web", "service", &[pool(1, 1)]);
@@ -263,7 +263,7 @@ fn a_job_without_an_instance_takes_a_warm_one_of_its_pool_or_gets_a_new_one() {
 }
 
 #[test]
-fn what_the_users_wish_ended_ends_and_is_forgotten_once_nothing_is_left() {
+fn unwanted_instance_is_stopped_and_deleted_job_forgotten() {
     let setting_of = |wanted, instances: &[Instance]| {
         setting(&[Job { wanted, ..job("web", "service", &[]) }], instances)
     };
@@ -427,7 +427,7 @@ fn a_guest_is_told_whose_it_is_in_its_time() {
 }
 
 #[test]
-fn a_guest_that_does_not_boot_or_is_not_ready_in_its_time_has_failed() {
+fn guest_that_misses_its_boot_or_ready_deadline_has_failed() {
     let web = job("web", "service", &[]);
     let with = |created_at, instance: Instance| {
         setting(&[web.clone()], &[Instance { created_at, ..instance }])
@@ -632,7 +632,7 @@ fn a_pool_has_what_the_largest_wish_of_its_jobs_says() {
 }
 
 #[test]
-fn a_pool_whose_instances_fail_waits_and_one_that_is_late_is_ended() {
+fn failing_pool_backs_off_and_a_late_instance_is_stopped() {
     let web = job("web", "service", &[pool(1, 2)]);
     let serves = serving("r", "web", RUN);
     let mut failing = setting(&[web.clone()], &[serves.clone()]);
@@ -785,7 +785,7 @@ fn stored_changes_have_a_row_and_observed_ones_have_none() {
 }
 
 #[test]
-fn a_fleet_knows_its_slots_its_load_and_whose_plan_may_be_another() {
+fn fleet_tracks_slots_load_and_jobs_to_plan_again() {
     let mut fleet = Fleet::default();
     assert!(fleet.due().is_empty());
     fleet.insert_job(job("web", "service", &[]));
@@ -819,7 +819,7 @@ fn a_fleet_knows_its_slots_its_load_and_whose_plan_may_be_another() {
 }
 
 #[test]
-fn what_a_load_would_drain_is_the_pools_that_nobody_wishes_after_it() {
+fn load_drains_the_pools_that_no_job_requests_after_it() {
     let (web, api) = (job("web", "service", &[pool(1, 1)]), job("api", "service", &[pool(1, 1)]));
     let with = |jobs: &[Job], instances: &[Instance]| setting(jobs, instances).fleet;
     let drained = |fleet: &Fleet, after: &[(&Job, Option<&Job>)]| {
@@ -843,7 +843,7 @@ fn what_a_load_would_drain_is_the_pools_that_nobody_wishes_after_it() {
 }
 
 #[test]
-fn the_check_refuses_a_claim_of_what_is_unfit_and_anything_done_twice() {
+fn check_refuses_unfit_claims_and_duplicate_actions() {
     let pooled = job("web", "service", &[pool(1, 1)]);
     let refused = |setting: Setting, steps: Vec<Step>| {
         let plan = Plan { steps, ..Plan::default() };
@@ -873,7 +873,7 @@ fn the_check_refuses_a_claim_of_what_is_unfit_and_anything_done_twice() {
 }
 
 #[test]
-fn an_end_means_something_to_the_generation_that_it_served_alone() {
+fn exit_counts_only_for_the_generation_that_it_served() {
     let service = Job { failures: 2, ..job("web", "service", &[]) };
     let exit = |end| Exit { end, stop_requested: false };
     let again = |failures, reason: &str| Verdict::Again {

@@ -420,7 +420,7 @@ mod native {
     /// the order that file systems with a journal keep is relied on; in another, what has no manifest is
     /// left alone and reported.
     #[test]
-    fn what_a_loss_of_power_leaves_of_instances_is_cleared_and_they_run_again() {
+    fn power_loss_leftovers_are_removed_and_instances_run_again() {
         let host = Native::new();
         let mut recorder = Recorder::new(host.home.path(""));
         let serve = host.serve();

@@ -28,9 +28,9 @@ static NEXT: AtomicU32 = AtomicU32::new(1);
 impl Subject<'_> {
     /// All of the contract, one after the other.
     pub async fn check(&self) {
-        self.a_created_instance_is_seen_up_and_creating_it_twice_makes_one().await;
+        self.created_instance_is_observed_up_and_creating_is_idempotent().await;
         self.a_stopped_instance_is_seen_to_have_ended_on_request().await;
-        self.a_look_since_another_shows_what_has_changed_after_it_and_nothing_else().await;
+        self.observation_since_another_shows_only_what_changed_after_it().await;
         self.what_was_never_there_can_be_stopped_and_removed_but_not_told().await;
         self.a_missing_image_is_a_permanent_error_that_names_it().await;
         if let Some(unread) = &self.unread {
@@ -38,7 +38,7 @@ impl Subject<'_> {
         }
         self.copies_of_images_stay_while_an_instance_has_them().await;
         if let Some(job) = &self.job {
-            self.an_exit_is_seen_with_its_code_and_the_output_stays_until_dropped(job).await;
+            self.exit_is_observed_with_its_code_and_output_kept_until_dropped(job).await;
             self.a_held_instance_waits_for_go_and_ignores_older_generations().await;
         }
     }
@@ -112,7 +112,7 @@ impl Subject<'_> {
         self.apply(Action::DropLogs { instance: id.clone() }).await;
     }
 
-    async fn a_created_instance_is_seen_up_and_creating_it_twice_makes_one(&self) {
+    async fn created_instance_is_observed_up_and_creating_is_idempotent(&self) {
         let create = self.create(&self.service, Stage::App, Owner::Job(identity(1))).await;
         let id = &create.instance;
         self.apply(Action::Create(Box::new(create.clone()))).await;
@@ -140,7 +140,7 @@ impl Subject<'_> {
         self.clean(id).await;
     }
 
-    async fn a_look_since_another_shows_what_has_changed_after_it_and_nothing_else(&self) {
+    async fn observation_since_another_shows_only_what_changed_after_it(&self) {
         let [first, second] = [
             self.create(&self.service, Stage::App, Owner::Pool(PoolTenant::Shared)).await.instance,
             self.create(&self.service, Stage::App, Owner::Pool(PoolTenant::Shared)).await.instance,
@@ -253,7 +253,7 @@ impl Subject<'_> {
         self.clean(id).await;
     }
 
-    async fn an_exit_is_seen_with_its_code_and_the_output_stays_until_dropped(&self, job: &Spec) {
+    async fn exit_is_observed_with_its_code_and_output_kept_until_dropped(&self, job: &Spec) {
         let create = self.create(job, Stage::App, Owner::Job(identity(1))).await;
         let id = &create.instance;
         let exit = self.ended(id).await;

@@ -11,7 +11,7 @@ mod lab {
     use std::time::{Duration, Instant};
 
     #[tokio::test]
-    async fn the_seeds_example_runs_is_claimed_from_is_replaced_and_outlives_its_daemon() {
+    async fn seed_example_runs_is_claimed_replaced_and_outlives_daemon() {
         let repo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let mut example = std::fs::read_to_string(repo.join("config/desired_vms.exs")).unwrap();
         // QEMU's emulation of SVM often loses its own kernel when guests with 2 vCPUs boot.
@@ -134,7 +134,7 @@ mod lab {
     /// Where bare guests are killed a hundred times, these have what those have not: an init, a
     /// status drive, output, and a command that may run once only.
     #[tokio::test]
-    async fn a_daemon_killed_again_and_again_loses_no_guest_no_exit_code_and_no_line() {
+    async fn repeated_kills_of_the_daemon_lose_no_guest_exit_or_line() {
         const KILLS: u8 = 6;
         let empty = tempfile::NamedTempFile::with_suffix(".exs").unwrap();
         std::fs::write(empty.path(), "[]").unwrap();

@@ -147,7 +147,7 @@ mod native {
     }
 
     #[test]
-    fn a_daemon_whose_microvms_come_and_go_does_not_grow_and_leaks_nothing() {
+    fn daemon_with_churning_microvms_does_not_grow_or_leak() {
         let lasts = Duration::from_secs(number("HEARTH_CHURN_SECONDS", 12) as u64);
         let host = Native::new();
         let daemon = host.start();

@@ -68,7 +68,7 @@ mod system {
     }
 
     #[test]
-    fn a_full_disk_refuses_changes_and_nothing_else_until_there_is_room() {
+    fn full_disk_refuses_only_changes_until_space_is_free() {
         let home = Home::new();
         let disk = SmallDisk::of(&home);
         let daemon = Daemon::spawn(disk.with(&home.serve(&["--desired", "none.exs"])));
@@ -262,7 +262,7 @@ mod native {
     }
 
     #[test]
-    fn a_signal_in_the_middle_of_work_ends_the_daemon_in_time_and_no_microvm() {
+    fn signal_during_work_ends_the_daemon_in_time_and_no_microvm() {
         let host = Native::new();
         let daemon = host.start();
         start(&daemon, "web");
@@ -329,7 +329,7 @@ mod native {
     }
 
     #[test]
-    fn a_daemon_whose_disk_hangs_aborts_after_half_a_minute_and_no_microvm_stops() {
+    fn hanging_disk_aborts_the_daemon_after_30_s_and_no_microvm() {
         let host = Native::new();
         let mut daemon = host.start();
         start(&daemon, "web");
@@ -355,7 +355,7 @@ mod native {
     }
 
     #[test]
-    fn what_the_system_refuses_while_microvms_are_made_is_borne_and_leaves_nothing() {
+    fn refused_system_calls_during_creation_leave_nothing_behind() {
         let host = Native::new();
         let mut daemon = host.start();
         start(&daemon, "web");
@@ -399,7 +399,7 @@ mod native {
     }
 
     #[test]
-    fn a_database_that_cannot_be_read_stops_the_start_and_no_microvm() {
+    fn unreadable_database_stops_the_start_and_no_microvm() {
         let host = Native::new();
         let daemon = host.start();
         start(&daemon, "web");
@@ -518,7 +518,7 @@ mod native {
     }
 
     #[test]
-    fn a_process_that_got_the_pid_of_a_dead_firecracker_is_never_killed() {
+    fn process_that_reuses_a_firecracker_pid_is_never_killed() {
         let host = Native::new();
         let pids = Pids::new();
         let daemon = Daemon::spawn(pids.within(&host.serve()));
