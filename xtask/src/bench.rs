@@ -2,6 +2,7 @@
 //! Nothing here is a test: a machine's times are its own, and only the ratios travel.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
@@ -13,8 +14,8 @@ use crate::{kvm, packages, program, setup};
 /// What can be measured, in this order.
 const FIGURES: [&str; 5] = ["validate", "claims", "posts", "starts", "fleet"];
 
-/// Measures the figures that are `wanted`, or all.
-pub(crate) fn run(places: &Places, wanted: &[String]) -> Result<()> {
+/// Measures the figures that are `wanted`, or all; by turns with the `baseline`, if any.
+pub(crate) fn run(places: &Places, wanted: &[String], baseline: Option<&Path>) -> Result<()> {
     if let Some(unknown) = wanted.iter().find(|name| !FIGURES.contains(&name.as_str())) {
         bail!("there is no figure {unknown}; there are {}", FIGURES.join(", "));
     }
@@ -38,6 +39,9 @@ pub(crate) fn run(places: &Places, wanted: &[String]) -> Result<()> {
         }
         let mut bench = program::command(built.join("hearth-bench"));
         bench.arg(figure).arg("--hearth").arg(built.join("hearth")).arg("--dir").arg(&dir);
+        if let Some(baseline) = baseline {
+            bench.arg("--baseline").arg(baseline);
+        }
         if figure == "starts" {
             if let Err(reason) = kvm::can_open() {
                 say(format_args!("SKIPPED: {reason}"));

@@ -56,6 +56,9 @@ enum Task {
     Bench {
         /// Only these: validate, claims, posts, starts, fleet
         figures: Vec<String>,
+        /// Another hearth binary: both are measured by turns, and compared
+        #[arg(long)]
+        baseline: Option<PathBuf>,
     },
     /// Run for longer than with each commit, and enter the result in docs/ledger.tsv
     Soak {
@@ -150,7 +153,9 @@ fn perform(task: Task) -> Result<ExitCode> {
                 ExitCode::FAILURE
             });
         }
-        Task::Bench { figures } => bench::run(&places, &figures)?,
+        Task::Bench { figures, baseline } => {
+            bench::run(&places, &figures, baseline.as_deref())?;
+        }
         Task::Soak { part, minutes } => soak::run(&places, part, minutes)?,
         Task::Run { arguments } => return Ok(exit_code(serve::run(&places, &arguments)?)),
         Task::Sim { arguments } => return Ok(exit_code(serve::simulate(&places, &arguments)?)),

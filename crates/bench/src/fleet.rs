@@ -3,7 +3,7 @@
 use crate::Run;
 use crate::http::Connection;
 use crate::server::Server;
-use crate::statistics::{Limit, Samples, report, tell};
+use crate::statistics::{Figure, Limit, Samples, tell};
 use anyhow::{Context, Result, ensure};
 use hyper::{Method, StatusCode};
 use jiff::Timestamp;
@@ -18,7 +18,7 @@ const IDLE: Duration = Duration::from_secs(30);
 /// How often the cheaper ones are measured.
 const SAMPLES: usize = 50;
 
-pub(crate) async fn measure(run: &Run, jobs: usize) -> Result<()> {
+pub(crate) async fn measure(run: &Run, jobs: usize) -> Result<Vec<Figure>> {
     let dir = tempfile::tempdir_in(&run.dir)?;
     let server = Server::start(&run.hearth, dir.path(), &ARGUMENTS).await?;
     let mut connection = server.connect().await?;
@@ -38,7 +38,8 @@ pub(crate) async fn measure(run: &Run, jobs: usize) -> Result<()> {
     tokio::time::sleep(IDLE).await;
     let spent = server.processor_time()?.saturating_sub(before);
     let percent = spent.as_secs_f64() / IDLE.as_secs_f64() * 100.0;
-    report("idle", percent, "% of a core", Limit::AtMost(1.0));
+    let note = |name, value, unit| Figure { name, value, unit, limit: Limit::Note };
+    let mut figures = vec![note("idle", percent, "% of a core")];
     // The daemon has closed what was idle for so long.
     let mut connection = server.connect().await?;
 
@@ -48,15 +49,18 @@ pub(crate) async fn measure(run: &Run, jobs: usize) -> Result<()> {
         connection.expect(Method::GET, "/stats", None, StatusCode::OK).await?;
         stats.add(begun.elapsed());
     }
-    tell(format_args!("GET /stats: {stats}"));
-    report("GET /stats, p50", stats.median(), "ms", Limit::AtMost(100.0));
+    tell(format_args!("      GET /stats: {stats}"));
+    figures.push(note("GET /stats, p50", stats.median(), "ms"));
 
     let changes = changes(&server, &mut connection, run.samples.min(jobs)).await?;
-    tell(format_args!("from POST to the creation that it leads to: {changes}"));
-    report("one change acted on, p50", changes.median(), "ms", Limit::AtMost(5.0));
-    report("resident", server.resident_mib()?, "MiB", Limit::AtMost(100.0));
+    tell(format_args!("      from POST to the creation that it leads to: {changes}"));
+    figures.push(note("one change acted on, p50", changes.median(), "ms"));
+    figures.push(note("resident", server.resident_mib()?, "MiB"));
     server.kill()?;
-    restarts(run, dir.path()).await
+    let answered = restarts(run, dir.path()).await?;
+    tell(format_args!("      from start to the first answer: {answered}"));
+    figures.push(note("from start to the first answer, p50", answered.median(), "ms"));
+    Ok(figures)
 }
 
 fn body(number: usize, value: &str) -> Value {
@@ -105,14 +109,12 @@ async fn changes(server: &Server, connection: &mut Connection, count: usize) -> 
     Ok(samples)
 }
 
-async fn restarts(run: &Run, dir: &Path) -> Result<()> {
+async fn restarts(run: &Run, dir: &Path) -> Result<Samples> {
     let mut answered = Samples::default();
     for _ in 0..5 {
         let server = Server::start(&run.hearth, dir, &ARGUMENTS).await?;
         answered.add(server.answered_after);
         server.kill()?;
     }
-    tell(format_args!("from start to the first answer: {answered}"));
-    report("from start to the first answer, p50", answered.median(), "ms", Limit::AtMost(1000.0));
-    Ok(())
+    Ok(answered)
 }

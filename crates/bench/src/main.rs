@@ -5,6 +5,7 @@
 //! builds both for release and runs it; docs/performance.md says what came out.
 
 mod claims;
+mod compare;
 mod fleet;
 mod floor;
 mod http;
@@ -15,6 +16,8 @@ mod statistics;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use compare::compare;
+use statistics::{Figure, tell};
 use std::path::PathBuf;
 
 /// The daemon's, so that the server without logic gains what the daemon gains.
@@ -25,11 +28,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(name = "hearth-bench")]
 struct Arguments {
     #[command(subcommand)]
-    figure: Figure,
+    bench: Bench,
 }
 
 #[derive(Debug, Subcommand)]
-enum Figure {
+enum Bench {
     /// POST that claims a warm microVM (201), against a bare commit of the same rows
     Claims(Run),
     /// POST of 64 clients that is accepted (202), against a server with the same writer and no logic
@@ -61,11 +64,17 @@ enum Figure {
     },
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 struct Run {
     /// The daemon's binary
     #[arg(long)]
     hearth: PathBuf,
+    /// Another daemon's binary: both are measured by turns, and compared
+    #[arg(long)]
+    baseline: Option<PathBuf>,
+    /// How many turns each gets in a comparison
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
     /// Where states are kept; on a disk, not in memory
     #[arg(long)]
     dir: PathBuf,
@@ -74,17 +83,37 @@ struct Run {
     samples: usize,
 }
 
+impl Bench {
+    fn run(&mut self) -> Option<&mut Run> {
+        match self {
+            Bench::Claims(run) | Bench::Posts(run) => Some(run),
+            Bench::Starts { run, .. } | Bench::Fleet { run, .. } => Some(run),
+            Bench::Floor { .. } => None,
+        }
+    }
+
+    async fn measure(&self) -> Result<Vec<Figure>> {
+        match self {
+            Bench::Claims(run) => claims::measure(run).await,
+            Bench::Posts(run) => posts::measure(run).await,
+            Bench::Starts { run, firecracker, kernel } => {
+                starts::measure(run, firecracker, kernel).await
+            }
+            Bench::Fleet { run, jobs } => fleet::measure(run, *jobs).await,
+            Bench::Floor { db } => floor::serve(db).await.map(|()| Vec::new()),
+        }
+    }
+}
+
 fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut bench = Arguments::parse().bench;
+    let run = bench.run().cloned();
     runtime.block_on(async {
-        match Arguments::parse().figure {
-            Figure::Claims(run) => claims::measure(&run).await,
-            Figure::Posts(run) => posts::measure(&run).await,
-            Figure::Starts { run, firecracker, kernel } => {
-                starts::measure(&run, &firecracker, &kernel).await
-            }
-            Figure::Fleet { run, jobs } => fleet::measure(&run, jobs).await,
-            Figure::Floor { db } => floor::serve(&db).await,
+        if let Some(Run { baseline: Some(baseline), hearth, rounds, .. }) = run {
+            return compare(&mut bench, &baseline, &hearth, rounds).await;
         }
+        bench.measure().await?.iter().for_each(tell);
+        Ok(())
     })
 }

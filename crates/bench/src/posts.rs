@@ -4,7 +4,7 @@
 
 use crate::Run;
 use crate::server::Server;
-use crate::statistics::{Limit, report, tell};
+use crate::statistics::{Figure, Limit, tell};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -23,7 +23,7 @@ done = function(summary, latency, requests)
 end
 "#;
 
-pub(crate) async fn measure(run: &Run) -> Result<()> {
+pub(crate) async fn measure(run: &Run) -> Result<Vec<Figure>> {
     let (mut ours, mut floors) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let dir = tempfile::tempdir_in(&run.dir)?;
@@ -40,11 +40,14 @@ pub(crate) async fn measure(run: &Run) -> Result<()> {
         let told: Vec<String> = rates.iter().map(|rate| format!("{rate:.0}")).collect();
         format!("{}/s", told.join(", "))
     };
-    tell(format_args!("server without logic, 64 clients: {}", told(&floors)));
-    tell(format_args!("POST, 202, 64 clients: {}", told(&ours)));
-    let ratio = median(&mut ours) / median(&mut floors);
-    report("202 against a server without logic", ratio, "times", Limit::AtLeast(0.5));
-    Ok(())
+    tell(format_args!("      server without logic, 64 clients: {}", told(&floors)));
+    tell(format_args!("      POST, 202, 64 clients: {}", told(&ours)));
+    Ok(vec![Figure {
+        name: "202 against a server without logic",
+        value: median(&mut ours) / median(&mut floors),
+        unit: "times",
+        limit: Limit::AtLeast(0.5),
+    }])
 }
 
 fn median(rates: &mut [f64]) -> f64 {

@@ -5,7 +5,7 @@
 use crate::Run;
 use crate::http::Connection;
 use crate::server::Server;
-use crate::statistics::{Limit, Samples, report, tell};
+use crate::statistics::{Figure, Limit, Samples, tell};
 use anyhow::{Context, Result, ensure};
 use hearth_firecracker::{
     Action, BootSource, Directory, Launched, MachineConfig, Spawn, Vsock, names,
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 const ACCEPTED: &str = "Firecracker accepted the start";
 const MEM_MIB: u32 = 128;
 
-pub(crate) async fn measure(run: &Run, firecracker: &Path, kernel: &Path) -> Result<()> {
+pub(crate) async fn measure(run: &Run, firecracker: &Path, kernel: &Path) -> Result<Vec<Figure>> {
     let dir = tempfile::tempdir_in(&run.dir)?;
     let images = dir.path().join("images");
     fs::create_dir(&images)?;
@@ -62,12 +62,14 @@ pub(crate) async fn measure(run: &Run, firecracker: &Path, kernel: &Path) -> Res
     let log = server.log()?;
     server.kill()?;
     let starts = starts(&log, &posted)?;
-    tell(format_args!("POST to InstanceStart accepted: {starts}"));
-    tell(format_args!("spawn and calls alone: {floors}"));
+    tell(format_args!("      POST to InstanceStart accepted: {starts}"));
+    tell(format_args!("      spawn and calls alone: {floors}"));
     let (p50, mean) = (starts.median() / floors.median(), starts.mean() / floors.mean());
-    report("start against spawn and calls, p50", p50, "times", Limit::AtMost(1.25));
-    report("start against spawn and calls, mean", mean, "times", Limit::AtMost(1.25));
-    Ok(())
+    let figure = |name, value| Figure { name, value, unit: "times", limit: Limit::AtMost(1.25) };
+    Ok(vec![
+        figure("start against spawn and calls, p50", p50),
+        figure("start against spawn and calls, mean", mean),
+    ])
 }
 
 /// Only the spawn and the calls, as the daemon makes them.

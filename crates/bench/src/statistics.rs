@@ -42,21 +42,13 @@ impl fmt::Display for Samples {
     }
 }
 
-/// A figure beside its limit, as one line of the report.
-#[expect(clippy::print_stdout, reason = "the report is this program's output")]
-pub(crate) fn report(what: &str, value: f64, unit: &str, limit: Limit) {
-    let (met, sign, limit) = match limit {
-        Limit::AtMost(limit) => (value <= limit, '≤', limit),
-        Limit::AtLeast(limit) => (value >= limit, '≥', limit),
-    };
-    let word = if met { "met  " } else { "SHORT" };
-    println!("{word} {what}: {value:.3} {unit} (figure: {sign} {limit} {unit})");
-}
-
-/// A line of the report without a limit.
-#[expect(clippy::print_stdout, reason = "the report is this program's output")]
-pub(crate) fn tell(line: impl fmt::Display) {
-    println!("      {line}");
+/// What was measured.
+#[derive(Debug, Clone)]
+pub(crate) struct Figure {
+    pub(crate) name: &'static str,
+    pub(crate) value: f64,
+    pub(crate) unit: &'static str,
+    pub(crate) limit: Limit,
 }
 
 /// What a figure is held to.
@@ -64,4 +56,30 @@ pub(crate) fn tell(line: impl fmt::Display) {
 pub(crate) enum Limit {
     AtMost(f64),
     AtLeast(f64),
+    /// Nothing: it is the machine's as much as the daemon's, and only noted. Less is better.
+    Note,
+}
+
+/// A figure beside its limit, as one line of the report.
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Figure { name, value, unit, limit } = self;
+        match limit {
+            Limit::Note => write!(f, "note  {name}: {value:.3} {unit}"),
+            Limit::AtMost(limit) => {
+                let word = if value <= limit { "met  " } else { "SHORT" };
+                write!(f, "{word} {name}: {value:.3} {unit} (figure: ≤ {limit} {unit})")
+            }
+            Limit::AtLeast(limit) => {
+                let word = if value >= limit { "met  " } else { "SHORT" };
+                write!(f, "{word} {name}: {value:.3} {unit} (figure: ≥ {limit} {unit})")
+            }
+        }
+    }
+}
+
+/// A line of the report.
+#[expect(clippy::print_stdout, reason = "the report is this program's output")]
+pub(crate) fn tell(line: impl fmt::Display) {
+    println!("{line}");
 }
