@@ -6,15 +6,15 @@
 
 #![no_main]
 
+use hearth_desired_file::{
+    Declared, Diagnostics, File, Format, Kind, Node, PROBLEMS_MAX, Span, Styling, parse, parse_as,
+    parse_tree, write,
+};
 use hearth_engine::json::SpecForm;
 use hearth_engine::{
     Against, Deletions, EntryDigest, FileEntry, FileLoad, LoadPlan, Reply, Request,
 };
 use hearth_fuzz::{ask, engine, is_tame, resolution};
-use hearth_manifest::{
-    Declared, Diagnostics, File, Format, Kind, Node, PROBLEMS_MAX, Span, Styling, parse, parse_as,
-    parse_tree, write,
-};
 use hearth_model::{Spec, hash};
 use libfuzzer_sys::{Corpus, fuzz_target};
 use std::collections::BTreeSet;

@@ -7,9 +7,9 @@
 #![no_main]
 
 use hearth_daemon::Listen;
+use hearth_desired_file::{Format, parse};
 use hearth_fuzz::work_dir;
 use hearth_host::linux::fuzzing::{Library, images};
-use hearth_manifest::{Format, parse};
 use hearth_model::{
     Declaration, Digest, ImageName, InstanceId, JobId, Path as Pointer, Segment, SpecHash, Tenant,
     Value, fields,

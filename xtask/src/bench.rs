@@ -33,7 +33,7 @@ pub(crate) fn run(places: &Places, wanted: &[String], baseline: Option<&Path>) -
         }
         say(format_args!("\n=== {figure}"));
         if figure == "validate" {
-            let example = ["run", "--release", "--quiet", "-p", "hearth-manifest", "--example"];
+            let example = ["run", "--release", "--quiet", "-p", "hearth-desired-file", "--example"];
             program::run(cargo(places).args(example).arg("validate_bench"))?;
             continue;
         }

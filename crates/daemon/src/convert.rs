@@ -7,16 +7,16 @@ use hearth_api::{
     DesiredFile, Event, Exit, ExitKind, FieldProblem, Job, JobStatus, KilledProcess, Pool, Problem,
     Summary, WarmVm,
 };
+use hearth_desired_file::{BodyError, Diagnostic};
 use hearth_engine::json::{self, Tree};
 use hearth_engine::{EventKind, JobExit, JobView, PoolView, Refusal, StatsView, WarmView};
-use hearth_manifest::{BodyError, Diagnostic};
 use hearth_model::{Declaration, End, OomKill};
 use hearth_planner::Status;
 use serde::{Serialize, Serializer};
 
 /// Reads the body of `POST /vms`. The tree is what a repeat of the request is compared by.
 pub(crate) fn create(body: &[u8]) -> Result<(Declaration, Tree), Box<Problem>> {
-    let (declaration, tree) = hearth_manifest::read_declaration(body).map_err(unfit)?;
+    let (declaration, tree) = hearth_desired_file::read_declaration(body).map_err(unfit)?;
     Ok((declaration, Tree(tree)))
 }
 
@@ -40,7 +40,7 @@ fn unfit(error: BodyError) -> Box<Problem> {
                     listed + omitted
                 ),
             };
-            let field = |problem: hearth_manifest::FieldProblem| FieldProblem {
+            let field = |problem: hearth_desired_file::FieldProblem| FieldProblem {
                 pointer: problem.pointer,
                 detail: problem.detail,
                 help: problem.help,

@@ -14,9 +14,9 @@ use crate::core::Intake;
 use crate::stop::Stop;
 use crate::{MassDeletion, clock, limits};
 use hearth_api::{DesiredFile, DesiredFileStatus, RefusedEntry};
+use hearth_desired_file::{Declared, Diagnostics};
 use hearth_engine::{Against, Deletions, EntryDigest, FileLoad, LoadPlan, Reply, Request, Trouble};
 use hearth_host::Host;
-use hearth_manifest::{Declared, Diagnostics};
 use hearth_model::JobId;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -432,7 +432,7 @@ fn some(names: &[String]) -> String {
 
 /// What a file declares; or what is wrong with it, in a sentence.
 fn parsed(label: &str, bytes: &[u8]) -> Result<Vec<DeclaredJob>, String> {
-    let file = hearth_manifest::parse(label, bytes).map_err(|problems| summary(&problems))?;
+    let file = hearth_desired_file::parse(label, bytes).map_err(|problems| summary(&problems))?;
     let job = |declared: Declared| {
         let Declared { job_id: job, tenant, spec, .. } = declared;
         let spec = Arc::new(spec);
@@ -459,7 +459,7 @@ fn summary(diagnostics: &Diagnostics) -> String {
 async fn contents(path: &Path) -> io::Result<Vec<u8>> {
     let read = async {
         let mut bytes = Vec::new();
-        let limit = hearth_manifest::FILE_BYTES_MAX as u64 + 1;
+        let limit = hearth_desired_file::FILE_BYTES_MAX as u64 + 1;
         tokio::fs::File::open(path).await?.take(limit).read_to_end(&mut bytes).await?;
         Ok(bytes)
     };

@@ -411,13 +411,13 @@ pub(crate) enum FileFormat {
     Json,
 }
 
-impl From<FileFormat> for hearth_manifest::Format {
-    fn from(format: FileFormat) -> hearth_manifest::Format {
+impl From<FileFormat> for hearth_desired_file::Format {
+    fn from(format: FileFormat) -> hearth_desired_file::Format {
         match format {
-            FileFormat::Exs => hearth_manifest::Format::Elixir,
-            FileFormat::Toml => hearth_manifest::Format::Toml,
-            FileFormat::Yaml => hearth_manifest::Format::Yaml,
-            FileFormat::Json => hearth_manifest::Format::Json,
+            FileFormat::Exs => hearth_desired_file::Format::Elixir,
+            FileFormat::Toml => hearth_desired_file::Format::Toml,
+            FileFormat::Yaml => hearth_desired_file::Format::Yaml,
+            FileFormat::Json => hearth_desired_file::Format::Json,
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::exit;
 use crate::output::Output;
 use crate::source::Source;
 use anyhow::{Context, anyhow};
-use hearth_manifest::{Format, UnknownFormat};
+use hearth_desired_file::{Format, UnknownFormat};
 use std::fs::Permissions;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -36,7 +36,7 @@ pub(crate) fn convert(args: &ConvertArgs, output: &Output) -> anyhow::Result<u8>
             return Ok(exit::ERROR);
         }
     };
-    let text = hearth_manifest::write(format, &file.jobs);
+    let text = hearth_desired_file::write(format, &file.jobs);
     match &args.into {
         None => output.text(&text),
         Some(path) => {

@@ -10,7 +10,7 @@ use crate::wait::{Goal, Limit, until};
 use anyhow::{Context, anyhow, bail};
 use hearth_api::{Client, CreateVm, Declared, Plan};
 use hearth_daemon::limits;
-use hearth_manifest::Format;
+use hearth_desired_file::Format;
 
 /// Shows what applying a file would do. Returns the exit code: whether there is something to do.
 ///
@@ -78,7 +78,7 @@ fn declared(args: &SourceArgs, output: &Output) -> anyhow::Result<Option<Declare
         }
     };
     let entries: Vec<CreateVm> =
-        serde_json::from_str(&hearth_manifest::write(Format::Json, &file.jobs))
+        serde_json::from_str(&hearth_desired_file::write(Format::Json, &file.jobs))
             .with_context(|| format!("cannot write {} as JSON", source.label()))?;
     let path = match source.is_stream() {
         true => None,

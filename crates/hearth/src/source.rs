@@ -3,7 +3,7 @@
 use crate::args::SourceArgs;
 use crate::input;
 use anyhow::{Context, anyhow};
-use hearth_manifest::{Diagnostics, File, Format, UnknownFormat};
+use hearth_desired_file::{Diagnostics, File, Format, UnknownFormat};
 
 /// The bytes of a file, and how to read them.
 pub(crate) struct Source {
@@ -27,7 +27,7 @@ impl Source {
                 anyhow!("{error}: {}; --input-format names another's", UnknownFormat::HELP)
             })?,
         };
-        let bytes = input::read(&args.file, hearth_manifest::FILE_BYTES_MAX as u64)
+        let bytes = input::read(&args.file, hearth_desired_file::FILE_BYTES_MAX as u64)
             .with_context(|| format!("cannot read {label}"))?;
         Ok(Source { label, format, bytes, is_stream: input::is_stream(&args.file) })
     }
@@ -47,6 +47,6 @@ impl Source {
     /// # Errors
     /// Every problem of it.
     pub(crate) fn parse(&self) -> Result<File, Diagnostics> {
-        hearth_manifest::parse_as(self.format, &self.label, &self.bytes)
+        hearth_desired_file::parse_as(self.format, &self.label, &self.bytes)
     }
 }

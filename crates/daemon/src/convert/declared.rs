@@ -4,9 +4,9 @@ use super::unfit;
 use crate::desired::source_of;
 use crate::executor;
 use hearth_api::{ChangedJob, DrainedPool, Plan, Problem, RefusedEntry, SpecChange};
+use hearth_desired_file::DeclaredBody;
 use hearth_engine::{EntryDigest, FileEntry, LoadPlan, PlannedChange, Why, json};
 use hearth_host::Host;
-use hearth_manifest::DeclaredBody;
 use hearth_model::{JobId, Path, Segment, Spec, Tenant};
 use serde_json::{Map, Value as Json};
 use std::path::{Path as FilePath, PathBuf};
@@ -47,9 +47,9 @@ pub(crate) async fn resolved(host: &dyn Host, jobs: Vec<DeclaredJob>) -> Vec<Fil
 /// its client has `gone`.
 pub(crate) fn declared(body: &[u8], gone: &dyn Fn() -> bool) -> Result<Declared, Box<Problem>> {
     let DeclaredBody { source, jobs, allow_delete } =
-        hearth_manifest::read_declared(body, gone).map_err(unfit)?;
-    let job = |declared: hearth_manifest::Declared| {
-        let hearth_manifest::Declared { job_id: job, tenant, spec, .. } = declared;
+        hearth_desired_file::read_declared(body, gone).map_err(unfit)?;
+    let job = |declared: hearth_desired_file::Declared| {
+        let hearth_desired_file::Declared { job_id: job, tenant, spec, .. } = declared;
         let spec = Arc::new(spec);
         let digest = EntryDigest::of(tenant.as_ref(), &spec);
         DeclaredJob { job, tenant, spec, digest }

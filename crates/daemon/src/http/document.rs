@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(known("Spec"), fields::SPEC_FIELDS);
         assert_eq!(known("CreateVm"), hearth_model::fields::DECLARATION_FIELDS);
         assert_eq!(known("DeclaredJob"), hearth_model::fields::DECLARATION_FIELDS);
-        assert_eq!(known("Declared"), hearth_manifest::DECLARED_FIELDS);
+        assert_eq!(known("Declared"), hearth_desired_file::DECLARED_FIELDS);
         let spec = &document["components"]["schemas"]["Spec"]["properties"];
         assert_eq!(spec["cmd"]["maxItems"], fields::CMD_ARGS_MAX);
         assert_eq!(spec["disk_mb"]["maximum"], fields::MEM_MIB_MAX);

@@ -2,7 +2,7 @@
 #![allow(clippy::too_many_lines, reason = "an expectation is as long as what is said")]
 
 use expect_test::{Expect, expect};
-use hearth_manifest::{Format, parse_as};
+use hearth_desired_file::{Format, parse_as};
 use std::fmt::Write;
 
 /// A file whose one job has this variable, written as it stands.

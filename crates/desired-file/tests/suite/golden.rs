@@ -2,7 +2,7 @@
 #![allow(clippy::too_many_lines, reason = "an expectation is as long as what is said")]
 
 use expect_test::{Expect, expect};
-use hearth_manifest::{Kind, Node, parse, parse_tree};
+use hearth_desired_file::{Kind, Node, parse, parse_tree};
 use std::fmt::Write;
 
 /// The one place where the reader is called: jobs as they were read, or the drawn problems.
@@ -59,7 +59,7 @@ fn draw(node: &Node) -> String {
         Kind::Tuple(nodes) => format!("{{{}}}", all(nodes)),
         Kind::Map(entries) => {
             let entry =
-                |e: &hearth_manifest::Entry| format!("{} => {}", draw(&e.key), draw(&e.value));
+                |e: &hearth_desired_file::Entry| format!("{} => {}", draw(&e.key), draw(&e.value));
             format!("%{{{}}}", entries.iter().map(entry).collect::<Vec<_>>().join(", "))
         }
         Kind::Invalid => "invalid".to_owned(),
@@ -1071,7 +1071,7 @@ fn limits_are_kept_and_named() {
     );
     let nested = "[\"#{".repeat(100_000);
     assert!(parse("vms.exs", nested).is_err());
-    let large = vec![b' '; hearth_manifest::FILE_BYTES_MAX + 1];
+    let large = vec![b' '; hearth_desired_file::FILE_BYTES_MAX + 1];
     expect![[r#"
         error: cannot read the file: it is too large
         --> vms.exs:1:1

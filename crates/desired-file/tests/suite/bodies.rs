@@ -2,7 +2,9 @@
 #![allow(clippy::too_many_lines, reason = "an expectation is as long as what is said")]
 
 use expect_test::{Expect, expect};
-use hearth_manifest::{BodyError, Format, PROBLEMS_MAX, parse_as, read_declaration, read_declared};
+use hearth_desired_file::{
+    BodyError, Format, PROBLEMS_MAX, parse_as, read_declaration, read_declared,
+};
 use std::fmt::Write;
 
 const FIELDS: &str = r#""rootfs":"r","kernel":"k","cmd":["/a"],"lifecycle":"service","resources":{"vcpu":1,"mem_mb":128}"#;

@@ -1,6 +1,6 @@
 //! A document means the same whatever ends its lines, and in every format.
 
-use hearth_manifest::{Format, parse_as};
+use hearth_desired_file::{Format, parse_as};
 use std::collections::BTreeMap;
 
 /// Files that each declare the same two variables of several lines.

@@ -2,7 +2,7 @@
 //! needs it installed), and tree-sitter's grammar.
 
 use crate::made::{TOKENS, printed, trees};
-use hearth_manifest::{Kind, Node, parse_tree};
+use hearth_desired_file::{Kind, Node, parse_tree};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
@@ -83,7 +83,7 @@ mod elixir {
             Kind::List(nodes) => format!("[{}]", all(nodes)),
             Kind::Tuple(nodes) => format!("({})", all(nodes)),
             Kind::Map(entries) => {
-                let entry = |entry: &hearth_manifest::Entry| {
+                let entry = |entry: &hearth_desired_file::Entry| {
                     format!("{}={}", show(&entry.key), show(&entry.value))
                 };
                 let mut entries: Vec<String> = entries.iter().map(entry).collect();

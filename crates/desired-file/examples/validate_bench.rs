@@ -2,7 +2,7 @@
 //! `cargo xtask bench validate` runs it for release.
 #![allow(clippy::print_stdout, reason = "the report is this program's output")]
 
-use hearth_manifest::{Declared, Format, parse_as, write};
+use hearth_desired_file::{Declared, Format, parse_as, write};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! Properties of the reader over made-up input.
 
 use crate::made::{TOKENS, bare, printed, trees};
-use hearth_manifest::{parse, parse_tree};
+use hearth_desired_file::{parse, parse_tree};
 use proptest::prelude::*;
 
 const EXAMPLE: &str = include_str!("../../../../config/desired_vms.exs");
@@ -45,7 +45,10 @@ proptest! {
     }
 }
 
-fn check_places(text: &str, problems: &hearth_manifest::Diagnostics) -> Result<(), TestCaseError> {
+fn check_places(
+    text: &str,
+    problems: &hearth_desired_file::Diagnostics,
+) -> Result<(), TestCaseError> {
     prop_assert!(problems.count() > 0);
     prop_assert!(!problems.to_string().is_empty());
     for problem in problems {

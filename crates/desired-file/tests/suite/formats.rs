@@ -2,7 +2,9 @@
 #![allow(clippy::too_many_lines, reason = "an expectation is as long as what is said")]
 
 use expect_test::{Expect, expect};
-use hearth_manifest::{DEPTH_MAX, Declared, Format, PROBLEMS_MAX, Span, parse, parse_as, write};
+use hearth_desired_file::{
+    DEPTH_MAX, Declared, Format, PROBLEMS_MAX, Span, parse, parse_as, write,
+};
 use hearth_model::fields::env_name_fault;
 use hearth_model::{JobId, Spec, Tenant, Value};
 use proptest::prelude::*;

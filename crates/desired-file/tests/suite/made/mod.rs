@@ -1,7 +1,7 @@
 //! Elixir files that are made up: trees, their many spellings, and the reader's words in no order.
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
-use hearth_manifest::{Entry, Kind, Node, Span};
+use hearth_desired_file::{Entry, Kind, Node, Span};
 use proptest::prelude::*;
 use std::fmt::Write;
 
