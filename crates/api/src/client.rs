@@ -256,7 +256,7 @@ impl Client {
         self.get("list the images", "/images").await
     }
 
-    /// `POST /images/prune`: removes copies of images that nobody uses. Asking again is harmless.
+    /// `POST /images/prune`: removes unused copies of images. Repeating it is harmless.
     ///
     /// # Errors
     /// Every [`ClientError`].
@@ -587,7 +587,7 @@ pub struct Prune {
 /// Which jobs a list shows; all where nothing is said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobFilter {
-    /// Only jobs that stand so.
+    /// Filter by status.
     pub statuses: Vec<JobStatus>,
     /// Further conditions, all of which must hold: parameters of `GET /vms` with their values.
     pub conditions: Vec<(&'static str, String)>,

@@ -17,8 +17,8 @@ pub enum News {
 
 /// Events as they happen.
 ///
-/// Where the daemon goes away the follower waits for the next one, a minute at most, and goes on
-/// behind the last event that it has.
+/// If the daemon ends, the follower waits for the next one, a minute at most, and continues after
+/// the last event that it has.
 #[derive(Debug)]
 pub struct FollowedEvents {
     client: Client,

@@ -57,8 +57,8 @@ impl LogStream {
 
 /// The lines of a log as they come, until the job has ended.
 ///
-/// Where the daemon goes away the job does not: the reader waits for the next daemon, a minute at
-/// most, and goes on behind the last line that it has, so that none is lost or seen twice.
+/// If the daemon ends, the job does not: the reader waits for the next daemon, a minute at most, and
+/// continues after the last line that it has, so that none is lost or seen twice.
 #[derive(Debug)]
 pub struct FollowedLog {
     client: Client,
@@ -102,7 +102,7 @@ impl FollowedLog {
         }
     }
 
-    /// Goes on behind the last line, with the daemon that is there now or will be. Returns whether
+    /// Continues after the last line, with the current daemon or the next one. Returns whether
     /// there still is such a job.
     async fn reopen(&mut self) -> Result<bool, ClientError> {
         let begin = Instant::now();

@@ -165,7 +165,7 @@ pub struct DesiredFile {
     pub path: String,
     /// Whether it is in force.
     pub status: DesiredFileStatus,
-    /// Since when it stands so, RFC 3339 UTC.
+    /// Since when it has this status, RFC 3339 UTC.
     #[schema(format = DateTime)]
     pub since: String,
     /// When it was last loaded; null where it never was by this daemon.
@@ -197,11 +197,11 @@ pub struct DesiredFile {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DesiredFileStatus {
-    /// There is none, and nobody named one.
+    /// There is none, and the settings name none.
     Absent,
     /// It is loaded as it stands.
     Loaded,
-    /// It can't be read or has problems: the last good state goes on.
+    /// It can't be read or has problems: the last good state stays in effect.
     Failed,
     /// It is loaded but for deletions, which are too many to be made unasked.
     Held,
@@ -253,7 +253,7 @@ pub struct Declared {
 pub struct Plan {
     /// Jobs that are made.
     pub create: Vec<String>,
-    /// Jobs that run anew, as a new generation.
+    /// Jobs that are replaced by a new generation.
     pub replace: Vec<ChangedJob>,
     /// Jobs whose policy alone changes: their microVMs stay.
     pub update: Vec<ChangedJob>,
@@ -268,7 +268,7 @@ pub struct Plan {
     pub refused: Vec<RefusedEntry>,
     /// How many entries are as they were.
     pub unchanged: usize,
-    /// Pools that no job wishes any more.
+    /// Pools that no job requests any more.
     pub pools: Vec<DrainedPool>,
 }
 
@@ -297,7 +297,7 @@ pub struct SpecChange {
     pub to: Value,
 }
 
-/// A pool that no job wishes any more.
+/// A pool that no job requests any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DrainedPool {
     /// What its instances are made of: 16 upper-case hex digits.
@@ -381,7 +381,7 @@ pub struct LogLine {
     #[serde(default)]
     #[schema(required = true)]
     pub partial: bool,
-    /// Its place in the microVM's log; a reader goes on behind it with `after=VM_ID:CURSOR`.
+    /// Its place in the microVM's log; a reader continues after it with `after=VM_ID:CURSOR`.
     pub cursor: u64,
 }
 
@@ -604,7 +604,7 @@ pub struct Image {
     pub name: String,
     /// What it takes of the disk.
     pub bytes: u64,
-    /// How long nobody has used it, in seconds.
+    /// How long it has been unused, in seconds.
     pub unused_s: u64,
     /// Whether a job or a microVM uses it.
     pub in_use: bool,

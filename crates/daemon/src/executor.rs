@@ -87,11 +87,11 @@ async fn apply(host: &dyn Host, action: Action) -> Result<(), HostError> {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => {
             tracing::error!(action = name, %instance, "an action panicked");
-            Err(HostError::doubtful(format!(
+            Err(HostError::outcome_unknown(format!(
                 "cannot {name} instance {instance}: it panicked, which is a bug"
             )))
         }
-        Err(_) => Err(HostError::doubtful(format!(
+        Err(_) => Err(HostError::outcome_unknown(format!(
             "cannot {name} instance {instance} within {} s",
             deadline.as_secs()
         ))),

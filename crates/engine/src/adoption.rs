@@ -38,7 +38,7 @@ impl Engine {
                 stage: made.stage,
                 created_at: now.mono,
                 seen_at: None,
-                unheard: true,
+                awaiting_first_report: true,
                 silence: 0,
                 running_since: None,
                 ready_since: None,

@@ -2,7 +2,7 @@
 //! makes a plan due again. It is derived from plans and never stored.
 
 use hearth_model::{JobId, Mono};
-use hearth_planner::{Outlook, Queue, Subject, Waiting};
+use hearth_planner::{NextCheck, Queue, Subject, Waiting};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -57,34 +57,34 @@ impl Agenda {
         now >= self.resync_at
     }
 
-    /// Forgets everything: a plan for all was made, whose outlooks follow.
+    /// Forgets everything: a plan for all was made, whose next_checks follow.
     pub(crate) fn begin_anew(&mut self, now: Mono) {
         *self = Agenda { resync_at: now.after(RESYNC_EVERY), ..Agenda::default() };
     }
 
     /// Takes in what a plan expects of one, in the place of what the one before expected.
-    pub(crate) fn note(&mut self, subject: Subject, outlook: Outlook) {
+    pub(crate) fn note(&mut self, subject: Subject, next_check: NextCheck) {
         if let Some(at) = self.alarm_of.remove(&subject) {
             self.alarms.remove(&(at, subject.clone()));
         }
-        if let Some(at) = outlook.wake_at {
+        if let Some(at) = next_check.wake_at {
             self.alarm_of.insert(subject.clone(), at);
             self.alarms.insert((at, subject.clone()));
         }
         match subject {
             Subject::Job(id) => {
-                if outlook.waiting.as_ref().is_some_and(Waiting::is_for_room) {
+                if next_check.waiting.as_ref().is_some_and(Waiting::is_for_room) {
                     self.queue.jobs.insert(id.clone());
                 } else {
                     self.queue.jobs.remove(&id);
                 }
-                match outlook.waiting {
+                match next_check.waiting {
                     Some(waiting) => self.waiting.insert(id, waiting),
                     None => self.waiting.remove(&id),
                 };
             }
             Subject::Pool(key) => {
-                if outlook.unfilled {
+                if next_check.unfilled {
                     self.queue.pools.insert(key);
                 } else {
                     self.queue.pools.remove(&key);

@@ -231,7 +231,7 @@ impl Engine {
             *row == Instance {
                 state: held.exit().map(|exit| InstanceState::Exited(exit.clone())),
                 seen_at: None,
-                unheard: row.unheard,
+                awaiting_first_report: row.awaiting_first_report,
                 silence: 0,
                 creation: match &held.creation {
                     Creation::OutcomeUnknown(_) => Creation::Unconfirmed,

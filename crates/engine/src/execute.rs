@@ -101,7 +101,7 @@ impl Engine {
             stage,
             created_at: now.mono,
             seen_at: None,
-            unheard: false,
+            awaiting_first_report: false,
             silence: 0,
             running_since: None,
             ready_since: None,
@@ -313,7 +313,7 @@ impl Engine {
         if let Action::Create(_) = action {
             let transient = error.is_transient();
             let end = if transient { End::NotCreated(sentence) } else { End::Vmm(sentence) };
-            if error.is_doubtful() {
+            if error.has_unknown_outcome() {
                 self.fleet.observe_instance(id, |instance| {
                     let creation = std::mem::take(&mut instance.creation);
                     instance.creation = creation.failed_with_unknown_outcome(end);

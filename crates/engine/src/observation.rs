@@ -166,18 +166,19 @@ impl Engine {
             let state = InstanceState::Exited(exit);
             self.fleet.change_instance(id, |instance| {
                 instance.state = Some(state);
-                instance.unheard = false;
+                instance.awaiting_first_report = false;
             });
             return;
         }
         let runs = matches!(state, InstanceState::Up { phase: Phase::Running, .. });
         self.fleet.observe_instance(id, |instance| {
             instance.state = Some(state);
-            let is_heard = instance.unheard && instance.state != Some(InstanceState::Booting);
+            let is_heard =
+                instance.awaiting_first_report && instance.state != Some(InstanceState::Booting);
             if is_heard || instance.seen_at.is_none() {
                 instance.seen_at = Some(now.mono);
             }
-            instance.unheard &= !is_heard;
+            instance.awaiting_first_report &= !is_heard;
         });
         let Some(instance) = self.fleet.instance(id) else { return };
         let serving = match &instance.assignment {
@@ -208,7 +209,7 @@ impl Engine {
                     self.pools.remove(key);
                 }
                 // An exit while no daemon ran, as in a reboot of the host, is no failure of its pool.
-                let failed = exit.end != End::NeverStarted && !instance.unheard;
+                let failed = exit.end != End::NeverStarted && !instance.awaiting_first_report;
                 if instance.stopping.is_none() && failed {
                     self.pool_failed(now.mono, key.clone(), exit.end.to_string());
                 }

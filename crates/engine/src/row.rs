@@ -344,7 +344,7 @@ impl InstanceRow {
             },
             created_at: Mono::from_millis(self.created_at_ms),
             seen_at: None,
-            unheard: self.exit.is_none(),
+            awaiting_first_report: self.exit.is_none(),
             silence: 0,
             running_since: self.running_since_ms.map(Mono::from_millis),
             ready_since: self.ready_since_ms.map(Mono::from_millis),

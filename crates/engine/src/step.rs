@@ -137,11 +137,11 @@ impl Engine {
             self.note_removals(now.mono);
         }
         let mut planned = due.jobs;
-        for (subject, outlook) in plan.outlooks {
+        for (subject, next_check) in plan.next_checks {
             if let Subject::Job(id) = &subject {
                 planned.insert(id.clone());
             }
-            self.agenda.note(subject, outlook);
+            self.agenda.note(subject, next_check);
         }
         let again = self.carry_out(now, plan.steps, output);
         let at_once = now.mono.after(Duration::from_millis(1));
@@ -160,7 +160,7 @@ impl Engine {
             let stands = status(&world, job, self.agenda.waiting(&job.id));
             let known = self.notes.get(&job.id);
             let rests_on = stands.instance.as_ref().and_then(|id| self.fleet.instance(id));
-            if known.is_some() && rests_on.is_some_and(|instance| instance.unheard) {
+            if known.is_some() && rests_on.is_some_and(|instance| instance.awaiting_first_report) {
                 // Its status stays until the instance reports or its deadline passes.
                 continue;
             }
@@ -275,7 +275,8 @@ impl Engine {
         }
         for (id, instance) in &mut loaded.instances {
             let Some(held) = self.fleet.instance(id) else { continue };
-            (instance.seen_at, instance.unheard) = (held.seen_at, held.unheard);
+            (instance.seen_at, instance.awaiting_first_report) =
+                (held.seen_at, held.awaiting_first_report);
             instance.silence = held.silence;
             if let Creation::OutcomeUnknown(end) = &held.creation {
                 let row = std::mem::take(&mut instance.creation);

@@ -98,7 +98,7 @@ pub enum Command {
     /// report then shows the identity it kept. Sets the wall clock as well, where it is off by
     /// more than half a second.
     Identity {
-        /// Whose it is now.
+        /// Its job and generation from now on.
         identity: Identity,
         /// Whether a held command may start.
         go: bool,
@@ -264,7 +264,7 @@ pub struct Exit {
 }
 
 impl Exit {
-    /// An end that nobody asked for and in which memory played no part.
+    /// An exit that was not requested and in which memory played no part.
     #[must_use]
     pub fn of(ending: Ending) -> Exit {
         let oom_kills = Some(OomKills::default());

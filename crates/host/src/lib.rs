@@ -205,7 +205,7 @@ pub struct LogLine {
 pub struct HostError {
     message: String,
     transient: bool,
-    doubtful: bool,
+    outcome_unknown: bool,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -213,18 +213,23 @@ pub struct HostError {
 impl HostError {
     /// Trying again may help.
     pub fn transient(message: impl Into<String>) -> HostError {
-        HostError { message: message.into(), transient: true, doubtful: false, source: None }
+        HostError { message: message.into(), transient: true, outcome_unknown: false, source: None }
     }
 
     /// It may have been done, or may still be: the next look at the host shows. Trying again may
     /// help.
-    pub fn doubtful(message: impl Into<String>) -> HostError {
-        HostError { message: message.into(), transient: true, doubtful: true, source: None }
+    pub fn outcome_unknown(message: impl Into<String>) -> HostError {
+        HostError { message: message.into(), transient: true, outcome_unknown: true, source: None }
     }
 
     /// Trying again does not help before something is mended.
     pub fn permanent(message: impl Into<String>) -> HostError {
-        HostError { message: message.into(), transient: false, doubtful: false, source: None }
+        HostError {
+            message: message.into(),
+            transient: false,
+            outcome_unknown: false,
+            source: None,
+        }
     }
 
     /// With its cause.
@@ -245,8 +250,8 @@ impl HostError {
 
     /// Whether it may have been done all the same.
     #[must_use]
-    pub fn is_doubtful(&self) -> bool {
-        self.doubtful
+    pub fn has_unknown_outcome(&self) -> bool {
+        self.outcome_unknown
     }
 
     /// The whole story in one sentence: this message and those of its causes.

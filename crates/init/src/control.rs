@@ -102,7 +102,7 @@ fn read_commands(
                 board.update(|report| report.clock = Some(reading));
                 continue;
             }
-            // After the command's end nobody takes commands, but the last report is still to come.
+            // After the command's exit no command is taken, but the last report is still to come.
             Line::Command(command) => {
                 let _ = events.send(Event::Command(command));
                 continue;

@@ -63,7 +63,7 @@ impl Conn {
         }
     }
 
-    /// Ends one direction or both. It wakes whoever is reading.
+    /// Ends one direction or both. It wakes the reader.
     pub(crate) fn shutdown(&self, how: Shutdown) {
         let _ = rustix::net::shutdown(&self.0, how);
     }

@@ -14,11 +14,11 @@ use std::sync::Arc;
 pub enum Action {
     /// Makes and starts an instance. Done when Firecracker has accepted the start.
     Create(Box<Create>),
-    /// Tells a guest whose it is. Done when the guest has acknowledged it.
+    /// Assigns an identity to a guest. Done when the guest has acknowledged it.
     Tell {
         /// Which guest.
         instance: InstanceId,
-        /// Whose it is now.
+        /// Its identity from now on.
         identity: Identity,
         /// Whether a held command may start.
         go: bool,
@@ -60,7 +60,7 @@ pub struct Create {
     pub hash: SpecHash,
     /// How far it goes by itself.
     pub stage: Stage,
-    /// Whose it is.
+    /// Its job or pool.
     pub owner: Owner,
 }
 

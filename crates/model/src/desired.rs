@@ -168,11 +168,11 @@ pub struct Instance {
     pub stage: Stage,
     /// When it was asked for.
     pub created_at: Mono,
-    /// When this daemon first saw it, or first heard of it where another had made it: what it is asked
-    /// for it owes from then on. Not kept.
+    /// When this daemon first observed it, or, if another made it, when it first reported to this one:
+    /// no deadline starts earlier. Not kept.
     pub seen_at: Option<Mono>,
     /// Whether another daemon made it, and it has not reported to this one yet. Not kept.
-    pub unheard: bool,
+    pub awaiting_first_report: bool,
     /// When its command was first seen running.
     pub running_since: Option<Mono>,
     /// When it was first seen ready while serving a job.
@@ -268,10 +268,10 @@ impl Instance {
         }
     }
 
-    /// From when on it owes this daemon what it was asked for at `since`. A daemon that has just started,
-    /// or that could not identify it until now, has not heard of it yet.
+    /// When the deadline starts of what was requested at `since`. It never starts before this daemon first
+    /// observed the instance: it may have just started, or may have failed to identify it until now.
     #[must_use]
-    pub fn owes_since(&self, since: Mono) -> Mono {
+    pub fn deadline_start(&self, since: Mono) -> Mono {
         self.seen_at.map_or(since, |seen| seen.max(since))
     }
 
@@ -304,7 +304,7 @@ impl Instance {
         self.silence > 0
     }
 
-    /// Whether the command runs, is ready, and knows whose it is.
+    /// Whether the command runs, is ready, and has its identity.
     #[must_use]
     pub fn serves(&self, run: Generation) -> bool {
         !self.is_silent() && self.state.as_ref().is_some_and(|state| state.serves(run))

@@ -86,7 +86,7 @@ pub enum Target {
     Value,
     /// The key, which is the path's last step; the sentence names it.
     Key,
-    /// A key that is not there, the path's last step; the sentence names it.
+    /// A key that does not exist, the path's last step; the sentence names it.
     Absent,
 }
 
@@ -99,7 +99,7 @@ pub struct FieldError {
     pub target: Target,
     /// What is wrong, as a sentence without a full stop.
     pub detail: String,
-    /// How to mend it.
+    /// How to fix it.
     pub help: Option<String>,
 }
 

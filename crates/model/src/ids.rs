@@ -90,7 +90,7 @@ impl InstanceId {
     /// Checks a suffix: 1 to 32 lower-case letters and digits.
     ///
     /// # Errors
-    /// [`IdError`] where it is anything else, so that a stray folder is not taken for an instance.
+    /// [`IdError`] if it is anything else, so that an unrelated folder is not taken for an instance.
     pub fn parse(text: &str) -> Result<InstanceId, IdError> {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         if text.is_empty() || text.len() > 32 || !text.bytes().all(plain) {
@@ -171,7 +171,7 @@ impl Slot {
     }
 }
 
-/// What a guest is told of whose it is.
+/// What a guest learns about its job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The job.

@@ -1,4 +1,4 @@
-//! The copies of images that a host keeps, and for how long it keeps those that nobody uses.
+//! The copies of images that a host keeps, and for how long it keeps unused ones.
 
 use crate::hash::Digest;
 use std::time::Duration;

@@ -75,7 +75,7 @@ pub const SILENT_AFTER: u32 = 2;
 /// What the host remembers of an instance for when the database does not name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Made {
-    /// Whose it is: the last that it was to be told, else whose it was when it was made.
+    /// Its job or pool: the last that it was to be assigned, else the one that it was created for.
     pub owner: Owner,
     /// The digests of its images.
     pub images: Images,
@@ -150,7 +150,7 @@ impl InstanceState {
 /// How far a guest is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The command waits for the go word.
+    /// The command waits for the start signal.
     Held,
     /// The command runs.
     Running,

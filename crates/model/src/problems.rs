@@ -1,4 +1,4 @@
-//! What is wrong with a tree, bounded: a hostile body has a million problems, and nobody reads them.
+//! What is wrong with a tree, bounded: a hostile body has a million problems, which no client reads.
 
 use crate::fields::{FieldError, Segment};
 use std::borrow::Cow;

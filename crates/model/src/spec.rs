@@ -282,7 +282,7 @@ impl Lifecycle {
 }
 
 impl Spec {
-    /// How far an instance goes before it is told whose it is.
+    /// How far an instance goes before it is assigned an identity.
     #[must_use]
     pub fn pool_stage(&self) -> Stage {
         self.warm_pool.map_or(Stage::default_for(self.lifecycle), |pool| pool.stage)

@@ -3,7 +3,7 @@
 //! Nothing is changed but through [`Fleet`]'s own methods, which keep the indexes true, and note whose
 //! plan may be another now and which rows of the database are out of date. `change_` and `insert_` change
 //! what is stored; `observe_` changes what is only seen, and no row. What each index holds follows from the jobs and instances alone, so that
-//! a fleet that is built anew from them is the same.
+//! a fleet that is rebuilt from them is the same.
 
 use crate::capacity::{Capacity, Need};
 use hearth_model::{
@@ -56,18 +56,18 @@ pub struct Fleet {
     changed: Changed,
 }
 
-/// A pool: its instances, and what jobs wish of it.
+/// A pool: its instances, and what jobs request of it.
 #[derive(Debug, Default)]
 struct Pool {
     members: BTreeSet<InstanceId>,
-    /// Jobs that wish spare instances.
+    /// Jobs that request spare instances.
     jobs: BTreeSet<JobId>,
     /// Their minima and maxima, each with how many jobs say it.
     min: BTreeMap<u32, usize>,
     max: BTreeMap<u32, usize>,
 }
 
-/// How many spare instances a pool is to have: the largest wishes of the jobs that share it.
+/// How many spare instances a pool is to have: the largest bounds of the jobs that share it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Bounds {
     /// Kept.
@@ -155,11 +155,11 @@ impl Fleet {
         self.pools.get(key)?.jobs.first().and_then(|id| self.jobs.get(id))
     }
 
-    /// The pools that no job wishes any more once these jobs are so, or gone where `None`, each with
-    /// how many of its instances that do not end already then go. By key.
+    /// The pools that no job requests any more once these jobs have changed, or are gone if `None`, each
+    /// with how many of its instances are then stopped that are not ending already. By key.
     #[must_use]
     pub fn drained_by(&self, after: &BTreeMap<&JobId, Option<&Job>>) -> Vec<(PoolKey, usize)> {
-        let key_of = |job: &Job| pool_wish(job).map(|(key, _)| key);
+        let key_of = |job: &Job| pool_request(job).map(|(key, _)| key);
         let wished: BTreeSet<PoolKey> =
             after.values().flatten().filter_map(|job| key_of(job)).collect();
         let left: BTreeSet<PoolKey> =
@@ -234,13 +234,13 @@ impl Fleet {
         self.held_slots = slots;
     }
 
-    /// Adds a job, or puts it in the place of one.
+    /// Adds or replaces a job.
     pub fn insert_job(&mut self, job: Job) {
         self.remove_job(&job.id);
         self.changed.jobs.insert(job.id.clone());
         self.due.add(Subject::Job(job.id.clone()));
-        if let Some(wish) = pool_wish(&job) {
-            self.add_wish(&job.id, wish);
+        if let Some(request) = pool_request(&job) {
+            self.add_request(&job.id, request);
         }
         self.jobs.insert(job.id.clone(), job);
     }
@@ -250,8 +250,8 @@ impl Fleet {
         let job = self.jobs.remove(id)?;
         self.changed.jobs.insert(id.clone());
         self.due.add(Subject::Job(id.clone()));
-        if let Some(wish) = pool_wish(&job) {
-            self.drop_wish(id, wish);
+        if let Some(request) = pool_request(&job) {
+            self.drop_request(id, request);
         }
         Some(job)
     }
@@ -266,16 +266,16 @@ impl Fleet {
     /// As [`Fleet::change_job`], for what its row does not hold.
     pub fn observe_job<R>(&mut self, id: &JobId, change: impl FnOnce(&mut Job) -> R) -> Option<R> {
         let job = self.jobs.get_mut(id)?;
-        let before = pool_wish(job);
+        let before = pool_request(job);
         let result = change(job);
-        let after = pool_wish(job);
+        let after = pool_request(job);
         self.due.add(Subject::Job(id.clone()));
         if before != after {
-            if let Some(wish) = before {
-                self.drop_wish(id, wish);
+            if let Some(request) = before {
+                self.drop_request(id, request);
             }
-            if let Some(wish) = after {
-                self.add_wish(id, wish);
+            if let Some(request) = after {
+                self.add_request(id, request);
             }
         }
         Some(result)
@@ -398,7 +398,7 @@ impl Fleet {
         self.due.add(subject);
     }
 
-    fn add_wish(&mut self, id: &JobId, (key, bounds): (PoolKey, Bounds)) {
+    fn add_request(&mut self, id: &JobId, (key, bounds): (PoolKey, Bounds)) {
         let pool = self.pools.entry(key.clone()).or_default();
         pool.jobs.insert(id.clone());
         *pool.min.entry(bounds.min).or_default() += 1;
@@ -406,7 +406,7 @@ impl Fleet {
         self.due.add(Subject::Pool(key));
     }
 
-    fn drop_wish(&mut self, id: &JobId, (key, bounds): (PoolKey, Bounds)) {
+    fn drop_request(&mut self, id: &JobId, (key, bounds): (PoolKey, Bounds)) {
         if let Some(pool) = self.pools.get_mut(&key) {
             pool.jobs.remove(id);
             uncount(&mut pool.min, bounds.min);
@@ -437,8 +437,8 @@ impl Load {
         };
         let leaving = if instance.stopping.is_some() { all } else { Share::default() };
         // One that another daemon made has booted, or has its time to say so; no boot waits for it.
-        let booting =
-            !instance.unheard && matches!(instance.state, None | Some(InstanceState::Booting));
+        let booting = !instance.awaiting_first_report
+            && matches!(instance.state, None | Some(InstanceState::Booting));
         Load { all, leaving, booting: usize::from(booting) }
     }
 
@@ -488,8 +488,8 @@ fn subject(instance: &Instance) -> Subject {
     }
 }
 
-/// The spare instances that a job wishes.
-fn pool_wish(job: &Job) -> Option<(PoolKey, Bounds)> {
+/// The spare instances that a job requests.
+fn pool_request(job: &Job) -> Option<(PoolKey, Bounds)> {
     // A `job` that failed for good would fail again in a pool; one that completed may be run
     // again any time.
     let over =

@@ -5,7 +5,7 @@ use hearth_model::{Digest, KeepImages, StoredImage};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// How long a copy that nobody names is kept while a job waits for its images: it may be the one.
+/// How long an unused copy is kept while a job waits for its images: it may be the one.
 const AWAITED_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// What uses copies of images.

@@ -22,5 +22,5 @@ pub use plan::plan;
 pub use status::{JobStatus, Status, status};
 pub use verdict::{Verdict, verdict};
 pub use world::{
-    Busy, Limits, Outlook, Plan, PoolHealth, Queue, Scope, Step, Target, Waiting, World,
+    Busy, Limits, NextCheck, Plan, PoolHealth, Queue, Scope, Step, Target, Waiting, World,
 };

@@ -11,7 +11,7 @@ use crate::capacity::Need;
 use crate::fleet::Subject;
 use crate::pool;
 use crate::status::{is_current, serves_its_run};
-use crate::world::{Outlook, Plan, Scope, Step, Target, Waiting, World};
+use crate::world::{NextCheck, Plan, Scope, Step, Target, Waiting, World};
 use hearth_model::{
     Assignment, Instance, InstanceId, InstanceState, Job, JobId, Lifecycle, Mono, Phase, PoolKey,
     Resolution, Wanted,
@@ -61,13 +61,13 @@ pub(crate) struct Planner<'a> {
     pub(crate) world: &'a World<'a>,
     plan: Plan,
     /// Of the job or pool that is being planned.
-    pub(crate) outlook: Outlook,
+    pub(crate) next_check: NextCheck,
     /// Instances that the plan has a step for already: there is never a second.
     pub(crate) taken: BTreeSet<InstanceId>,
     /// What is left of the host.
     pub(crate) room: Need,
     /// What jobs that wait for capacity lack; pools leave it alone.
-    pub(crate) owed: Need,
+    pub(crate) reserved: Need,
     /// How many more may boot now.
     pub(crate) boots_left: usize,
 }
@@ -77,10 +77,10 @@ impl<'a> Planner<'a> {
         Planner {
             world,
             plan: Plan::default(),
-            outlook: Outlook::default(),
+            next_check: NextCheck::default(),
             taken: BTreeSet::new(),
             room: world.capacity.total().minus(world.fleet.used(&world.capacity)),
-            owed: Need::default(),
+            reserved: Need::default(),
             boots_left: world.limits.boots_max.saturating_sub(world.fleet.booting()),
         }
     }
@@ -96,8 +96,8 @@ impl<'a> Planner<'a> {
             None => live.iter().for_each(|instance| self.stop(instance, "its job is gone")),
         }
         self.stop_again(&live);
-        let outlook = std::mem::take(&mut self.outlook);
-        self.plan.outlooks.push((Subject::Job(id.clone()), outlook));
+        let next_check = std::mem::take(&mut self.next_check);
+        self.plan.next_checks.push((Subject::Job(id.clone()), next_check));
     }
 
     /// Plans for a pool, which no job may want any more, and for its instances.
@@ -107,8 +107,8 @@ impl<'a> Planner<'a> {
         self.remove(&ended);
         pool::plan(self, key, &live);
         self.stop_again(&live);
-        let outlook = std::mem::take(&mut self.outlook);
-        self.plan.outlooks.push((Subject::Pool(key.clone()), outlook));
+        let next_check = std::mem::take(&mut self.next_check);
+        self.plan.next_checks.push((Subject::Pool(key.clone()), next_check));
     }
 
     pub(crate) fn step(&mut self, step: Step) {
@@ -116,7 +116,8 @@ impl<'a> Planner<'a> {
     }
 
     pub(crate) fn wake_at(&mut self, at: Mono) {
-        self.outlook.wake_at = Some(self.outlook.wake_at.map_or(at, |earlier| earlier.min(at)));
+        self.next_check.wake_at =
+            Some(self.next_check.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
 
     pub(crate) fn stop(&mut self, instance: &Instance, reason: impl Into<String>) {
@@ -152,7 +153,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Says again what should have ended by now.
+    /// Stops again what should have ended already.
     fn stop_again(&mut self, live: &[&Instance]) {
         for instance in live {
             if let Some(reason) = &instance.stopping {
@@ -196,9 +197,9 @@ impl<'a> Planner<'a> {
         let beside = job.spec.lifecycle == Lifecycle::Service;
         let replaced = "it is replaced by a newer generation";
         if beside {
-            // One goes on until the new one is ready: the newest that serves, or while none is known to,
-            // all that may. What was overtaken before it did, or is served by another already, only
-            // takes room.
+            // One is kept until the new one is ready: the newest that serves, or while none is known to,
+            // all that may. One that was overtaken before it served, or that another already serves for,
+            // only takes capacity.
             let serves = |one: &&&Instance| one.stopping.is_none() && serves_its_run(one);
             let serving = old.iter().filter(serves);
             let kept = serving.max_by_key(|one| one.created_at).map(|one| &one.id);
@@ -257,7 +258,8 @@ impl<'a> Planner<'a> {
     /// Whether one of which this daemon has not heard yet may serve: it has its time to report.
     fn may_serve(&mut self, instance: &Instance) -> bool {
         let boot = self.world.limits.boot;
-        instance.unheard && !instance.seen_at.is_some_and(|seen| self.overdue(seen, boot))
+        instance.awaiting_first_report
+            && !instance.seen_at.is_some_and(|seen| self.overdue(seen, boot))
     }
 
     /// Whether an instance of this job could start on an empty host: what runs is not ended for one
@@ -272,7 +274,7 @@ impl<'a> Planner<'a> {
         if let Waiting::BackOff(at) = waiting {
             self.wake_at(at);
         }
-        self.outlook.waiting = Some(waiting);
+        self.next_check.waiting = Some(waiting);
     }
 
     fn stop_old(&mut self, old: &[&Instance], reason: &str) {
@@ -296,7 +298,7 @@ impl<'a> Planner<'a> {
         if !need.fits(self.room) {
             let total = self.world.capacity.total();
             if need.fits(total) {
-                self.owed = self.owed.plus(need);
+                self.reserved = self.reserved.plus(need);
             }
             if need.scratch_mib > self.room.scratch_mib {
                 let (need_mib, left_mib) = (need.scratch_mib, self.room.scratch_mib);
@@ -329,7 +331,7 @@ impl<'a> Planner<'a> {
         let limits = self.world.limits;
         let Some(InstanceState::Up { phase, told, ready_detail, .. }) = &instance.state else {
             let booting = instance.state.is_some();
-            if booting && self.overdue(instance.owes_since(instance.created_at), limits.boot) {
+            if booting && self.overdue(instance.deadline_start(instance.created_at), limits.boot) {
                 let reason = format!("the guest did not report within {} s", limits.boot.as_secs());
                 self.end(instance, reason, true);
             }
@@ -343,7 +345,8 @@ impl<'a> Planner<'a> {
             Assignment::Pool(_) => None,
         };
         if *told != Some(job.run) {
-            if claimed_at.is_some_and(|at| self.overdue(instance.owes_since(at), limits.claim)) {
+            if claimed_at.is_some_and(|at| self.overdue(instance.deadline_start(at), limits.claim))
+            {
                 self.stop(instance, "the guest did not take its identity in time");
                 return;
             }
@@ -384,7 +387,7 @@ impl<'a> Planner<'a> {
     /// Ends warm instances until what the waiting jobs lack would be free.
     fn make_room(&mut self) {
         let (fleet, capacity) = (self.world.fleet, self.world.capacity);
-        let mut lacking = self.owed.minus(self.room).minus(fleet.leaving(&capacity));
+        let mut lacking = self.reserved.minus(self.room).minus(fleet.leaving(&capacity));
         for instance in fleet.pool_keys().flat_map(|key| fleet.of_pool(key)) {
             if lacking == Need::default() {
                 return;

@@ -33,7 +33,7 @@ fn late(planner: &mut Planner<'_>, instance: &Instance) -> bool {
     let limits = planner.world.limits;
     let (since, limit, what) = match &instance.state {
         Some(InstanceState::Booting) => {
-            let since = instance.owes_since(instance.created_at);
+            let since = instance.deadline_start(instance.created_at);
             (since, limits.boot, "the guest did not report".to_owned())
         }
         Some(InstanceState::Up { ready: false, ready_detail, .. }) if !instance.is_warm() => {
@@ -64,8 +64,8 @@ fn fill(planner: &mut Planner<'_>, key: &PoolKey, missing: usize) {
     let Some(job) = planner.world.fleet.job_of_pool(key) else { return };
     let need = planner.world.capacity.need(&job.spec);
     for _ in 0..missing {
-        if planner.boots_left == 0 || !need.plus(planner.owed).fits(planner.room) {
-            planner.outlook.unfilled = true;
+        if planner.boots_left == 0 || !need.plus(planner.reserved).fits(planner.room) {
+            planner.next_check.unfilled = true;
             return;
         }
         planner.room = planner.room.minus(need);

@@ -9,7 +9,7 @@ use std::fmt;
 /// How a job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Status {
-    /// Nothing of it runs yet; the reason says what it waits for.
+    /// No instance runs yet; the reason says what it waits for.
     Pending,
     /// An instance is on its way.
     Starting,
@@ -134,19 +134,23 @@ fn rollout(
 ) -> String {
     let generation = job.run;
     if let Resolution::Failed(reason) = &job.resolution {
-        return format!("generation {generation} can't start, the one before serves on: {reason}");
+        return format!(
+            "generation {generation} can't start, the previous one keeps serving: {reason}"
+        );
     }
     let how = current.map_or_else(|| wait(job, waiting, world), progress);
     match &job.last_failure {
         Some(failure) if job.failures > 0 => {
-            format!("generation {generation} failed ({failure}), the one before serves on; {how}")
+            format!(
+                "generation {generation} failed ({failure}), the previous one keeps serving; {how}"
+            )
         }
         _ => format!("replacing it with generation {generation}: {how}"),
     }
 }
 
 fn progress(instance: &Instance) -> String {
-    if instance.unheard {
+    if instance.awaiting_first_report {
         return "it has not reported since the daemon started".to_owned();
     }
     if instance.is_silent() {
@@ -155,7 +159,9 @@ fn progress(instance: &Instance) -> String {
     match &instance.state {
         None => "being created".to_owned(),
         Some(InstanceState::Booting) => "booting".to_owned(),
-        Some(InstanceState::Up { phase: Phase::Held, .. }) => "waiting for the go word".to_owned(),
+        Some(InstanceState::Up { phase: Phase::Held, .. }) => {
+            "waiting for the start signal".to_owned()
+        }
         Some(InstanceState::Up { ready: false, ready_detail: Some(detail), .. }) => {
             format!("not ready: {detail}")
         }

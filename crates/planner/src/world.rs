@@ -55,7 +55,7 @@ pub struct Limits {
     /// hardware; emulated, where this is stretched tenfold, 5 s on a quiet machine and up to 50 s
     /// on a busy one.
     pub boot: Duration,
-    /// From a claim of a guest that was heard of to its acknowledgement; then another takes its place.
+    /// From the claim of a guest that has reported to its acknowledgement; then another replaces it.
     pub claim: Duration,
     /// By how much the seconds of a spec's readiness check are stretched on an emulated CPU.
     pub time_factor: u32,
@@ -111,13 +111,13 @@ pub struct Queue {
 pub struct Plan {
     /// In this order.
     pub steps: Vec<Step>,
-    /// Everybody for whom the plan was made, with what is expected of them.
-    pub outlooks: Vec<(Subject, Outlook)>,
+    /// All jobs and pools that the plan was made for, and when each is checked next.
+    pub next_checks: Vec<(Subject, NextCheck)>,
 }
 
-/// What is expected of a job or a pool that nothing in the plan's steps brings about.
+/// What a job or a pool waits for that no step of the plan brings about, and when it is due again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outlook {
+pub struct NextCheck {
     /// What a job waits for.
     pub waiting: Option<Waiting>,
     /// When time alone makes a difference next.
@@ -138,7 +138,7 @@ pub enum Step {
     },
     /// Boot an instance.
     Create(Target),
-    /// Tell a guest whose it is.
+    /// Assign an identity to a guest.
     Tell {
         /// Which.
         instance: InstanceId,

@@ -658,7 +658,9 @@ impl<'a> World<'a> {
         let travels = self.millis(1..30);
         let lost = || {
             let seconds = DEADLINE.as_secs();
-            HostError::doubtful(format!("cannot {name} instance {instance} within {seconds} s"))
+            HostError::outcome_unknown(format!(
+                "cannot {name} instance {instance} within {seconds} s"
+            ))
         };
         let refused = || HostError::transient(format!("the simulated host refuses to {name}"));
         let alone = self.unidentified.contains_key(&instance);

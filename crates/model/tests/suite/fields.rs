@@ -49,7 +49,7 @@ fn check(tree: &Value, expected: &Expect) {
 }
 
 #[test]
-fn every_problem_is_found_at_once_with_its_place_and_its_mend() {
+fn every_problem_is_found_at_once_with_its_place_and_remedy() {
     check(
         &map(&[
             ("rootfs", "../etc/passwd".into()),

@@ -63,7 +63,7 @@ fn instance(assignment: Assignment, stage: Stage, state: Option<InstanceState>) 
         stage,
         created_at: Mono::default(),
         seen_at: None,
-        unheard: false,
+        awaiting_first_report: false,
         silence: 0,
         running_since: None,
         ready_since: None,
@@ -108,9 +108,9 @@ fn an_instance_is_shown_by_what_it_is_for() {
 fn deadline_starts_no_earlier_than_the_first_observation() {
     let at = |seconds| Mono(std::time::Duration::from_secs(seconds));
     let new = instance(serving(), Stage::App, None);
-    assert_eq!(new.owes_since(at(3)), at(3));
+    assert_eq!(new.deadline_start(at(3)), at(3));
     let seen = Instance { seen_at: Some(at(5)), ..new };
-    assert_eq!((seen.owes_since(at(3)), seen.owes_since(at(7))), (at(5), at(7)));
+    assert_eq!((seen.deadline_start(at(3)), seen.deadline_start(at(7))), (at(5), at(7)));
 }
 
 #[test]

@@ -102,7 +102,7 @@ prop_compose! {
                 stage: if kind == 2 { Stage::Init } else { Stage::App },
                 created_at: Mono(NOW.0.saturating_sub(Duration::from_secs(age))),
                 seen_at: None,
-                unheard: false,
+                awaiting_first_report: false,
                 silence: 0,
                 running_since: None,
                 ready_since: None,
@@ -208,9 +208,9 @@ proptest! {
         prop_assert_eq!(some.steps, all.steps);
     }
 
-    /// Whatever happened to a fleet, its indexes are those of one that is built anew.
+    /// Whatever happened to a fleet, its indexes are those of one that is rebuilt.
     #[test]
-    fn a_fleet_that_was_changed_is_the_same_as_one_built_anew(
+    fn changed_fleet_equals_a_rebuilt_one(
         jobs in jobs(), instances in instances(), others in instances(),
         changes in proptest::collection::vec((0usize..24, 0u8..6, 0u8..9), 0..40),
     ) {
@@ -247,14 +247,14 @@ proptest! {
                 }
             }
         }
-        let anew = fleet(&jobs, &instances);
-        prop_assert_eq!(changed.jobs(), anew.jobs());
-        prop_assert_eq!(changed.instances(), anew.instances());
+        let rebuilt = fleet(&jobs, &instances);
+        prop_assert_eq!(changed.jobs(), rebuilt.jobs());
+        prop_assert_eq!(changed.instances(), rebuilt.instances());
         let pools = BTreeMap::new();
-        let [left, right] = [&changed, &anew].map(|fleet| plan(&world(fleet, &pools, 2000), Scope::All));
+        let [left, right] = [&changed, &rebuilt].map(|fleet| plan(&world(fleet, &pools, 2000), Scope::All));
         prop_assert_eq!(left, right);
-        let capacity = world(&anew, &pools, 2000).capacity;
-        prop_assert_eq!(changed.used(&capacity), anew.used(&capacity));
+        let capacity = world(&rebuilt, &pools, 2000).capacity;
+        prop_assert_eq!(changed.used(&capacity), rebuilt.used(&capacity));
         let taken = |slot| instances.values().any(|instance| instance.slot == slot);
         prop_assert!(!taken(changed.free_slot()));
         prop_assert!((0..changed.free_slot().0).all(|below| taken(Slot(below))));
@@ -273,7 +273,7 @@ fn queue_is_planned_although_other_subjects_are_due() {
     let made = plan(&small, scope(&[].into(), &[].into()));
     assert_eq!(made.steps.len(), 1, "one fits: {:?}", made.steps);
     let waiting: Vec<_> =
-        made.outlooks.iter().filter(|(_, outlook)| outlook.waiting.is_some()).collect();
+        made.next_checks.iter().filter(|(_, next_check)| next_check.waiting.is_some()).collect();
     assert_eq!(waiting[0].0, Subject::Job(JobId::parse("job-1").unwrap()));
 }
 
@@ -306,7 +306,7 @@ fn what_an_end_means_depends_on_the_lifecycle_and_on_who_asked() {
         stage: Stage::App,
         created_at: NOW,
         seen_at: None,
-        unheard: false,
+        awaiting_first_report: false,
         silence: 0,
         running_since: None,
         ready_since: None,

@@ -89,7 +89,7 @@ fn instance(id: &str, assignment: Assignment, state: Option<InstanceState>) -> I
         stage: Stage::App,
         created_at: ago(1),
         seen_at: None,
-        unheard: false,
+        awaiting_first_report: false,
         silence: 0,
         running_since: None,
         ready_since: None,
@@ -128,7 +128,7 @@ fn warm(id: &str) -> Instance {
     instance(id, spare(), up(Phase::Running, true, None))
 }
 
-/// A spare one whose command waits for the go word.
+/// A spare one whose command waits for the start signal.
 fn held(id: &str) -> Instance {
     Instance { stage: Stage::Init, ..instance(id, spare(), up(Phase::Held, false, None)) }
 }
@@ -220,13 +220,13 @@ impl Setting {
 
     fn waits(&self, job: &str) -> Option<Waiting> {
         let subject = Subject::Job(JobId::parse(job).unwrap());
-        let outlook = self.plan().outlooks.into_iter().find(|(of, _)| *of == subject);
-        outlook.expect("it is planned for").1.waiting
+        let next_check = self.plan().next_checks.into_iter().find(|(of, _)| *of == subject);
+        next_check.expect("it is planned for").1.waiting
     }
 
     /// When time alone makes a difference next.
     fn wakes(&self) -> Option<Mono> {
-        self.plan().outlooks.into_iter().filter_map(|(_, outlook)| outlook.wake_at).min()
+        self.plan().next_checks.into_iter().filter_map(|(_, next_check)| next_check.wake_at).min()
     }
 
     fn stands(&self, job: &str) -> (Status, String, String) {
@@ -312,32 +312,32 @@ fn a_service_serves_on_until_its_next_generation_does() {
     let overtaken = instance("never", of("web", 1), Some(InstanceState::Booting));
     let steps = with(&[overtaken]).steps();
     assert_eq!(steps, ["stop never: it is replaced by a newer generation", "create for web"]);
-    // One that the daemon has not heard of yet may serve, for as long as a boot may take.
-    let unheard = |id: &str, seen| {
+    // One that has not reported to this daemon yet may serve, for as long as a boot may take.
+    let adopted = |id: &str, seen| {
         let booting = instance(id, of("web", 1), Some(InstanceState::Booting));
-        Instance { seen_at: Some(ago(seen)), unheard: true, ..booting }
+        Instance { seen_at: Some(ago(seen)), awaiting_first_report: true, ..booting }
     };
     let one = |instance: Instance| setting(&[web.clone()], &[instance]);
-    assert_eq!(one(unheard("a", 11)).steps(), ["create for web"]);
-    assert_eq!(one(unheard("a", 11)).wakes(), Some(ahead(1)));
+    assert_eq!(one(adopted("a", 11)).steps(), ["create for web"]);
+    assert_eq!(one(adopted("a", 11)).wakes(), Some(ahead(1)));
     let replaced = "stop a: it is replaced by a newer generation";
-    assert_eq!(one(unheard("a", 12)).steps(), [replaced, "create for web"]);
-    let unseen = Instance { seen_at: None, state: None, ..unheard("a", 0) };
-    assert_eq!(one(unseen).steps(), ["create for web"]);
-    let newer = Instance { created_at: NOW, ..unheard("a", 1) };
+    assert_eq!(one(adopted("a", 12)).steps(), [replaced, "create for web"]);
+    let unobserved = Instance { seen_at: None, state: None, ..adopted("a", 0) };
+    assert_eq!(one(unobserved).steps(), ["create for web"]);
+    let newer = Instance { created_at: NOW, ..adopted("a", 1) };
     assert_eq!(with(&[newer.clone()]).steps(), [replaced, "create for web"], "another serves");
-    let steps = setting(&[web.clone()], &[newer, unheard("b", 1)]).steps();
+    let steps = setting(&[web.clone()], &[newer, adopted("b", 1)]).steps();
     assert_eq!(steps, ["create for web"], "either may be the one that serves");
     // One that is on its way out is no reason to end the one that serves.
     let ending = stopping(Instance { created_at: NOW, ..serving("a", "web", 1) });
     assert_eq!(with(&[ending]).steps(), ["create for web", "stop a: because"]);
-    // The go word of a service comes while the old one serves still.
+    // A service gets its start signal while the old one still serves.
     let told = instance("new", of("web", RUN), up(Phase::Held, false, Some(RUN)));
     assert_eq!(with(&[told]).steps(), ["go new"]);
 }
 
 #[test]
-fn silent_vmm_serves_nobody_and_is_replaced() {
+fn silent_vmm_does_not_serve_and_is_replaced() {
     let limit = Limits::default().silence_max;
     let with = |lifecycle: &str, silence| {
         let silent = Instance { silence, ..serving("a", "web", RUN) };
@@ -363,7 +363,7 @@ fn silent_vmm_serves_nobody_and_is_replaced() {
     };
     assert_eq!(old(limit - 1).steps(), nothing());
     assert_eq!(old(limit).steps(), [given_up.replace("fail", "stop").as_str()]);
-    // A spare one is claimed by nobody while it is silent.
+    // A spare one is not claimed while it is silent.
     let pooled = job("web", "service", &[pool(1, 2)]);
     let spare = |silence| setting(&[pooled.clone()], &[Instance { silence, ..warm("a") }]).steps();
     assert_eq!(spare(0)[0], "claim a for web");
@@ -388,7 +388,7 @@ fn the_others_stop_before_their_next_generation_starts() {
         assert_eq!(setting(&[missing], &[old.clone()]).steps(), ["resolve web"]);
         let big = setting(&[one.clone()], &[old.clone()]).room_for(0);
         assert_eq!(big.steps(), nothing());
-        // Of a pool, only what has not begun may be taken meanwhile, and it waits for the go word.
+        // Of a pool, only what has not begun may be taken meanwhile, and it waits for the start signal.
         let pooled = job("web", lifecycle, &[pool(1, 2)]);
         let pooled = |spare| setting(&[pooled.clone()], &[stopping(old.clone()), spare]).steps();
         assert!(pooled(held("new")).contains(&"claim new for web".to_owned()));
@@ -404,7 +404,7 @@ fn the_others_stop_before_their_next_generation_starts() {
 }
 
 #[test]
-fn a_guest_is_told_whose_it_is_in_its_time() {
+fn guest_is_assigned_an_identity_within_its_deadline() {
     let web = job("web", "service", &[]);
     let with = |instance: Instance| setting(&[web.clone()], &[instance]);
     let untold = |at| instance("a", claimed("web", at), up(Phase::Running, true, None));
@@ -442,8 +442,8 @@ fn guest_that_misses_its_boot_or_ready_deadline_has_failed() {
     };
     assert_eq!((adopted(11).steps(), adopted(11).wakes()), (nothing(), Some(ahead(1))));
     assert_eq!(adopted(12).steps(), ["fail a: the guest did not report within 12 s"]);
-    let unseen = || instance("a", of("web", RUN), None);
-    assert_eq!(with(ago(100), unseen()).steps(), nothing(), "it is being created");
+    let unobserved = || instance("a", of("web", RUN), None);
+    assert_eq!(with(ago(100), unobserved()).steps(), nothing(), "it is being created");
 
     let check = Value::Map(vec![("port".into(), 80.into())]);
     let check = Value::Map(vec![("tcp".into(), check), ("timeout_s".into(), 30.into())]);
@@ -520,7 +520,7 @@ fn job_whose_images_are_prepared_looks_them_up_and_ends_nothing() {
         assert_eq!(new.stands("web"), (Status::Pending, reason, String::new()));
         let old = serving("old", "web", 1);
         let beside = setting(&[preparing(Some(progress.clone()))], &[old]);
-        assert_eq!(beside.steps(), ["resolve web"], "what serves goes on");
+        assert_eq!(beside.steps(), ["resolve web"], "the serving one is kept");
         let reason = "replacing it with generation 2: preparing image r.ext4 (12 of 40 GiB)";
         assert_eq!(beside.stands("web"), (Status::Running, reason.to_owned(), "old".to_owned()));
         // An earlier failure is no reason to wait: the copy would lapse.
@@ -576,8 +576,9 @@ fn only_so_many_boot_at_once() {
     let mut pooled = setting(&[job("p", "service", &[pool(4, 4)])], &[serving("x", "p", RUN)]);
     pooled.limits.boots_max = 3;
     assert_eq!(pooled.steps(), ["create a spare one"; 3]);
-    let unfilled =
-        |setting: &Setting| setting.plan().outlooks.iter().any(|(_, outlook)| outlook.unfilled);
+    let unfilled = |setting: &Setting| {
+        setting.plan().next_checks.iter().any(|(_, next_check)| next_check.unfilled)
+    };
     assert!(unfilled(&pooled));
     pooled.limits.boots_max = 4;
     assert_eq!(pooled.steps(), ["create a spare one"; 4]);
@@ -589,8 +590,8 @@ fn only_so_many_boot_at_once() {
 }
 
 #[test]
-fn a_pool_has_what_the_largest_wish_of_its_jobs_says() {
-    let wishes = |min, max| job("web", "service", &[pool(min, max)]);
+fn pool_has_the_largest_bounds_that_its_jobs_request() {
+    let pooled = |min, max| job("web", "service", &[pool(min, max)]);
     let serves = serving("r", "web", RUN);
     let with = |job: Job, spares: &[Instance]| {
         let instances: Vec<Instance> =
@@ -598,25 +599,25 @@ fn a_pool_has_what_the_largest_wish_of_its_jobs_says() {
         setting(&[job], &instances)
     };
     let older = |id: &str, age| Instance { created_at: ago(age), ..warm(id) };
-    assert_eq!(with(wishes(2, 3), &[warm("a")]).steps(), ["create a spare one"]);
-    assert_eq!(with(wishes(1, 2), &[warm("a"), warm("b")]).steps(), nothing());
+    assert_eq!(with(pooled(2, 3), &[warm("a")]).steps(), ["create a spare one"]);
+    assert_eq!(with(pooled(1, 2), &[warm("a"), warm("b")]).steps(), nothing());
     let three = [older("a", 1), older("b", 3), older("c", 2)];
     let above = "its pool is above its maximum";
-    assert_eq!(with(wishes(1, 2), &three).steps(), [format!("stop a: {above}")], "the youngest");
+    assert_eq!(with(pooled(1, 2), &three).steps(), [format!("stop a: {above}")], "the youngest");
     let cold = instance("b", spare(), Some(InstanceState::Booting));
     let warm_first = [older("a", 1), Instance { created_at: ago(3), ..cold }, older("c", 2)];
-    assert_eq!(with(wishes(1, 2), &warm_first).steps(), [format!("stop b: {above}")]);
+    assert_eq!(with(pooled(1, 2), &warm_first).steps(), [format!("stop b: {above}")]);
     let going = [stopping(warm("a")), warm("b")];
-    assert_eq!(with(wishes(2, 2), &going).steps(), ["create a spare one", "stop a: because"]);
-    let two = [wishes(1, 1), job("api", "service", &[pool(2, 4)])];
+    assert_eq!(with(pooled(2, 2), &going).steps(), ["create a spare one", "stop a: because"]);
+    let two = [pooled(1, 1), job("api", "service", &[pool(2, 4)])];
     let served = [serves.clone(), serving("s", "api", RUN)];
     assert_eq!(setting(&two, &served).steps(), ["create a spare one"; 2]);
 
     let unwanted = "stop a: no job wants its pool";
     for gone in [
-        wishes(0, 0),
-        Job { wanted: Wanted::Stopped, ..wishes(1, 1) },
-        Job { resolution: unresolved(), ..wishes(1, 1) },
+        pooled(0, 0),
+        Job { wanted: Wanted::Stopped, ..pooled(1, 1) },
+        Job { resolution: unresolved(), ..pooled(1, 1) },
     ] {
         assert_eq!(with(gone, &[warm("a")]).steps().last().unwrap(), unwanted);
     }
@@ -627,7 +628,7 @@ fn a_pool_has_what_the_largest_wish_of_its_jobs_says() {
     assert_eq!(batch(Outcome::Completed), ["create a spare one"]);
     assert_eq!(batch(Outcome::Failed("exit code 1".to_owned())), nothing());
     let service = Outcome::Failed("timed out".to_owned());
-    let service = Job { outcome: Some(service), ..wishes(1, 1) };
+    let service = Job { outcome: Some(service), ..pooled(1, 1) };
     assert_eq!(setting(&[service], &[]).steps(), ["create a spare one"]);
 }
 
@@ -667,7 +668,7 @@ fn failing_pool_backs_off_and_a_late_instance_is_stopped() {
     slow.limits.time_factor = 10;
     assert_eq!(slow.wakes(), Some(ahead(540)));
     let waits = Instance { running_since: Some(ago(1000)), created_at: ago(1000), ..held("a") };
-    assert_eq!(with(waits).steps(), nothing(), "one that waits for its go word is not late");
+    assert_eq!(with(waits).steps(), nothing(), "one that waits for its start signal is not late");
     let long = Instance { running_since: Some(ago(1000)), created_at: ago(1000), ..warm("a") };
     assert_eq!(with(long).steps(), nothing());
 }
@@ -685,10 +686,10 @@ fn how_a_job_stands_is_a_word_a_sentence_and_an_instance() {
     };
     starting(None, "being created");
     starting(Some(InstanceState::Booting), "booting");
-    let unheard = Instance { unheard: true, ..one(Some(InstanceState::Booting)) };
+    let adopted = Instance { awaiting_first_report: true, ..one(Some(InstanceState::Booting)) };
     let reason = "it has not reported since the daemon started";
-    assert_eq!(with(&web, &[unheard]), told(Status::Starting, reason, "a"));
-    starting(up(Phase::Held, false, Some(RUN)), "waiting for the go word");
+    assert_eq!(with(&web, &[adopted]), told(Status::Starting, reason, "a"));
+    starting(up(Phase::Held, false, Some(RUN)), "waiting for the start signal");
     starting(up(Phase::Running, false, Some(RUN)), "waiting to be ready");
     starting(up(Phase::Running, true, None), "waiting for the guest to take its identity");
     starting(up(Phase::Stopping, true, Some(RUN)), "ending");
@@ -745,7 +746,7 @@ fn a_rollout_is_told_beside_what_serves_meanwhile() {
     let missing = Job { resolution: unresolved(), ..web.clone() };
     assert_eq!(
         with(&missing, None),
-        "generation 2 can't start, the one before serves on: no such rootfs"
+        "generation 2 can't start, the previous one keeps serving: no such rootfs"
     );
     let failing = |failures| {
         let last_failure = Some("exit code 7".to_owned());
@@ -753,7 +754,7 @@ fn a_rollout_is_told_beside_what_serves_meanwhile() {
     };
     assert_eq!(
         with(&failing(1), booting()),
-        "generation 2 failed (exit code 7), the one before serves on; booting"
+        "generation 2 failed (exit code 7), the previous one keeps serving; booting"
     );
     assert_eq!(with(&failing(0), booting()), "replacing it with generation 2: booting");
 }
@@ -832,11 +833,11 @@ fn load_drains_the_pools_that_no_job_requests_after_it() {
     assert_eq!(fleet.job_of_pool(&key()).unwrap().id, web.id);
     let none = job("web", "service", &[]);
     assert_eq!(drained(&fleet, &[(&web, Some(&none))]), [(key(), 2)]);
-    assert!(drained(&fleet, &[(&web, Some(&web))]).is_empty(), "it is wished still");
+    assert!(drained(&fleet, &[(&web, Some(&web))]).is_empty(), "it is still requested");
     assert!(drained(&fleet, &[(&web, None), (&api, Some(&api))]).is_empty(), "by another now");
     assert!(drained(&fleet, &[(&api, None)]).is_empty());
     let shared = with(&[web.clone(), api.clone()], &[warm("a")]);
-    assert!(drained(&shared, &[(&web, None)]).is_empty(), "another wishes it");
+    assert!(drained(&shared, &[(&web, None)]).is_empty(), "another requests it");
     assert_eq!(drained(&shared, &[(&web, None), (&api, None)]), [(key(), 1)]);
     assert!(drained(&with(&[web.clone()], &[]), &[(&web, None)]).is_empty(), "it is empty");
     assert!(fleet.of_pool(&key()).count() == 4 && Fleet::default().job_of_pool(&key()).is_none());
@@ -868,8 +869,8 @@ fn check_refuses_unfit_claims_and_duplicate_actions() {
     let create = Step::Create(Target::Job(pooled.id.clone()));
     let beside = refuses(&[serving("a", "web", RUN)], vec![create]);
     assert!(beside.contains("beside a current instance"), "{beside}");
-    let nobody = PoolKey { tenant: PoolTenant::Shared, hash: SpecHash([8; 32]) };
-    assert!(refuses(&[], vec![Step::Create(Target::Pool(nobody))]).contains("without a job"));
+    let unknown = PoolKey { tenant: PoolTenant::Shared, hash: SpecHash([8; 32]) };
+    assert!(refuses(&[], vec![Step::Create(Target::Pool(unknown))]).contains("without a job"));
 }
 
 #[test]

@@ -106,7 +106,7 @@ impl Recorder {
             let wish = Wish::any(&job, &mut self.rng);
             if !wish.ask(url, &mut next) {
                 // It may have happened or not, for all that follows.
-                known.get_mut(&job).expect("a job").doubtful = true;
+                known.get_mut(&job).expect("a job").outcome_unknown = true;
                 return answered;
             }
             self.run.known.push(next);
@@ -168,7 +168,7 @@ impl Found {
 
     /// Whether a job stands as it was acknowledged last.
     fn stands(&self, id: &str, known: &Known) -> bool {
-        if known.doubtful {
+        if known.outcome_unknown {
             return true;
         }
         let gone = self.tombstones.get(id).is_some_and(|&at| at > known.generation);
@@ -278,7 +278,7 @@ impl Run {
     fn doubted(&self, answered: usize) -> Journal {
         let mut journal = self.known[answered].clone();
         if let Some(asked) = self.asked.get(answered) {
-            journal.get_mut(asked).expect("a job").doubtful = true;
+            journal.get_mut(asked).expect("a job").outcome_unknown = true;
         }
         journal
     }

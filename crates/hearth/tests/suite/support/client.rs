@@ -20,7 +20,7 @@ pub(crate) struct Known {
     /// Whether its deletion was acknowledged last.
     pub(crate) deleted: bool,
     /// Whether it was asked for something since, and got no answer.
-    pub(crate) doubtful: bool,
+    pub(crate) outcome_unknown: bool,
 }
 
 pub(crate) type Journal = BTreeMap<String, Known>;
@@ -72,7 +72,7 @@ impl Wish {
     pub(crate) fn ask(&self, url: &str, journal: &mut Journal) -> bool {
         let known = journal.get_mut(&self.job).expect("a job of its own");
         let Some((status, answer)) = ask(url, self.method, &self.path, &self.body) else {
-            known.doubtful = true;
+            known.outcome_unknown = true;
             return false;
         };
         match status {
@@ -85,10 +85,13 @@ impl Wish {
             }
             202 | 204 => {
                 known.deleted = true;
-                known.doubtful = false;
+                known.outcome_unknown = false;
             }
             404 => {
-                assert!(known.generation == 0 || known.deleted || known.doubtful, "{known:?}");
+                assert!(
+                    known.generation == 0 || known.deleted || known.outcome_unknown,
+                    "{known:?}"
+                );
             }
             503 => {}
             other => panic!("{self:?} was answered {other}: {answer}"),
@@ -136,8 +139,8 @@ pub(crate) fn check(url: &str, journal: &Journal) {
         let (status, answer) = ask(url, "GET", &format!("/vms/{job}"), "").expect("an answer");
         let generation = answer["generation"].as_u64().unwrap_or_default();
         let same = match status {
-            404 => known.generation == 0 || known.deleted || known.doubtful,
-            200 if known.doubtful => generation >= known.generation,
+            404 => known.generation == 0 || known.deleted || known.outcome_unknown,
+            200 if known.outcome_unknown => generation >= known.generation,
             200 if known.deleted => answer["status"] == "stopping",
             200 => {
                 let memory = answer["spec"]["resources"]["mem_mb"].as_u64();
