@@ -10,12 +10,12 @@ use hearth_desired_file::{
     Declared, Diagnostics, File, Format, Kind, Node, PROBLEMS_MAX, Span, Styling, parse, parse_as,
     parse_tree, write,
 };
-use hearth_engine::json::SpecForm;
 use hearth_engine::{
     Against, Deletions, EntryDigest, FileEntry, FileLoad, LoadPlan, Reply, Request,
 };
 use hearth_fuzz::{ask, engine, is_tame, resolution};
 use hearth_model::{Spec, hash};
+use hearth_store::json::SpecForm;
 use libfuzzer_sys::{Corpus, fuzz_target};
 use std::collections::BTreeSet;
 use std::path::PathBuf;

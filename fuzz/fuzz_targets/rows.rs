@@ -10,13 +10,14 @@
 
 #![no_main]
 
-use hearth_engine::fuzzing::{TABLES, insert};
 use hearth_engine::{
     Config, Effect, Engine, Events, Guard, Guarded, Input, List, Repeat, Reply, Request, Restart,
-    Store, StoreError, Upsert,
+    Upsert,
 };
 use hearth_fuzz::{ask, config, look, now, resolution};
 use hearth_model::{Assignment, InstanceState, JobId, Observed, OomKills, Phase};
+use hearth_store::fuzzing::{TABLES, insert};
+use hearth_store::{Store, StoreError};
 use libfuzzer_sys::{Corpus, fuzz_mutator, fuzz_target};
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -138,7 +139,7 @@ fn changes(engine: &mut Engine) {
         "kernel": "vmlinux", "boot": "raw", "lifecycle": "service",
         "resources": {"vcpu": 1, "mem_mb": 128}
     }));
-    let hearth_engine::json::SpecForm(spec) = spec.expect("it is right");
+    let hearth_store::json::SpecForm(spec) = spec.expect("it is right");
     for key in ["k", "key-1"] {
         let upsert = Upsert {
             job: JobId::parse("new").ok(),

@@ -4,12 +4,11 @@ mod mutate;
 
 pub use mutate::mutate;
 
-use hearth_engine::{
-    Config, Effect, Engine, Input, Now, Refusal, Reply, Request, RequestId, Store,
-};
+use hearth_engine::{Config, Effect, Engine, Input, Now, Refusal, Reply, Request, RequestId};
 use hearth_host::sim::{Machine, SimConfig};
 use hearth_model::{InstanceId, Mono, Observation, Observed, Resolution, Spec};
 use hearth_planner::{Capacity, Limits};
+use hearth_store::Store;
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -6,7 +6,7 @@
 //! ```
 
 use crate::state_dir::{StateDir, StateDirError, check, failed, in_use, remove};
-use hearth_engine::{Contents, StoreError};
+use hearth_store::{Contents, StoreError};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::BTreeSet;
@@ -74,7 +74,7 @@ pub struct Restored {
 /// state directory; nothing is left then.
 pub fn backup(state_dir: &Path, to: &Path) -> Result<Contents, BackupError> {
     check(state_dir)?;
-    Ok(hearth_engine::backup(&state_dir.join(DATABASE), to)?)
+    Ok(hearth_store::backup(&state_dir.join(DATABASE), to)?)
 }
 
 /// Puts a backup in the place of a state directory's database, which is kept beside it. A daemon that
@@ -167,7 +167,7 @@ fn prepare(dir: &Path, backup: &Path) -> Result<Contents, BackupError> {
     let beside_new = BESIDE.map(|part| beside(&new, part));
     remove(&new)?;
     beside_new.iter().try_for_each(|part| remove(part))?;
-    let made = hearth_engine::restore(backup, &new);
+    let made = hearth_store::restore(backup, &new);
     // Empty ones, which a reader leaves.
     beside_new.iter().try_for_each(|part| remove(part))?;
     let contents = made?;
@@ -182,7 +182,7 @@ fn prepare(dir: &Path, backup: &Path) -> Result<Contents, BackupError> {
 pub(crate) fn take(lock: &StateDir) -> Result<Option<PathBuf>, BackupError> {
     let dir = lock.path();
     let (database, waiting) = (dir.join(DATABASE), dir.join(WAITING));
-    let saved = hearth_engine::saved(&database);
+    let saved = hearth_store::saved(&database);
     let (new, replaced) = if waiting.exists() {
         if saved.exists() {
             let aside = aside(&database);
@@ -218,7 +218,7 @@ fn keep(database: &Path) -> Result<Option<PathBuf>, BackupError> {
     let kept = aside(database);
     if database.exists() {
         // Of what is not healthy, all parts are kept.
-        let _ = hearth_engine::gather(database);
+        let _ = hearth_store::gather(database);
     }
     for part in BESIDE {
         let from = beside(database, part);

@@ -13,11 +13,12 @@ use crate::{
     Config, DaemonError, HostChoice, Listen, executor, images, limits, observer, watchdog,
 };
 use hearth_api::DesiredFile;
-use hearth_engine::{Engine, Store};
+use hearth_engine::Engine;
 use hearth_host::linux::{LinuxConfig, LinuxHost};
 use hearth_host::sim::{SimConfig, SimHost};
 use hearth_host::{Host, HostFacts};
 use hearth_planner::{Capacity, Limits};
+use hearth_store::Store;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};

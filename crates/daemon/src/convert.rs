@@ -8,10 +8,10 @@ use hearth_api::{
     Summary, WarmVm,
 };
 use hearth_desired_file::{BodyError, Diagnostic};
-use hearth_engine::json::{self, Tree};
 use hearth_engine::{EventKind, JobExit, JobView, PoolView, Refusal, StatsView, WarmView};
 use hearth_model::{Declaration, End, OomKill};
 use hearth_planner::Status;
+use hearth_store::json::{self, Tree};
 use serde::{Serialize, Serializer};
 
 /// Reads the body of `POST /vms`. The tree is what a repeat of the request is compared by.

@@ -5,11 +5,11 @@ use crate::backup::DATABASE;
 use crate::ownership::{self, Flaw};
 use crate::state_dir::{self, StateDir, in_use};
 use crate::{Config, DaemonError, HostChoice, Listen, admission};
-use hearth_engine::Contents;
 use hearth_host::linux::peer::{self, PeerError};
 use hearth_host::linux::{self, Found, LinuxConfig, What};
 use hearth_model::{InstanceId, KeepImages, Owner};
 use hearth_planner::images_to_remove;
+use hearth_store::Contents;
 use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -223,7 +223,7 @@ fn scratch(dir: &Path) -> Result<Option<Finding>, DaemonError> {
 }
 
 fn database(path: &Path) -> (Option<Contents>, Finding) {
-    let saved = hearth_engine::saved(path);
+    let saved = hearth_store::saved(path);
     if saved.exists() {
         let sentence = format!(
             "it was lost beneath the daemon, and {} is what it held: a daemon that is started goes on \
@@ -236,7 +236,7 @@ fn database(path: &Path) -> (Option<Contents>, Finding) {
         let sentence = "there is none; what runs is taken over by the jobs that are declared";
         return (None, Finding::new("database", Verdict::Odd, sentence));
     }
-    match hearth_engine::inspect(path) {
+    match hearth_store::inspect(path) {
         Ok(contents) => {
             let (jobs, instances) = (contents.jobs, contents.instances.len());
             let sentence = format!("whole, with {jobs} jobs and {instances} instances");

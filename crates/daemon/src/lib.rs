@@ -140,7 +140,7 @@ pub enum DaemonError {
         /// Which state.
         state_dir: PathBuf,
         /// Why.
-        source: Box<hearth_engine::StoreError>,
+        source: Box<hearth_store::StoreError>,
     },
     /// A backup that waits can't be put in the place of the database.
     #[error("cannot put the backup that waits in the place of the database")]

@@ -1,7 +1,7 @@
 //! The state directory, and the lock that makes its daemon the only one.
 
 use crate::ownership::{self, Flaw, open_beneath, open_directory};
-use hearth_engine::{Anchor, Means};
+use hearth_store::{Anchor, Means};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File};

@@ -5,12 +5,12 @@
 //! the plan replaces as ever. One that belongs to nobody is shown and left alone.
 
 use crate::engine::Engine;
-use crate::event::EventKind;
 use crate::input::Now;
 use hearth_model::{
     Assignment, Creation, Generation, Identity, Instance, Job, JobId, Made, Observed, Owner,
     PoolKey, Resources, Spec, SpecHash, Tenant, Wanted,
 };
+use hearth_store::EventKind;
 use std::cmp::Reverse;
 use std::sync::Arc;
 

@@ -2,7 +2,6 @@
 
 use crate::agenda::Agenda;
 use crate::claims::Claims;
-use crate::event::EventKind;
 use crate::health::Health;
 use crate::input::{Effect, Now, StepOutput};
 use crate::journal::Journal;
@@ -11,13 +10,12 @@ use crate::operation::Operations;
 use crate::orphans::Orphans;
 use crate::random::Random;
 use crate::removals::Removals;
-use crate::row::JobNotes;
-use crate::store::{AppliedEntry, Loaded, Store, StoreError, Tombstone};
 use hearth_model::{
     Action, Creation, Generation, Instance, InstanceId, InstanceState, Job, JobId, Lifecycle, Mono,
     PoolKey, Resolution,
 };
 use hearth_planner::{Capacity, Fleet, Limits, PoolHealth, Scope, World, plan, status};
+use hearth_store::{AppliedEntry, EventKind, JobNotes, Loaded, Store, StoreError, Tombstone};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;

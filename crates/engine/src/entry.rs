@@ -1,7 +1,7 @@
 //! What identifies an entry of a desired-state file.
 
-use crate::json::spec_to_json;
 use hearth_model::{Spec, Tenant};
+use hearth_store::json::spec_to_json;
 use std::sync::Arc;
 
 /// The digest of what an entry says, not of what its names point at. It takes as long as all that the

@@ -1,10 +1,7 @@
 //! Carries out a plan: records each step's intent, and makes the host's actions of it.
 
 use crate::engine::Engine;
-use crate::event::EventKind;
 use crate::input::{ActionId, Effect, Now, StepOutput};
-use crate::row::Past;
-use crate::store::Tombstone;
 use hearth_host::HostError;
 use hearth_model::{
     Action, Assignment, Create, Creation, End, Exit, Generation, Identity, Instance, InstanceId,
@@ -12,6 +9,7 @@ use hearth_model::{
     Resolution, Slot, Spec,
 };
 use hearth_planner::{Step, Subject, Target, backoff};
+use hearth_store::{EventKind, Past, Tombstone};
 
 /// How many ended instances of a job are remembered, for their logs.
 pub(crate) const PAST_INSTANCES_MAX: usize = 5;

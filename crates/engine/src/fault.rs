@@ -7,11 +7,9 @@
 //! ```
 
 use crate::engine::Engine;
-use crate::event::{Event, EventKind};
 use crate::input::{Effect, Input, Now, Refusal, Reply, StepOutput};
-use crate::row::{InstanceRow, JobRow};
-use crate::store::{Changes, Means, StoreError};
 use hearth_model::{InstanceId, Mono};
+use hearth_store::{Changes, Event, EventKind, InstanceRow, JobRow, Means, StoreError};
 use std::time::Duration;
 
 /// How old the last proof that the database can be written may be when somebody asks for it. Trying costs a
@@ -148,7 +146,7 @@ impl Engine {
     /// count on it. Nothing of it is acknowledged or done; as after a crash behind a commit, it is planned
     /// again once the files are back.
     pub(crate) fn withhold(&mut self, error: &StoreError, output: StepOutput) -> Vec<Effect> {
-        let refusal = error.refusal();
+        let refusal = Refusal::from(error);
         self.looked_at = None;
         for effect in &output.effects {
             match effect {
@@ -168,7 +166,7 @@ impl Engine {
 
     /// A commit has succeeded or failed.
     pub(crate) fn note_commit(&mut self, now: Mono, error: Option<&StoreError>) {
-        self.health.refusing = error.map(StoreError::refusal);
+        self.health.refusing = error.map(Refusal::from);
         self.health.tried_at = Some(now);
     }
 

@@ -4,15 +4,14 @@
 
 use crate::engine::Engine;
 use crate::entry::EntryDigest;
-use crate::event::EventKind;
 use crate::input::{
     Against, Deletions, Drained, FileEntry, FileLoad, LoadPlan, Now, PlannedChange, Refusal,
     StepOutput, Why,
 };
 use crate::request::{Change, Extent};
-use crate::store::AppliedEntry;
 use hearth_model::hash::same_inside;
 use hearth_model::{Job, JobId, Wanted};
+use hearth_store::{AppliedEntry, EventKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 

@@ -3,8 +3,8 @@
 
 use crate::engine::Engine;
 use crate::input::{Guard, Guarded, Now, Refusal, Repeat, Reply, Request, StepOutput};
-use crate::store::{KEY_LIVES, Used};
 use hearth_model::{InstanceId, Mono, Wanted};
+use hearth_store::{KEY_LIVES, Used};
 
 impl Engine {
     pub(crate) fn guarded(
@@ -35,7 +35,7 @@ impl Engine {
     fn used(&self, now: Mono, repeat: &Repeat) -> Result<Option<Used>, Refusal> {
         let used = match self.journal.used(&repeat.key) {
             Some(used) => Some(used.clone()),
-            None => self.store.used(&repeat.key).map_err(|error| error.refusal())?,
+            None => self.store.used(&repeat.key).map_err(|error| Refusal::from(&error))?,
         };
         Ok(used.filter(|used| now.since(used.at) < KEY_LIVES))
     }

@@ -2,12 +2,12 @@
 
 use crate::claims::ClaimCounts;
 use crate::entry::EntryDigest;
-use crate::event::{Event, JobExit};
 use hearth_host::HostError;
 use hearth_model::{
     Action, Generation, InstanceId, JobId, KeepImages, Mono, Observation, Resolution, Selector,
     Spec, SpecHash, StoredImage, Tenant,
 };
+use hearth_store::{Accepted, Event, EventPage, Events, JobExit, StoreError};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -244,17 +244,6 @@ pub struct List {
     pub selector: Selector,
 }
 
-/// Which events, and how many of them.
-#[derive(Clone, Debug)]
-pub struct Events {
-    /// Only of this job.
-    pub job: Option<JobId>,
-    /// Only those behind this one, from there on; the newest where `None`.
-    pub after: Option<u64>,
-    /// At most this many.
-    pub limit: usize,
-}
-
 /// Jobs that a file or a person declares.
 #[derive(Clone, Debug)]
 pub struct FileLoad {
@@ -340,30 +329,6 @@ pub enum Reply {
     Recorded,
     /// Changes are accepted.
     Ready,
-}
-
-/// Some of the events.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EventPage {
-    /// Oldest first.
-    pub events: Vec<Event>,
-    /// Whether there are more behind them.
-    pub more: bool,
-    /// The oldest event that is kept, of any job; 0 where there is none.
-    pub oldest: u64,
-    /// The newest, of any job; 0 where there is none.
-    pub newest: u64,
-}
-
-/// How a change was accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accepted {
-    /// A warm instance was claimed for an upsert: 201.
-    Claimed,
-    /// It will be so: 202.
-    Pending,
-    /// It is so already: 200.
-    Done,
 }
 
 /// What a load does, or would do.
@@ -482,6 +447,20 @@ pub enum Refusal {
     },
 }
 
+impl From<&StoreError> for Refusal {
+    /// Why a change is refused when the database could not be used.
+    fn from(error: &StoreError) -> Refusal {
+        if error.is_lost() {
+            return Refusal::Lost { detail: error.to_string() };
+        }
+        let detail = match std::error::Error::source(error) {
+            Some(source) => source.to_string(),
+            None => error.to_string(),
+        };
+        Refusal::Store { detail, disk_full: error.is_disk_full() }
+    }
+}
+
 fn other_generation(job: &JobId, current: Option<&Generation>) -> String {
     match current {
         Some(current) => format!(
@@ -570,23 +549,6 @@ pub struct WarmView {
     pub reason: Option<String>,
     /// What it runs.
     pub spec: Arc<Spec>,
-}
-
-impl Accepted {
-    /// The word in the database.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Accepted::Claimed => "claimed",
-            Accepted::Pending => "pending",
-            Accepted::Done => "done",
-        }
-    }
-
-    /// What a word in the database means.
-    pub(crate) fn parse(word: &str) -> Option<Accepted> {
-        let all = [Accepted::Claimed, Accepted::Pending, Accepted::Done];
-        all.into_iter().find(|accepted| accepted.as_str() == word)
-    }
 }
 
 /// What is decided of the copies that a host has, by their names.

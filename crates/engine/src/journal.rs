@@ -2,11 +2,10 @@
 //! the fleet; everything else is noted here when it changes. Which job or pool is planned again is not:
 //! the fleet knows.
 
-use crate::event::{Event, EventKind};
 use crate::input::Now;
-use crate::store::Used;
 use hearth_model::{Generation, InstanceId, JobId};
 use hearth_planner::Changed;
+use hearth_store::{Event, EventKind, Used};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 

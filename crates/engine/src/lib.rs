@@ -8,28 +8,23 @@
 //!
 //! ```text
 //!   step ──▶ request, file, observation, execute, fault, retention, … : what each input means
-//!              └──▶ engine: the state ──▶ operation, journal, agenda, orphans, … ──▶ store ──▶ input
+//!              └──▶ engine: the state ──▶ operation, journal, agenda, orphans, … ──▶ input
 //! ```
 //! The files above `engine` are its rules, those below it know nothing of it.
 
 mod adoption;
 mod agenda;
-mod backup;
 mod claims;
 mod engine;
 mod entry;
-mod event;
 mod execute;
 mod fault;
 mod file;
-#[cfg(fuzzing)]
-pub mod fuzzing;
 mod guard;
 mod health;
 mod images;
 mod input;
 mod journal;
-pub mod json;
 mod observation;
 mod oldest;
 mod operation;
@@ -39,21 +34,16 @@ mod removal;
 mod removals;
 mod request;
 mod retention;
-mod row;
 mod step;
-mod store;
 mod view;
 
-pub use backup::{Contents, backup, gather, inspect, restore};
 pub use claims::ClaimCounts;
 pub use engine::{Config, DiskOvercommit, Engine};
 pub use entry::EntryDigest;
-pub use event::{Event, EventKind, JobExit};
+pub use hearth_store::{Accepted, Event, EventKind, EventPage, Events, JobExit};
 pub use input::{
-    Accepted, ActionId, Against, Deletions, Drained, Effect, EventPage, Events, FileEntry,
-    FileLoad, Guard, Guarded, ImagePlan, Input, JobView, List, LoadPlan, Now, PlannedChange,
-    PoolView, Refusal, Repeat, Reply, Request, RequestId, Restart, StatsView, Trouble, Upsert,
-    WarmView, Why,
+    ActionId, Against, Deletions, Drained, Effect, FileEntry, FileLoad, Guard, Guarded, ImagePlan,
+    Input, JobView, List, LoadPlan, Now, PlannedChange, PoolView, Refusal, Repeat, Reply, Request,
+    RequestId, Restart, StatsView, Trouble, Upsert, WarmView, Why,
 };
 pub use oldest::Retention;
-pub use store::{Anchor, Means, Store, StoreError, saved};

@@ -1,7 +1,6 @@
 //! Takes in what the host says: states, exits, and what is missing.
 
 use crate::engine::Engine;
-use crate::event::{EventKind, ExitNote, JobExit};
 use crate::execute::serves;
 use crate::input::Now;
 use hearth_model::{
@@ -9,6 +8,7 @@ use hearth_model::{
     Phase,
 };
 use hearth_planner::{STREAK_ENDS_AFTER, Verdict, verdict};
+use hearth_store::{EventKind, ExitNote, JobExit};
 use std::time::Duration;
 
 /// From one event about an instance's memory to the next, so that a guest which loses one process

@@ -1,8 +1,7 @@
 //! What is kept for a while: for how long, and what is the oldest of it.
 
-use crate::row::JobNotes;
-use crate::store::Tombstone;
 use hearth_model::{InstanceId, JobId, Mono};
+use hearth_store::{JobNotes, Tombstone};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 

@@ -6,10 +6,10 @@
 //! same time.
 
 use crate::engine::Engine;
-use crate::event::EventKind;
 use crate::input::Now;
 use hearth_model::{JobId, Mono, Wanted};
 use hearth_planner::Status;
+use hearth_store::EventKind;
 use std::collections::BTreeSet;
 
 impl Engine {

@@ -1,17 +1,14 @@
 //! Requests. Each is checked whole before it changes anything.
 
 use crate::engine::Engine;
-use crate::event::EventKind;
 use crate::execute::serves;
-use crate::input::{
-    Accepted, JobView, Now, Refusal, Reply, Request, Restart, StepOutput, Trouble, Upsert,
-};
-use crate::row::JobNotes;
+use crate::input::{JobView, Now, Refusal, Reply, Request, Restart, StepOutput, Trouble, Upsert};
 use hearth_model::hash::same_inside;
 use hearth_model::{
     Generation, InstanceId, Job, JobId, Lifecycle, Outcome, Resolution, Spec, Tenant, Wanted,
 };
 use hearth_planner::{Scope, Status, Step, plan};
+use hearth_store::{Accepted, EventKind, JobNotes};
 use std::sync::Arc;
 
 /// A change of a job that was decided and not made yet.
@@ -86,7 +83,7 @@ impl Engine {
                     return Err(Refusal::NotFound(job.clone()));
                 }
                 let page = self.store.events(&events);
-                page.map(Reply::Events).map_err(|error| error.refusal())
+                page.map(Reply::Events).map_err(|error| Refusal::from(&error))
             }
             Request::ApplyFile(load) => Ok(Reply::Applied(self.apply_file(now, &load, output))),
             Request::PlanFile(load) => Ok(Reply::Planned(self.plan_load(&load))),

@@ -3,11 +3,11 @@
 //! begins anew, so that a wall clock that jumps forgets nothing early.
 
 use crate::engine::Engine;
-use crate::event::EventKind;
 use crate::input::{Now, StepOutput};
 use crate::oldest::Retention;
 use hearth_model::{Action, InstanceId, JobId, Mono};
 use hearth_planner::Busy;
+use hearth_store::EventKind;
 use std::time::Duration;
 
 /// Deleted jobs whose names are remembered, so that deleting them again is no mistake and their

@@ -7,12 +7,10 @@
 //! ```
 
 use crate::engine::{Engine, forget_times};
-use crate::event::{Event, EventKind};
-use crate::input::{Effect, Input, Now, Request, RequestId, StepOutput};
-use crate::row::{InstanceRow, JobRow};
-use crate::store::{Changes, StoreError};
+use crate::input::{Effect, Input, Now, Refusal, Request, RequestId, StepOutput};
 use hearth_model::{Creation, InstanceId, JobId, Mono};
 use hearth_planner::{Scope, Subject, check, plan, status};
+use hearth_store::{Changes, Event, EventKind, InstanceRow, JobRow, StoreError};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -260,7 +258,7 @@ impl Engine {
         error: &StoreError,
         output: StepOutput,
     ) -> Vec<Effect> {
-        let refusal = error.refusal();
+        let refusal = Refusal::from(error);
         for effect in &output.effects {
             if let Effect::Apply(id, _) = effect {
                 self.operations.cancel(*id);

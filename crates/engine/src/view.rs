@@ -2,9 +2,9 @@
 
 use crate::engine::Engine;
 use crate::input::{JobView, List, Now, PoolView, Reply, StatsView, WarmView};
-use crate::row::JobNotes;
 use hearth_model::{Instance, InstanceId, InstanceState, Job, JobId, PoolKey, PoolTenant, Tenant};
 use hearth_planner::{World, status};
+use hearth_store::JobNotes;
 use std::ops::Bound;
 
 impl Engine {

@@ -1,7 +1,13 @@
 //! The copies of images that a host keeps, and for how long it keeps unused ones.
 
+use crate::desired::{Instance, Job, Resolution};
 use crate::hash::Digest;
+use crate::spec::Images;
+use std::collections::BTreeSet;
 use std::time::Duration;
+
+/// How long an unused copy is kept while a job waits for its images: it may be the one.
+const AWAITED_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// A file in the image store of a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,5 +42,46 @@ impl Default for KeepImages {
     /// A week, so that what runs once a week is not copied each time; 20 GiB, what a small disk can spare.
     fn default() -> KeepImages {
         KeepImages { unused_for: Duration::from_secs(7 * 24 * 3600), bytes: 20 << 30 }
+    }
+}
+
+/// What uses copies of images.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageUses {
+    /// The digests that jobs and instances name.
+    pub named: BTreeSet<Digest>,
+    /// Whether the digests of some job are not known yet.
+    pub awaited: bool,
+}
+
+impl ImageUses {
+    /// What jobs and instances use. A job that has ended or was stopped can run again, so that it counts.
+    pub fn of<'a>(
+        jobs: impl Iterator<Item = &'a Job>,
+        instances: impl Iterator<Item = &'a Instance>,
+    ) -> ImageUses {
+        let mut uses = ImageUses::default();
+        let mut named = BTreeSet::new();
+        let mut name = |images: &Images| {
+            named.insert(images.kernel);
+            named.extend(images.modules.into_iter().chain(images.rootfs));
+        };
+        for job in jobs {
+            match &job.resolution {
+                Resolution::Known { images, .. } => name(images),
+                Resolution::Preparing(_) => uses.awaited = true,
+                // It is looked up again before it is needed.
+                Resolution::Failed(_) => {}
+            }
+        }
+        instances.for_each(|instance| name(&instance.images));
+        ImageUses { named, ..uses }
+    }
+
+    /// Whether a copy is in use.
+    #[must_use]
+    pub fn has(&self, image: &StoredImage) -> bool {
+        let named = image.digest.is_some_and(|digest| self.named.contains(&digest));
+        named || image.linked || (self.awaited && image.unused_for < AWAITED_FOR)
     }
 }

@@ -12,6 +12,7 @@ pub mod problems;
 pub mod selector;
 pub mod signal;
 pub mod spec;
+pub mod status;
 pub mod text;
 pub mod value;
 
@@ -22,7 +23,7 @@ pub use desired::{
 pub use fields::{Declaration, FieldError, Part, Path, Segment, Target};
 pub use hash::{Digest, SpecHash};
 pub use ids::{Generation, IdError, Identity, InstanceId, JobId, Slot, Tenant};
-pub use images::{KeepImages, StoredImage};
+pub use images::{ImageUses, KeepImages, StoredImage};
 pub use machine::{DriveRole, Machine};
 pub use observed::{
     End, Exit, InstanceState, Made, Observation, Observed, OomKill, OomKills, Phase, SILENT_AFTER,
@@ -34,4 +35,5 @@ pub use spec::{
     Boot, ImageName, Images, Lifecycle, Lookup, Progress, Ready, ReadyCheck, Resources, Spec,
     Stage, WarmPool,
 };
+pub use status::Status;
 pub use value::Value;

@@ -1,30 +1,7 @@
 //! Which copies of images a host may remove. A copy is in use if a job or an instance of the database
 //! names its digest, or if an instance of the host has it, whether or not the database knows of that.
 
-use hearth_model::{Digest, KeepImages, StoredImage};
-use std::collections::BTreeSet;
-use std::time::Duration;
-
-/// How long an unused copy is kept while a job waits for its images: it may be the one.
-const AWAITED_FOR: Duration = Duration::from_secs(60 * 60);
-
-/// What uses copies of images.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ImageUses {
-    /// The digests that jobs and instances name.
-    pub named: BTreeSet<Digest>,
-    /// Whether the digests of some job are not known yet.
-    pub awaited: bool,
-}
-
-impl ImageUses {
-    /// Whether a copy is in use.
-    #[must_use]
-    pub fn has(&self, image: &StoredImage) -> bool {
-        let named = image.digest.is_some_and(|digest| self.named.contains(&digest));
-        named || image.linked || (self.awaited && image.unused_for < AWAITED_FOR)
-    }
-}
+use hearth_model::{ImageUses, KeepImages, StoredImage};
 
 /// The copies that go: those that were not used for long, and of the other unused ones the least recently
 /// used, until the rest is small enough. In the order in which they go.
@@ -52,6 +29,9 @@ pub fn images_to_remove<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hearth_model::Digest;
+    use std::collections::BTreeSet;
+    use std::time::Duration;
 
     fn image(name: &str, mib: u64, hours: u64) -> StoredImage {
         StoredImage {

@@ -17,9 +17,10 @@ pub use backoff::{STREAK_ENDS_AFTER, backoff};
 pub use capacity::{Capacity, Need};
 pub use check::{Violation, check};
 pub use fleet::{Changed, Fleet, Subject, Subjects};
-pub use images::{ImageUses, images_to_remove};
+pub use hearth_model::Status;
+pub use images::images_to_remove;
 pub use plan::plan;
-pub use status::{JobStatus, Status, status};
+pub use status::{JobStatus, status};
 pub use verdict::{Verdict, verdict};
 pub use world::{
     Busy, Limits, NextCheck, Plan, PoolHealth, Queue, Scope, Step, Target, Waiting, World,

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use hearth_engine::{
     ActionId, Against, Config, Deletions, DiskOvercommit, Effect, Engine, EntryDigest, FileEntry,
     FileLoad, Guard, Guarded, Input, List, Now, Refusal, Repeat, Reply, Request, RequestId,
-    Restart, Retention, Store, Upsert,
+    Restart, Retention, Upsert,
 };
 use hearth_host::HostError;
 use hearth_host::sim::{Machine, Presence, SimConfig};
@@ -16,6 +16,7 @@ use hearth_model::{
     Action, End, ImageName, InstanceId, InstanceState, KeepImages, Mono, Observed, Resolution, Spec,
 };
 use hearth_planner::{Capacity, Limits};
+use hearth_store::Store;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -272,7 +272,6 @@ mod self_tests {
                     format!("tests/suite/{file}/mod.rs"),
                     format!("src/{file}.rs"),
                     format!("src/linux/{file}.rs"),
-                    format!("src/store/{file}.rs"),
                     format!("src/http/{file}.rs"),
                     format!("src/convert/{file}.rs"),
                 ];

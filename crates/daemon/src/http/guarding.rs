@@ -5,8 +5,8 @@ use crate::limits;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use hearth_engine::json::Tree;
 use hearth_engine::{Guard, Guarded, Repeat, Request};
+use hearth_store::json::Tree;
 
 /// The name of the header that makes a request repeatable.
 pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";

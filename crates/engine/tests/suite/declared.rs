@@ -2,10 +2,11 @@
 //! to what applying it answers.
 
 use crate::world::{World, env, pool, spec};
-use hearth_engine::{Against, Deletions, FileLoad, LoadPlan, Reply, Request, Store, Why};
+use hearth_engine::{Against, Deletions, FileLoad, LoadPlan, Reply, Request, Why};
 use hearth_host::sim::Presence;
 use hearth_model::{JobId, Spec, Value};
 use hearth_planner::Status;
+use hearth_store::Store;
 use std::time::Duration;
 
 const A_WHILE: Duration = Duration::from_secs(5);

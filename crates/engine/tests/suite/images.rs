@@ -1,10 +1,11 @@
 //! Jobs whose images have to be read first, which takes its time.
 
 use crate::world::{World, env, pool, spec};
-use hearth_engine::{Accepted, Deletions, DiskOvercommit, Input, Reply, Request, Store};
+use hearth_engine::{Accepted, Deletions, DiskOvercommit, Input, Reply, Request};
 use hearth_host::sim::{Presence, SimConfig};
 use hearth_model::{End, Generation, ImageName, InstanceId, JobId, Resolution, Value};
 use hearth_planner::Status;
+use hearth_store::Store;
 use std::time::Duration;
 
 const A_WHILE: Duration = Duration::from_secs(3);

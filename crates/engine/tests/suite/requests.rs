@@ -2,12 +2,13 @@
 
 use crate::world::{World, pool, spec};
 use hearth_engine::{
-    Accepted, Guard, Guarded, List, Refusal, Repeat, Reply, Request, Restart, Store, Upsert,
+    Accepted, Guard, Guarded, List, Refusal, Repeat, Reply, Request, Restart, Upsert,
 };
 use hearth_host::Host;
 use hearth_host::sim::Presence;
 use hearth_model::{JobId, Value};
 use hearth_planner::Status;
+use hearth_store::Store;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,11 +1,12 @@
 //! What is forgotten by itself, and what is not.
 
 use crate::world::{World, spec};
-use hearth_engine::{Deletions, Events, Refusal, Reply, Request, Retention, Store};
+use hearth_engine::{Deletions, Events, Refusal, Reply, Request, Retention};
 use hearth_host::sim::SimConfig;
 use hearth_host::{Host, LogQuery};
 use hearth_model::{End, InstanceId, JobId, Spec, Value};
 use hearth_planner::Status;
+use hearth_store::Store;
 use std::time::Duration;
 
 const A_WHILE: Duration = Duration::from_secs(3);

@@ -1,11 +1,12 @@
 //! The seed's behaviour, on the real engine, planner and store over a simulated host.
 
 use crate::world::{World, env, pool, spec};
-use hearth_engine::{Accepted, Deletions, EventPage, Events, Refusal, Reply, Request, Store};
+use hearth_engine::{Accepted, Deletions, EventPage, Events, Refusal, Reply, Request};
 use hearth_host::Host;
 use hearth_host::sim::{Presence, SimConfig};
 use hearth_model::{End, InstanceState, JobId, OomKill, Phase, Value};
 use hearth_planner::Status;
+use hearth_store::Store;
 use std::time::Duration;
 
 const A_WHILE: Duration = Duration::from_secs(3);

@@ -1,11 +1,12 @@
 //! Instances that the host has and the database does not name.
 
 use crate::world::{World, env, pool, spec};
-use hearth_engine::{Accepted, Request, Store};
+use hearth_engine::{Accepted, Request};
 use hearth_host::Host;
 use hearth_host::sim::SimConfig;
 use hearth_model::{End, Generation, InstanceId, JobId, Observed, Value};
 use hearth_planner::Status;
+use hearth_store::Store;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -155,14 +156,14 @@ async fn older_database_wins_over_instances_and_generations_only_grow() {
     let mut world = World::with(slow(), Store::open(&path).unwrap());
     world.post("web", None, &spec("service", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
-    hearth_engine::backup(&path, &backup).unwrap();
+    hearth_store::backup(&path, &backup).unwrap();
     world.post("web", None, &spec("service", &[env("2")])).await.unwrap();
     world.post("later", None, &spec("service", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
     let later = world.get("later").await.instance.unwrap();
     let newer = world.get("web").await.instance.unwrap();
     let restored = dir.path().join("restored.db");
-    hearth_engine::restore(&backup, &restored).unwrap();
+    hearth_store::restore(&backup, &restored).unwrap();
     let mut world = world.restart(Store::open(&restored).unwrap());
     world.run_for(A_WHILE).await;
     let view = world.get("web").await;

@@ -1,12 +1,11 @@
 //! What is shown: exits, events with their fields, pools.
 
 use crate::world::{World, env, pool, spec};
-use hearth_engine::{
-    ClaimCounts, Event, EventKind, Events, JobExit, PoolView, Reply, Request, Store,
-};
+use hearth_engine::{ClaimCounts, Event, EventKind, Events, JobExit, PoolView, Reply, Request};
 use hearth_host::sim::SimConfig;
 use hearth_model::{End, JobId, OomKill, Tenant, Value};
 use hearth_planner::Status;
+use hearth_store::Store;
 use std::time::Duration;
 
 const A_WHILE: Duration = Duration::from_secs(3);

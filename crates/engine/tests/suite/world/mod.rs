@@ -2,12 +2,13 @@
 
 use hearth_engine::{
     ActionId, Against, Config, Deletions, Effect, Engine, EntryDigest, FileEntry, FileLoad, Input,
-    JobView, LoadPlan, Now, Refusal, Reply, Request, RequestId, StatsView, Store, Upsert,
+    JobView, LoadPlan, Now, Refusal, Reply, Request, RequestId, StatsView, Upsert,
 };
 use hearth_host::sim::{SimConfig, SimHost};
 use hearth_host::{Host, HostFacts};
 use hearth_model::{Action, InstanceId, JobId, Mono, Resolution, Spec, Tenant, Value};
 use hearth_planner::{Capacity, Limits, Status};
+use hearth_store::Store;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

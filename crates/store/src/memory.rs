@@ -1,11 +1,10 @@
-//! What [`Sqlite`](super::Sqlite) does, without it. Rows pass through their conversions as they do
+//! What [`Sqlite`](crate::Sqlite) does, without it. Rows pass through their conversions as they do
 //! there; the SQL, its JSON and the disk are what is missing. That both do the same is tested below,
 //! and by the simulation, whose runs have to be the same over either.
 
-use super::{Changes, KEYS_MAX, Loaded, StoreError, Used, disk_full};
-use crate::event::Event;
-use crate::input::{EventPage, Events};
-use crate::store::KEY_LIVES;
+use crate::{
+    Changes, Event, EventPage, Events, KEY_LIVES, KEYS_MAX, Loaded, StoreError, Used, disk_full,
+};
 use hearth_model::Mono;
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -13,7 +12,7 @@ use std::path::PathBuf;
 
 /// The tables.
 #[derive(Debug, Default)]
-pub(crate) struct Model {
+pub(crate) struct Memory {
     /// Those that are loaded as a whole. The last event is that of `events`.
     loaded: Loaded,
     events: BTreeMap<u64, Event>,
@@ -21,7 +20,7 @@ pub(crate) struct Model {
     keys: Vec<(i64, String, Used)>,
 }
 
-impl Model {
+impl Memory {
     pub(crate) fn load(&self) -> Loaded {
         let last_event = self.events.last_key_value().map_or(0, |(id, _)| *id);
         Loaded { last_event, ..self.loaded.clone() }
@@ -118,9 +117,7 @@ fn put<K: Ord + Clone, V>(table: &mut BTreeMap<K, V>, key: &K, value: Option<V>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::EventKind;
-    use crate::input::Accepted;
-    use crate::store::{AppliedEntry, Sqlite, Tombstone};
+    use crate::{Accepted, AppliedEntry, EventKind, Sqlite, Tombstone};
     use fastrand::Rng;
     use hearth_model::{Generation, InstanceId, JobId};
 
@@ -178,32 +175,32 @@ mod tests {
     }
 
     #[test]
-    fn the_model_does_what_sqlite_does() {
+    fn memory_does_what_sqlite_does() {
         for seed in 0..20 {
             let mut random = Rng::with_seed(seed);
-            let (mut model, mut sqlite) = (Model::default(), Sqlite::in_memory().unwrap());
+            let (mut memory, mut sqlite) = (Memory::default(), Sqlite::in_memory().unwrap());
             let (mut next_event, mut time_ms) = (1, 0);
             for _ in 0..200 {
                 time_ms += random.u64(..DAY_MS / 10);
                 let changes = changes(&mut random, next_event, time_ms);
                 let full = random.u8(..10) == 0;
-                let outcome = model.commit(&changes, full).map_err(|error| error.to_string());
+                let outcome = memory.commit(&changes, full).map_err(|error| error.to_string());
                 let expected = sqlite.commit(&changes, full).map_err(|error| error.to_string());
                 assert_eq!(outcome, expected);
                 assert_eq!(outcome.is_err(), full);
                 if !full {
                     next_event += changes.events.len() as u64;
                 }
-                assert_eq!(model.load(), sqlite.load().unwrap());
+                assert_eq!(memory.load(), sqlite.load().unwrap());
                 for key in (0..20).map(|number| format!("key {number}")) {
-                    assert_eq!(model.used(&key), sqlite.used(&key).unwrap(), "{key}");
+                    assert_eq!(memory.used(&key), sqlite.used(&key).unwrap(), "{key}");
                 }
                 let query = Events {
                     job: (random.bool()).then(|| job(random.u64(..4))),
                     after: (random.bool()).then(|| next_event.saturating_sub(random.u64(..50))),
                     limit: random.usize(1..7),
                 };
-                assert_eq!(model.events(&query), sqlite.events(&query).unwrap(), "{query:?}");
+                assert_eq!(memory.events(&query), sqlite.events(&query).unwrap(), "{query:?}");
             }
         }
     }

@@ -1,13 +1,13 @@
 //! The database: one SQLite file. `synchronous=FULL`, so that a commit that returned survives a loss
 //! of power.
 
-use super::files::{self, Anchor, Files, Loss, Means, Seen};
-use super::{AppliedEntry, Changes, KEYS_MAX, Loaded, StoreError, Tombstone, Used, disk_full};
 use crate::backup::{copy_of, inspect};
-use crate::event::{Event, EventKind};
-use crate::input::{Accepted, EventPage, Events};
+use crate::files::{self, Anchor, Files, Loss, Means, Seen};
 use crate::row::{self, InstanceRow, JobRow};
-use crate::store::KEY_LIVES;
+use crate::{
+    Accepted, AppliedEntry, Changes, Event, EventKind, EventPage, Events, KEY_LIVES, KEYS_MAX,
+    Loaded, StoreError, Tombstone, Used, disk_full,
+};
 use hearth_model::{Generation, InstanceId, JobId, Mono};
 use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
@@ -151,7 +151,7 @@ impl Sqlite {
         Sqlite { connection, place: None, last_event: 0 }
     }
 
-    /// As [`super::Store::hold`].
+    /// As [`crate::Store::hold`].
     ///
     /// # Errors
     /// [`StoreError::InUse`].
@@ -161,7 +161,7 @@ impl Sqlite {
         files::take(&place.file, &place.path)
     }
 
-    /// As [`super::Store::check`].
+    /// As [`crate::Store::check`].
     ///
     /// # Errors
     /// [`StoreError::Lost`].
@@ -219,7 +219,7 @@ impl Sqlite {
         saved.map(Some)
     }
 
-    /// As [`super::Store::probe`].
+    /// As [`crate::Store::probe`].
     ///
     /// # Errors
     /// [`StoreError::Write`], [`StoreError::Lost`].

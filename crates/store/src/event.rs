@@ -2,8 +2,7 @@
 //! its word and its fields.
 
 use crate::row::EndRow;
-use hearth_model::{End, Generation, InstanceId, JobId, OomKill};
-use hearth_planner::Status;
+use hearth_model::{End, Generation, InstanceId, JobId, OomKill, Status};
 use serde::{Deserialize, Serialize};
 
 /// Something that happened.
@@ -93,13 +92,14 @@ struct Details {
 
 /// A [`JobExit`] as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ExitNote {
+pub struct ExitNote {
     /// The run of the job that it is of; 0 in an event, which has it beside.
     #[serde(default)]
-    pub(crate) run: u64,
+    pub run: u64,
     end: EndRow,
+    /// Whether the job had exceeded its `timeout_s`.
     #[serde(default)]
-    pub(crate) timed_out: bool,
+    pub timed_out: bool,
 }
 
 impl EventKind {
@@ -176,11 +176,15 @@ impl EventKind {
 }
 
 impl ExitNote {
-    pub(crate) fn of(run: u64, exit: &JobExit) -> ExitNote {
+    /// Of an exit in this run.
+    #[must_use]
+    pub fn of(run: u64, exit: &JobExit) -> ExitNote {
         ExitNote { run, end: EndRow::of(&exit.end), timed_out: exit.timed_out }
     }
 
-    pub(crate) fn exit(&self) -> JobExit {
+    /// The exit.
+    #[must_use]
+    pub fn exit(&self) -> JobExit {
         JobExit { end: self.end.clone().into_end(), timed_out: self.timed_out }
     }
 }
@@ -188,8 +192,7 @@ impl ExitNote {
 #[cfg(test)]
 mod tests {
     use super::{EventKind, JobExit};
-    use hearth_model::{End, OomKill};
-    use hearth_planner::Status;
+    use hearth_model::{End, OomKill, Status};
 
     #[test]
     fn every_kind_is_stored_with_its_fields() {

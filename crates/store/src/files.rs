@@ -5,7 +5,7 @@
 //! length and time, since nobody but this connection writes. A change that is not its own is looked at more
 //! closely: programs that use SQLite may write too.
 
-use super::StoreError;
+use crate::StoreError;
 use crate::backup::sync;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat};
 use std::fs::File;
@@ -57,7 +57,7 @@ struct Stamp {
 
 /// The files of an open database.
 #[derive(Debug)]
-pub(super) struct Files {
+pub(crate) struct Files {
     /// The database, its log, and the index of that; where it has one.
     own: Vec<(Anchor, Stamp)>,
     /// What else has to stay.
@@ -66,7 +66,7 @@ pub(super) struct Files {
 
 /// Whether the files are as this connection left them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(crate) enum Seen {
     Same,
     /// Somebody else has written to them.
     Changed,
@@ -118,7 +118,7 @@ impl Stamp {
 
 impl Files {
     /// Those of the database at `path`, which is open.
-    pub(super) fn of(path: &Path) -> io::Result<Files> {
+    pub(crate) fn of(path: &Path) -> io::Result<Files> {
         let mut own = Vec::new();
         for part in ["", "-wal", "-shm"] {
             let path = beside(path, part);
@@ -134,12 +134,12 @@ impl Files {
         Ok(Files { own, around: Vec::new() })
     }
 
-    pub(super) fn hold(&mut self, around: Vec<Anchor>) {
+    pub(crate) fn hold(&mut self, around: Vec<Anchor>) {
         self.around = around;
     }
 
     /// Whether all is where it was, and as it was. Costs a call of stat(2) for each.
-    pub(super) fn check(&self) -> Result<Seen, Loss> {
+    pub(crate) fn check(&self) -> Result<Seen, Loss> {
         self.around.iter().try_for_each(|anchor| anchor.check().map(drop))?;
         let mut seen = Seen::Same;
         for (anchor, stamp) in &self.own {
@@ -157,7 +157,7 @@ impl Files {
     /// As the files are now they are this connection's own, after a commit. What happened to them during
     /// the commit is noticed too: it makes none shorter and leaves no hole in the log. It writes to the
     /// database itself only with a checkpoint, which is rare enough to look at all of it then.
-    pub(super) fn stamp(&mut self) -> Result<Seen, Loss> {
+    pub(crate) fn stamp(&mut self) -> Result<Seen, Loss> {
         self.around.iter().try_for_each(|anchor| anchor.check().map(drop))?;
         let mut seen = Seen::Same;
         for (anchor, stamp) in &mut self.own {
@@ -205,14 +205,14 @@ fn has_suffix(path: &Path, suffix: &[u8]) -> bool {
 }
 
 /// Opens a database file, making it (with mode 0600) where there is none.
-pub(super) fn open(path: &Path) -> io::Result<File> {
+pub(crate) fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(File::from(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?))
 }
 
 /// Takes a database for this process alone: a second daemon is refused even where the lock of the state
 /// directory was removed.
-pub(super) fn take(file: &File, path: &Path) -> Result<(), StoreError> {
+pub(crate) fn take(file: &File, path: &Path) -> Result<(), StoreError> {
     let begin = Instant::now();
     loop {
         match file.try_lock() {
@@ -231,7 +231,7 @@ pub(super) fn take(file: &File, path: &Path) -> Result<(), StoreError> {
 }
 
 /// The path of a database without links, since SQLite can be told to follow none.
-pub(super) fn without_links(path: &Path) -> io::Result<PathBuf> {
+pub(crate) fn without_links(path: &Path) -> io::Result<PathBuf> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok(dir.canonicalize()?.join(path.file_name().unwrap_or_default()))
 }
@@ -243,7 +243,7 @@ pub fn saved(database: &Path) -> PathBuf {
 }
 
 /// Puts a copy, which `make` makes of nothing and checks, at the place where the next daemon looks for it.
-pub(super) fn save(
+pub(crate) fn save(
     database: &Path,
     make: impl FnOnce(&Path) -> Result<(), StoreError>,
 ) -> Result<PathBuf, StoreError> {
@@ -263,7 +263,7 @@ pub(super) fn save(
 }
 
 /// Removes the copy: the database is where it was.
-pub(super) fn forget_saved(database: &Path) -> Result<(), StoreError> {
+pub(crate) fn forget_saved(database: &Path) -> Result<(), StoreError> {
     let path = saved(database);
     remove(&path).map_err(|source| StoreError::File { operation: "remove", path, source })
 }
@@ -275,7 +275,7 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(suffix);
     path.into()

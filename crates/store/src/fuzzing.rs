@@ -1,6 +1,6 @@
 //! What the fuzz targets reach and nobody else does. It is there only under `--cfg fuzzing`.
 
-use crate::store::Store;
+use crate::Store;
 use rusqlite::params_from_iter;
 
 /// The tables of the database, each with the kinds of its columns: `t` for a text, `i` for a number.

@@ -1,10 +1,7 @@
 //! Copies of the database: taken while a daemon uses it, checked, and put in its place.
 
-use crate::images;
-use crate::row::JobNotes;
-use crate::store::{Sqlite, StoreError, connect};
-use hearth_model::InstanceId;
-use hearth_planner::ImageUses;
+use crate::{JobNotes, Sqlite, StoreError, connect};
+use hearth_model::{ImageUses, InstanceId};
 use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -78,7 +75,7 @@ pub fn inspect(database: &Path) -> Result<Contents, StoreError> {
         return Err(StoreError::Damaged { path: database.to_owned(), detail });
     }
     let loaded = Sqlite::over(connection).load()?;
-    let images = images::uses(loaded.jobs.values(), loaded.instances.values());
+    let images = ImageUses::of(loaded.jobs.values(), loaded.instances.values());
     let past = loaded.notes.values().flat_map(JobNotes::past).map(|(id, _)| id);
     Ok(Contents {
         jobs: loaded.jobs.len(),

@@ -2,27 +2,35 @@
 //!
 //! ```text
 //!   Store ──> Sqlite   a file, or in memory
-//!        └──> Model    what Sqlite does, without it: for simulations in great numbers
+//!        └──> Memory   what Sqlite does, without it: for simulations in great numbers
 //! ```
 
+mod backup;
+mod event;
 mod files;
-mod model;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+pub mod json;
+mod memory;
+mod query;
+mod row;
 mod sqlite;
 
-use crate::event::Event;
-use crate::input::{Accepted, EventPage, Events, Refusal};
-use crate::row::{InstanceRow, JobNotes, JobRow};
 use hearth_model::{Generation, Instance, InstanceId, Job, JobId, Mono};
-use model::Model;
+use memory::Memory;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use backup::{Contents, backup, gather, inspect, restore};
+pub use event::{Event, EventKind, ExitNote, JobExit};
 pub use files::{Anchor, Means, saved};
-pub(crate) use sqlite::{Sqlite, connect};
+pub use query::{Accepted, EventPage, Events};
+pub use row::{InstanceRow, JobNotes, JobRow, Past};
+use sqlite::{Sqlite, connect};
 
 /// How long a key is remembered, by the host's monotonic clock; a reboot of the host restarts the count.
-pub(crate) const KEY_LIVES: Duration = Duration::from_secs(24 * 60 * 60);
+pub const KEY_LIVES: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How many keys are kept; beyond that the oldest go first. With 24 h each this is more than one a
 /// second, and at most some 50 MB on disk. None is held in memory.
@@ -136,18 +144,6 @@ impl StoreError {
         matches!(self, StoreError::Lost { .. })
     }
 
-    /// Why a change is refused.
-    pub(crate) fn refusal(&self) -> Refusal {
-        if self.is_lost() {
-            return Refusal::Lost { detail: self.to_string() };
-        }
-        let detail = match std::error::Error::source(self) {
-            Some(source) => source.to_string(),
-            None => self.to_string(),
-        };
-        Refusal::Store { detail, disk_full: self.is_disk_full() }
-    }
-
     /// Whether the disk failed to keep what was written: then the kernel may have dropped it, and
     /// another sync that succeeds says nothing of it (Rebello and others, "Can Applications Recover
     /// from fsync Failures?", ATC 2020).
@@ -164,7 +160,7 @@ impl StoreError {
 /// The database.
 #[derive(Debug)]
 pub struct Store {
-    kept: Kept,
+    backend: Backend,
     /// Simulated: commits fail.
     full: bool,
     /// Simulated: the files are lost.
@@ -172,66 +168,90 @@ pub struct Store {
 }
 
 #[derive(Debug)]
-enum Kept {
+enum Backend {
     Sqlite(Sqlite),
-    Model(Box<Model>),
+    Memory(Box<Memory>),
 }
 
 /// What a file's entry was when it was last applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct AppliedEntry {
-    pub(crate) digest: String,
-    pub(crate) generation: Generation,
+pub struct AppliedEntry {
+    /// Of what it says.
+    pub digest: String,
+    /// The generation of its job after that.
+    pub generation: Generation,
 }
 
 /// What is remembered of a deleted job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Tombstone {
-    pub(crate) generation: Generation,
+pub struct Tombstone {
+    /// Its last one.
+    pub generation: Generation,
     /// The event of its deletion.
-    pub(crate) event: u64,
+    pub event: u64,
 }
 
 /// What a key was used for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Used {
-    pub(crate) digest: String,
-    pub(crate) job: JobId,
-    pub(crate) accepted: Accepted,
-    pub(crate) at: Mono,
+pub struct Used {
+    /// Of all that the request says.
+    pub digest: String,
+    /// The job that it changed.
+    pub job: JobId,
+    /// How it was accepted.
+    pub accepted: Accepted,
+    /// When, on the host's monotonic clock.
+    pub at: Mono,
 }
 
 /// Everything that the database holds, but for the events and keys.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Loaded {
-    pub(crate) jobs: BTreeMap<JobId, Job>,
-    pub(crate) notes: BTreeMap<JobId, JobNotes>,
-    pub(crate) instances: BTreeMap<InstanceId, Instance>,
-    pub(crate) tombstones: BTreeMap<JobId, Tombstone>,
-    pub(crate) entries: BTreeMap<(PathBuf, JobId), AppliedEntry>,
-    pub(crate) log_drops: BTreeSet<InstanceId>,
-    pub(crate) last_event: u64,
-    pub(crate) boot_id: Option<String>,
+pub struct Loaded {
+    /// Jobs.
+    pub jobs: BTreeMap<JobId, Job>,
+    /// What is kept of each beside that.
+    pub notes: BTreeMap<JobId, JobNotes>,
+    /// Instances.
+    pub instances: BTreeMap<InstanceId, Instance>,
+    /// Deleted jobs.
+    pub tombstones: BTreeMap<JobId, Tombstone>,
+    /// What was last applied of each file.
+    pub entries: BTreeMap<(PathBuf, JobId), AppliedEntry>,
+    /// Instances whose logs are to be removed.
+    pub log_drops: BTreeSet<InstanceId>,
+    /// The id of the newest event; 0 if there is none.
+    pub last_event: u64,
+    /// The boot of the host that times are of.
+    pub boot_id: Option<String>,
 }
 
 /// What a step changed. `None` removes a row.
 #[derive(Debug, Default)]
-pub(crate) struct Changes<'a> {
-    pub(crate) jobs: Vec<(JobId, Option<JobRow<'a>>)>,
-    pub(crate) instances: Vec<(InstanceId, Option<InstanceRow>)>,
-    pub(crate) tombstones: Vec<(JobId, Option<Tombstone>)>,
-    pub(crate) entries: Vec<((PathBuf, JobId), Option<AppliedEntry>)>,
-    pub(crate) keys: Vec<(String, Used)>,
+pub struct Changes<'a> {
+    /// Jobs.
+    pub jobs: Vec<(JobId, Option<JobRow<'a>>)>,
+    /// Instances.
+    pub instances: Vec<(InstanceId, Option<InstanceRow>)>,
+    /// Deleted jobs.
+    pub tombstones: Vec<(JobId, Option<Tombstone>)>,
+    /// What was last applied of a file.
+    pub entries: Vec<((PathBuf, JobId), Option<AppliedEntry>)>,
+    /// Keys, with what they were used for.
+    pub keys: Vec<(String, Used)>,
     /// Whether the logs of an instance are to be removed.
-    pub(crate) log_drops: Vec<(InstanceId, bool)>,
-    pub(crate) events: Vec<Event>,
+    pub log_drops: Vec<(InstanceId, bool)>,
+    /// New events, in the order of their ids.
+    pub events: Vec<Event>,
     /// Events before this one go.
-    pub(crate) first_event: u64,
-    pub(crate) boot_id: Option<String>,
+    pub first_event: u64,
+    /// The boot of the host that times are of from now on.
+    pub boot_id: Option<String>,
 }
 
 impl Changes<'_> {
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether there is nothing to write.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.jobs.is_empty()
             && self.instances.is_empty()
             && self.tombstones.is_empty()
@@ -251,7 +271,7 @@ impl Store {
     /// [`StoreError::File`], [`StoreError::Open`], [`StoreError::Damaged`] or [`StoreError::Migrate`]; the
     /// file is then as it was.
     pub fn open(path: &Path) -> Result<Store, StoreError> {
-        Sqlite::open(path).map(|sqlite| Store::of(Kept::Sqlite(sqlite)))
+        Sqlite::open(path).map(|sqlite| Store::of(Backend::Sqlite(sqlite)))
     }
 
     /// A database in memory, for simulations.
@@ -259,32 +279,34 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn in_memory() -> Result<Store, StoreError> {
-        Sqlite::in_memory().map(|sqlite| Store::of(Kept::Sqlite(sqlite)))
+        Sqlite::in_memory().map(|sqlite| Store::of(Backend::Sqlite(sqlite)))
     }
 
     /// What does as a database in memory does and is none, for simulations in great numbers.
     #[must_use]
     pub fn model() -> Store {
-        Store::of(Kept::Model(Box::default()))
+        Store::of(Backend::Memory(Box::default()))
     }
 
-    fn of(kept: Kept) -> Store {
-        Store { kept, full: false, lost: false }
+    fn of(backend: Backend) -> Store {
+        Store { backend, full: false, lost: false }
     }
 
     #[cfg(fuzzing)]
     pub(crate) fn sqlite(&self) -> Option<&Sqlite> {
-        match &self.kept {
-            Kept::Sqlite(sqlite) => Some(sqlite),
-            Kept::Model(_) => None,
+        match &self.backend {
+            Backend::Sqlite(sqlite) => Some(sqlite),
+            Backend::Memory(_) => None,
         }
     }
 
-    pub(crate) fn set_disk_full(&mut self, full: bool) {
+    /// From now on commits fail as on a full disk, or no longer. For simulations.
+    pub fn set_disk_full(&mut self, full: bool) {
         self.full = full;
     }
 
-    pub(crate) fn set_lost(&mut self, lost: bool) {
+    /// From now on the files are lost, or no longer. For simulations.
+    pub fn set_lost(&mut self, lost: bool) {
         self.lost = lost;
     }
 
@@ -294,9 +316,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::InUse`].
     pub fn hold(&mut self, around: Vec<Anchor>) -> Result<(), StoreError> {
-        match &mut self.kept {
-            Kept::Sqlite(sqlite) => sqlite.hold(around),
-            Kept::Model(_) => Ok(()),
+        match &mut self.backend {
+            Backend::Sqlite(sqlite) => sqlite.hold(around),
+            Backend::Memory(_) => Ok(()),
         }
     }
 
@@ -304,14 +326,14 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Lost`].
-    pub(crate) fn check(&mut self) -> Result<(), StoreError> {
+    pub fn check(&mut self) -> Result<(), StoreError> {
         if self.lost {
             let problem = "the simulated database was removed".to_owned();
             return Err(StoreError::Lost { problem, means: Means::Database });
         }
-        match &mut self.kept {
-            Kept::Sqlite(sqlite) => sqlite.check(),
-            Kept::Model(_) => Ok(()),
+        match &mut self.backend {
+            Backend::Sqlite(sqlite) => sqlite.check(),
+            Backend::Memory(_) => Ok(()),
         }
     }
 
@@ -320,10 +342,10 @@ impl Store {
     ///
     /// # Errors
     /// Where no whole copy could be made.
-    pub(crate) fn save(&self, rows: &Changes<'_>) -> Result<Option<PathBuf>, StoreError> {
-        match &self.kept {
-            Kept::Sqlite(sqlite) => sqlite.save(rows),
-            Kept::Model(_) => Ok(None),
+    pub fn save(&self, rows: &Changes<'_>) -> Result<Option<PathBuf>, StoreError> {
+        match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.save(rows),
+            Backend::Memory(_) => Ok(None),
         }
     }
 
@@ -331,11 +353,11 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::commit`].
-    pub(crate) fn probe(&mut self) -> Result<(), StoreError> {
-        match &mut self.kept {
+    pub fn probe(&mut self) -> Result<(), StoreError> {
+        match &mut self.backend {
             _ if self.full => Err(disk_full()),
-            Kept::Sqlite(sqlite) => sqlite.probe(),
-            Kept::Model(_) => Ok(()),
+            Backend::Sqlite(sqlite) => sqlite.probe(),
+            Backend::Memory(_) => Ok(()),
         }
     }
 
@@ -343,10 +365,10 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Read`], or [`StoreError::Row`] for a row that holds nonsense.
-    pub(crate) fn load(&self) -> Result<Loaded, StoreError> {
-        match &self.kept {
-            Kept::Sqlite(sqlite) => sqlite.load(),
-            Kept::Model(model) => Ok(model.load()),
+    pub fn load(&self) -> Result<Loaded, StoreError> {
+        match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.load(),
+            Backend::Memory(memory) => Ok(memory.load()),
         }
     }
 
@@ -354,13 +376,13 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Write`]: nothing was written. [`StoreError::Lost`]: it was, to files that are lost.
-    pub(crate) fn commit(&mut self, changes: &Changes<'_>) -> Result<(), StoreError> {
+    pub fn commit(&mut self, changes: &Changes<'_>) -> Result<(), StoreError> {
         if changes.is_empty() {
             return Ok(());
         }
-        match &mut self.kept {
-            Kept::Sqlite(sqlite) => sqlite.commit(changes, self.full),
-            Kept::Model(model) => model.commit(changes, self.full),
+        match &mut self.backend {
+            Backend::Sqlite(sqlite) => sqlite.commit(changes, self.full),
+            Backend::Memory(memory) => memory.commit(changes, self.full),
         }
     }
 
@@ -368,10 +390,10 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Read`], or [`StoreError::Row`] for a row that holds nonsense.
-    pub(crate) fn used(&self, key: &str) -> Result<Option<Used>, StoreError> {
-        match &self.kept {
-            Kept::Sqlite(sqlite) => sqlite.used(key),
-            Kept::Model(model) => Ok(model.used(key)),
+    pub fn used(&self, key: &str) -> Result<Option<Used>, StoreError> {
+        match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.used(key),
+            Backend::Memory(memory) => Ok(memory.used(key)),
         }
     }
 
@@ -379,10 +401,10 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Read`].
-    pub(crate) fn events(&self, query: &Events) -> Result<EventPage, StoreError> {
-        match &self.kept {
-            Kept::Sqlite(sqlite) => sqlite.events(query),
-            Kept::Model(model) => Ok(model.events(query)),
+    pub fn events(&self, query: &Events) -> Result<EventPage, StoreError> {
+        match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.events(query),
+            Backend::Memory(memory) => Ok(memory.events(query)),
         }
     }
 }

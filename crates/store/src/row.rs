@@ -13,33 +13,36 @@ use std::borrow::Cow;
 
 /// What is kept of a job beside what decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct JobNotes {
+pub struct JobNotes {
     /// Instances that are gone, oldest first, for their logs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) past: Vec<Past>,
+    pub past: Vec<Past>,
     /// The code of the last exit that had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) exit_code: Option<u8>,
+    pub exit_code: Option<u8>,
     /// How the last instance of its current run exited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) exit: Option<ExitNote>,
+    pub exit: Option<ExitNote>,
     /// The status that was last shown, and since when.
-    pub(crate) status: String,
+    pub status: String,
+    /// Its reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) reason: Option<String>,
-    pub(crate) since: String,
+    pub reason: Option<String>,
+    /// Since when, RFC 3339 UTC.
+    pub since: String,
     /// When its outcome came about, on the host's monotonic clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) finished_at_ms: Option<u64>,
+    pub finished_at_ms: Option<u64>,
 }
 
 /// An instance that is gone and whose logs are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "PastRow")]
-pub(crate) struct Past {
-    pub(crate) instance: String,
+pub struct Past {
+    /// Its id.
+    pub instance: String,
     /// When it was removed, on the host's monotonic clock.
-    pub(crate) removed_at_ms: u64,
+    pub removed_at_ms: u64,
 }
 
 /// Once it was the name alone.
@@ -61,17 +64,20 @@ impl From<PastRow> for Past {
 
 impl JobNotes {
     /// How the last instance exited. Rows of older versions have no more than a code.
-    pub(crate) fn exit(&self) -> Option<JobExit> {
+    #[must_use]
+    pub fn exit(&self) -> Option<JobExit> {
         let code = |code| JobExit { end: End::Code(code), timed_out: false };
         self.exit.as_ref().map(ExitNote::exit).or_else(|| self.exit_code.map(code))
     }
 
-    pub(crate) fn finished_at(&self) -> Option<Mono> {
+    /// When its outcome came about.
+    #[must_use]
+    pub fn finished_at(&self) -> Option<Mono> {
         self.finished_at_ms.map(Mono::from_millis)
     }
 
     /// The instances that are gone, with when they were removed.
-    pub(crate) fn past(&self) -> impl Iterator<Item = (InstanceId, Mono)> {
+    pub fn past(&self) -> impl Iterator<Item = (InstanceId, Mono)> {
         self.past.iter().filter_map(|past| {
             let instance = InstanceId::parse(&past.instance).ok()?;
             Some((instance, Mono::from_millis(past.removed_at_ms)))
@@ -79,8 +85,9 @@ impl JobNotes {
     }
 }
 
+/// A job as it is stored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct JobRow<'a> {
+pub struct JobRow<'a> {
     tenant: Cow<'a, str>,
     tenant_given: bool,
     generation: u64,
@@ -132,8 +139,9 @@ enum OutcomeRow {
     Failed(String),
 }
 
+/// An instance as it is stored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct InstanceRow {
+pub struct InstanceRow {
     slot: u32,
     assignment: AssignmentRow,
     hash: String,
@@ -189,7 +197,9 @@ fn is_zero(number: &u32) -> bool {
 }
 
 impl<'a> JobRow<'a> {
-    pub(crate) fn of(job: &'a Job, notes: &'a JobNotes) -> JobRow<'a> {
+    /// The row of a job.
+    #[must_use]
+    pub fn of(job: &'a Job, notes: &'a JobNotes) -> JobRow<'a> {
         JobRow {
             tenant: job.tenant.as_str().into(),
             tenant_given: job.tenant_given,
@@ -280,7 +290,9 @@ impl ImagesRow {
 }
 
 impl InstanceRow {
-    pub(crate) fn of(instance: &Instance) -> InstanceRow {
+    /// The row of an instance.
+    #[must_use]
+    pub fn of(instance: &Instance) -> InstanceRow {
         InstanceRow {
             slot: instance.slot.0,
             assignment: match &instance.assignment {
