@@ -40,11 +40,11 @@ pub struct Daemon {
 
 /// How a daemon ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum Exit {
     /// It is to stay ended.
     Stopped,
-    /// It is to start anew, in the same process.
-    Anew,
+    /// It is to execute the installed program, in the same process.
+    Reexec,
 }
 
 /// What may be said to a daemon from outside.
@@ -52,7 +52,7 @@ pub enum Ended {
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    anew: Signal,
+    reexec: Signal,
 }
 
 fn listen_to(kind: SignalKind) -> Result<Signal, DaemonError> {
@@ -62,13 +62,13 @@ fn listen_to(kind: SignalKind) -> Result<Signal, DaemonError> {
 
 impl Signals {
     /// Cancel safe.
-    async fn end(&mut self) -> Ended {
+    async fn end(&mut self) -> Exit {
         tokio::select! {
             // All arms are cancel safe.
             biased;
-            _ = self.interrupt.recv() => Ended::Stopped,
-            _ = self.terminate.recv() => Ended::Stopped,
-            _ = self.anew.recv() => Ended::Anew,
+            _ = self.interrupt.recv() => Exit::Stopped,
+            _ = self.terminate.recv() => Exit::Stopped,
+            _ = self.reexec.recv() => Exit::Reexec,
         }
     }
 }
@@ -146,9 +146,9 @@ impl Daemon {
 
     /// Serves until SIGINT, SIGTERM or SIGUSR2, then ends within 10 s. MicroVMs stay.
     ///
-    /// After SIGUSR2 it is to start anew: with a backup that waits for that, or as the version that is
-    /// installed now.
-    pub async fn run(mut self) -> Ended {
+    /// After SIGUSR2 it is to restart in place: with a backup that waits for that, or as the version that
+    /// is installed now.
+    pub async fn run(mut self) -> Exit {
         let how = tokio::select! {
             // Both arms are cancel safe.
             biased;
@@ -159,7 +159,7 @@ impl Daemon {
                 Err(error) => format!("a task of the daemon failed: {error}"),
             }),
         };
-        tracing::info!(anew = how == Ended::Anew, "ending; microVMs keep running");
+        tracing::info!(anew = how == Exit::Reexec, "ending; microVMs keep running");
         self.stop.send_replace(true);
         let drained = async {
             while let Some(ended) = self.tasks.join_next().await {

@@ -1,9 +1,9 @@
 //! The desired-state file: where it is, when it is read, and what becomes of it. A file that
-//! cannot be read or has problems changes nothing: the last good state goes on.
+//! cannot be read or has problems changes nothing: the last good state stays in effect.
 //!
 //! ```text
 //!   watch (a hint) --.                      .-- same content: nothing
-//!   poll, each 1 s --+--> look at the stamp +-- problems: failed, the last good state goes on
+//!   poll, each 1 s --+--> look at the stamp +-- problems: failed, the last good state stays
 //!                                           '-- parsed: apply; deletions after 2 s of quiet
 //! ```
 
@@ -100,9 +100,9 @@ struct Stamp {
 
 #[derive(Debug, thiserror::Error)]
 enum LoadError {
-    #[error("cannot read {path}: {source}; the last good state goes on")]
+    #[error("cannot read {path}: {source}; the last good state stays in effect")]
     Read { path: PathBuf, source: io::Error },
-    #[error("{path} has {problems}; nothing of it is applied, the last good state goes on")]
+    #[error("{path} has {problems}; none of it is applied, the last good state stays in effect")]
     Problems { path: PathBuf, problems: String },
     #[error("cannot apply {path}: {cause}")]
     Apply { path: PathBuf, cause: String },

@@ -1,5 +1,5 @@
 //! `hearth doctor`: compares a state directory with its database and with what runs, says what is
-//! wrong, and mends what can be mended without ending or losing anything.
+//! wrong, and repairs what can be repaired without ending or losing anything.
 
 use crate::backup::DATABASE;
 use crate::ownership::{self, Flaw};
@@ -24,7 +24,7 @@ pub struct Finding {
     pub about: &'static str,
     /// How it stands.
     pub verdict: Verdict,
-    /// A sentence, with the mend where it is the user's.
+    /// A sentence, with the remedy if it is the user's to apply.
     pub sentence: String,
     repair: Option<Repair>,
 }
@@ -35,7 +35,7 @@ pub enum Verdict {
     /// As it should.
     Good,
     /// Something is left over or unusual; nothing is lost by it.
-    Odd,
+    Warn,
     /// Something does not work.
     Bad,
 }
@@ -57,7 +57,7 @@ impl Finding {
 
     /// What [`repair`] would do about it.
     #[must_use]
-    pub fn mend(&self) -> Option<String> {
+    pub fn repair(&self) -> Option<String> {
         self.repair.as_ref().map(|repair| match repair {
             Repair::Remove(found) => format!("remove {}", found.path.display()),
             Repair::Close(flaw) => format!("close {} to others", flaw.path.display()),
@@ -74,8 +74,8 @@ pub fn examine(config: &Config) -> Result<Vec<Finding>, DaemonError> {
         .map_err(|source| DaemonError::System { operation: "find the state directory", source })?;
     let mut findings = vec![machine(config), callers(config)];
     if !dir.is_dir() {
-        let sentence = format!("{} is not there yet; hearth serve makes it", dir.display());
-        findings.push(Finding::new("state", Verdict::Odd, sentence));
+        let sentence = format!("{} does not exist yet; hearth serve creates it", dir.display());
+        findings.push(Finding::new("state", Verdict::Warn, sentence));
         return Ok(findings);
     }
     let (flaws, unsafe_to_read) = ownership(&dir)?;
@@ -127,7 +127,7 @@ pub fn repair(config: &Config, findings: &[Finding]) -> Result<Vec<String>, Daem
 
 fn machine(config: &Config) -> Finding {
     let HostChoice::Linux { firecracker } = &config.host else {
-        return Finding::new("host", Verdict::Odd, "it is simulated: nothing really runs");
+        return Finding::new("host", Verdict::Warn, "it is simulated: nothing really runs");
     };
     let facts = linux::facts(&LinuxConfig {
         state_dir: config.state_dir.clone(),
@@ -144,7 +144,7 @@ fn machine(config: &Config) -> Finding {
         }
         Ok(facts) => {
             let sentence = format!("{}: {}", facts.description, facts.warnings.join("; "));
-            Finding::new("host", Verdict::Odd, sentence)
+            Finding::new("host", Verdict::Warn, sentence)
         }
     }
 }
@@ -155,7 +155,7 @@ fn callers(config: &Config) -> Finding {
     if let Listen::Tcp(address) = &config.listen {
         if config.callers.open_loopback {
             let sentence = "every local user commands the daemon: open_loopback is set";
-            return said(Verdict::Odd, sentence.to_owned());
+            return said(Verdict::Warn, sentence.to_owned());
         }
         // The daemon has its port.
         let probed = TcpListener::bind((address.ip(), 0)).map_err(PeerError::from);
@@ -192,7 +192,7 @@ fn ownership(dir: &Path) -> Result<(Vec<Finding>, bool), DaemonError> {
     };
     let replaceable = ownership::replaceable(dir).into_iter().map(|sentence| {
         let sentence = format!("{sentence}; keep it where only you and root can write");
-        Finding::new("state", Verdict::Odd, sentence)
+        Finding::new("state", Verdict::Warn, sentence)
     });
     Ok((flaws.into_iter().map(finding).chain(replaceable).collect(), refused))
 }
@@ -218,7 +218,7 @@ fn scratch(dir: &Path) -> Result<Option<Finding>, DaemonError> {
              lower disk_mb, or set disk_overcommit to refuse",
             scratch.promised_mib, scratch.room_mib
         );
-        Finding::new("state", Verdict::Odd, sentence)
+        Finding::new("state", Verdict::Warn, sentence)
     }))
 }
 
@@ -234,7 +234,7 @@ fn database(path: &Path) -> (Option<Contents>, Finding) {
     }
     if !path.exists() {
         let sentence = "there is none; what runs is taken over by the jobs that are declared";
-        return (None, Finding::new("database", Verdict::Odd, sentence));
+        return (None, Finding::new("database", Verdict::Warn, sentence));
     }
     match hearth_store::inspect(path) {
         Ok(contents) => {
@@ -280,12 +280,12 @@ impl<'a> Known<'a> {
 
     /// What there is to say of something that was found, if anything.
     fn left(&self, found: &Found) -> Option<Finding> {
-        let odd = |sentence| Finding::new("leftover", Verdict::Odd, sentence);
+        let warn = |sentence| Finding::new("leftover", Verdict::Warn, sentence);
         let bad = |sentence| Finding::new("leftover", Verdict::Bad, sentence);
-        let removable = |sentence| odd(sentence).with(Repair::Remove(found.clone()));
+        let removable = |sentence| warn(sentence).with(Repair::Remove(found.clone()));
         Some(match &found.what {
             What::Instance { id, .. } if self.names(id) => return None,
-            What::Instance { id, owner, process: Some(pid) } => odd(format!(
+            What::Instance { id, owner, process: Some(pid) } => warn(format!(
                 "instance {id} {}runs as process {pid} and is not in the database: a job that is \
                  declared with its spec takes it over; kill -9 {pid} ends it",
                 of(owner.as_ref())

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn guests_that_take_an_hour_to_stop_hold_up_nobody_else() {
+    async fn guests_that_take_an_hour_to_stop_block_no_other() {
         let host = Arc::new(Stubborn(SimHost::new(SimConfig::default())));
         let (work, inbox) = mpsc::unbounded_channel();
         let (intake, mut told) = Intake::open();

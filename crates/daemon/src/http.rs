@@ -122,19 +122,19 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// The pages that need no name of a job.
-const PAGES: &str =
+/// The routes that need no name of a job.
+const ROUTES: &str =
     "/vms, /plan, /apply, /events, /images, /stats, /healthz, /readyz and /openapi.json";
 
 async fn no_such_page(request: Request) -> Refused {
     let path = request.uri().path();
     let shorter = path.trim_end_matches('/');
     let help = match shorter.is_empty() || shorter == path {
-        true => format!("the pages are {PAGES}"),
+        true => format!("the routes are {ROUTES}"),
         false => format!("call {shorter}, without a slash at the end"),
     };
-    let detail = format!("there is no page {path}");
-    Refused::new(404, "no-such-page", "No such page", detail).help(help)
+    let detail = format!("no such route: {path}");
+    Refused::new(404, "no-such-page", "No such route", detail).help(help)
 }
 
 async fn no_such_method(request: Request) -> Refused {

@@ -34,7 +34,7 @@ mod stop;
 mod watchdog;
 
 pub use backup::{BackupError, Restored, backup, restore};
-pub use boot::{Daemon, Ended, start};
+pub use boot::{Daemon, Exit, start};
 pub use desired::{DEFAULT_DESIRED, DesiredPath, source_of};
 pub use hearth_engine::{DiskOvercommit, Retention};
 pub use hearth_model::KeepImages;

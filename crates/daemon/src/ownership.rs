@@ -161,7 +161,7 @@ pub(crate) fn survey(dir: &OwnedFd, path: &Path) -> io::Result<Vec<Flaw>> {
     Ok(flaws)
 }
 
-/// The directories above a state directory that somebody else can put another in the place of, with whom.
+/// The users who can replace the state directory by another, as sentences that name the directory above.
 pub(crate) fn replaceable(path: &Path) -> Vec<String> {
     let me = rustix::process::geteuid().as_raw();
     let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
@@ -174,8 +174,7 @@ pub(crate) fn replaceable(path: &Path) -> Vec<String> {
             _ => continue,
         };
         let (real, above) = (real.display(), above.display());
-        sentences
-            .push(format!("{who} can put another directory in the place of {real}, in {above}"));
+        sentences.push(format!("{who} can replace {real} by another directory, in {above}"));
     }
     sentences
 }

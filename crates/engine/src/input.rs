@@ -380,7 +380,7 @@ pub struct PlannedChange {
 pub enum Why {
     /// Its spec is another.
     Spec,
-    /// Its images are others by now.
+    /// Its images have changed.
     Images,
     /// It was stopped.
     Stopped,

@@ -168,7 +168,7 @@ pub(crate) enum Command {
     /// longer declared.
     #[command(after_help = "Exit codes: 0 nothing to do; 2 something to do; 1 an error.")]
     Plan(SourceArgs),
-    /// Make it so: the jobs as a desired-state file declares them
+    /// Apply a desired-state file
     ///
     /// What was changed, stopped or deleted otherwise is as declared again. A `job` that has finished
     /// does not run again unless its entry changes. What an earlier apply of the same file declared
@@ -198,7 +198,7 @@ that needs --allow-delete, or with --wait a job that failed; 124 --timeout ran o
     Logs {
         /// Its id
         job: String,
-        /// Go on with new lines until the job has ended
+        /// Continue with new lines until the job has ended
         #[arg(short, long)]
         follow: bool,
         /// Only this many of the last lines
@@ -239,10 +239,10 @@ that needs --allow-delete, or with --wait a job that failed; 124 --timeout ran o
         #[command(flatten)]
         wait: WaitArgs,
     },
-    /// Run jobs anew: a new generation of the same spec, with its images looked up again
+    /// Restart jobs: a new generation of the same spec, with its images looked up again
     ///
-    /// A service starts beside its old microVM, a daemon or a job after it. What is over or stopped
-    /// runs again.
+    /// A service starts beside its old microVM, a daemon or a job after it. A finished or
+    /// stopped job runs again.
     Restart {
         /// Their ids
         #[arg(required = true, value_name = "JOB")]
@@ -257,7 +257,7 @@ that needs --allow-delete, or with --wait a job that failed; 124 --timeout ran o
         /// At most this many of the newest
         #[arg(long, default_value_t = 100)]
         limit: usize,
-        /// Go on with each event as it happens, over restarts of the daemon
+        /// Continue with each event as it happens, over restarts of the daemon
         #[arg(short, long)]
         follow: bool,
     },
@@ -267,7 +267,7 @@ that needs --allow-delete, or with --wait a job that failed; 124 --timeout ran o
     PortForward {
         /// The job's id
         job: String,
-        /// LOCAL:GUEST, or one port for both; LOCAL 0 takes a free one
+        /// LOCAL:GUEST, or one port for both; LOCAL 0 picks a free port
         ports: PortPair,
     },
     /// Copy the database to a file, while the daemon runs or not
@@ -275,17 +275,17 @@ that needs --allow-delete, or with --wait a job that failed; 124 --timeout ran o
     /// The copy is as the database was at one moment, was checked and is on disk when this ends. It
     /// holds the environments of the jobs; its mode is 0600.
     Backup {
-        /// The file, which is not there yet
+        /// Output file; must not exist
         file: PathBuf,
         #[command(flatten)]
         state: StateArgs,
     },
-    /// Put a backup in the place of the database
+    /// Restore the database from a backup
     ///
-    /// A daemon that runs starts anew for it, in its own process, and answers nobody for a moment. No
-    /// microVM stops: what runs and is as the backup wants it is taken over, what is otherwise is
-    /// replaced, and what the backup does not know is shown and left alone. The database of before is
-    /// kept beside it.
+    /// A running daemon restarts in its own process and does not answer for a moment. No microVM
+    /// stops: one that runs as the backup wants it is adopted, one that differs is replaced, and one
+    /// that the backup does not know is shown and left alone. The previous database is kept beside
+    /// it.
     Restore {
         /// The backup
         file: PathBuf,

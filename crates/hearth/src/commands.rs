@@ -86,7 +86,7 @@ async fn all_jobs(client: &Client) -> Result<Vec<String>, ClientError> {
     Ok(jobs.into_iter().map(|job| job.job_id).collect())
 }
 
-/// The exit code of a command about several jobs: it goes on after one that fails, and ends with
+/// The exit code of a command about several jobs: it continues after one that fails, and exits with
 /// the code of the first error.
 pub(crate) struct Tally {
     code: u8,

@@ -23,7 +23,7 @@ pub(crate) enum Source {
     Variable(String),
     /// This file, at this line.
     File(PathBuf, usize),
-    /// Nobody said anything.
+    /// The built-in default.
     Default,
 }
 
@@ -117,7 +117,7 @@ fn resolve_with(args: &ServeArgs, variables: Variables<'_>) -> anyhow::Result<Re
     Ok(resolved)
 }
 
-/// The config file: the one that is named, or the default one where it is there.
+/// The config file: the one that is named, or the default one if it exists.
 fn find(args: &ServeArgs, variables: Variables<'_>) -> anyhow::Result<Option<PathBuf>> {
     if let Some(path) = args.config.clone().or_else(|| variables(CONFIG_VARIABLE).map(Into::into)) {
         return Ok(Some(path));
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn every_problem_is_told_at_once_with_its_place_and_its_mend() {
+    fn every_problem_is_reported_with_its_place_and_remedy() {
         check(
             "lissten = \"127.0.0.1:1\"\nlisten = 8088\nimages = \"\"\nvcpus_per_cpu = 0\n\
              allow_delete = \"yes\"\nhost = \"windows\"\n[serve]\nlog = 1\n",

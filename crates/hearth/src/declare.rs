@@ -34,7 +34,7 @@ pub(crate) async fn plan(
     })
 }
 
-/// Makes it so as a file says, and sees to what `--wait` asks for. Returns the exit code.
+/// Applies a file, and waits if `--wait` was given. Returns the exit code.
 ///
 /// # Errors
 /// Where the file cannot be read, or the daemon cannot be asked or refuses.

@@ -29,7 +29,7 @@ Exit codes:
   143  run --wait --rm: SIGTERM ended it, and the job with it
   *    run --wait: the job's own exit code";
 
-/// A command waited as long as it was told to, in vain. Ends the program with [`TIMEOUT`].
+/// A command waited as long as it was told to, without success. Ends the program with [`TIMEOUT`].
 #[derive(Debug)]
 pub(crate) struct TimedOut {
     /// What had not come to be, and how things stood instead.

@@ -22,7 +22,7 @@ pub(crate) async fn show(mut lines: LogStream, output: &Output) -> anyhow::Resul
     Ok(())
 }
 
-/// Shows a log until its job has ended, or nobody reads it any more.
+/// Shows a log until its job has ended, or its reader is gone.
 ///
 /// # Errors
 /// Where the daemon stays away.
@@ -34,7 +34,7 @@ pub(crate) async fn follow(mut lines: FollowedLog, output: &Output) -> Result<()
     Ok(())
 }
 
-/// Shows events as they happen, until nobody reads them any more.
+/// Shows events as they happen, until their reader is gone.
 ///
 /// # Errors
 /// Where the daemon stays away.

@@ -15,7 +15,7 @@ const CONNECTIONS_MAX: usize = 256;
 /// Forwards until Ctrl-C.
 ///
 /// # Errors
-/// Where the job is not there or the local port is taken.
+/// If the job does not exist or the local port is taken.
 pub(crate) async fn forward(
     job: &str,
     ports: PortPair,

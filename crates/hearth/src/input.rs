@@ -23,7 +23,7 @@ pub(crate) enum InputError {
     Io(#[from] io::Error),
     #[error("it is {0}, not a file")]
     Special(&'static str),
-    #[error("nobody writes to this FIFO")]
+    #[error("no process writes to this FIFO")]
     NoWriter,
     #[error("it has more than {}", bytes(*.0))]
     TooLarge(u64),

@@ -16,7 +16,7 @@ impl Interrupt {
         128 + u8::try_from(self.0).unwrap_or_default()
     }
 
-    /// Ends this process as if nobody had listened.
+    /// Ends this process as if there were no handler.
     pub(crate) fn die(self) {
         // It fails for signals that can't be handled alone.
         let _ = emulate_default_handler(self.0);

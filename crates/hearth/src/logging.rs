@@ -8,8 +8,8 @@ use std::io::{self, BufWriter, Write};
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
-/// Lines that wait for a reader of stderr: some 2 MB. What comes beyond that is lost, and the daemon
-/// goes on.
+/// Lines that wait for a reader of stderr: some 2 MB. Lines beyond that are lost, and the daemon
+/// continues.
 const LINES_WAITING_MAX: usize = 10_000;
 
 /// Starts logging. What was logged is written once the guard is gone, at the latest.

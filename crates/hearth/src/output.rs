@@ -74,7 +74,7 @@ impl Output {
         self.streams.is_over()
     }
 
-    /// Waits until nobody reads what is shown, where that can be seen. Cancel safe.
+    /// Waits until the reader of the output is gone, if that can be known. Cancel safe.
     pub(crate) async fn reader_gone(&self) {
         self.streams.reader_gone().await;
     }
@@ -259,8 +259,8 @@ impl Output {
         self.remark(&self.begin_remark().text(format_args!("hearth: {text}")));
     }
 
-    /// The last words of a command that ends at once, whatever else it is about to print.
-    pub(crate) fn last_words(text: &str) {
+    /// The final output of a command that ends at once, whatever else it is about to print.
+    pub(crate) fn final_remark(text: &str) {
         Streams::new(Purpose::Result).remark(format!("hearth: {}\n", plain(text)).as_bytes());
     }
 
@@ -368,7 +368,7 @@ impl Output {
             file.display()
         ));
         if let Some(replaced) = replaced {
-            self.line(format_args!("the database of before is {}", replaced.display()));
+            self.line(format_args!("the previous database is {}", replaced.display()));
         }
     }
 
@@ -376,7 +376,7 @@ impl Output {
     pub(crate) fn findings(&self, findings: &[Finding], repairs: bool) {
         let word = |finding: &Finding| match finding.verdict {
             Verdict::Good => ("ok", Tone::Good),
-            Verdict::Odd => ("odd", Tone::Busy),
+            Verdict::Warn => ("warn", Tone::Busy),
             Verdict::Bad => ("bad", Tone::Bad),
         };
         if self.for_programs() {
@@ -384,7 +384,7 @@ impl Output {
                 .iter()
                 .map(|finding| {
                     json!({ "about": finding.about, "verdict": word(finding).0,
-                            "finding": finding.sentence, "repair": finding.mend() })
+                            "finding": finding.sentence, "repair": finding.repair() })
                 })
                 .collect();
             self.printed(&all);
@@ -395,9 +395,11 @@ impl Output {
             let about = finding.about;
             let line = self.begin().toned(format_args!("{word:<4}"), tone);
             self.print(&line.text(format_args!(" {about:<9} {}", finding.sentence)));
-            match finding.mend() {
-                Some(mend) if repairs => self.line(format_args!("{:>14} repairing: {mend}", "")),
-                Some(mend) => self.line(format_args!("{:>14} --repair would {mend}", "")),
+            match finding.repair() {
+                Some(repair) if repairs => {
+                    self.line(format_args!("{:>14} repairing: {repair}", ""));
+                }
+                Some(repair) => self.line(format_args!("{:>14} --repair would {repair}", "")),
                 None => {}
             }
         }

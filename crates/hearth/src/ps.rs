@@ -11,7 +11,7 @@ use serde_json::Value;
 /// Which jobs are listed.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct PsArgs {
-    /// Only jobs that stand so; one or several, as in running,failed
+    /// Filter by status; one or several, as in running,failed
     #[arg(short, long, value_delimiter = ',', value_parser = status_parser())]
     status: Vec<JobStatus>,
     /// Only jobs of this tenant

@@ -84,7 +84,7 @@ pub(crate) struct RunArgs {
     /// Don't wait, which is the default
     #[arg(short, long, conflicts_with = "wait")]
     detach: bool,
-    /// With --wait: give up after so long, as in 30s or 5m, and exit with 124; the job goes on
+    /// With --wait: give up after so long, as in 30s or 5m, and exit with 124; the job continues
     #[arg(long, value_name = "TIME", requires = "wait", value_parser = span::span)]
     timeout: Option<Duration>,
     /// Have the `job` deleted after its end, by the daemon if this command is gone by then. With --wait,
@@ -106,7 +106,7 @@ struct ReadyArgs {
     /// Ready when this TCP port accepts a connection
     #[arg(long, value_name = "PORT", group = "ready")]
     ready_tcp: Option<u16>,
-    /// Ready when this command exits with 0; split at blanks
+    /// Ready when this command exits with 0; split on whitespace
     #[arg(long, value_name = "CMD", group = "ready")]
     ready_exec: Option<String>,
     /// Ready when the command says so, in the way of systemd's sd_notify
@@ -170,7 +170,7 @@ fn http_check(text: &str) -> Result<HttpCheck, String> {
 /// Creates the job, and sees to what `--wait` and `--rm` ask for. Returns the exit code.
 ///
 /// # Errors
-/// Where the daemon cannot be asked or refuses, or the wait was in vain.
+/// If the daemon cannot be reached or refuses, or the wait timed out.
 pub(crate) async fn run_job(args: RunArgs, client: &Client, output: &Output) -> anyhow::Result<u8> {
     let (wait, rm, is_job) = (args.wait, args.rm, args.lifecycle == Lifecycle::Job);
     if rm && !is_job {
@@ -205,7 +205,7 @@ pub(crate) async fn run_job(args: RunArgs, client: &Client, output: &Output) -> 
 fn tell_on_interrupt(name: Arc<OnceLock<String>>) -> io::Result<()> {
     interrupt::listen(move |signal| {
         if let Some(job) = name.get() {
-            Output::last_words(&format!("job {job} continues; `hearth stop {job}` ends it"));
+            Output::final_remark(&format!("job {job} continues; `hearth stop {job}` ends it"));
         }
         signal.die();
     })
@@ -227,14 +227,14 @@ async fn run_removed(
             let _ = sender.send(signal);
             return;
         }
-        Output::last_words("detached: the daemon deletes the job once it has finished");
+        Output::final_remark("detached: the daemon deletes the job once it has finished");
         std::process::exit(signal.exit_code().into());
     })?;
     let (_, job) = client.create(request).await?;
     let id = &job.job_id;
     let mut ended = pin!(follow::to_the_end(&job, limit, client, output));
     let signal: Interrupt = tokio::select! {
-        // Both arms are cancel safe: one goes on below, the other has done all.
+        // Both arms are cancel safe: one continues below, the other has done all.
         biased;
         Ok(signal) = &mut first => signal,
         ended = &mut ended => {

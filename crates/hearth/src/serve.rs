@@ -4,7 +4,7 @@ use crate::output::Output;
 use crate::settings::ServeArgs;
 use crate::{config, logging};
 use anyhow::Context;
-use hearth_daemon::Ended;
+use hearth_daemon::Exit;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -22,23 +22,23 @@ const FILE_THREADS_MAX: usize = 16;
 /// What runs, whatever has become of its file.
 const RUNNING: &str = "/proc/self/exe";
 
-/// Runs the daemon until a signal ends it; where it is to start anew, this does not return.
+/// Runs the daemon until a signal ends it; if it is to restart in place, this does not return.
 ///
 /// # Errors
 /// Where it cannot start.
 pub(crate) fn serve(args: ServeArgs, output: &Output) -> anyhow::Result<u8> {
     let installed = installed();
     match run(args, output)? {
-        Ended::Stopped => {
+        Exit::Stopped => {
             output.ended();
             Ok(0)
         }
-        Ended::Anew => Err(start_anew(&installed, output)),
+        Exit::Reexec => Err(reexec(&installed, output)),
     }
 }
 
 /// When this returns everything is written, and everything that was open is closed.
-fn run(args: ServeArgs, output: &Output) -> anyhow::Result<Ended> {
+fn run(args: ServeArgs, output: &Output) -> anyhow::Result<Exit> {
     let config::Resolved { settings, .. } = config::resolve(&args)?;
     let _written_at_the_end =
         logging::start(settings.log_format, &settings.log, output.colours_errors())?;
@@ -87,14 +87,17 @@ fn without_deleted(path: PathBuf) -> PathBuf {
     }
 }
 
-/// Becomes the program that is `installed` now, with the arguments and the environment of before, as the
-/// same process: a supervisor notices nothing, and processes that are children stay so. Where that can't be
-/// run, what ran goes on.
-fn start_anew(installed: &Path, output: &Output) -> anyhow::Error {
+/// Executes the program that is `installed` now, with the same arguments and environment, as the same
+/// process: a supervisor notices nothing, and its children stay its children. If that program can't be
+/// executed, the previous one continues.
+fn reexec(installed: &Path, output: &Output) -> anyhow::Error {
     let error = become_program(installed);
-    output.note(&format!("cannot start {}: {error}; what ran goes on", installed.display()));
+    output.note(&format!(
+        "cannot start {}: {error}; the previous program continues",
+        installed.display()
+    ));
     let error = become_program(Path::new(RUNNING));
-    anyhow::Error::new(error).context("cannot start anew")
+    anyhow::Error::new(error).context("cannot restart in place")
 }
 
 /// Returns only where it can't.

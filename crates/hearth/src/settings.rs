@@ -155,7 +155,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         kind: Kind::Path,
         value_name: "FILE",
         help: "The desired-state file; FC_EX_CP_DESIRED_VMS_CONFIG is taken as well",
-        default: Default::Means("config/desired_vms.exs, where it is there"),
+        default: Default::Means("config/desired_vms.exs, if it exists"),
         other_variable: Some("FC_EX_CP_DESIRED_VMS_CONFIG"),
         take: |s, text| path(text).map(|v| s.desired = Some(v)),
         show: |s| shown(s.desired.as_deref().unwrap_or(Path::new(DEFAULT_DESIRED))),
@@ -557,7 +557,7 @@ impl clap::Args for ServeArgs {
             .value_parser(clap::value_parser!(PathBuf))
             .help(format!(
                 "The config file, in TOML; it holds what the other flags set \
-                 [default: {DEFAULT_FILE}, where it is there] [env: {CONFIG_VARIABLE}]"
+                 [default: {DEFAULT_FILE}, if it exists] [env: {CONFIG_VARIABLE}]"
             ));
         command.arg(config).args(SETTINGS.iter().map(Setting::arg))
     }

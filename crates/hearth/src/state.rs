@@ -41,14 +41,14 @@ pub(crate) fn doctor(repair: bool, args: &ServeArgs, output: &Output) -> anyhow:
     let _inside = runtime.enter();
     let findings = doctor::examine(&config)?;
     output.findings(&findings, repair);
-    let mendable = findings.iter().filter(|finding| finding.mend().is_some()).count();
-    let troubles = findings.iter().filter(|finding| finding.verdict == Verdict::Bad);
-    let mut left = troubles.filter(|finding| !repair || finding.mend().is_none()).count();
-    if repair && mendable > 0 {
+    let repairable = findings.iter().filter(|finding| finding.repair().is_some()).count();
+    let bad = findings.iter().filter(|finding| finding.verdict == Verdict::Bad);
+    let mut left = bad.filter(|finding| !repair || finding.repair().is_none()).count();
+    if repair && repairable > 0 {
         let failures = doctor::repair(&config, &findings)?;
         left += failures.len();
-        output.repaired(mendable - failures.len(), &failures);
+        output.repaired(repairable - failures.len(), &failures);
     }
-    let odd = mendable > 0 && !repair;
-    Ok(if left > 0 || odd { exit::ERROR } else { exit::DONE })
+    let unrepaired = repairable > 0 && !repair;
+    Ok(if left > 0 || unrepaired { exit::ERROR } else { exit::DONE })
 }

@@ -17,7 +17,7 @@ const DAEMON_AWAY_MAX: Duration = Duration::from_secs(60);
 pub(crate) enum Goal {
     /// It runs, is ready, and no older generation serves in its place. A `job` may have completed.
     Running,
-    /// It does what it is there for: a service or daemon runs, as above, a `job` has completed.
+    /// It does what it is for: a service or daemon runs, as above, a `job` has completed.
     Fulfilled,
     /// It has no microVM any more and is kept.
     Ended,
@@ -25,7 +25,7 @@ pub(crate) enum Goal {
     Gone,
 }
 
-/// Whether to go on after an error: a daemon that is being restarted comes back.
+/// Whether to continue after an error: a daemon that is being restarted comes back.
 #[derive(Debug, Default)]
 struct Patience {
     away_since: Option<Instant>,
@@ -74,7 +74,7 @@ impl Limit {
     }
 }
 
-/// Waits until a job stands so; says on the way what it waits for. Returns the job, unless it is
+/// Waits until a job has this status; says on the way what it waits for. Returns the job, unless it is
 /// gone.
 ///
 /// # Errors
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn what_failed_is_not_waited_for() {
         let error = reached(&job(JobStatus::Failed, Some("no image r")), Goal::Running);
-        assert_eq!(error.expect_err("in vain").to_string(), "job web is failed: no image r");
+        assert_eq!(error.expect_err("failed").to_string(), "job web is failed: no image r");
         assert!(reached(&job(JobStatus::Failed, None), Goal::Ended).expect("it ended"));
     }
 }

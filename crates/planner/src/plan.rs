@@ -396,7 +396,7 @@ impl<'a> Planner<'a> {
                 instance.stopping.is_none() && instance.exit().is_none() && self.is_free(instance);
             if spare {
                 lacking = lacking.minus(capacity.need(&instance.spec));
-                self.stop(instance, "a job needs its room");
+                self.stop(instance, "evicted to free capacity");
             }
         }
     }

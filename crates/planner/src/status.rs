@@ -117,7 +117,7 @@ fn progress(instance: &Instance) -> String {
         Some(InstanceState::Up { phase: Phase::Running, .. }) => {
             "waiting for the guest to take its identity".to_owned()
         }
-        Some(InstanceState::Up { phase: Phase::Stopping, .. }) => "ending".to_owned(),
+        Some(InstanceState::Up { phase: Phase::Stopping, .. }) => "stopping".to_owned(),
         Some(InstanceState::Exited(exit)) => format!("ended: {}", exit.end),
     }
 }

@@ -725,7 +725,7 @@ mod tests {
     /// Every change of a whole database is refused, or does no harm: the store opens and holds what can be
     /// held. Which of both is a matter of what was changed, and none is a panic.
     #[test]
-    fn a_damaged_database_is_refused_with_the_mend_and_not_changed() {
+    fn damaged_database_is_refused_with_the_remedy_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("hearth.db");
         let mut store = Sqlite::open(&path).unwrap();

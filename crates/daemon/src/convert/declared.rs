@@ -94,7 +94,7 @@ pub(crate) fn refused(plan: &LoadPlan) -> Vec<RefusedEntry> {
 fn changed(change: &PlannedChange) -> ChangedJob {
     let reason = match change.why {
         Why::Spec => None,
-        Why::Images => Some("its images are others by now"),
+        Why::Images => Some("its images have changed"),
         Why::Stopped => Some("it was stopped"),
         Why::BeingDeleted => Some("it was being deleted"),
         Why::Finished => Some("it had finished"),

@@ -50,7 +50,7 @@ pub(super) async fn connect(
     let view = jobs::view(&app, &job).await?;
     let on_upgrade = request.extensions_mut().remove::<OnUpgrade>();
     let Some(on_upgrade) = on_upgrade.filter(|_| asks_for_tcp(request.headers())) else {
-        let detail = "this page carries raw bytes and needs an upgraded connection";
+        let detail = "this endpoint requires an upgraded connection";
         return Err(Refused::new(426, "upgrade-required", "Upgrade required", detail)
             .help("use hearth port-forward, or send Connection: Upgrade and Upgrade: tcp"));
     };

@@ -148,7 +148,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PortPath {
         let text = param(parts, state, "port").await?;
         text.parse().ok().filter(|port| *port != 0).map(PortPath).ok_or_else(|| {
             let detail = format!("{text:?} is not a port; ports are numbers from 1 to 65535");
-            Refused::new(404, "no-such-page", "No such page", detail)
+            Refused::new(404, "no-such-page", "No such route", detail)
         })
     }
 }

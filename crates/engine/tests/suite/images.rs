@@ -108,7 +108,7 @@ async fn image_that_no_job_wants_is_read_no_longer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_serves_goes_on_while_the_next_image_is_read() {
+async fn old_instance_serves_while_the_next_image_is_read() {
     for lifecycle in ["service", "daemon"] {
         let mut world = reading(8);
         world.post("web", None, &spec(lifecycle, &[])).await.unwrap();
@@ -159,7 +159,7 @@ async fn vanished_image_fails_its_job_until_it_is_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn preparation_goes_on_under_the_next_daemon() {
+async fn preparation_continues_under_the_next_daemon() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("hearth.db");
     let mut world = World::with(SimConfig::default(), Store::open(&path).unwrap());

@@ -5,10 +5,10 @@
 mod copies;
 mod declared;
 mod images;
+mod orphans;
 mod requests;
 mod retention;
 mod scenarios;
-mod strays;
 mod views;
 #[allow(dead_code, unreachable_pub, missing_docs)]
 mod world;

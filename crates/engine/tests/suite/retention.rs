@@ -144,7 +144,7 @@ async fn restarted_daemon_gives_an_auto_removed_job_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ages_go_on_over_a_restart_of_the_daemon() {
+async fn ages_continue_over_a_restart_of_the_daemon() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("hearth.db");
     let mut world = World::with(Default::default(), Store::open(&path).unwrap());

@@ -530,7 +530,7 @@ async fn job_that_could_not_be_created_has_not_failed_and_runs_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_daemon_goes_on_until_its_new_generation_can_start() {
+async fn daemon_job_runs_until_its_new_generation_can_start() {
     let mut world = World::new();
     world.post("eater", None, &spec("daemon", &[])).await.unwrap();
     world.run_for(A_WHILE).await;

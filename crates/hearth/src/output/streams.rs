@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 /// What the output of a command is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// It tells of the work, which goes on without it.
+    /// It describes the work, which continues without it.
     Daemon,
     /// It is the result, beside the exit code.
     Result,
@@ -162,7 +162,7 @@ fn write_all(stream: Stream, mut bytes: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Writes a line if it can be written without waiting: nobody may read.
+/// Writes a line if it can be written without waiting: there may be no reader.
 fn write_now(stream: Stream, bytes: &[u8]) -> Result<(), Errno> {
     // A pipe is ready if it has room for a page; the daemon's lines are shorter.
     match wait(stream, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? {

@@ -357,7 +357,7 @@ fn a_body_over_the_bound_is_refused() {
 }
 
 #[test]
-fn what_is_not_there_is_a_problem_with_its_name() {
+fn missing_objects_are_problems_with_their_names() {
     let daemon = sim();
     check(
         &daemon.get("/vms/nope"),
@@ -389,10 +389,10 @@ fn what_is_not_there_is_a_problem_with_its_name() {
             404 application/problem+json
             {
               "type": "urn:hearth:problem:no-such-page",
-              "title": "No such page",
+              "title": "No such route",
               "status": 404,
-              "detail": "there is no page /nope",
-              "help": "the pages are /vms, /plan, /apply, /events, /images, /stats, /healthz, /readyz and /openapi.json"
+              "detail": "no such route: /nope",
+              "help": "the routes are /vms, /plan, /apply, /events, /images, /stats, /healthz, /readyz and /openapi.json"
             }
         "#]],
     );
@@ -503,7 +503,7 @@ fn a_list_is_filtered_and_comes_in_pages() {
     assert_eq!(ids("status=completed,failed&limit=2&after=b"), ("c".to_owned(), None));
     assert_eq!(ids("lifecycle=service"), ("d".to_owned(), None));
     assert_eq!(ids("tenant=a"), ("a".to_owned(), None));
-    assert_eq!(ids("tenant=nobody"), (String::new(), None));
+    assert_eq!(ids("tenant=unused"), (String::new(), None));
     let labels = |labels: &str| body("d", "service", &format!(r#","labels":{labels}"#));
     let before = daemon.get("/vms/d").json();
     daemon.post("/vms", &labels(r#"{"app":"web","example.com/tier":"1"}"#));

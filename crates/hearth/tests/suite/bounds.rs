@@ -53,7 +53,7 @@ fn prompt(daemon: &Daemon) {
 }
 
 #[test]
-fn a_head_that_does_not_come_holds_nobody_up_and_is_given_up() {
+fn head_that_never_arrives_blocks_no_client_and_times_out() {
     let home = Home::new();
     let daemon = home.start(&[]);
     let host = authority(&daemon).to_owned();
@@ -69,7 +69,7 @@ fn a_head_that_does_not_come_holds_nobody_up_and_is_given_up() {
 }
 
 #[test]
-fn a_body_that_does_not_come_holds_nobody_up_and_is_given_up() {
+fn body_that_never_arrives_blocks_no_client_and_times_out() {
     let home = Home::new();
     let daemon = home.start(&[]);
     let host = authority(&daemon).to_owned();
@@ -138,7 +138,7 @@ fn hostile_shapes_of_a_plan_get_short_answers() {
 }
 
 #[test]
-fn a_reader_that_does_not_read_holds_nobody_up() {
+fn client_that_does_not_read_blocks_no_other() {
     let home = Home::new();
     let daemon = home.start(&[]);
     let host = authority(&daemon).to_owned();
@@ -147,7 +147,7 @@ fn a_reader_that_does_not_read_holds_nobody_up() {
         .map(|_| {
             let mut stream = connect(&daemon);
             stream.set_write_timeout(Some(Duration::from_millis(100))).expect("a deadline");
-            // The daemon stops reading once nobody takes its answers.
+            // The daemon stops reading once the client takes none of its answers.
             let _ = stream.write_all(many.as_bytes());
             stream
         })

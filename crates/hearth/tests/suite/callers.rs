@@ -49,7 +49,7 @@ mod system {
     use std::thread;
     use std::time::{Duration, Instant};
 
-    const NOBODY: u32 = 65_534;
+    const OVERFLOW: u32 = 65_534;
 
     /// Does something as another user: the kernel keeps the user of each thread.
     fn as_user<T: Send>(uid: u32, groups: &[u32], act: impl FnOnce() -> T + Send) -> T {
@@ -113,7 +113,7 @@ mod system {
             if let Some(path) = listen.strip_prefix("unix://") {
                 std::fs::set_permissions(path, PermissionsExt::from_mode(0o666)).expect("a mode");
             }
-            for uid in [NOBODY, 1000, 4_000_000_000] {
+            for uid in [OVERFLOW, 1000, 4_000_000_000] {
                 as_user(uid, &[uid], || check_stranger(&daemon));
             }
             assert_eq!(daemon.get("/vms/web").json()["spec"]["env"]["TOKEN"], "secret");
@@ -155,7 +155,7 @@ mod system {
             assert_eq!(status_for(&daemon, member, &[54_000]), 200);
             assert_eq!(status_for(&daemon, member, &[54_000]), 200);
         }
-        for stranger in [OTHER, UNLISTED, NOBODY] {
+        for stranger in [OTHER, UNLISTED, OVERFLOW] {
             // A process can be in a group that its user is not in; over TCP that is not known.
             assert_eq!(status_for(&daemon, stranger, &[GROUP, GROUP]), 403, "{stranger}");
         }
@@ -180,7 +180,7 @@ mod system {
         assert_eq!(status_for(&daemon, UNLISTED, &many), 200);
         std::fs::set_permissions(&socket, PermissionsExt::from_mode(0o666)).expect("a mode");
         assert_eq!(status_for(&daemon, SUPPLEMENTARY, &[54_000]), 403);
-        assert_eq!(status_for(&daemon, NOBODY, &[NOBODY]), 403);
+        assert_eq!(status_for(&daemon, OVERFLOW, &[OVERFLOW]), 403);
     }
 
     #[test]
@@ -188,7 +188,7 @@ mod system {
         for group in ["", "hearth-no-such-group", "root"] {
             let home = Home::new();
             let daemon = home.start(&["--group", group]);
-            assert_eq!(status_for(&daemon, NOBODY, &[NOBODY]), 403, "{group}");
+            assert_eq!(status_for(&daemon, OVERFLOW, &[OVERFLOW]), 403, "{group}");
             assert_eq!(daemon.get("/vms").status, 200, "{group}");
         }
     }
@@ -207,7 +207,7 @@ mod system {
         crate::support::place_as(&mut own, &serve);
         let daemon = Daemon::spawn(own);
         assert_eq!(status_for(&daemon, OTHER, &[OTHER]), 200);
-        assert_eq!(status_for(&daemon, NOBODY, &[NOBODY]), 403);
+        assert_eq!(status_for(&daemon, OVERFLOW, &[OVERFLOW]), 403);
     }
 
     #[test]
@@ -230,7 +230,7 @@ mod system {
         for start in 1..=2 {
             let serve = home.serve(&["--open-loopback", "--log", "debug"]);
             let daemon = Daemon::spawn(behind(&wrapper, &serve));
-            assert_eq!(status_for(&daemon, NOBODY, &[NOBODY]), 200);
+            assert_eq!(status_for(&daemon, OVERFLOW, &[OVERFLOW]), 200);
             drop(daemon.terminate());
             let said = std::fs::read_to_string(&log).expect("a log");
             assert_eq!(said.matches("every local user commands this daemon").count(), start);
@@ -247,7 +247,7 @@ mod system {
         let address = daemon.url.strip_prefix("http://").expect("TCP").to_owned();
         let begin = Instant::now();
         let mut held = Vec::new();
-        as_user(NOBODY, &[NOBODY], || {
+        as_user(OVERFLOW, &[OVERFLOW], || {
             // More than the daemon serves at once, all silent.
             for _ in 0..300 {
                 held.push(TcpStream::connect(&address).expect("the system accepts"));
@@ -307,7 +307,7 @@ mod system {
             for thread in 0..THREADS {
                 let address = &address;
                 scope.spawn(move || {
-                    as_user(NOBODY, &[NOBODY], || {
+                    as_user(OVERFLOW, &[OVERFLOW], || {
                         for count in 0..CONNECTIONS / THREADS {
                             let body = body(&format!("race-{thread}-{count}"), "service", "");
                             let request = format!(

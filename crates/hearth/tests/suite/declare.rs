@@ -144,7 +144,7 @@ fn what_comes_on_stdin_deletes_nothing() {
         let input = home.write("input", text);
         let args = ["apply", "-f", "-", "--input-format", "json"];
         let mut command = command(&home, &daemon, &args);
-        command.stdin(Stdio::from(std::fs::File::open(input).expect("it is there")));
+        command.stdin(Stdio::from(std::fs::File::open(input).expect("it exists")));
         shown(&finished(command))
     };
     expect![[r#"

@@ -97,8 +97,8 @@ fn a_file_with_problems_changes_nothing_and_is_reported() {
     let daemon = home.start(&desired);
     assert_eq!(daemon.jobs(), ["a", "b"]);
     let ready = daemon.get("/readyz").json();
-    let trouble = ready["desired_file"].as_str().expect("a sentence");
-    assert!(trouble.contains("problems") && trouble.contains("last good state"), "{trouble}");
+    let problem = ready["desired_file"].as_str().expect("a sentence");
+    assert!(problem.contains("problems") && problem.contains("last good state"), "{problem}");
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn faults_of_the_file_are_in_the_stats_until_fixed() {
           "deleted": 0,
           "held": [],
           "refused": [],
-          "problem": "/home/desired.exs has 5 problems (the first: line 1, column 16: job `c`: missing field `cmd`); nothing of it is applied, the last good state goes on",
+          "problem": "/home/desired.exs has 5 problems (the first: line 1, column 16: job `c`: missing field `cmd`); none of it is applied, the last good state stays in effect",
           "help": "hearth validate /home/desired.exs shows every problem"
         }
     "#]],
@@ -241,7 +241,7 @@ fn faults_of_the_file_are_in_the_stats_until_fixed() {
     expect![[r#"
         [
             "/home/desired.exs: 2 applied, 0 deleted, 0 unchanged",
-            "/home/desired.exs has 5 problems (the first: line 1, column 16: job `c`: missing field `cmd`); nothing of it is applied, the last good state goes on",
+            "/home/desired.exs has 5 problems (the first: line 1, column 16: job `c`: missing field `cmd`); none of it is applied, the last good state stays in effect",
             "/home/desired.exs: 0 applied, 1 deleted, 1 unchanged",
         ]
     "#]].assert_debug_eq(&told(&home, &daemon));
@@ -360,7 +360,7 @@ fn an_entry_that_is_refused_is_shown_with_its_reason() {
     "#]].assert_debug_eq(&told(&home, &daemon));
 }
 
-/// Puts a whole file in the place of another, as careful programs do.
+/// Replaces a file by another whole one, as careful programs do.
 fn put(home: &Home, name: &str, text: &str) {
     let new = home.write("new", text);
     std::fs::rename(new, home.path(name)).expect("a rename");
@@ -403,7 +403,7 @@ fn editors_save_in_steps_and_no_step_is_taken_for_a_mistake() {
     until_jobs(&daemon, &["a", "b"]);
     // nano: the file is emptied, then written in pieces.
     let text = file(&["a", "b", "c"]);
-    let mut open = std::fs::File::create(&path).expect("it is there");
+    let mut open = std::fs::File::create(&path).expect("it exists");
     for piece in text.as_bytes().chunks(100) {
         open.write_all(piece).expect("a write");
         open.sync_all().expect("a sync");
@@ -456,7 +456,7 @@ fn a_change_that_nothing_hints_at_is_found_by_the_poll() {
     let path = home.write("desired.exs", &file(&["a"]));
     std::fs::hard_link(&path, home.path("aside/same.exs")).expect("a link");
     let daemon = start(&home);
-    // The watched folder tells nothing of what goes on under another name.
+    // The watched folder reports no change that is made under another name.
     home.write("aside/same.exs", &file(&["a", "b"]));
     until_jobs(&daemon, &["a", "b"]);
 }
@@ -503,6 +503,6 @@ fn faults_of_the_file_keep_the_last_good_state_and_say_why() {
     std::fs::create_dir(home.path("etc")).expect("a directory");
     good(&["a", "b", "f"]);
     // Told once each, not at each look.
-    let troubles = told(&home, &daemon).iter().filter(|told| !told.contains("unchanged")).count();
-    assert_eq!(troubles, 6);
+    let reports = told(&home, &daemon).iter().filter(|told| !told.contains("unchanged")).count();
+    assert_eq!(reports, 6);
 }

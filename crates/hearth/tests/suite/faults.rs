@@ -377,7 +377,7 @@ fn claim_is_never_answered_with_a_dead_warm_instance() {
     }
 }
 
-/// The first process is a job's own and knows whose it is from the start; the second is warm.
+/// The first process is a job's own and has its identity from the start; the second is warm.
 fn with_a_pool(daemon: &Daemon) {
     daemon.post("/vms", &init("first", "service", &["/fake/serve"], 0));
     daemon.until_job("first", "running");
@@ -664,7 +664,7 @@ fn large_images_hold_up_no_request_no_other_job_and_no_end() {
         job["status"] == "running" && job["vm_id"] != late
     });
     assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
-    // The next daemon goes on with it, and clears away what this one left.
+    // The next daemon continues with it, and removes what this one left.
     daemon.kill();
     let daemon = world.start_with("desired.json");
     daemon.until("it is prepared again", || {

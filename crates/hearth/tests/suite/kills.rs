@@ -36,7 +36,7 @@ mod native {
                     let (url, stop, mut rng) = (&url, &stop, rng.fork());
                     scope.spawn(move || load(url, journal, &mut rng, stop));
                 }
-                // Copies of images that nobody uses go meanwhile, and come again.
+                // Unused copies of images are removed meanwhile, and made again.
                 scope.spawn(|| {
                     while !stop.load(Ordering::Relaxed) && prune(&url).is_some() {
                         std::thread::sleep(Duration::from_millis(5));
@@ -66,7 +66,7 @@ mod native {
         assert_eq!(daemon.get("/images").json()["items"], serde_json::json!([]));
     }
 
-    /// Asks for the removal of all copies of images that nobody uses; the status of the answer.
+    /// Asks for the removal of all unused copies of images; the status of the answer.
     fn prune(url: &str) -> Option<u16> {
         let (status, answer) = ask(url, "POST", "/images/prune?all=true", "")?;
         assert!([200, 503].contains(&status), "a prune was answered {status}: {answer}");

@@ -237,7 +237,7 @@ fn daemon_serves_whatever_becomes_of_its_streams() {
 fn daemon_does_not_wait_for_a_reader_of_stdout() {
     let home = Home::new();
     let (reader, mut writer) = std::io::pipe().expect("a pipe");
-    // Nobody reads, and there is no room left.
+    // There is no reader, and no room left.
     let flags = rustix::fs::fcntl_getfl(&writer).expect("flags");
     rustix::fs::fcntl_setfl(&writer, flags | rustix::fs::OFlags::NONBLOCK).expect("flags");
     while std::io::Write::write(&mut writer, &[0; 4096]).is_ok() {}
@@ -339,14 +339,18 @@ fn what_a_user_names_is_read_in_time_or_refused() {
         .expect("a FIFO");
     File::create(home.path("large.yaml")).and_then(|file| file.set_len(9 << 20)).expect("a file");
     for (args, expected, message) in [
-        (&["validate", "fifo.yaml"][..], 2, "cannot read fifo.yaml: nobody writes to this FIFO"),
+        (
+            &["validate", "fifo.yaml"][..],
+            2,
+            "cannot read fifo.yaml: no process writes to this FIFO",
+        ),
         (&["validate", "large.yaml"], 2, "cannot read large.yaml: it has more than 8 MiB"),
         (&["convert", "large.yaml", "--to", "json"], 2, "it has more than 8 MiB"),
         (&["plan", "large.yaml"], 1, "it has more than 8 MiB"),
         (&["validate", "/dev/zero", "--input-format", "yaml"], 2, "it is a device, not a file"),
         (&["validate", "/", "--input-format", "yaml"], 2, "it is a directory, not a file"),
-        (&["config", "check", "fifo.yaml"], 1, "nobody writes to this FIFO"),
-        (&["run", "--rootfs", "r", "--env-file", "fifo.yaml", "x"], 1, "nobody writes"),
+        (&["config", "check", "fifo.yaml"], 1, "no process writes to this FIFO"),
+        (&["run", "--rootfs", "r", "--env-file", "fifo.yaml", "x"], 1, "no process writes"),
         (&["run", "--rootfs", "r", "--env-file", "/dev/zero", "x"], 1, "it is a device"),
         (&["restore", "fifo.yaml", "--state-dir", "s"], 1, "it is a FIFO, not a file"),
         (&["kernel", "import", "--from-deb", "fifo.yaml", "--images", "i"], 1, "it is a FIFO"),

@@ -1,5 +1,5 @@
-//! An operating system that refuses: no room, no descriptors, no memory, pids that come again. The daemon
-//! bears it, says it, and goes on once it is over.
+//! An operating system that refuses: no room, no descriptors, no memory, pids that are used again. The
+//! daemon tolerates it, reports it, and continues once it is over.
 
 mod system {
     use crate::support::client::ask;
@@ -10,7 +10,7 @@ mod system {
     use std::path::{Path, PathBuf};
     use std::process::{Child, Command, Stdio};
 
-    /// A small disk for a home's state, which whoever is run `with` it sees; it outlives them.
+    /// A small disk for a home's state, which the programs that are run `with` it see; it outlives them.
     struct SmallDisk {
         keeper: Child,
         /// The state on it.
@@ -307,7 +307,7 @@ mod native {
 
         kill_process(pid, Signal::STOP).expect("it lives");
         daemon.until_job("web", "starting");
-        // A daemon that was stopped itself takes nobody for silent that has had no time to answer.
+        // A daemon that was stopped itself takes no VMM for silent that has had no time to answer.
         let own = Pid::from_raw(i32::try_from(daemon.pid()).expect("a pid")).expect("a pid");
         kill_process(own, Signal::STOP).expect("it lives");
         std::thread::sleep(Duration::from_secs(1));
@@ -340,7 +340,7 @@ mod native {
         let begin = Instant::now();
         let answer = ask(&daemon.url, "POST", "/vms", &raw("late"));
         assert!(matches!(answer, None | Some((503, _))), "acknowledged: {answer:?}");
-        // The thread that hangs goes on once it is let go, unless the daemon has aborted by then.
+        // The thread that hangs continues once it is released, unless the daemon has aborted by then.
         std::thread::sleep(Duration::from_secs(45).saturating_sub(begin.elapsed()));
         attached.kill();
         std::thread::sleep(Duration::from_secs(1));
@@ -456,7 +456,7 @@ mod native {
 
     impl Pids {
         fn new() -> Pids {
-            // Its first process waits for nobody, and so its children are reaped by the kernel.
+            // Its first process waits for no child, and so its children are reaped by the kernel.
             let script = ["--pid", "--fork", "--mount-proc", "--kill-child=KILL", "env"];
             let init = Command::new("unshare")
                 .args(script)

@@ -78,9 +78,9 @@ fn sigusr2_makes_it_the_version_that_is_installed_now() {
     daemon.post("/vms", &body("web", "service", ""));
     let runs = PathBuf::from(format!("/proc/{}/exe", daemon.pid()));
     let pid = Pid::from_raw(daemon.pid().cast_signed()).expect("a pid");
-    let anew = |daemon: &mut crate::support::Daemon| {
+    let reexec = |daemon: &mut crate::support::Daemon| {
         kill_process(pid, Signal::USR2).expect("a signal");
-        daemon.anew();
+        daemon.restarted();
         assert_eq!(daemon.jobs(), ["web"]);
         inode(&runs)
     };
@@ -88,16 +88,16 @@ fn sigusr2_makes_it_the_version_that_is_installed_now() {
     // A link that leads elsewhere now, then a file in its place, then nothing.
     std::os::unix::fs::symlink(&versions[1], &link).expect("a link");
     std::fs::rename(&link, &installed).expect("installed");
-    assert_eq!(anew(&mut daemon), inodes[1]);
+    assert_eq!(reexec(&mut daemon), inodes[1]);
     std::fs::rename(&versions[2], &installed).expect("installed");
-    assert_eq!(anew(&mut daemon), inodes[2]);
+    assert_eq!(reexec(&mut daemon), inodes[2]);
     std::fs::remove_file(&installed).expect("removed");
-    assert_eq!(anew(&mut daemon), inodes[2]);
+    assert_eq!(reexec(&mut daemon), inodes[2]);
     // What comes there later, and what can't be run.
     std::fs::rename(&versions[0], &installed).expect("installed");
-    assert_eq!(anew(&mut daemon), inodes[0]);
+    assert_eq!(reexec(&mut daemon), inodes[0]);
     std::fs::rename(home.write("text", "half of a program"), &installed).expect("installed");
-    assert_eq!(anew(&mut daemon), inodes[0]);
+    assert_eq!(reexec(&mut daemon), inodes[0]);
 }
 
 #[test]

@@ -35,7 +35,7 @@ mod lab {
         assert!(stats.warm_pool.iter().all(|vm| vm.vm_id.starts_with("warm-")));
         assert!(daemon.fetch("web-api", "/env").await.contains("MIX_ENV=prod"));
 
-        // The same spec and tenant over HTTP: an instance of the pool, told whose it is now.
+        // The same spec and tenant over HTTP: an instance of the pool, with its identity now.
         let (status, second) = daemon.post("web-2", Some("production"), &web.spec).await;
         assert_eq!((status, second.vm_id.is_some()), (201, true));
         daemon.until_status("web-2", JobStatus::Running).await;
@@ -103,7 +103,7 @@ mod lab {
         let reason = panic.reason.unwrap();
         assert!(reason.starts_with("guest kernel panicked: "), "{reason}");
 
-        // An exit that happens while the daemon is away has its true code, and its last words.
+        // An exit that happens while the daemon is away has its true code, and its final output.
         daemon.post("away", None, &shell("job", "echo begun; sleep 5; echo tail; exit 5")).await;
         daemon.until_status("away", JobStatus::Running).await;
         let away = daemon.client.job("away").await.unwrap();

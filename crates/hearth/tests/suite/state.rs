@@ -48,7 +48,7 @@ fn backup_under_load_has_everything_acknowledged_before() {
     daemon.delete("/vms/before-0");
     daemon.kill();
     let (said, done) = on_state(&home, &["restore", &file]);
-    assert!(done && said.contains("the database of before is "), "{said}");
+    assert!(done && said.contains("the previous database is "), "{said}");
     let daemon = home.start(&[]);
     let jobs = daemon.jobs();
     let has = |job: &str| jobs.iter().any(|one| one == job);
@@ -57,7 +57,7 @@ fn backup_under_load_has_everything_acknowledged_before() {
 }
 
 #[test]
-fn a_backup_is_put_back_under_a_daemon_which_starts_anew_for_it() {
+fn restore_under_a_daemon_makes_it_restart_itself() {
     let home = Home::new();
     let mut daemon = home.start(&[]);
     daemon.post("/vms", &body("before", "service", ""));
@@ -69,11 +69,11 @@ fn a_backup_is_put_back_under_a_daemon_which_starts_anew_for_it() {
     std::fs::write(home.path("text.db"), "[]").expect("a file");
     let (said, done) = on_state(&home, &["restore", "text.db"]);
     assert!(!done && said.contains("text.db"), "{said}");
-    assert!(daemon.jobs().contains(&"after".to_owned()), "the daemon has heard nothing of it");
+    assert!(daemon.jobs().contains(&"after".to_owned()), "the daemon was not restarted");
 
     let (said, done) = on_state(&home, &["restore", &file]);
     assert!(done && said.contains("restored 1 job") && said.contains(".replaced-"), "{said}");
-    daemon.anew();
+    daemon.restarted();
     assert!(daemon.ended().is_none(), "it is the process that it was");
     let left = crate::support::names(&home.path("state"));
     assert!(!left.iter().any(|name| name.contains("new")), "{left:?}");
@@ -90,7 +90,7 @@ fn a_backup_is_put_back_under_a_daemon_which_starts_anew_for_it() {
 }
 
 #[test]
-fn a_daemon_that_could_not_start_anew_is_not_ended_by_a_restore() {
+fn restore_does_not_end_a_daemon_that_cannot_restart() {
     let home = Home::new();
     let daemon = home.start(&[]);
     daemon.post("/vms", &body("web", "service", ""));
@@ -145,7 +145,7 @@ fn invalid_or_damaged_backup_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn a_damaged_database_is_not_started_from_and_a_backup_mends_it() {
+fn damaged_database_is_refused_and_a_backup_repairs_it() {
     let home = Home::new();
     let daemon = home.start(&[]);
     daemon.post("/vms", &body("web", "service", ""));
@@ -297,7 +297,7 @@ fn lost_database_refuses_changes_and_no_accepted_one_is_gone() {
             let detail = problem["detail"].as_str().expect("a detail").to_owned();
             assert!(detail.contains("hearth.db.saved: start the daemon again"), "{how}: {detail}");
             assert_eq!(daemon.delete("/vms/web").status, 503, "{how}");
-            assert_eq!(daemon.get("/vms/web").json()["status"], "running", "{how}: reads go on");
+            assert_eq!(daemon.get("/vms/web").json()["status"], "running", "{how}: reads continue");
             let unready = daemon.get("/readyz");
             assert_eq!(unready.status, 503, "{how}");
             assert!(unready.body.contains("changes are refused"), "{how}: {}", unready.body);
@@ -356,7 +356,7 @@ fn lost_database_is_replaced_by_a_restore_under_the_daemon() {
     assert!(!done && said.contains("lost beneath the daemon"), "{said}");
     let (said, done) = on_state(&home, &["restore", &file]);
     assert!(done, "{said}");
-    daemon.anew();
+    daemon.restarted();
     assert_eq!(daemon.jobs(), ["web"]);
     assert_eq!(daemon.post("/vms", &body("new", "service", "")).status, 202);
     daemon.kill();
@@ -463,7 +463,7 @@ mod native {
         let before = processes(&host);
         let (said, done) = on_state(&host.home, &["restore", &file]);
         assert!(done, "{said}");
-        daemon.anew();
+        daemon.restarted();
         for job in ["kept", "changed", "deleted"] {
             daemon.until_job(job, "running");
         }
@@ -519,15 +519,15 @@ mod native {
         assert_eq!(processes(&host), before, "they are what they were");
         daemon.post("/vms", &body("other", 34));
         daemon.until_job("other", "running");
-        daemon.until("the spec of now runs in the place of the one before", || {
+        daemon.until("an instance of the new spec has replaced the previous one", || {
             let now = processes(&host);
-            // Its old pool is nobody's, until a job of that spec is declared.
+            // Its old pool has no job, until one of that spec is declared.
             now.len() == 6 && before.keys().filter(|id| !now.contains_key(*id)).count() == 1
         });
         for job in ["web", "claimed", "other"] {
             daemon.delete(&format!("/vms/{job}"));
         }
-        daemon.until("only what belongs to nobody is left", || processes(&host).len() == 1);
+        daemon.until("only the orphans are left", || processes(&host).len() == 1);
         let pid = processes(&host).into_values().next().expect("one");
         let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("a signal");

@@ -50,7 +50,7 @@ fn is_refused(home: &Home, planted: &str, says: &[&str]) {
     }
 }
 
-/// Puts a link to `target` in the place of what is there; returns what was there.
+/// Replaces a name of the state by a link; returns the path that it had before.
 fn plant(home: &Home, name: &str, link: impl FnOnce(&Path)) -> Option<PathBuf> {
     let (path, aside) = (home.path("state").join(name), home.path("aside"));
     let moved = fs::rename(&path, &aside).is_ok();
@@ -126,7 +126,7 @@ fn what_others_can_write_is_refused_or_closed() {
     for (name, mode) in [("hearth.db", 0o666), ("hearth.lock", 0o620), ("logs", 0o777)] {
         fs::create_dir_all(state.join("logs")).expect("a directory");
         let path = state.join(name);
-        let before = path.metadata().expect("it is there").mode();
+        let before = path.metadata().expect("it exists").mode();
         chmod(&path, mode);
         is_refused(&home, name, &[name, "can be written by others"]);
         chmod(&path, before);
@@ -137,7 +137,7 @@ fn what_others_can_write_is_refused_or_closed() {
     chmod(&state.join("listen"), 0o644);
     drop(home.start(&[]).until_job("web", "running"));
     for name in ["", "hearth.db"] {
-        let mode = state.join(name).metadata().expect("it is there").mode();
+        let mode = state.join(name).metadata().expect("it exists").mode();
         assert_eq!(mode & 0o077, 0, "{name}");
     }
 }
@@ -177,7 +177,7 @@ mod system {
         chown(home.path(""), Some(65534), None).expect("it can be given away");
         let output = finished(command(&home, &["doctor"]));
         let said = shown(&output);
-        assert!(said.contains("user 65534 can put another directory in the place of"), "{said}");
+        assert!(said.contains("user 65534 can replace"), "{said}");
         drop(home.start(&[]).until_job("web", "running"));
     }
 }

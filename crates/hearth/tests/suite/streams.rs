@@ -61,7 +61,7 @@ impl Stream {
 }
 
 #[test]
-fn events_come_as_they_happen_and_go_on_behind_the_last_one() {
+fn events_arrive_live_and_resume_after_the_last_one() {
     let home = Home::new();
     let daemon = home.start(&[]);
     daemon.post("/vms", &body("before", "job", ""));

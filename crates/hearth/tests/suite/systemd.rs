@@ -174,7 +174,7 @@ mod system {
         let (daemon, vm) = systemd.serving();
 
         systemd.says("systemctl reload hearth");
-        systemd.until("it has started anew", || systemd.starts() == 2);
+        systemd.until("it has restarted", || systemd.starts() == 2);
         assert_eq!(systemd.serving(), (daemon.clone(), vm.clone()));
         assert_eq!(systemd.shows("NRestarts"), "0");
 

@@ -1,5 +1,5 @@
 //! What every command prints, word for word: the files in `cmd` against a real daemon over a
-//! simulated host. `TRYCMD=overwrite cargo test -p hearth --test transcripts` writes them anew.
+//! simulated host. `TRYCMD=overwrite cargo test -p hearth --test transcripts` writes them again.
 
 use crate::support::{DEADLINE, Daemon, Home, body, sim};
 
@@ -38,7 +38,7 @@ fn programs_get_json_and_yaml_and_colours_come_when_asked_for() {
 }
 
 #[test]
-fn errors_name_the_cause_and_the_mend() {
+fn errors_name_the_cause_and_the_remedy() {
     play("errors", &sim());
 }
 

@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_bounded_and_cursors_go_on_over_rotations() {
+    fn log_is_bounded_and_cursors_survive_rotations() {
         let (dir, path) = log();
         let mut writer = LogWriter::open(&path).unwrap();
         let text = [b'x'; NUMBERED_BYTES];

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_closed_is_nobody_and_never_user_0() {
+    fn client_that_closed_has_no_user_and_is_never_user_0() {
         let (mut client, (server, from)) = pair("127.0.0.1:0");
         client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         client.shutdown(Shutdown::Write).unwrap();

@@ -411,7 +411,7 @@ async fn stopped_vmm_is_silent_until_it_answers_and_its_guest_is_kept() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn what_is_dead_is_not_alive_before_its_end_was_taken_note_of() {
+async fn dead_process_is_not_reported_alive() {
     let stand = stand(&[]).await;
     let id = stand.try_create("a1", raw("speaker")).await.expect("created");
     stand.lab.wait(&id, is_up).await;
@@ -663,7 +663,7 @@ async fn small_image_does_not_wait_behind_large_ones() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn copy_that_nobody_wishes_ends_and_leaves_nothing() {
+async fn copy_that_no_job_requests_ends_and_leaves_nothing() {
     const STEP: Duration = Duration::from_millis(10);
     let stand = stand(&[]).await;
     let large = stand.unread("large", TB);

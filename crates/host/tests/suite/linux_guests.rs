@@ -108,7 +108,7 @@ mod lab {
     }
 
     #[tokio::test]
-    async fn a_command_that_is_not_there_is_named() {
+    async fn missing_command_is_named() {
         let lab = lab().await;
         let mut spec = script("");
         spec.cmd = vec!["/app/bin/server".to_owned()];

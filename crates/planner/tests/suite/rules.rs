@@ -553,13 +553,13 @@ fn room_is_given_to_jobs_first_and_never_twice() {
     let running = serving("r", "z", RUN);
     let full =
         setting(&[other.clone(), pooled[1].clone()], &[running.clone(), held("x"), held("y")]);
-    assert_eq!(full.room_for(3).steps(), ["stop x: a job needs its room"]);
+    assert_eq!(full.room_for(3).steps(), ["stop x: evicted to free capacity"]);
     let leaving = [running.clone(), stopping(held("x")), held("y")];
     let leaving = setting(&[other.clone(), pooled[1].clone()], &leaving).room_for(3);
     assert_eq!(leaving.steps(), ["stop x: because"], "what leaves makes the room already");
     let three = [running.clone(), held("x"), held("y")];
     let busy = setting(&[other.clone(), pooled[1].clone()], &three).busy("x");
-    assert_eq!(busy.room_for(3).steps(), ["stop y: a job needs its room"]);
+    assert_eq!(busy.room_for(3).steps(), ["stop y: evicted to free capacity"]);
     let gone = setting(&[other, pooled[1].clone()], &[running, ended(held("x")), held("y")]);
     assert_eq!(gone.room_for(3).steps(), ["create for a", "remove x"], "what has ended takes none");
 }
@@ -692,7 +692,7 @@ fn how_a_job_stands_is_a_word_a_sentence_and_an_instance() {
     starting(up(Phase::Held, false, Some(RUN)), "waiting for the start signal");
     starting(up(Phase::Running, false, Some(RUN)), "waiting to be ready");
     starting(up(Phase::Running, true, None), "waiting for the guest to take its identity");
-    starting(up(Phase::Stopping, true, Some(RUN)), "ending");
+    starting(up(Phase::Stopping, true, Some(RUN)), "stopping");
     let detail = Some("port 80 refuses".to_owned());
     let (phase, told_run) = (Phase::Running, Some(Generation(RUN)));
     let state = InstanceState::Up { phase, ready: false, told: told_run, ready_detail: detail };

@@ -104,7 +104,7 @@ impl Disk {
             Event::Symlink(path) => self.make(number, self.name(path), Some(Vec::new())),
             Event::MakeDir(path) => self.make(number, self.name(path), None),
             Event::Write { path, offset, bytes } => {
-                let inode = self.find(path).unwrap_or_else(|| panic!("{path:?} is not there"));
+                let inode = self.find(path).unwrap_or_else(|| panic!("{path:?} does not exist"));
                 let (offset, bytes) = (offset.unwrap_or(self.lengths[inode]), bytes.clone());
                 let end = offset + bytes.len() as u64;
                 self.lengths[inode] = self.lengths[inode].max(end);

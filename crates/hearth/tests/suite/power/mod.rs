@@ -377,7 +377,7 @@ mod system {
             let inject = format!("inject=fsync:error=EIO:when={call}");
             let ended = recorded.life(&["-e", &inject], 10, terminate);
             aborted += usize::from(ended.signal() == Some(SIGABRT));
-            // The next daemon goes on from what is in memory, and what it acknowledges lasts.
+            // The next daemon continues from what is in memory, and what it acknowledges lasts.
             recorded.life(&[], 5, kill);
             let failed = |event: &Event| matches!(event, Event::Sync { failed: true, .. });
             assert!(recorded.recorder.run.events.iter().any(failed), "call {call} was not reached");

@@ -26,7 +26,7 @@ pub(crate) fn members(state: &Path) -> Option<Vec<(String, Vec<u32>)>> {
     let entries = fs::read_dir(parent(state)?).expect("the daemon has made it").flatten();
     let cgroups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     let member = |cgroup: fs::DirEntry| {
-        // One that is removed meanwhile has nobody in it.
+        // One that is removed meanwhile has no process in it.
         let pids = fs::read_to_string(cgroup.path().join("cgroup.procs")).unwrap_or_default();
         let is_program = |pid: &&str| fs::read_link(format!("/proc/{pid}/exe")).is_ok();
         let pids = pids.lines().filter(is_program).map(|pid| pid.parse().expect("a pid")).collect();

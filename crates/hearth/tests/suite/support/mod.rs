@@ -202,8 +202,8 @@ impl Daemon {
         }
     }
 
-    /// Waits until it has started anew, and goes on with the address that it has now.
-    pub(crate) fn anew(&mut self) {
+    /// Waits until it has restarted in place, and continues with the address that it has now.
+    pub(crate) fn restarted(&mut self) {
         let mut line = String::new();
         self.stdout.read_line(&mut line).expect("its output can be read");
         let url =
@@ -281,7 +281,7 @@ impl Daemon {
         self.get("/stats").json()["desired_file"].clone()
     }
 
-    /// Waits until a job stands so.
+    /// Waits until a job has this status.
     pub(crate) fn until_job(&self, job: &str, status: &str) -> Value {
         let mut last = Value::Null;
         self.until(&format!("{job} is {status}"), || {

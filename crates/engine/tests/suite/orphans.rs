@@ -93,7 +93,7 @@ async fn orphan_declared_with_another_spec_is_replaced_surge_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_ended_while_nobody_knew_it_is_not_run_again() {
+async fn job_that_ended_while_unknown_is_not_run_again() {
     let mut world = World::with(slow(), Store::in_memory().unwrap());
     let resize = spec("job", &[]);
     world.post("resize", None, &resize).await.unwrap();
