@@ -41,7 +41,7 @@ impl Patience {
     ///
     /// # Errors
     /// The same error, where the daemon refused, or was away for too long.
-    fn bear(&mut self, error: ClientError) -> Result<(), ClientError> {
+    fn tolerate(&mut self, error: ClientError) -> Result<(), ClientError> {
         if !error.may_pass() {
             return Err(error);
         }
@@ -103,7 +103,7 @@ pub(crate) async fn until(
                 }
             }
             Err(error) if is_absent(&error) && goal == Goal::Gone => return Ok(None),
-            Err(error) => patience.bear(error)?,
+            Err(error) => patience.tolerate(error)?,
         }
         match limit.left() {
             Some(Duration::ZERO) => return Err(limit.reached(last).into()),

@@ -19,7 +19,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// What runs microVMs.
 ///
-/// Events are hints and [`Host::observe`] is the truth: whoever is woken by [`Host::changes`] looks
+/// Events are hints and [`Host::observe`] is the truth: a caller that is woken by [`Host::changes`] looks
 /// again. Every action may be applied twice. A host never acts on a process whose identity it has
 /// not verified.
 pub trait Host: Send + Sync + 'static {
@@ -222,7 +222,7 @@ impl HostError {
         HostError { message: message.into(), transient: true, outcome_unknown: true, source: None }
     }
 
-    /// Trying again does not help before something is mended.
+    /// Trying again does not help before the cause is fixed.
     pub fn permanent(message: impl Into<String>) -> HostError {
         HostError {
             message: message.into(),

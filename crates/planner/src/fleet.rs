@@ -160,13 +160,13 @@ impl Fleet {
     #[must_use]
     pub fn drained_by(&self, after: &BTreeMap<&JobId, Option<&Job>>) -> Vec<(PoolKey, usize)> {
         let key_of = |job: &Job| pool_request(job).map(|(key, _)| key);
-        let wished: BTreeSet<PoolKey> =
+        let requested: BTreeSet<PoolKey> =
             after.values().flatten().filter_map(|job| key_of(job)).collect();
         let left: BTreeSet<PoolKey> =
             after.keys().filter_map(|id| self.jobs.get(*id)).filter_map(key_of).collect();
         let drains = |key: &PoolKey| {
             let others = |pool: &Pool| pool.jobs.iter().any(|id| !after.contains_key(id));
-            !wished.contains(key) && !self.pools.get(key).is_some_and(others)
+            !requested.contains(key) && !self.pools.get(key).is_some_and(others)
         };
         let stays = |instance: &&Instance| instance.stopping.is_none() && instance.exit().is_none();
         left.into_iter()

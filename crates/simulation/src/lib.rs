@@ -16,11 +16,11 @@ mod edges;
 mod invariants;
 mod requests;
 mod schedule;
-mod smaller;
+mod shrink;
 mod world;
 
 pub use schedule::{Item, Schedule, What};
-pub use smaller::smallest;
+pub use shrink::smallest;
 pub use world::{CrashPoint, Database, Passed, Side, run, run_with_crashes};
 
 /// As [`run`], with a panic of the engine as a failure.

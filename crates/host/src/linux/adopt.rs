@@ -33,7 +33,7 @@ enum Found {
 pub(super) async fn adopt_all(shared: &Arc<Shared>) -> Result<(), HostError> {
     let dir = shared.layout.instances();
     let entries = std::fs::read_dir(&dir).map_err(errors::file("read", &dir))?;
-    // Side by side, since each waits for its own process: those that are stuck hold up nobody.
+    // Side by side, since each waits for its own process: one that is stuck holds up no other.
     let mut adoptions = JoinSet::new();
     let mut remains = Vec::new();
     for entry in entries {
@@ -57,8 +57,8 @@ async fn adopt_or_leave(shared: Arc<Shared>, path: PathBuf) -> Option<PathBuf> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let reason = match adopt(&shared, &path).await {
         Ok(remains) => {
-            // It is among the instances by now: a look that comes between the two finds it twice, and
-            // never not at all.
+            // It is already among the instances: a look that comes between the two finds it twice rather
+            // than not at all.
             lock(&shared.unidentified).remove(&name);
             return remains;
         }
@@ -93,7 +93,7 @@ async fn look_again(shared: Arc<Shared>) {
     }
 }
 
-/// Removes what nothing runs in and no instance will ever be named like. Nobody waits for it.
+/// Removes directories in which nothing runs and whose names are never used again. In the background.
 async fn clear_away(shared: Arc<Shared>, remains: Vec<PathBuf>) {
     if !remains.is_empty() {
         tracing::info!(directories = remains.len(), "clearing away what is left of instances");
@@ -108,7 +108,7 @@ async fn clear_away(shared: Arc<Shared>, remains: Vec<PathBuf>) {
             warn(cgroups.sweep(|name| instances.join(name).exists()));
         }
     });
-    // Cancelled at the end of the daemon: the next one goes on.
+    // Cancelled at the end of the daemon: the next one continues.
     let _ = cleared.await;
 }
 
@@ -146,7 +146,7 @@ async fn adopt(shared: &Arc<Shared>, path: &Path) -> Result<Option<PathBuf>, Str
     match found {
         Found::Alive(process) => {
             let client = Client::new(directory, names::API_SOCKET, create::factor(shared));
-            take_over(shared, &instance, &record, Live { process, client }).await?;
+            adopt_live(shared, &instance, &record, Live { process, client }).await?;
         }
         Found::Gone => learn_end(shared, &instance, &record).await,
     }
@@ -171,7 +171,7 @@ fn find(record: &InstanceRecord, directory: &Directory, id: &InstanceId) -> Resu
     }
 }
 
-async fn take_over(
+async fn adopt_live(
     shared: &Arc<Shared>,
     instance: &Arc<Instance>,
     record: &InstanceRecord,

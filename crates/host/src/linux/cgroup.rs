@@ -4,8 +4,8 @@
 //!   <where cgroup2 is mounted>/hearth/<device>-<inode of the state directory>/<instance>
 //! ```
 //!
-//! So each daemon has a directory of its own, whatever its state directory is called, and what nobody
-//! names in it is nobody's.
+//! So each daemon has a directory of its own, whatever its state directory is called, and a
+//! cgroup in it that the daemon does not know is a leftover.
 
 use super::errors;
 use crate::HostError;

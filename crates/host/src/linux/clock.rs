@@ -1,7 +1,7 @@
 //! The clocks of guests: each is compared with this machine's when a daemon meets the guest, once a
 //! minute, and at once when this machine's clock was set or the machine was suspended.
 //!
-//! A guest that was paused needs nothing else. Its clock goes on with the processor's, unless the pause
+//! A guest that was paused needs nothing else. Its clock continues with the processor's, unless the pause
 //! was long, and then a question has been waiting for it: the answer comes with the resume, too late to
 //! say anything, so that the guest is asked again.
 //!
@@ -129,7 +129,7 @@ async fn ask(
     readings: &mut watch::Receiver<Option<ClockReading>>,
     ahead_ns: i64,
 ) -> Option<Verdict> {
-    // Goes on during a suspend, and names the question too.
+    // Continues during a suspend, and identifies the question too.
     let asked = now(ClockId::Boottime);
     let ask = u64::try_from(asked.as_nanos()).unwrap_or(u64::MAX);
     instance.commands.send(Command::Clock { ask, ahead_ns }).await.ok()?;

@@ -1,4 +1,4 @@
-//! The image store's files as they are, and the removal of those that nobody uses. Which go is decided
+//! The image store's files as they are, and the removal of unused ones. Which are removed is decided
 //! elsewhere.
 
 use super::errors;

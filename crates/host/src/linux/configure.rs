@@ -8,8 +8,8 @@ use hearth_guest::drive_assignment;
 use hearth_model::machine::{Access, Initrd, Machine, Origin, RateLimit};
 use hearth_model::{Boot, DriveRole};
 
-/// For a kernel of a distribution in Firecracker 1.12: the devices that its drivers would look for
-/// in vain are named, and Ctrl-Alt-Del arrives (which it doesn't with `i8042.nopnp`).
+/// For a kernel of a distribution in Firecracker 1.12: the devices that its drivers would not find
+/// are named, and Ctrl-Alt-Del arrives (which it doesn't with `i8042.nopnp`).
 const BOOT_ARGS: &str = "console=ttyS0 reboot=k panic=1 pci=off quiet loglevel=4 \
      8250.nr_uarts=1 i8042.noaux i8042.nomux i8042.dumbkbd random.trust_cpu=on";
 

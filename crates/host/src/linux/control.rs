@@ -34,7 +34,7 @@ const READY_DETAIL_CHARS_MAX: usize = 1024;
 /// it may write as four characters.
 const OOM_NAME_CHARS_MAX: usize = 60;
 
-/// Tells a guest whose it is, until it acknowledges.
+/// Assigns an identity to a guest, again and again until it acknowledges.
 pub(super) async fn tell(
     shared: &Arc<Shared>,
     id: &InstanceId,
@@ -42,7 +42,7 @@ pub(super) async fn tell(
     go: bool,
 ) -> Result<(), HostError> {
     let refused =
-        |why| HostError::transient(format!("cannot tell instance {id} whose it is: {why}"));
+        |why| HostError::transient(format!("cannot assign an identity to instance {id}: {why}"));
     let instance = shared.instance(id).ok_or_else(|| refused("there is no such instance"))?;
     let remembered = tokio::task::spawn_blocking({
         let (instance, identity) = (Arc::clone(&instance), identity.clone());
@@ -51,7 +51,7 @@ pub(super) async fn tell(
     let record = instance.directory.path().join(files::MANIFEST);
     remembered.await.map_err(errors::task)?.map_err(errors::file("write", &record))?;
     if instance.boot == hearth_model::Boot::Raw {
-        // There is nobody to tell; that it is remembered is all.
+        // A raw guest takes no identity; it is only recorded.
         if instance.set_state(instance.raw_state()) {
             shared.bump(&instance);
         }
@@ -217,7 +217,7 @@ async fn write_commands(
         let Some(command) = command else { return };
         let Ok(mut line) = serde_json::to_vec(&command) else { continue };
         line.push(b'\n');
-        // A command that is lost with its stream is sent again by whoever waits for its effect.
+        // A command that is lost with its stream is sent again by the task that waits for its effect.
         if writer.write_all(&line).await.is_err() {
             return;
         }

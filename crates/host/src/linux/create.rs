@@ -70,7 +70,7 @@ fn claim_name(shared: &Shared, create: &Create) -> Result<Option<Arc<Instance>>,
     }
     make_dir(&dir).map_err(errors::file("make", &dir))?;
     let directory = Directory::open(&dir).map_err(|error| {
-        // Nobody knows it yet. Where this fails the next daemon removes it.
+        // Nothing refers to it yet. If this fails the next daemon removes it.
         let _ = std::fs::remove_dir(&dir);
         errors::file("open", &dir)(error)
     });

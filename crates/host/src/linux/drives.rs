@@ -4,7 +4,7 @@ use super::instance_record::InstanceRecord;
 use super::layout::{create_file, drive_file, names as files, replace};
 use super::sparse::copy_sparse;
 use super::store::ImageStore;
-use super::{Shared, blank, errors, initramfs, workload};
+use super::{Shared, errors, initramfs, scratch, workload};
 use crate::HostError;
 use hearth_guest::{STATUS_DRIVE_BYTES, encode_config};
 use hearth_model::machine::{Drive, DriveContent, Initrd, Origin};
@@ -39,7 +39,7 @@ fn fill(shared: &Shared, create: &Create, drive: &Drive, dir: &Path) -> Result<(
             let image = stored(shared, digest)?;
             copy_sparse(&image, &file).map_err(errors::file("copy the rootfs to", &file))
         }
-        DriveContent::Empty { mib } => blank::make(&shared.images, *mib, &file),
+        DriveContent::Empty { mib } => scratch::make(&shared.images, *mib, &file),
         // With blocks of its own: where the disk is full the guest can say how it ended all the same.
         DriveContent::Status => create_file(&file)
             .and_then(|mut file| file.write_all(&[0; STATUS_DRIVE_BYTES]))

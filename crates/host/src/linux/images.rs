@@ -34,7 +34,7 @@ impl Kind {
         }
     }
 
-    /// What is wrong with the image and how to mend it, or `None`.
+    /// What is wrong with the image and how to fix it, or `None`.
     ///
     /// # Errors
     /// Where it can't be read.

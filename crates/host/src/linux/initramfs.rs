@@ -48,7 +48,7 @@ pub(super) fn for_modules(
     let making = store.making();
     create_file(&making.path)
         .and_then(|mut file| file.write_all(&bytes))
-        .and_then(|()| making.keep_as(&path))
+        .and_then(|()| making.persist(&path))
         .map_err(errors::file("write", &path))?;
     Ok(path)
 }

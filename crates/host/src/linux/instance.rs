@@ -93,15 +93,15 @@ impl Instance {
 
     pub(super) fn observed(&self) -> Observed {
         let made = lock(&self.made).clone();
-        // They are set before the state, so that whoever sees how it ended sees these too.
+        // They are set before the state, so that a reader who sees how it ended sees these too.
         let state = self.state();
         let oom_kills = lock(&self.oom_kills).clone();
         let silence = self.silence.load(Ordering::Acquire);
         Observed { slot: self.slot, hash: self.hash, made, state, oom_kills, silence }
     }
 
-    /// Remembers, over a loss of the database too, whose it is to be told to be. Blocks. There is one
-    /// action on an instance at a time.
+    /// Records, over a loss of the database too, the identity that is to be assigned. Blocks. There is
+    /// one action on an instance at a time.
     pub(super) fn remember(&self, identity: &Identity) -> io::Result<()> {
         let Some(known) = lock(&self.made).clone() else { return Ok(()) };
         let told = known.told(identity);

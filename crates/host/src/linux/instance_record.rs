@@ -198,7 +198,7 @@ impl InstanceRecord {
         if let Some(form) = &record.made
             && form.read().is_none()
         {
-            return Err(invalid("it says of nobody that could be whose it is".to_owned()));
+            return Err(invalid("its owner is not valid".to_owned()));
         }
         if let Some(form) = &record.machine
             && form.read().is_none()
@@ -208,7 +208,7 @@ impl InstanceRecord {
         Ok(record)
     }
 
-    /// Writes it whole: whoever reads it sees the old or the new one. It survives this process and
+    /// Writes it whole: a reader sees the old or the new one. It survives this process and
     /// no loss of power, which would cost each creation four commits of the file system's journal.
     pub(super) fn write(&self, dir: &Path) -> io::Result<()> {
         let new = dir.join(names::MANIFEST_NEW);

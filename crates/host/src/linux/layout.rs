@@ -35,7 +35,7 @@ pub(super) fn drive_file(role: DriveRole) -> &'static str {
     }
 }
 
-/// For open(2): a link is refused, and nobody is waited for at the other end of a FIFO.
+/// For open(2): a link is refused, and opening a FIFO does not wait for its other end.
 const NOFOLLOW: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
 
 /// Ends the name of a file that will take the place of another.
@@ -146,7 +146,7 @@ pub(super) fn open_to_write(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).custom_flags(NOFOLLOW).open(path)
 }
 
-/// Replaces a file whole, durably: whoever reads it sees the old or the new one. For paths with one
+/// Replaces a file whole, durably: a reader sees the old or the new one. For paths with one
 /// writer.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = with_suffix(path, NEW);
@@ -202,7 +202,7 @@ fn runtime_dir(state: &Path) -> Result<PathBuf, HostError> {
     Ok(dir)
 }
 
-/// Whether nobody but this user can write in a directory, and it is no link: secrets are put there.
+/// Whether only this user can write in a directory, and it is not a link: secrets are put there.
 fn is_own(dir: &Path) -> bool {
     dir.symlink_metadata().is_ok_and(|found| {
         let me = rustix::process::geteuid().as_raw();

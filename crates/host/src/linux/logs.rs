@@ -8,7 +8,7 @@
 //!   ^ when it came           ^      ^ the guest's offsets
 //! ```
 //!
-//! The first line says the cursor of the byte behind it, so that cursors go on over rotations. Each
+//! The first line says the cursor of the byte behind it, so that cursors survive rotations. Each
 //! further line is a record. A `+` behind its stream marks a record that the next one of the same
 //! stream continues: the app had not ended its line yet, or the line is longer than a record.
 //!
@@ -145,7 +145,7 @@ impl LogWriter {
     }
 
     /// Begins the newer file; what is there becomes the older one. Returns the file and its length.
-    /// After a failure it can be tried again, whatever was done: the writer that there is goes on
+    /// After a failure it can be tried again, whatever was done: the current writer continues
     /// with its own file until then.
     fn begin(path: &Path, cursor: u64) -> io::Result<(File, u64)> {
         let next = next(path);
@@ -198,7 +198,7 @@ impl LogWriter {
     }
 }
 
-/// Reads lines. An absent log has none. Whoever is at the end reads no more than a first line.
+/// Reads lines. An absent log has none. At the end no more than a first line is read.
 pub(super) fn read(path: &Path, query: LogQuery) -> Result<LogPage, HostError> {
     let part =
         |path: &Path| Part::read(path, query.after).map_err(errors::file("read the log", path));
@@ -544,7 +544,7 @@ mod tests {
     }
 
     /// Begins to write numbered lines, never more than `ahead` beyond the number that is seen. Ends
-    /// where nobody sees any more.
+    /// when the reader is gone.
     fn write_ahead(path: &Path, seen: &Arc<AtomicU64>, ahead: u64) -> JoinHandle<Option<()>> {
         let mut writer = LogWriter::open(path).unwrap();
         let seen = Arc::downgrade(seen);

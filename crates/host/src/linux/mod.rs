@@ -11,7 +11,6 @@
 //! the pidfd, reads the guest's reports and output, and drains Firecracker's FIFOs.
 
 mod adopt;
-mod blank;
 mod cgroup;
 mod channel;
 mod clock;
@@ -34,6 +33,7 @@ mod output;
 pub mod peer;
 mod probe;
 mod room;
+mod scratch;
 mod silence;
 mod sparse;
 mod stop;
@@ -65,7 +65,7 @@ use store::{ImageStore, Look, Looks};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
-use transfers::{Transfers, Wish};
+use transfers::{ImageRequest, Transfers};
 
 /// Where things are.
 #[derive(Clone, Debug)]
@@ -86,7 +86,7 @@ pub struct LinuxConfig {
 }
 
 /// Look-ups of images at once.
-const LOOKERS_MAX: usize = 4;
+const LOOKUPS_MAX: usize = 4;
 
 /// A host with real Firecracker. Cheap to clone; the microVMs outlive the last clone.
 #[derive(Clone, Debug)]
@@ -98,8 +98,8 @@ pub struct LinuxHost {
 struct Shared {
     layout: Layout,
     images: ImageStore,
-    /// Those who may look for images at once.
-    lookers: Arc<Semaphore>,
+    /// Permits for look-ups of images.
+    lookups: Arc<Semaphore>,
     transfers: Transfers,
     firecracker: PathBuf,
     facts: HostFacts,
@@ -120,7 +120,7 @@ struct Shared {
 
 impl LinuxHost {
     /// Probes the machine, makes the state directory and adopts every instance in it. Live ones
-    /// go on under supervision; for those that have ended it learns how.
+    /// continue under supervision; for those that have ended it learns how.
     ///
     /// # Errors
     /// A [`HostError`] where Firecracker is unusable or the state directory can't be read. A
@@ -141,7 +141,7 @@ impl LinuxHost {
         let (changes, _) = watch::channel(0);
         let shared = Arc::new(Shared {
             images,
-            lookers: Arc::new(Semaphore::new(LOOKERS_MAX)),
+            lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
             transfers: Transfers::new(),
             layout,
             firecracker,
@@ -205,14 +205,14 @@ impl Shared {
         tasks.spawn(task);
     }
 
-    /// Runs `work` to its end, even when whoever waits for it goes away.
+    /// Runs `work` to its end, even if its caller is dropped.
     async fn to_the_end<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, HostError>> + Send + 'static,
     ) -> Result<T, HostError> {
         let (sender, receiver) = oneshot::channel();
         self.spawn(async move {
-            // Nobody may be waiting any more; what was done shows in the next look.
+            // The caller may be gone; what was done shows in the next look.
             let _ = sender.send(work.await);
         });
         receiver.await.unwrap_or_else(|gone| Err(errors::task(gone)))
@@ -343,7 +343,7 @@ impl Host for LinuxHost {
     }
 }
 
-/// Looks a spec's images up, and wishes those that are not in the store.
+/// Looks a spec's images up, and requests those that are not in the store.
 async fn resolve(shared: &Arc<Shared>, spec: &Spec, until: Instant) -> Result<Lookup, HostError> {
     let Ok(looks) = timeout_at(until, look_up(shared, spec)).await else {
         let image = spec.rootfs.as_ref().unwrap_or(&spec.kernel).clone();
@@ -351,13 +351,13 @@ async fn resolve(shared: &Arc<Shared>, spec: &Spec, until: Instant) -> Result<Lo
     };
     let Looks { kernel, modules, rootfs } = looks?;
     // All of them before the first is waited for.
-    let wish = |look| match look {
-        Look::Known(digest) => Wished::Known(digest),
+    let request = |look| match look {
+        Look::Known(digest) => Requested::Known(digest),
         Look::Unknown(original) => {
-            Wished::Copied(original.kind, shared.transfers.wish(shared, original, until))
+            Requested::Copied(original.kind, shared.transfers.request(shared, original, until))
         }
     };
-    let (kernel, modules, rootfs) = (wish(kernel), modules.map(wish), rootfs.map(wish));
+    let (kernel, modules, rootfs) = (request(kernel), modules.map(request), rootfs.map(request));
     let mut pending = None;
     let kernel = digest(shared, Some(kernel), until, &mut pending).await?;
     let modules = digest(shared, modules, until, &mut pending).await?;
@@ -370,25 +370,25 @@ async fn resolve(shared: &Arc<Shared>, spec: &Spec, until: Instant) -> Result<Lo
 }
 
 /// An image that is in the store or on its way there.
-enum Wished {
+enum Requested {
     Known(Digest),
-    Copied(Kind, Wish),
+    Copied(Kind, ImageRequest),
 }
 
 /// The digest of an image. Where it is not known in time, `pending` is how far the first such one is.
 async fn digest(
     shared: &Arc<Shared>,
-    wished: Option<Wished>,
+    requested: Option<Requested>,
     until: Instant,
     pending: &mut Option<Progress>,
 ) -> Result<Option<Digest>, HostError> {
-    let (kind, wish) = match wished {
+    let (kind, request) = match requested {
         None => return Ok(None),
-        Some(Wished::Known(digest)) => return Ok(Some(digest)),
-        Some(Wished::Copied(kind, wish)) => (kind, wish),
+        Some(Requested::Known(digest)) => return Ok(Some(digest)),
+        Some(Requested::Copied(kind, request)) => (kind, request),
     };
-    let changing = wish.changing();
-    match wish.outcome(&shared.images, until).await? {
+    let changing = request.changing();
+    match request.outcome(&shared.images, until).await? {
         Err(progress) => {
             pending.get_or_insert(progress);
             Ok(None)
@@ -405,10 +405,10 @@ async fn digest(
 /// Looks at a spec's images. However slow the disk with the images is, and if it hangs: few threads
 /// wait for it, since every instance needs some of them.
 async fn look_up(shared: &Arc<Shared>, spec: &Spec) -> Result<Looks, HostError> {
-    let turn = Arc::clone(&shared.lookers).acquire_owned().await.map_err(errors::task)?;
+    let turn = Arc::clone(&shared.lookups).acquire_owned().await.map_err(errors::task)?;
     let (shared, spec) = (Arc::clone(shared), spec.clone());
     let looked = tokio::task::spawn_blocking(move || {
-        // As long as the thread, which may outlive whoever waits for it.
+        // As long as the thread, which may outlive its caller.
         let _turn = turn;
         shared.images.look(&spec)
     });

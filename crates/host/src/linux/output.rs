@@ -3,7 +3,7 @@
 //! A line that the app does not end for a moment (a prompt, a progress bar) is shown as far as it
 //! is, in a partial record that the next one continues.
 //!
-//! It goes on where the log's last record left off, so a restart of the daemon loses nothing that
+//! It continues where the log's last record left off, so a restart of the daemon loses nothing that
 //! the guest's ring still holds, and takes nothing twice. What the ring lost is said in the log.
 
 use super::control::{CONNECT_DEADLINE, RECONNECT_PAUSE};

@@ -36,7 +36,7 @@ pub enum PeerGroups {
 /// Why the user at the other end is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum PeerError {
-    /// The client was gone, or going. An orphaned socket belongs to nobody, which the kernel shows as
+    /// The client was gone, or going. An orphaned socket has no user, which the kernel shows as
     /// user 0.
     #[error("the client had closed the connection, or its sending half, before it was accepted")]
     Closed,
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn the_overflow_number_means_nobody_only_if_all_are_mapped() {
+    fn overflow_uid_is_a_user_only_if_all_are_mapped() {
         assert!(is_whole("         0          0 4294967295\n"));
         assert!(is_whole("0 0 65536\n65536 65536 4294901759\n"));
         assert!(!is_whole("0 1000 1\n"));
@@ -293,9 +293,9 @@ mod tests {
             uids: Numbers { overflow: 65_534, whole },
             gids: Numbers { overflow: 65_534, whole },
         };
-        let nobody = |whole| namespace(whole).peer(65_534, PeerGroups::OfUser);
-        assert_eq!(nobody(true).unwrap().uid, 65_534);
-        assert!(matches!(nobody(false), Err(PeerError::Unmapped)));
+        let overflow = |whole| namespace(whole).peer(65_534, PeerGroups::OfUser);
+        assert_eq!(overflow(true).unwrap().uid, 65_534);
+        assert!(matches!(overflow(false), Err(PeerError::Unmapped)));
         assert_eq!(namespace(false).peer(0, PeerGroups::OfUser).unwrap().uid, 0);
     }
 }

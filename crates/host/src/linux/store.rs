@@ -105,19 +105,19 @@ const LINKS_MAX: usize = 100;
 
 /// A file in the making; what is not kept is gone.
 #[derive(Debug)]
-pub(super) struct Making {
+pub(super) struct TempImage {
     pub(super) path: PathBuf,
 }
 
-impl Making {
+impl TempImage {
     /// It is whole: gives it its name, durably. What was called so before is the same, or was damaged.
-    pub(super) fn keep_as(self, path: &Path) -> io::Result<()> {
+    pub(super) fn persist(self, path: &Path) -> io::Result<()> {
         File::open(&self.path)?.sync_all()?;
         rename_durably(&self.path, path)
     }
 }
 
-impl Drop for Making {
+impl Drop for TempImage {
     fn drop(&mut self) {
         // Nothing is called so any more where it was kept.
         let _ = std::fs::remove_file(&self.path);
@@ -154,10 +154,10 @@ impl ImageStore {
     }
 
     /// Where a file is made before it gets its name in the store.
-    pub(super) fn making(&self) -> Making {
+    pub(super) fn making(&self) -> TempImage {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        Making { path: self.dir.join(format!("{MAKING}{count}")) }
+        TempImage { path: self.dir.join(format!("{MAKING}{count}")) }
     }
 
     /// Gives a file of the store, which stays as it is, a name elsewhere.
@@ -242,10 +242,10 @@ impl ImageStore {
                 unfit(kind, name, &format!("there is no such file in {dir}; put it there"))
             }
             rustix::io::Errno::LOOP => {
-                let mend = "it is a symbolic link; put the file itself in its place";
-                unfit(kind, name, mend)
+                let fault = "it is a symbolic link; put the file itself in its place";
+                unfit(kind, name, fault)
             }
-            // A socket, or a device that is not there.
+            // A socket, or a device that does not exist.
             rustix::io::Errno::NXIO => {
                 unfit(kind, name, "it is no regular file; put an image in its place")
             }
@@ -372,7 +372,7 @@ mod tests {
         for _ in 0..3 {
             let making = store.making();
             std::fs::write(&making.path, "made").unwrap();
-            making.keep_as(&store.made("again")).unwrap();
+            making.persist(&store.made("again")).unwrap();
         }
         for image in names {
             let digest = store.image(Kind::Disk, &name(image)).unwrap();

@@ -75,7 +75,7 @@ impl Drop for Guard {
 async fn supervise(shared: &Arc<Shared>, instance: &Arc<Instance>, mut fifos: Fifos, log: &Path) {
     let Some(live) = instance.live() else { return };
     let raw = instance.boot == Boot::Raw;
-    // Before anything is read that belongs into it.
+    // Before anything is read that belongs in it.
     let output = OnceLock::new();
     let origin = if raw { Origin::Console } else { Origin::Pipes };
     match Output::open(log, origin) {
@@ -111,7 +111,7 @@ async fn supervise(shared: &Arc<Shared>, instance: &Arc<Instance>, mut fifos: Fi
         };
         let drained = drain(&mut fifos, to_log);
         let probed = silence::watch(shared, instance, live);
-        // Only the exit ends this; the others are dropped, but for the output that goes on below.
+        // Only the exit ends this; the others are dropped, but for the output that continues below.
         tokio::select! {
             biased;
             ended = ended(live) => ended,

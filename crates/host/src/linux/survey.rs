@@ -1,4 +1,4 @@
-//! What lies in a state directory, looked at without touching it, for whoever compares it with the
+//! What lies in a state directory, looked at without touching it, to be compared with the
 //! database while no daemon does. A running daemon may make and remove things meanwhile.
 
 use super::collect;
@@ -27,7 +27,7 @@ pub enum What {
     Instance {
         /// Which.
         id: InstanceId,
-        /// Whose it is, where that was kept.
+        /// Its job or pool, if that was recorded.
         owner: Option<Owner>,
         /// Its process, where one runs.
         process: Option<i32>,
@@ -36,7 +36,7 @@ pub enum What {
     Remains,
     /// What is in it can't be told, and so not whether something runs; a sentence.
     Unknown(String),
-    /// A process that works in a directory which is gone, so that nobody can reach it any more.
+    /// A process that works in a directory which is gone, so that it can't be reached any more.
     Process(i32),
     /// The log of an instance.
     Log(InstanceId),
@@ -71,7 +71,7 @@ impl Found {
 /// Looks at all of a state directory. Needs a Tokio runtime.
 ///
 /// # Errors
-/// Where a directory of it, or `/proc`, can't be read. One that is not there has nothing in it.
+/// Where a directory of it, or `/proc`, can't be read. One that does not exist has nothing in it.
 pub fn survey(state_dir: &Path) -> Result<Vec<Found>, HostError> {
     let boot = boot_id().map_err(super::errors::file("read", Path::new("/proc")))?;
     let instances = state_dir.join("instances");

@@ -1,18 +1,18 @@
 //! Images on their way into the store. A large one takes minutes, so that nothing waits for it: each
 //! is copied and digested in slices of some milliseconds, which take turns, and only for as long as
-//! somebody wishes it.
+//! it is requested.
 //!
 //! ```text
-//!              wish                     whole: digest remembered
+//!              request                     whole: digest remembered
 //!   unknown ─────────▶ under way ──┬───────────────────────────────▶ known
-//!      ▲                  slices   ├── failed: told for 1 s, then a wish begins again
-//!      └───────────────────────────┴── no wish for 10 s: what was copied is removed
+//!      ▲                  slices   ├── failed: told for 1 s, then a request begins again
+//!      └───────────────────────────┴── no request for 10 s: what was copied is removed
 //! ```
 //!
-//! All who wish a file share its transfer. It never decides whether an image is fit.
+//! All who request a file share its transfer. It never decides whether an image is fit.
 
 use super::sparse::{CHUNK_BYTES, copy_range, next_data};
-use super::store::{ImageStore, Making, Original, Stamp};
+use super::store::{ImageStore, Original, Stamp, TempImage};
 use super::{Shared, layout, lock};
 use crate::HostError;
 use hearth_model::{Digest, ImageName, Progress};
@@ -30,11 +30,11 @@ use tokio::time::{Instant, timeout_at};
 const SLICES_MAX: usize = 2;
 /// How long a slice is. With as many transfers as there may be, each gets its turn within a second.
 const SLICE: Duration = Duration::from_millis(20);
-/// Transfers at once; each has two files open. The next one has to be wished again.
+/// Transfers at once; each has two files open. The next one has to be requested again.
 const TRANSFERS_MAX: usize = 64;
-/// How long a transfer goes on behind the last wish. Longer than the daemon takes from one look-up of
+/// How long a transfer continues after the last request. Longer than the daemon takes from one look-up of
 /// a job to the next, on a busy machine too: what was copied would be lost.
-const WISHED_FOR: Duration = Duration::from_secs(10);
+const REQUESTED_FOR: Duration = Duration::from_secs(10);
 /// How long a failure is told to those who look again.
 const FAILURE_TOLD_FOR: Duration = Duration::from_secs(1);
 /// Bytes that are written before they are synced, so that the end of a large copy is no long wait.
@@ -43,17 +43,17 @@ const UNSYNCED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// The transfers that are under way, by the file that is copied.
 #[derive(Debug)]
 pub(super) struct Transfers {
-    /// Fair: whoever has had a slice goes to the end.
+    /// Fair: a transfer that has had a slice goes to the end.
     slices: Arc<Semaphore>,
     under_way: Mutex<HashMap<Stamp, Arc<Transfer>>>,
 }
 
-/// What all who wish a file share.
+/// What all who request a file share.
 #[derive(Debug)]
 struct Transfer {
     total_bytes: u64,
     done_bytes: AtomicU64,
-    wished_until: Mutex<Instant>,
+    requested_until: Mutex<Instant>,
     outcome: watch::Sender<Option<Result<Digest, Failure>>>,
 }
 
@@ -71,9 +71,9 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Somebody's wish for an image.
+/// Somebody's request for an image.
 #[derive(Debug)]
-pub(super) struct Wish {
+pub(super) struct ImageRequest {
     image: ImageName,
     noun: &'static str,
     /// `None` where there are too many transfers.
@@ -85,7 +85,7 @@ pub(super) struct Wish {
 struct Work {
     source: File,
     stamp: Stamp,
-    making: Making,
+    making: TempImage,
     target: File,
     hasher: blake3::Hasher,
     /// Everything before is copied.
@@ -107,16 +107,21 @@ impl Transfers {
         Transfers { slices, under_way: Mutex::default() }
     }
 
-    /// Wishes an image until some time behind `until`. Begins to copy it where nobody has.
-    pub(super) fn wish(&self, shared: &Arc<Shared>, original: Original, until: Instant) -> Wish {
+    /// Requests an image until some time after `until`. Begins to copy it unless a transfer is under way.
+    pub(super) fn request(
+        &self,
+        shared: &Arc<Shared>,
+        original: Original,
+        until: Instant,
+    ) -> ImageRequest {
         let Original { kind, name, file, stamp } = original;
-        let wished_until = until + WISHED_FOR;
+        let requested_until = until + REQUESTED_FOR;
         let mut under_way = lock(&self.under_way);
         let has_room = under_way.len() < TRANSFERS_MAX;
         let transfer = match under_way.get(&stamp) {
             Some(transfer) => {
-                let mut known = lock(&transfer.wished_until);
-                *known = wished_until.max(*known);
+                let mut known = lock(&transfer.requested_until);
+                *known = requested_until.max(*known);
                 drop(known);
                 Some(Arc::clone(transfer))
             }
@@ -124,7 +129,7 @@ impl Transfers {
                 let transfer = Arc::new(Transfer {
                     total_bytes: stamp.bytes,
                     done_bytes: AtomicU64::new(0),
-                    wished_until: Mutex::new(wished_until),
+                    requested_until: Mutex::new(requested_until),
                     outcome: watch::Sender::new(None),
                 });
                 under_way.insert(stamp, Arc::clone(&transfer));
@@ -132,27 +137,27 @@ impl Transfers {
                 transfer
             }),
         };
-        Wish { image: name, noun: kind.noun(), transfer }
+        ImageRequest { image: name, noun: kind.noun(), transfer }
     }
 
-    /// Forgets a transfer that nobody wishes. A wish that comes at the same time is before or behind.
+    /// Forgets a transfer that is no longer requested. A request at the same time comes before or after.
     fn give_up(&self, stamp: &Stamp) -> bool {
         let mut under_way = lock(&self.under_way);
-        let unwished = under_way.get(stamp).is_none_or(|transfer| !transfer.is_wished());
-        if unwished {
+        let unrequested = under_way.get(stamp).is_none_or(|transfer| !transfer.is_requested());
+        if unrequested {
             under_way.remove(stamp);
         }
-        unwished
+        unrequested
     }
 }
 
 impl Transfer {
-    fn is_wished(&self) -> bool {
-        Instant::now() < *lock(&self.wished_until)
+    fn is_requested(&self) -> bool {
+        Instant::now() < *lock(&self.requested_until)
     }
 }
 
-impl Wish {
+impl ImageRequest {
     /// The digest, once the copy is whole; how far it is, at `until`.
     pub(super) async fn outcome(
         self,
@@ -190,7 +195,7 @@ impl Wish {
     }
 
     fn failed(&self, store: &ImageStore, failure: Failure) -> HostError {
-        let Wish { image, noun, .. } = self;
+        let ImageRequest { image, noun, .. } = self;
         let message = format!("cannot copy {noun} {image} into the store");
         match failure {
             Failure::Changed => self.changing(),
@@ -208,11 +213,11 @@ impl Wish {
     }
 }
 
-/// Copies a file for as long as it is wished.
+/// Copies a file for as long as it is requested.
 async fn run(shared: Arc<Shared>, transfer: Arc<Transfer>, source: File, stamp: Stamp) {
     let outcome = match slices(&shared, &transfer, source, stamp).await {
         Ok(None) => {
-            tracing::info!(bytes = stamp.bytes, "nobody wishes an image any more; its copy ends");
+            tracing::info!(bytes = stamp.bytes, "an image is no longer requested; its copy ends");
             return;
         }
         Ok(Some(digest)) => Ok(digest),
@@ -226,7 +231,7 @@ async fn run(shared: Arc<Shared>, transfer: Arc<Transfer>, source: File, stamp: 
     lock(&shared.transfers.under_way).remove(&stamp);
 }
 
-/// `None` where nobody wishes it any more.
+/// `None` if it is no longer requested.
 async fn slices(
     shared: &Arc<Shared>,
     transfer: &Arc<Transfer>,
@@ -243,7 +248,7 @@ async fn slices(
             return Ok(None);
         }
         let transfer = Arc::clone(transfer);
-        let slice = shared.slice(move |shared| work.go_on(&shared.images, &transfer));
+        let slice = shared.slice(move |shared| work.advance(&shared.images, &transfer));
         match slice.await.map_err(ended)?? {
             Slice::Whole(digest) => return Ok(Some(digest)),
             Slice::More(more) => work = more,
@@ -260,7 +265,7 @@ impl Shared {
         let turn = Arc::clone(&self.transfers.slices).acquire_owned().await?;
         let shared = Arc::clone(self);
         let done = tokio::task::spawn_blocking(move || {
-            // As long as the thread, which may outlive whoever waits for it.
+            // As long as the thread, which may outlive its caller.
             let _turn = turn;
             work(&shared)
         });
@@ -285,7 +290,7 @@ impl Work {
     }
 
     /// Copies for a while.
-    fn go_on(
+    fn advance(
         mut self: Box<Self>,
         store: &ImageStore,
         transfer: &Transfer,
@@ -298,7 +303,7 @@ impl Work {
         while self.at < self.stamp.bytes {
             self.copy_some(&mut chunk)?;
             transfer.done_bytes.store(self.at, Ordering::Relaxed);
-            if begin.elapsed() >= SLICE || !transfer.is_wished() {
+            if begin.elapsed() >= SLICE || !transfer.is_requested() {
                 return Ok(Slice::More(self));
             }
         }
@@ -346,7 +351,7 @@ impl Work {
             return Err(Failure::Changed);
         }
         let digest = Digest(*self.hasher.finalize().as_bytes());
-        self.making.keep_as(&store.path(&digest))?;
+        self.making.persist(&store.path(&digest))?;
         if self.stamp.is_settled() {
             store.remember(self.stamp, digest);
         }
@@ -354,24 +359,25 @@ impl Work {
     }
 }
 
-/// Copies an image at once, where nothing else goes on.
+/// Copies an image at once, if nothing else runs.
 #[cfg(any(test, fuzzing))]
 pub(super) fn copy_now(store: &ImageStore, original: Original) -> Result<Digest, HostError> {
     let Original { kind, name, file, stamp } = original;
     let transfer = Transfer {
         total_bytes: stamp.bytes,
         done_bytes: AtomicU64::new(0),
-        wished_until: Mutex::new(Instant::now() + WISHED_FOR),
+        requested_until: Mutex::new(Instant::now() + REQUESTED_FOR),
         outcome: watch::Sender::new(None),
     };
     let copied = Work::begin(store, file, stamp).and_then(|mut work| {
         loop {
-            match work.go_on(store, &transfer)? {
+            match work.advance(store, &transfer)? {
                 Slice::Whole(digest) => return Ok(digest),
                 Slice::More(more) => work = more,
             }
         }
     });
-    let wish = Wish { image: name, noun: kind.noun(), transfer: Some(Arc::new(transfer)) };
-    copied.map_err(|failure| wish.failed(store, failure))
+    let request =
+        ImageRequest { image: name, noun: kind.noun(), transfer: Some(Arc::new(transfer)) };
+    copied.map_err(|failure| request.failed(store, failure))
 }

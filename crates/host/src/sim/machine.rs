@@ -75,7 +75,7 @@ struct Reading {
     began: Option<Mono>,
     takes: Duration,
     /// When somebody looked it up last.
-    wished: Mono,
+    requested: Mono,
 }
 
 #[derive(Debug)]
@@ -112,7 +112,7 @@ impl Vm {
 }
 
 /// How long an image is read behind the last look-up.
-const WISHED_FOR: Duration = Duration::from_secs(10);
+const REQUESTED_FOR: Duration = Duration::from_secs(10);
 
 fn mib(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).saturating_mul(1024 * 1024)
@@ -197,14 +197,15 @@ impl Machine {
         Ok(Lookup::Known(Images { kernel, modules: None, rootfs }))
     }
 
-    /// Reads an image for as long as it is wished; how far it is, where it is not whole.
+    /// Reads an image for as long as it is requested; how far it is, where it is not whole.
     fn read(&mut self, image: &ImageName) -> Option<Progress> {
         let now = self.now;
         let reading = self.readings.get_mut(image)?;
         let takes = reading.takes;
-        let lapsed = |began: &Mono| reading.wished.after(WISHED_FOR) < now.min(began.after(takes));
+        let lapsed =
+            |began: &Mono| reading.requested.after(REQUESTED_FOR) < now.min(began.after(takes));
         let began = reading.began.filter(|began| !lapsed(began)).unwrap_or(now);
-        (reading.began, reading.wished) = (Some(began), now);
+        (reading.began, reading.requested) = (Some(began), now);
         let done = now.since(began);
         (done < takes).then(|| Progress {
             image: image.clone(),
@@ -216,7 +217,7 @@ impl Machine {
 
     /// An image is another file now, which takes so long to be read.
     pub fn replace_image(&mut self, image: &ImageName, takes: Duration) {
-        let reading = Reading { began: None, takes, wished: self.now };
+        let reading = Reading { began: None, takes, requested: self.now };
         self.readings.insert(image.clone(), reading);
     }
 
@@ -249,7 +250,7 @@ impl Machine {
     /// As [`crate::Host::apply`].
     ///
     /// # Errors
-    /// Where it was told to refuse it, or there is nobody to tell.
+    /// If it was told to refuse it, or there is no guest to assign it to.
     pub fn apply(&mut self, action: Action) -> Result<(), HostError> {
         let name = action.name();
         if let Some(left) = self.refusals.get_mut(name).filter(|left| **left > 0) {
@@ -285,7 +286,7 @@ impl Machine {
         self.vms.get(instance).is_some_and(|vm| !vm.state.is_exited())
     }
 
-    /// The instances there are, with what they were made of, whose they are by now, and what they do.
+    /// The instances there are, with what they were made of, their current owners, and what they do.
     pub fn instances(&self) -> impl Iterator<Item = (&Create, &InstanceState)> {
         self.vms.values().map(|vm| (&vm.create, &vm.state))
     }
@@ -350,7 +351,7 @@ impl Machine {
         }
     }
 
-    /// From now on the VMM of an instance does not answer. Its guest goes on.
+    /// From now on the VMM of an instance does not answer. Its guest continues.
     pub fn hush(&mut self, instance: &InstanceId) {
         let Some(vm) = self.vms.get_mut(instance).filter(|vm| vm.missed.is_none()) else { return };
         vm.missed = Some(0);
@@ -389,7 +390,7 @@ impl Machine {
     }
 
     /// The machine loses its power: nothing runs any more, how it ended is not known, and the clock
-    /// begins anew.
+    /// starts again.
     pub fn reboot(&mut self) {
         let ids: Vec<InstanceId> = self.vms.keys().cloned().collect();
         ids.iter().for_each(|id| self.exit(id, End::Unknown, false));
@@ -400,7 +401,7 @@ impl Machine {
             |reading: &Reading| reading.began.is_some_and(|at| now.since(at) >= reading.takes);
         self.readings.retain(|_, reading| !is_whole(reading));
         for reading in self.readings.values_mut() {
-            (reading.began, reading.wished) = (None, Mono::default());
+            (reading.began, reading.requested) = (None, Mono::default());
         }
     }
 

@@ -681,11 +681,11 @@ async fn copy_that_no_job_requests_ends_and_leaves_nothing() {
             Lookup::Known(_) => panic!("it is known"),
         }
     };
-    // Two wish it, and share a copy.
+    // Two request it, and share a copy.
     look().await;
     look().await;
     assert_eq!(unfinished(&stand), 1);
-    // For as long as somebody looks now and then, it goes on.
+    // It continues for as long as it is looked up now and then.
     let mut before = look().await;
     for _ in 0..4 {
         tokio::time::advance(Duration::from_secs(6)).await;

@@ -14,7 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 pub(super) struct Found {
     /// Whether it is in the state ESTABLISHED.
     pub(super) established: bool,
-    /// Whose it is; 0 as well if no process has it.
+    /// Its user; 0 as well if no process has it.
     pub(super) uid: u32,
     /// 0 if no process has it.
     pub(super) inode: u32,

@@ -282,7 +282,7 @@ impl Subject<'_> {
         self.until(id, "told", |state| is_up(state, Phase::Held, Some(3))).await;
         let seen = self.host.observe(None).await.unwrap();
         let owner = seen.instances[id].made.as_ref().map(|made| made.owner.clone());
-        assert_eq!(owner, Some(Owner::Job(identity(3))), "whose it is is remembered");
+        assert_eq!(owner, Some(Owner::Job(identity(3))), "its owner is recorded");
         self.apply(tell(2, false)).await;
         self.apply(tell(3, true)).await;
         self.until(id, "running", |state| is_up(state, Phase::Running, Some(3))).await;

@@ -46,6 +46,6 @@ fn formatted(store: &ImageStore, mib: u32) -> Result<PathBuf, HostError> {
             "cannot make a scratch disk of {mib} MiB: mke2fs says {said:?}"
         )));
     }
-    making.keep_as(&blank).map_err(errors::file("make", &blank))?;
+    making.persist(&blank).map_err(errors::file("make", &blank))?;
     Ok(blank)
 }
