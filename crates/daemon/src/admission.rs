@@ -126,7 +126,7 @@ impl Policy {
     }
 }
 
-/// That nobody is admitted over TCP, and why.
+/// That no caller is admitted over TCP, and why.
 pub(crate) fn closed(error: &PeerError) -> String {
     format!("requests over TCP are refused, since their users are not known: {}", sentence(error))
 }

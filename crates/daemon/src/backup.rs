@@ -1,8 +1,8 @@
 //! Backups of a state directory's database, and putting one back: at once where no daemon runs, else by
-//! the daemon, which starts anew for it.
+//! the daemon, which restarts in place for it.
 //!
 //! ```text
-//!   restore: backup ── checked ──> hearth.db.restore ── by whoever has the lock ──> hearth.db
+//!   restore: backup ── checked ──> hearth.db.restore ── by the holder of the lock ──> hearth.db
 //! ```
 
 use crate::state_dir::{StateDir, StateDirError, check, failed, in_use, remove};
@@ -21,12 +21,12 @@ pub(crate) const DATABASE: &str = "hearth.db";
 const BESIDE: [&str; 2] = ["-wal", "-shm"];
 /// A backup that was checked and is to take the database's place.
 const WAITING: &str = "hearth.db.restore";
-/// What the name of a database that was replaced goes on with.
+/// How the name of a database that was replaced continues.
 const REPLACED: &str = ".replaced-";
 
-/// How long a daemon may take to end and to start anew: it has 10 s for the one.
-const ANEW_WITHIN: Duration = Duration::from_secs(30);
-const ANEW_POLL: Duration = Duration::from_millis(10);
+/// How long a daemon may take to end and to restart: it has 10 s for the first.
+const RESTART_TIMEOUT: Duration = Duration::from_secs(30);
+const RESTART_POLL: Duration = Duration::from_millis(10);
 
 /// Why a backup could not be taken or put back.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +65,7 @@ pub struct Restored {
     pub replaced: Option<PathBuf>,
 }
 
-/// Copies the database of a state directory to a file that is not there yet, while a daemon uses it
+/// Copies the database of a state directory to a file that must not exist, while a daemon uses it
 /// or not. The copy was checked and is on disk when this returns. It holds the environments of the
 /// jobs, and so their secrets; its mode is 0600.
 ///
@@ -77,12 +77,12 @@ pub fn backup(state_dir: &Path, to: &Path) -> Result<Contents, BackupError> {
     Ok(hearth_store::backup(&state_dir.join(DATABASE), to)?)
 }
 
-/// Puts a backup in the place of a state directory's database, which is kept beside it. A daemon that
-/// runs starts anew for it, in its own process, and answers nobody for a moment; microVMs go on, and the
-/// daemon makes of them what the backup wants.
+/// Replaces a state directory's database by a backup, and keeps the replaced one beside it. A running
+/// daemon restarts for it in its own process, and does not answer for a moment; microVMs keep running,
+/// and the daemon then brings them to what the backup wants.
 ///
 /// A restore that is cut off leaves the one database or the other; once the backup was found to be whole
-/// the next daemon goes on with it.
+/// the next daemon continues with it.
 ///
 /// # Errors
 /// [`BackupError`]; the database is then as it was.
@@ -112,7 +112,7 @@ fn restore_under(state_dir: &Path, backup: &Path, pid: u32) -> Result<Restored, 
     if in_use(state_dir)? != Some(pid) {
         return Err(refused("has just ended"));
     }
-    if !starts_anew(pid) {
+    if !restarts_in_place(pid) {
         return Err(refused("is of a version that can't restore while it runs, or is starting"));
     }
     let before = replaced(dir)?;
@@ -125,7 +125,7 @@ fn restore_under(state_dir: &Path, backup: &Path, pid: u32) -> Result<Restored, 
         let another = in_use(state_dir)?.is_some_and(|other| other != pid && other != 0);
         let problem = match () {
             () if !sent || another => Some("ended meanwhile"),
-            () if begin.elapsed() > ANEW_WITHIN => Some("did not start anew within 30 s"),
+            () if begin.elapsed() > RESTART_TIMEOUT => Some("did not restart within 30 s"),
             () => None,
         };
         if let Some(problem) = problem {
@@ -136,14 +136,14 @@ fn restore_under(state_dir: &Path, backup: &Path, pid: u32) -> Result<Restored, 
             }
             return Err(refused(problem));
         }
-        std::thread::sleep(ANEW_POLL);
+        std::thread::sleep(RESTART_POLL);
     }
     let replaced = replaced(dir)?.difference(&before).last().cloned();
     Ok(Restored { contents, replaced })
 }
 
 /// Whether a daemon takes SIGUSR2, which else would end it.
-fn starts_anew(pid: u32) -> bool {
+fn restarts_in_place(pid: u32) -> bool {
     const SIGUSR2: u32 = 12;
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
@@ -161,7 +161,7 @@ fn alone(dir: &Path) -> Result<File, BackupError> {
     }
 }
 
-/// Checks a backup and leaves a copy for whoever has the lock of the state directory to take.
+/// Checks a backup and leaves a copy for the holder of the state directory's lock to take.
 fn prepare(dir: &Path, backup: &Path) -> Result<Contents, BackupError> {
     let new = dir.join("hearth.db.new");
     let beside_new = BESIDE.map(|part| beside(&new, part));
@@ -177,8 +177,8 @@ fn prepare(dir: &Path, backup: &Path) -> Result<Contents, BackupError> {
     Ok(contents)
 }
 
-/// Puts the backup that waits, if one does, in the place of the database, else the copy that a daemon made
-/// when its database was lost; returns where that is now which was there before.
+/// Replaces the database by the backup that waits, if one does, else by the copy that a daemon made when
+/// its database was lost; returns where the replaced database is now.
 pub(crate) fn take(lock: &StateDir) -> Result<Option<PathBuf>, BackupError> {
     let dir = lock.path();
     let (database, waiting) = (dir.join(DATABASE), dir.join(WAITING));
@@ -197,7 +197,7 @@ pub(crate) fn take(lock: &StateDir) -> Result<Option<PathBuf>, BackupError> {
     fs::rename(&new, &database).map_err(failed("replace", &database))?;
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", dir))?;
     let kept = replaced.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
-    tracing::warn!(from = %new.display(), kept, "another database is in the place of the last one");
+    tracing::warn!(from = %new.display(), kept, "another database has replaced the last one");
     Ok(replaced)
 }
 

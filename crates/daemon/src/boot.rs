@@ -78,9 +78,9 @@ impl Signals {
 /// # Errors
 /// Every [`DaemonError`]. Nothing is left running.
 pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
-    // Before the lock: who asks the daemon that has it to start anew need not fear to end it. The other
-    // signals end a start that takes too long.
-    let anew = listen_to(SignalKind::user_defined2())?;
+    // Before the lock: asking the daemon that holds it to restart must not end it. The other signals end
+    // a start that takes too long.
+    let reexec = listen_to(SignalKind::user_defined2())?;
     let state_dir = StateDir::open(&config.state_dir)?;
     let policy = Policy::new(config.callers.clone(), &config.listen);
     let listener = Listener::bind(&config.listen, policy.gid().await).await?;
@@ -95,7 +95,7 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
 
     let interrupt = listen_to(SignalKind::interrupt())?;
     let terminate = listen_to(SignalKind::terminate())?;
-    let signals = Signals { interrupt, terminate, anew };
+    let signals = Signals { interrupt, terminate, reexec };
     let (stop, stopping) = Stop::channel();
     let (seen_sender, seen) = watch::channel(false);
     let (desired_sender, desired) = watch::channel(None);
@@ -126,7 +126,7 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
     tasks.spawn(http::serve(listener, http::router(Arc::new(app)), policy, stopping.clone()));
     tasks.spawn(watch_file(&config, host, intake, desired_sender, watched, stopping));
     watchdog::tell(sd_notify::NotifyState::Ready);
-    // One that has started anew begins in the middle of its supervisor's time.
+    // One that has restarted in place begins in the middle of its supervisor's interval.
     watchdog::tell(sd_notify::NotifyState::Watchdog);
     Ok(Daemon { listen, facts, stop, tasks, core_end, state_dir, signals })
 }

@@ -1,4 +1,4 @@
-//! The clocks that the engine is told of. The monotonic one counts suspension and goes on over
+//! The clocks that the engine is told of. The monotonic one counts suspension and continues over
 //! restarts of the daemon.
 
 use hearth_engine::Now;

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-/// With less than this on its disk a state directory is in trouble soon.
+/// With less than this on its disk a state directory is full soon.
 const FREE_MIB_MIN: u64 = 256;
 
 /// What is the matter with one thing, or that nothing is.
@@ -226,7 +226,7 @@ fn database(path: &Path) -> (Option<Contents>, Finding) {
     let saved = hearth_store::saved(path);
     if saved.exists() {
         let sentence = format!(
-            "it was lost beneath the daemon, and {} is what it held: a daemon that is started goes on \
+            "it was lost beneath the daemon, and {} is what it held: a daemon that is started continues \
              with that",
             saved.display()
         );
@@ -303,7 +303,7 @@ impl<'a> Known<'a> {
                 bad(format!("{} is left alone, since it may run: {why}", found.path.display()))
             }
             What::Process(pid) => bad(format!(
-                "process {pid} works in a directory that was removed, so that nobody can reach it: \
+                "process {pid} works in a directory that was removed, so that it can't be reached: \
                  kill -9 {pid} ends it"
             )),
             What::Log(id) => {

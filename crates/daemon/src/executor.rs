@@ -43,7 +43,7 @@ pub(crate) async fn run(
                 Some(Work::Apply(id, action)) => {
                     let (host, intake, slots) = (host.clone(), intake.clone(), slots.clone());
                     tasks.spawn(async move {
-                        // A stop only waits, for up to an hour, and nobody else may wait for it.
+                        // A stop only waits, for up to an hour, and must hold up no other action.
                         let _slot = match action {
                             Action::Stop { .. } => None,
                             _ => slots.acquire().await.ok(),

@@ -40,7 +40,7 @@ impl Followed {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Whoever panicked with it left it whole.
+        // A thread that panicked with it left it whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! What the fuzz targets reach and nobody else does. It is there only under `--cfg fuzzing`.
+//! What only the fuzz targets reach. It exists only under `--cfg fuzzing`.
 
 use crate::core;
 use crate::desired::{DesiredPath, WatchedSource};
@@ -12,7 +12,7 @@ use hearth_model::KeepImages;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc, watch};
 
-/// The API as it is served, over an engine whose work nobody carries out: every job stays on its
+/// The API as it is served, over an engine whose work is not carried out: every job stays on its
 /// way. Lives as long as what is returned.
 ///
 /// # Panics

@@ -1,4 +1,4 @@
-//! Copies of images that nobody uses: removed once in a while, and when somebody asks. The engine decides
+//! Unused copies of images: removed once in a while, and on request. The engine decides
 //! which, on what is committed; the host removes them after that.
 
 use crate::core::{AskError, Intake};
@@ -62,7 +62,7 @@ pub(crate) async fn list(
     Ok((stored, plan.used.into_iter().collect()))
 }
 
-/// Removes the copies that nobody uses beyond what is kept of them. Returns those that are gone, or would be.
+/// Removes the unused copies beyond what is kept of them. Returns those that are gone, or would be.
 pub(crate) async fn collect(
     host: &dyn Host,
     intake: &Intake,

@@ -65,9 +65,9 @@ pub struct Config {
     pub host: HostChoice,
     /// How far the host's processors and memory are handed out.
     pub overcommit: Overcommit,
-    /// How long what is over is kept.
+    /// How long finished jobs, events and logs are kept.
     pub retention: Retention,
-    /// How long copies of images are kept that nobody uses.
+    /// How long unused copies of images are kept.
     pub keep_images: KeepImages,
 }
 
@@ -142,8 +142,8 @@ pub enum DaemonError {
         /// Why.
         source: Box<hearth_store::StoreError>,
     },
-    /// A backup that waits can't be put in the place of the database.
-    #[error("cannot put the backup that waits in the place of the database")]
+    /// The database can't be replaced by the backup that waits.
+    #[error("cannot restore the database from the backup that waits")]
     Restore(#[from] Box<BackupError>),
     /// The host cannot run microVMs.
     #[error("cannot use this machine as a host")]

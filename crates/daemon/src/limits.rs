@@ -28,7 +28,7 @@ pub const HEADERS_MAX: usize = 100;
 pub const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// From a request's head to the end of its body: a local client sends 64 KiB in no time.
 pub const BODY_DEADLINE: Duration = Duration::from_secs(10);
-/// How long an answer waits for a reader that takes nothing of it. Tunnels wait for ever: their
+/// How long an answer waits for a reader that takes no bytes. Tunnels wait for ever: their
 /// ends may mean it.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// Answers smaller than this are not compressed: they fit one packet anyway.
@@ -62,7 +62,7 @@ pub const KEY_BYTES_MAX: usize = 255;
 pub const INTAKE_MAX: usize = 4096;
 /// Inputs of one step, which share one commit. At 128 commits a batch the disk is no bottleneck.
 pub const BATCH_MAX: usize = 256;
-/// How long a request waits for the engine: it answers within a commit, so this means trouble.
+/// How long a request waits for the engine: it answers within a commit, so this means a fault.
 pub const REPLY_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Actions on the host at once. Creations are bounded by the planner as well; stops wait for
@@ -80,12 +80,12 @@ pub const OBSERVE_REST_FACTOR: u32 = 1000;
 pub const OBSERVE_REST_MAX: Duration = Duration::from_secs(10);
 /// Shortest time between two looks, so that a storm of events costs no more than this.
 pub const OBSERVE_GAP_MIN: Duration = Duration::from_millis(10);
-/// Longest wait of a request for its images. What takes longer goes on behind it, and the job waits.
+/// Longest wait of a request for its images. What takes longer continues after it, and the job waits.
 pub const IMAGE_WAIT: Duration = Duration::from_secs(1);
 /// Largest image that may be used, in GiB, unless a setting says otherwise: its digest takes half a
 /// minute of a processor.
 pub const IMAGE_MAX_GIB: u64 = 64;
-/// Longest telling of a guest whose it is, on hardware.
+/// Longest assignment of an identity to a guest, on hardware.
 pub const TELL_DEADLINE: Duration = Duration::from_secs(10);
 /// What a stop may take beyond the job's own grace, on hardware.
 pub const STOP_SLACK: Duration = Duration::from_secs(20);

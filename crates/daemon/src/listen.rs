@@ -17,7 +17,7 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// Where the daemon listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
-    /// A loopback address; port 0 takes a free one.
+    /// A loopback address; port 0 picks a free port.
     Tcp(SocketAddr),
     /// A Unix socket, mode 0660.
     Unix(PathBuf),
@@ -107,8 +107,8 @@ pub(crate) struct Accepted {
 }
 
 impl Listener {
-    /// Binds. A socket file that nobody answers on is taken over. The group can connect to it; who is
-    /// admitted is decided by who connects, not by its mode.
+    /// Binds. A socket file on which no process answers is taken over. The group can connect to it; who
+    /// is admitted is decided by who connects, not by its mode.
     pub(crate) async fn bind(listen: &Listen, group: Option<u32>) -> Result<Listener, ListenError> {
         let failed = |source| ListenError::Bind { listen: listen.clone(), source };
         match listen {

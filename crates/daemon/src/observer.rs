@@ -29,7 +29,7 @@ pub(crate) async fn run(
         let deadline = limits::OBSERVE_DEADLINE * host.facts().time_factor.max(1);
         since = since.filter(|_| Instant::now() < whole_at);
         let look = Instant::now();
-        let trouble = match timeout(deadline, host.observe(since)).await {
+        let fault = match timeout(deadline, host.observe(since)).await {
             Ok(Ok(observation)) => {
                 let whole = observation.whole;
                 since = Some(observation.revision);
@@ -45,10 +45,10 @@ pub(crate) async fn run(
             Ok(Err(error)) => Some(error.sentence()),
             Err(_) => Some(format!("it took more than {} s", deadline.as_secs())),
         };
-        if trouble.is_some() {
+        if fault.is_some() {
             (since, whole_at) = (None, Instant::now() + limits::OBSERVE_EVERY);
         }
-        match trouble {
+        match fault {
             Some(cause) if !blind => {
                 blind = true;
                 tracing::warn!(

@@ -1,4 +1,4 @@
-//! Who can change what lies in a state directory: owners, modes and links. Nobody but the daemon's user may
+//! Who can change what lies in a state directory: owners, modes and links. Only the daemon's user may
 //! write there, and no name in it may lead elsewhere, since the daemon, which may be root, writes to these
 //! names. The path of the directory itself may be a link.
 //!
@@ -222,7 +222,7 @@ fn link(dir: &OwnedFd, name: &OsStr) -> FlawKind {
     FlawKind::Link(PathBuf::from(OsStr::from_bytes(target.as_bytes())))
 }
 
-/// What is in a directory, links not followed. What vanishes meanwhile is not there.
+/// What is in a directory, links not followed. What vanishes meanwhile is left out.
 fn entries(dir: &OwnedFd) -> io::Result<BTreeMap<std::ffi::OsString, Stat>> {
     let mut entries = BTreeMap::new();
     for entry in Dir::read_from(dir)? {

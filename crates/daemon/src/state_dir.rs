@@ -89,7 +89,7 @@ pub fn in_use(path: &Path) -> Result<Option<u32>, StateDirError> {
 }
 
 /// Refuses a state directory in which others can write, or of which a name leads elsewhere. One that is
-/// absent is fine. For whoever uses it without its lock.
+/// absent is fine. For commands that use it without its lock.
 pub(crate) fn check(path: &Path) -> Result<(), StateDirError> {
     let dir = match open_directory(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -183,7 +183,7 @@ impl StateDir {
             Err(error) if is_full(&error) => {
                 tracing::warn!(%error, "cannot write {}; clients need HEARTH_URL", path.display());
                 self.remove(LISTEN_NEW)?;
-                // Nobody listens there any more.
+                // No process listens there any more.
                 self.remove(LISTEN)
             }
             written => {

@@ -1,7 +1,7 @@
 //! Sees to it that a daemon that hangs ends: the engine's thread takes a step each second at least, since
 //! the host is looked at that often. Where it takes none for a while, the engine or the runtime is stuck.
 //! So is one of which a part has ended.
-//! Whoever supervises the daemon starts it again, and microVMs do not notice. A supervisor that asked
+//! The supervisor of the daemon starts it again, and microVMs do not notice. A supervisor that asked
 //! for it (systemd's `WatchdogSec`) is told of each step's progress.
 
 use sd_notify::NotifyState;
@@ -66,9 +66,9 @@ pub(crate) fn watch(progress: &Progress, pace: Pace, end: &Receiver<()>, stuck: 
     }
 }
 
-/// What a daemon does that can't go on: whoever supervises it starts it again.
+/// What a daemon does that can't continue: its supervisor starts it again.
 pub(crate) fn abort(why: &str) -> ! {
-    tracing::error!("{why}; the daemon aborts, microVMs go on, start it again");
+    tracing::error!("{why}; the daemon aborts, microVMs keep running, start it again");
     // The log has its own thread.
     std::thread::sleep(Duration::from_millis(200));
     std::process::abort();

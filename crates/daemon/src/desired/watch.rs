@@ -1,6 +1,6 @@
 //! Hints that a file may have changed. What is watched are the folders on the way to it, since a
 //! watch on the file itself is lost when another is renamed over it: the folder of each link, and
-//! the folder that all of them lead to. A hint is never more than a hint: whoever gets one looks.
+//! the folder that all of them lead to. A hint is never more than a hint: its receiver looks.
 //!
 //! It misses changes where the kernel sees none, such as those that other machines make on a
 //! network's file system; a poll has to find these.
@@ -63,7 +63,7 @@ impl FileWatch {
         watch
     }
 
-    /// Goes the way to the file anew, and watches the folders that are on it now. A change between
+    /// Follows the path to the file again, and watches the folders that are on it now. A change between
     /// two calls is hinted at if the folder that it was in was watched. Blocks for a few system
     /// calls.
     pub(super) fn follow(&mut self) {
@@ -71,7 +71,7 @@ impl FileWatch {
         let way = Way::to(&self.path);
         *self.shared.way.lock().unwrap_or_else(PoisonError::into_inner) = way.clone();
         let lost = self.shared.lost.swap(false, Ordering::Relaxed);
-        let mut trouble = None;
+        let mut fault = None;
         self.folders.retain(|folder, identity| {
             let stays = !lost && way.folders.get(folder) == Some(identity);
             if !stays {
@@ -86,11 +86,11 @@ impl FileWatch {
             }
             match watcher.watch(&folder, RecursiveMode::NonRecursive) {
                 Ok(()) => drop(self.folders.insert(folder, identity)),
-                Err(error) => trouble = Some(format!("{}: {error}", folder.display())),
+                Err(error) => fault = Some(format!("{}: {error}", folder.display())),
             }
         }
-        match trouble {
-            Some(trouble) => self.tell(&trouble),
+        match fault {
+            Some(fault) => self.tell(&fault),
             None => self.told = None,
         }
     }

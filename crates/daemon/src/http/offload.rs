@@ -51,7 +51,7 @@ impl Offload {
     }
 
     /// Does work on a thread of its own when its turn comes. `work` can ask whether its client has
-    /// gone, and stops then: nobody sees its outcome.
+    /// gone, and stops then: no client sees its outcome.
     ///
     /// Cancelling it leaves work that has begun, and the turn, to the next question of `work`.
     ///
@@ -126,7 +126,7 @@ mod tests {
         let begin = tokio::task::spawn_blocking(move || begin.recv().unwrap());
         tokio::select! {
             biased;
-            _ = work => panic!("it ends only once nobody waits"),
+            _ = work => panic!("it ends only once no client waits"),
             begun = begin => begun.unwrap(),
         }
         tokio::task::spawn_blocking(move || notice.recv().unwrap()).await.unwrap();

@@ -75,7 +75,7 @@ pub(crate) async fn serve(listener: Listener, router: Router, policy: Policy, mu
     let mut connections = JoinSet::new();
     loop {
         let next = async {
-            // Whoever is accepted can be told at least that there is no room.
+            // An accepted client can at least be told that there is no room.
             let spare = spares.clone().acquire_owned().await.ok();
             (spare, listener.accept().await)
         };
@@ -248,7 +248,7 @@ async fn converse(stream: Box<dyn Duplex>, gate: Gate, mut stop: Stop) {
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let outcome = tokio::select! {
-        // The connection goes on below where the daemon ends first.
+        // The connection continues below if the daemon ends first.
         biased;
         outcome = connection.as_mut() => outcome,
         () = stop.asked() => {

@@ -29,7 +29,7 @@ impl<S: AsyncWrite + Unpin> Socket<S> {
         Socket { inner, stalled: None, instead: None, refusal, upgraded: false }
     }
 
-    /// `outcome` within the deadline, which begins anew with everything that the peer takes.
+    /// `outcome` within the deadline, which restarts with everything that the peer takes.
     fn within<T>(
         &mut self,
         context: &mut Context<'_>,
