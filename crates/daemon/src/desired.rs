@@ -471,7 +471,7 @@ async fn stamp(path: &Path) -> io::Result<Stamp> {
         .await
         .unwrap_or_else(|_| Err(too_slow()))?;
     if !metadata.is_file() {
-        let found = if metadata.is_dir() { "a directory" } else { "no regular file" };
+        let found = if metadata.is_dir() { "a directory" } else { "not a regular file" };
         return Err(io::Error::other(format!("it is {found}")));
     }
     Ok(Stamp {

@@ -169,7 +169,7 @@ async fn clear_stale(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
         Ok(metadata) if !metadata.file_type().is_socket() => {
-            Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"))
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is not a socket"))
         }
         Ok(_) => match tokio::net::UnixStream::connect(path).await {
             Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "something listens there")),

@@ -295,7 +295,7 @@ mod tests {
             expect![[r#"
                 the settings have 9 problems
                 HEARTH_SIM_BOOT_MS: "soon" is not a whole number, or far too large
-                HEARTH_LOG: "a=b=c" is no log filter; write info, or warn,hearth_daemon=debug
+                HEARTH_LOG: "a=b=c" is not a log filter; write info, or warn,hearth_daemon=debug
                 error: there is no setting `lissten`
                  --> DIR/hearth.toml:1:1
                   |

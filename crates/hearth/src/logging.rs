@@ -67,6 +67,6 @@ impl Write for Plain {
 /// Where it does not. A sentence.
 pub(crate) fn checked(filter: &str) -> Result<(), String> {
     filter.parse::<EnvFilter>().map(drop).map_err(|_| {
-        format!("{filter:?} is no log filter; write info, or warn,hearth_daemon=debug")
+        format!("{filter:?} is not a log filter; write info, or warn,hearth_daemon=debug")
     })
 }

@@ -129,7 +129,7 @@ fn since(text: &str) -> Result<Timestamp, Refused> {
     };
     text.parse::<Timestamp>().ok().or_else(ago).ok_or_else(|| {
         let help = "write a time such as 2026-11-24T09:30:00Z, or how long ago, such as 90s or 1h";
-        read::bad_query("since", &format!("{text:?} is no time")).help(help)
+        read::bad_query("since", &format!("{text:?} is not a time")).help(help)
     })
 }
 
@@ -138,7 +138,7 @@ fn place(text: &str) -> Result<(InstanceId, u64), Refused> {
     let parts = text.strip_prefix("vm-").and_then(|rest| rest.split_once(':'));
     let place = parts.and_then(|(id, at)| Some((InstanceId::parse(id).ok()?, at.parse().ok()?)));
     place.ok_or_else(|| {
-        read::bad_query("after", &format!("{text:?} is no place in a log"))
+        read::bad_query("after", &format!("{text:?} is not a position in a log"))
             .help("write vm_id and cursor of a line, as vm-…:123")
     })
 }

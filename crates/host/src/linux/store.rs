@@ -193,7 +193,7 @@ impl ImageStore {
         let file = self.open_image(kind, name)?;
         let metadata = file.metadata().map_err(|error| unreadable(kind, name, error))?;
         if !metadata.is_file() {
-            let found = if metadata.is_dir() { "a directory" } else { "no regular file" };
+            let found = if metadata.is_dir() { "a directory" } else { "not a regular file" };
             return Err(unfit(kind, name, &format!("it is {found}; put an image in its place")));
         }
         let stamp = Stamp::of(&metadata);
@@ -247,7 +247,7 @@ impl ImageStore {
             }
             // A socket, or a device that does not exist.
             rustix::io::Errno::NXIO => {
-                unfit(kind, name, "it is no regular file; put an image in its place")
+                unfit(kind, name, "it is not a regular file; put an image in its place")
             }
             errno => HostError::permanent(format!("cannot open {} {name}", kind.noun()))
                 .because(io::Error::from(errno)),
@@ -531,9 +531,9 @@ mod tests {
         );
         assert!(refused("link").contains("symbolic link"));
         assert!(refused("dir").contains("it is a directory"));
-        assert!(refused("fifo").contains("no regular file"));
-        assert!(refused("socket").contains("no regular file"), "{}", refused("socket"));
-        assert!(!has_device || refused("zero").contains("no regular file"), "{}", refused("zero"));
+        assert!(refused("fifo").contains("not a regular file"));
+        assert!(refused("socket").contains("not a regular file"), "{}", refused("socket"));
+        assert!(!has_device || refused("zero").contains("not a regular file"), "{}", refused("zero"));
         assert!(refused("empty").contains("empty"));
         assert_eq!(std::fs::read_dir(&store.dir).unwrap().count(), 0);
     }
