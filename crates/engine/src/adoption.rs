@@ -131,7 +131,7 @@ impl Engine {
 
 /// Whether an instance of this make is what the job wants now.
 fn is_made_of(job: &Job, observed: &Observed) -> bool {
-    let wanted = job.wanted == Wanted::Running && job.outcome.is_none();
+    let wanted = job.wanted == Wanted::Running && job.progress.outcome.is_none();
     wanted && job.hash() == Some(observed.hash)
 }
 

@@ -206,11 +206,13 @@ impl Engine {
         }
         let differs = |what: String| Err(format!("memory and database differ: {what}"));
         // How far the reading of its images is is not in the row.
-        let same = |held: &Job, row: &Job| match &held.resolution {
-            Resolution::Preparing(_) => {
-                *row == Job { resolution: Resolution::Preparing(None), ..held.clone() }
+        let same = |held: &Job, row: &Job| {
+            if !matches!(held.progress.resolution, Resolution::Preparing(_)) {
+                return held == row;
             }
-            _ => held == row,
+            let mut stored = held.clone();
+            stored.progress.resolution = Resolution::Preparing(None);
+            stored == *row
         };
         if let Some(id) = differing(self.fleet.jobs(), &loaded.jobs, same) {
             let pair = (self.fleet.job(&id), loaded.jobs.get(&id));
@@ -311,10 +313,10 @@ fn differing<K: Ord + Clone, L, R>(
 /// After a reboot of the host its clock began anew: what was waited for is over.
 pub(crate) fn forget_times(loaded: &mut Loaded) {
     for job in loaded.jobs.values_mut() {
-        job.not_before = None;
+        job.progress.not_before = None;
         if job.spec.lifecycle != Lifecycle::Job {
             // Those of a `job` count against its retries, whenever they were.
-            job.failures = 0;
+            job.progress.failures = 0;
         }
     }
     for instance in loaded.instances.values_mut() {

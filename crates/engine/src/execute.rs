@@ -76,7 +76,7 @@ impl Engine {
         if let Some(key) = wanted.filter(|key| self.fleet.demand(key).1 > 0) {
             self.claims.miss(key);
         }
-        let Resolution::Known { images, hash } = job.resolution else { return };
+        let Resolution::Known { images, hash } = job.progress.resolution else { return };
         let (id, slot) = self.fresh();
         let (assignment, owner, stage) = match target {
             Target::Job(job_id) => (
@@ -169,23 +169,25 @@ impl Engine {
 
     /// An instance of this job was not up or ready in its time.
     fn failed(&mut self, now: Mono, id: &JobId, reason: String) {
-        let over = self.fleet.change_job(id, |job| {
-            job.failures = job.failures.saturating_add(1);
-            job.not_before = Some(now.after(backoff(job.failures)));
-            job.last_failure = Some(reason.clone());
-            job.spec.lifecycle == Lifecycle::Job && job.failures > job.spec.retries
+        let Some(job) = self.fleet.job(id) else { return };
+        let failures = job.progress.failures.saturating_add(1);
+        let over = job.spec.lifecycle == Lifecycle::Job && failures > job.spec.retries;
+        self.fleet.change_progress(id, |progress| {
+            progress.failures = failures;
+            progress.not_before = Some(now.after(backoff(failures)));
+            progress.last_failure = Some(reason.clone());
         });
-        if over == Some(true) {
+        if over {
             self.over(id, Outcome::Failed(reason));
         }
     }
 
     pub(crate) fn over(&mut self, id: &JobId, outcome: Outcome) {
-        self.fleet.change_job(id, |job| {
+        self.fleet.change_progress(id, |progress| {
             if let Outcome::Failed(reason) = &outcome {
-                job.last_failure = Some(reason.clone());
+                progress.last_failure = Some(reason.clone());
             }
-            job.outcome = Some(outcome);
+            progress.outcome = Some(outcome);
         });
     }
 
@@ -216,30 +218,31 @@ impl Engine {
         self.fleet.replan(Subject::Job(id.clone()));
         // Two look-ups of one run can be under way, the older from before a commit that failed: what the
         // second of them says must not forgive the failures of what the first has started.
-        let is_answered = |job: &Job| matches!(job.resolution, Resolution::Known { .. });
+        let is_answered = |job: &Job| matches!(job.progress.resolution, Resolution::Known { .. });
         if self.fleet.job(id).is_none_or(|job| job.run != run || is_answered(job)) {
             return;
         }
         let is_preparing = |resolution: &Resolution| matches!(resolution, Resolution::Preparing(_));
-        let prepares = self.fleet.job(id).is_some_and(|job| is_preparing(&job.resolution));
+        let prepares = self.fleet.job(id).is_some_and(|job| is_preparing(&job.progress.resolution));
         if prepares && is_preparing(&resolution) {
-            self.fleet.observe_job(id, |job| job.resolution = resolution);
+            self.fleet.observe_progress(id, |progress| progress.resolution = resolution);
             return;
         }
-        self.fleet.change_job(id, |job| {
+        self.fleet.change_progress(id, |progress| {
             match &resolution {
                 Resolution::Preparing(_) => {}
                 Resolution::Failed(_) => {
-                    job.failures = job.failures.saturating_add(1);
+                    progress.failures = progress.failures.saturating_add(1);
                     // The first look was the POST's own; from then on the back-off runs.
-                    job.not_before = Some(now.mono.after(backoff(job.failures.saturating_add(1))));
+                    let pause = backoff(progress.failures.saturating_add(1));
+                    progress.not_before = Some(now.mono.after(pause));
                 }
                 Resolution::Known { .. } => {
-                    job.failures = 0;
-                    job.not_before = None;
+                    progress.failures = 0;
+                    progress.not_before = None;
                 }
             }
-            job.resolution = resolution;
+            progress.resolution = resolution;
         });
     }
 
@@ -337,7 +340,7 @@ impl Engine {
         let surplus = notes.past().count().saturating_sub(PAST_INSTANCES_MAX);
         let dropped: Vec<_> = notes.past().take(surplus).collect();
         notes.past.drain(..surplus);
-        self.journal.note_job(&job);
+        self.journal.note_progress(&job);
         for (instance, removed_at) in dropped {
             self.oldest.logs.remove(&(removed_at, instance.clone(), job.clone()));
             self.drop_logs(instance, output);

@@ -8,6 +8,7 @@
 
 use crate::engine::Engine;
 use crate::input::{Effect, Input, Now, Refusal, Reply, StepOutput};
+use crate::journal::progress_row;
 use hearth_model::{InstanceId, Mono};
 use hearth_store::{Changes, Event, EventKind, InstanceRow, JobRow, Means, StoreError};
 use std::time::Duration;
@@ -89,7 +90,6 @@ impl Engine {
 
     /// All rows as they were committed, but for the events and keys.
     fn everything(&self, now: &Now, error: &StoreError) -> Changes<'_> {
-        let job = |id| Some(JobRow::of(self.fleet.job(id)?, self.notes.get(id)?));
         let instance = |id| self.fleet.instance(id).map(InstanceRow::of);
         let event = Event {
             id: self.journal.next_event(),
@@ -100,10 +100,14 @@ impl Engine {
             kind: EventKind::Error,
             message: format!("{error}; what had happened before is lost with it"),
         };
+        let jobs = || self.fleet.jobs().iter();
         let tombstones = self.tombstones.iter();
         let entries = self.entries.iter();
         Changes {
-            jobs: self.fleet.jobs().keys().map(|id| (id.clone(), job(id))).collect(),
+            jobs: jobs().map(|(id, job)| (id.clone(), Some(JobRow::of(job)))).collect(),
+            progress: jobs()
+                .map(|(id, _)| (id.clone(), progress_row(&self.fleet, &self.notes, id)))
+                .collect(),
             instances: self.fleet.instances().keys().map(|id| (id.clone(), instance(id))).collect(),
             tombstones: tombstones.map(|(id, one)| (id.clone(), Some(*one))).collect(),
             entries: entries.map(|(key, one)| (key.clone(), Some(one.clone()))).collect(),

@@ -203,7 +203,7 @@ fn why(before: &Job, change: &Change) -> Why {
     match before.wanted {
         Wanted::Stopped => Why::Stopped,
         Wanted::Deleted => Why::BeingDeleted,
-        Wanted::Running if before.outcome.is_some() => Why::Finished,
+        Wanted::Running if before.progress.outcome.is_some() => Why::Finished,
         // Only its images can have made it another inside.
         Wanted::Running
             if change.extent == Extent::Replace && same_inside(&before.spec, &change.job.spec) =>

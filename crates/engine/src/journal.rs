@@ -4,8 +4,8 @@
 
 use crate::input::Now;
 use hearth_model::{Generation, InstanceId, JobId};
-use hearth_planner::Changed;
-use hearth_store::{Event, EventKind, Used};
+use hearth_planner::{Changed, Fleet};
+use hearth_store::{Event, EventKind, JobNotes, ProgressRow, Used};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -22,8 +22,10 @@ pub(crate) struct Journal {
 /// What a commit has to write. A row that no longer exists is removed.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
-    /// Jobs of which the row or what it keeps beside the job changed.
+    /// Jobs, by what is wanted of them.
     pub(crate) jobs: BTreeSet<JobId>,
+    /// Jobs, by their progress and what is kept beside it.
+    pub(crate) progress: BTreeSet<JobId>,
     pub(crate) instances: BTreeSet<InstanceId>,
     pub(crate) tombstones: BTreeSet<JobId>,
     pub(crate) log_drops: BTreeSet<InstanceId>,
@@ -38,9 +40,9 @@ impl Journal {
         Journal { next_event: last_event + 1, rebooted, ..Journal::default() }
     }
 
-    /// What is kept beside a job has changed.
-    pub(crate) fn note_job(&mut self, id: &JobId) {
-        self.pending.jobs.insert(id.clone());
+    /// What is kept beside the progress of a job has changed.
+    pub(crate) fn note_progress(&mut self, id: &JobId) {
+        self.pending.progress.insert(id.clone());
     }
 
     pub(crate) fn note_tombstone(&mut self, id: &JobId) {
@@ -114,7 +116,17 @@ impl Journal {
     pub(crate) fn take(&mut self, fleet: Changed) -> Pending {
         let mut pending = std::mem::take(&mut self.pending);
         pending.jobs.extend(fleet.jobs);
+        pending.progress.extend(fleet.progress);
         pending.instances.extend(fleet.instances);
         pending
     }
+}
+
+/// The row of a job's progress; `None` if there is no such job.
+pub(crate) fn progress_row<'a>(
+    fleet: &'a Fleet,
+    notes: &'a BTreeMap<JobId, JobNotes>,
+    id: &JobId,
+) -> Option<ProgressRow<'a>> {
+    Some(ProgressRow::of(&fleet.job(id)?.progress, notes.get(id)?))
 }

@@ -221,10 +221,10 @@ impl Engine {
                     Verdict::Nothing => {}
                     Verdict::Over(outcome) => self.over(of, outcome),
                     Verdict::Again { failures, not_before, reason } => {
-                        self.fleet.change_job(of, |job| {
-                            job.failures = failures;
-                            job.not_before = Some(not_before);
-                            job.last_failure = Some(reason);
+                        self.fleet.change_progress(of, |progress| {
+                            progress.failures = failures;
+                            progress.not_before = Some(not_before);
+                            progress.last_failure = Some(reason);
                         });
                     }
                 }
@@ -237,7 +237,7 @@ impl Engine {
         let Some(run) = self.fleet.job(id).map(|job| job.run) else { return };
         let exit = JobExit { end: End::Unknown, timed_out: true };
         self.notes.entry(id.clone()).or_default().exit = Some(ExitNote::of(run.0, &exit));
-        self.journal.note_job(id);
+        self.journal.note_progress(id);
     }
 
     /// Records how an instance exited, if it served the current run of its job.
@@ -254,7 +254,7 @@ impl Engine {
         if let End::Code(code) = end {
             notes.exit_code = Some(*code);
         }
-        self.journal.note_job(job);
+        self.journal.note_progress(job);
         exit
     }
 }

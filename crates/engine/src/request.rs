@@ -5,7 +5,8 @@ use crate::execute::serves;
 use crate::input::{JobView, Now, Refusal, Reply, Request, Restart, StepOutput, Trouble, Upsert};
 use hearth_model::hash::same_inside;
 use hearth_model::{
-    Generation, InstanceId, Job, JobId, Lifecycle, Outcome, Resolution, Spec, Tenant, Wanted,
+    Generation, InstanceId, Job, JobId, Lifecycle, Outcome, Progress, Resolution, Spec, Tenant,
+    Wanted,
 };
 use hearth_planner::{Scope, Status, Step, plan};
 use hearth_store::{Accepted, EventKind, JobNotes};
@@ -139,11 +140,11 @@ impl Engine {
         if tenant.is_some_and(|tenant| *tenant != job.tenant) {
             return Err(Refusal::OtherTenant(id.clone()));
         }
-        let idle = job.wanted != Wanted::Running || job.outcome.is_some();
+        let idle = job.wanted != Wanted::Running || job.progress.outcome.is_some();
         let inside = match (resolution, job.hash()) {
             (Resolution::Known { hash, .. }, Some(known)) => *hash == known,
             // Its own look-ups say what becomes of it.
-            (_, None) if matches!(job.resolution, Resolution::Preparing(_)) => {
+            (_, None) if matches!(job.progress.resolution, Resolution::Preparing(_)) => {
                 same_inside(spec, &job.spec)
             }
             (Resolution::Failed(_), None) => same_inside(spec, &job.spec),
@@ -157,8 +158,7 @@ impl Engine {
         if inside && !idle {
             return Ok(Some(Change { job: after, extent: Extent::Policy }));
         }
-        after.resolution = resolution.clone();
-        renew(&mut after);
+        renew(&mut after, resolution.clone());
         Ok(Some(Change { job: after, extent: Extent::Replace }))
     }
 
@@ -184,12 +184,8 @@ impl Engine {
             generation,
             run: generation,
             spec: spec.clone(),
-            resolution: resolution.clone(),
             wanted: Wanted::Running,
-            outcome: None,
-            failures: 0,
-            not_before: None,
-            last_failure: None,
+            progress: Progress::begun(resolution.clone()),
         }
     }
 
@@ -202,6 +198,7 @@ impl Engine {
             self.agenda.forget(&id);
             let notes = self.notes.entry(id.clone()).or_default();
             (notes.exit_code, notes.exit) = (None, None);
+            self.journal.note_progress(&id);
         }
         if self.fleet.change_job(&id, |job| *job = after.clone()).is_none() {
             self.fleet.insert_job(after);
@@ -240,11 +237,13 @@ impl Engine {
 
     /// A `job` that waits for a try which its policy, as it is now, no longer allows is over.
     fn tried_enough(&mut self, id: &JobId, retries_before: u32) {
-        let Some(job) = self.fleet.job(id).filter(|job| job.outcome.is_none()) else { return };
+        let Some(job) = self.fleet.job(id).filter(|job| job.progress.outcome.is_none()) else {
+            return;
+        };
         let tries = job.spec.retries + 1..=retries_before;
-        let tried = job.spec.lifecycle == Lifecycle::Job && tries.contains(&job.failures);
+        let tried = job.spec.lifecycle == Lifecycle::Job && tries.contains(&job.progress.failures);
         if tried && self.fleet.of_job(id).all(|instance| instance.exit().is_some()) {
-            let reason = job.last_failure.clone().unwrap_or_default();
+            let reason = job.progress.last_failure.clone().unwrap_or_default();
             self.over(id, Outcome::Failed(reason));
         }
     }
@@ -323,7 +322,7 @@ impl Engine {
         if job.wanted == Wanted::Deleted {
             return Err(not_found());
         }
-        let over = job.outcome.is_some();
+        let over = job.progress.outcome.is_some();
         if job.wanted == wanted && !(over && wanted == Wanted::Running) {
             return Ok(());
         }
@@ -334,7 +333,7 @@ impl Engine {
             job.generation = job.generation.next();
             job.wanted = wanted;
             if wanted == Wanted::Running {
-                renew(job);
+                renew(job, job.progress.resolution.clone());
             }
             job.generation
         });
@@ -354,10 +353,8 @@ impl Engine {
         }
         let generation = self.fleet.change_job(&id, |job| {
             job.generation = job.generation.next();
-            if job.spec == spec {
-                job.resolution = resolution;
-            }
-            renew(job);
+            let same_spec = job.spec == spec;
+            renew(job, if same_spec { resolution } else { job.progress.resolution.clone() });
             job.generation
         });
         self.event(now, Some(&id), None, generation, EventKind::Accepted, "restart accepted");
@@ -365,12 +362,9 @@ impl Engine {
     }
 }
 
-/// From now on the job's current generation wants an instance of its own.
-fn renew(job: &mut Job) {
+/// From now on the job's current generation wants an instance of its own, of these images.
+fn renew(job: &mut Job, resolution: Resolution) {
     job.run = job.generation;
     job.wanted = Wanted::Running;
-    job.outcome = None;
-    job.failures = 0;
-    job.not_before = None;
-    job.last_failure = None;
+    job.progress = Progress::begun(resolution);
 }

@@ -23,7 +23,7 @@ const EVENTS_SLACK: u64 = 16;
 impl Engine {
     /// Keeps in mind when a job finished, or that it runs again.
     pub(crate) fn note_finish(&mut self, now: Mono, id: &JobId) {
-        let is_over = self.fleet.job(id).is_some_and(|job| job.outcome.is_some());
+        let is_over = self.fleet.job(id).is_some_and(|job| job.progress.outcome.is_some());
         let Some(notes) = self.notes.get_mut(id) else { return };
         match (notes.finished_at(), is_over) {
             (None, true) => {
@@ -37,7 +37,7 @@ impl Engine {
             }
             _ => return,
         }
-        self.journal.note_job(id);
+        self.journal.note_progress(id);
     }
 
     /// Forgets what is too old or too many.
@@ -62,7 +62,7 @@ impl Engine {
             let Some((_, instance, job)) = self.oldest.logs.pop_first() else { break };
             if let Some(notes) = self.notes.get_mut(&job) {
                 notes.past.retain(|past| past.instance != instance.as_str());
-                self.journal.note_job(&job);
+                self.journal.note_progress(&job);
             }
             self.drop_logs(instance, output);
         }

@@ -8,6 +8,7 @@
 
 use crate::engine::{Engine, forget_times};
 use crate::input::{Effect, Input, Now, Refusal, Request, RequestId, StepOutput};
+use crate::journal::progress_row;
 use hearth_model::{Creation, InstanceId, JobId, Mono};
 use hearth_planner::{Scope, Subject, check, plan, status};
 use hearth_store::{Changes, Event, EventKind, InstanceRow, JobRow, StoreError};
@@ -175,7 +176,7 @@ impl Engine {
             }
             stands.status.as_str().clone_into(&mut notes.status);
             notes.since.clone_from(&now.wall);
-            self.journal.note_job(&id);
+            self.journal.note_progress(&id);
             let message = match &stands.reason {
                 Some(reason) => format!("{}: {reason}", stands.status),
                 None => stands.status.to_string(),
@@ -212,13 +213,12 @@ impl Engine {
 
     fn commit(&mut self, now: Mono) -> Result<Vec<Event>, StoreError> {
         let pending = self.journal.take(self.fleet.take_changed());
-        let job_row = |id: &JobId| {
-            let job = self.fleet.job(id)?;
-            Some(JobRow::of(job, self.notes.get(id)?))
-        };
+        let job_row = |id: &JobId| self.fleet.job(id).map(JobRow::of);
+        let progress_row = |id: &JobId| progress_row(&self.fleet, &self.notes, id);
         let instance_row = |id: &InstanceId| self.fleet.instance(id).map(InstanceRow::of);
         let changes = Changes {
             jobs: pending.jobs.iter().map(|id| (id.clone(), job_row(id))).collect(),
+            progress: pending.progress.iter().map(|id| (id.clone(), progress_row(id))).collect(),
             instances: pending.instances.iter().map(|id| (id.clone(), instance_row(id))).collect(),
             tombstones: pending
                 .tombstones

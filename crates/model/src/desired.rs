@@ -3,7 +3,7 @@
 use crate::hash::{SpecHash, spec_hash};
 use crate::ids::{Generation, InstanceId, JobId, Slot, Tenant};
 use crate::observed::{End, Exit, InstanceState, Phase};
-use crate::spec::{Images, Lookup, Progress, Spec, Stage};
+use crate::spec::{ImageProgress, Images, Lookup, Spec, Stage};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ impl Mono {
     }
 }
 
-/// A job.
+/// A job: what its user wants, and what has become of it so far. The two are stored apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
     /// Its name.
@@ -53,18 +53,34 @@ pub struct Job {
     pub run: Generation,
     /// What it runs.
     pub spec: Arc<Spec>,
-    /// The digests that the spec's names had when the generation was made.
-    pub resolution: Resolution,
     /// What the user wants.
     pub wanted: Wanted,
+    /// What has become of its current run.
+    pub progress: Progress,
+}
+
+/// What has become of the current run of a job. Written by what Hearth does and sees, and started again
+/// by each change that wants a new instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The digests that the spec's names had when the run began.
+    pub resolution: Resolution,
     /// How it ended, for a `job` that did.
     pub outcome: Option<Outcome>,
-    /// Consecutive failures of this generation.
+    /// Consecutive failures.
     pub failures: u32,
     /// Not started again before this.
     pub not_before: Option<Mono>,
     /// Why it failed last.
     pub last_failure: Option<String>,
+}
+
+impl Progress {
+    /// That of a run which has only begun, with the images as they were looked up for it.
+    #[must_use]
+    pub fn begun(resolution: Resolution) -> Progress {
+        Progress { resolution, outcome: None, failures: 0, not_before: None, last_failure: None }
+    }
 }
 
 /// What a user wants of a job.
@@ -90,7 +106,7 @@ pub enum Resolution {
     },
     /// An image is being read, which takes its time; how far that was when it was last looked at,
     /// which is not kept over a restart.
-    Preparing(Option<Progress>),
+    Preparing(Option<ImageProgress>),
     /// An image is missing or unfit; the sentence says which and what to do.
     Failed(String),
 }
@@ -236,7 +252,7 @@ impl Job {
     /// The hash of its spec, where the images are known.
     #[must_use]
     pub fn hash(&self) -> Option<SpecHash> {
-        match &self.resolution {
+        match &self.progress.resolution {
             Resolution::Known { hash, .. } => Some(*hash),
             Resolution::Preparing(_) | Resolution::Failed(_) => None,
         }

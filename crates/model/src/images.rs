@@ -67,7 +67,7 @@ impl ImageUses {
             named.extend(images.modules.into_iter().chain(images.rootfs));
         };
         for job in jobs {
-            match &job.resolution {
+            match &job.progress.resolution {
                 Resolution::Known { images, .. } => name(images),
                 Resolution::Preparing(_) => uses.awaited = true,
                 // It is looked up again before it is needed.

@@ -18,7 +18,8 @@ pub mod value;
 
 pub use action::{Action, Create, Owner};
 pub use desired::{
-    Assignment, Creation, Instance, Job, Mono, Outcome, PoolKey, PoolTenant, Resolution, Wanted,
+    Assignment, Creation, Instance, Job, Mono, Outcome, PoolKey, PoolTenant, Progress, Resolution,
+    Wanted,
 };
 pub use fields::{Declaration, FieldError, Part, Path, Segment, Target};
 pub use hash::{Digest, SpecHash};
@@ -32,7 +33,7 @@ pub use problems::{FieldErrors, PROBLEMS_MAX};
 pub use selector::Selector;
 pub use signal::Signal;
 pub use spec::{
-    Boot, ImageName, Images, Lifecycle, Lookup, Progress, Ready, ReadyCheck, Resources, Spec,
+    Boot, ImageName, ImageProgress, Images, Lifecycle, Lookup, Ready, ReadyCheck, Resources, Spec,
     Stage, WarmPool,
 };
 pub use status::Status;

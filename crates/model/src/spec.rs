@@ -232,12 +232,12 @@ pub enum Lookup {
     /// The digests.
     Known(Images),
     /// An image is being read; look again.
-    Preparing(Progress),
+    Preparing(ImageProgress),
 }
 
 /// How far the reading of an image has come that is not in the store yet. Shown as a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct ImageProgress {
     /// Which image.
     pub image: ImageName,
     /// Bytes that were read, holes included.
@@ -246,11 +246,11 @@ pub struct Progress {
     pub total_bytes: u64,
 }
 
-impl fmt::Display for Progress {
+impl fmt::Display for ImageProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const MIB: u64 = 1024 * 1024;
         const GIB: u64 = 1024 * MIB;
-        let Progress { image, done_bytes, total_bytes } = self;
+        let ImageProgress { image, done_bytes, total_bytes } = self;
         let (unit, name) = if *total_bytes >= GIB { (GIB, "GiB") } else { (MIB, "MiB") };
         let (done, total) = (done_bytes / unit, total_bytes.div_ceil(unit));
         match total_bytes {
@@ -326,13 +326,13 @@ impl Stage {
 
 #[cfg(test)]
 mod tests {
-    use super::{ImageName, Progress};
+    use super::{ImageName, ImageProgress};
 
     #[test]
     fn progress_is_told_in_units_that_fit_the_image() {
         let image = ImageName::parse("web.ext4").expect("a name");
         let shown = |done_bytes, total_bytes| {
-            Progress { image: image.clone(), done_bytes, total_bytes }.to_string()
+            ImageProgress { image: image.clone(), done_bytes, total_bytes }.to_string()
         };
         assert_eq!(shown(0, 0), "preparing image web.ext4 (not opened yet)");
         assert_eq!(shown(0, 1), "preparing image web.ext4 (0 of 1 MiB)");

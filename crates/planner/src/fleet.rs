@@ -2,13 +2,14 @@
 //!
 //! Nothing is changed but through [`Fleet`]'s own methods, which keep the indexes true, and note whose
 //! plan may be another now and which rows of the database are out of date. `change_` and `insert_` change
-//! what is stored; `observe_` changes what is only seen, and no row. What each index holds follows from the jobs and instances alone, so that
-//! a fleet that is rebuilt from them is the same.
+//! what is stored; `observe_` changes what is only seen, and no row. What a user wants of a job and its
+//! progress are rows of their own: `change_progress` cannot reach the other. What each index holds follows
+//! from the jobs and instances alone, so that a fleet that is rebuilt from them is the same.
 
 use crate::capacity::{Capacity, Need};
 use hearth_model::{
-    Assignment, Instance, InstanceId, InstanceState, Job, JobId, Lifecycle, Outcome, PoolKey, Slot,
-    Wanted,
+    Assignment, Instance, InstanceId, InstanceState, Job, JobId, Lifecycle, Outcome, PoolKey,
+    Progress, Slot, Wanted,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,8 +34,10 @@ pub struct Subjects {
 /// Jobs and instances that were inserted, changed or removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changed {
-    /// Jobs.
+    /// Jobs, by what is wanted of them.
     pub jobs: BTreeSet<JobId>,
+    /// Jobs, by their progress.
+    pub progress: BTreeSet<JobId>,
     /// Instances.
     pub instances: BTreeSet<InstanceId>,
 }
@@ -238,6 +241,7 @@ impl Fleet {
     pub fn insert_job(&mut self, job: Job) {
         self.remove_job(&job.id);
         self.changed.jobs.insert(job.id.clone());
+        self.changed.progress.insert(job.id.clone());
         self.due.add(Subject::Job(job.id.clone()));
         if let Some(request) = pool_request(&job) {
             self.add_request(&job.id, request);
@@ -249,6 +253,7 @@ impl Fleet {
     pub fn remove_job(&mut self, id: &JobId) -> Option<Job> {
         let job = self.jobs.remove(id)?;
         self.changed.jobs.insert(id.clone());
+        self.changed.progress.insert(id.clone());
         self.due.add(Subject::Job(id.clone()));
         if let Some(request) = pool_request(&job) {
             self.drop_request(id, request);
@@ -256,15 +261,39 @@ impl Fleet {
         Some(job)
     }
 
-    /// Changes a job, but for its id. `None` where there is none.
+    /// Changes what is wanted of a job, but for its id; where that begins a new run, its progress with it.
+    /// `None` where there is no such job.
     pub fn change_job<R>(&mut self, id: &JobId, change: impl FnOnce(&mut Job) -> R) -> Option<R> {
-        let result = self.observe_job(id, change)?;
+        let before = self.jobs.get(id)?.progress.clone();
+        let result = self.update_job(id, change)?;
         self.changed.jobs.insert(id.clone());
+        if self.jobs.get(id).is_some_and(|job| job.progress != before) {
+            self.changed.progress.insert(id.clone());
+        }
         Some(result)
     }
 
-    /// As [`Fleet::change_job`], for what its row does not hold.
-    pub fn observe_job<R>(&mut self, id: &JobId, change: impl FnOnce(&mut Job) -> R) -> Option<R> {
+    /// Changes the progress of a job. `None` where there is no such job.
+    pub fn change_progress<R>(
+        &mut self,
+        id: &JobId,
+        change: impl FnOnce(&mut Progress) -> R,
+    ) -> Option<R> {
+        let result = self.observe_progress(id, change)?;
+        self.changed.progress.insert(id.clone());
+        Some(result)
+    }
+
+    /// As [`Fleet::change_progress`], for what its row does not hold.
+    pub fn observe_progress<R>(
+        &mut self,
+        id: &JobId,
+        change: impl FnOnce(&mut Progress) -> R,
+    ) -> Option<R> {
+        self.update_job(id, |job| change(&mut job.progress))
+    }
+
+    fn update_job<R>(&mut self, id: &JobId, change: impl FnOnce(&mut Job) -> R) -> Option<R> {
         let job = self.jobs.get_mut(id)?;
         let before = pool_request(job);
         let result = change(job);
@@ -492,8 +521,8 @@ fn subject(instance: &Instance) -> Subject {
 fn pool_request(job: &Job) -> Option<(PoolKey, Bounds)> {
     // A `job` that failed for good would fail again in a pool; one that completed may be run
     // again any time.
-    let over =
-        job.spec.lifecycle == Lifecycle::Job && matches!(job.outcome, Some(Outcome::Failed(_)));
+    let over = job.spec.lifecycle == Lifecycle::Job
+        && matches!(job.progress.outcome, Some(Outcome::Failed(_)));
     let (min, max) = job.spec.pool_bounds();
     if job.wanted != Wanted::Running || max == 0 || over {
         return None;

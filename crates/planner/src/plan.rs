@@ -177,7 +177,7 @@ impl<'a> Planner<'a> {
                     self.step(Step::Forget { job: job.id.clone() });
                 }
             }
-            Wanted::Running if job.outcome.is_some() => {
+            Wanted::Running if job.progress.outcome.is_some() => {
                 for instance in live.iter().filter(|instance| instance.stopping.is_none()) {
                     self.stop(instance, "its job is over");
                 }
@@ -217,7 +217,7 @@ impl<'a> Planner<'a> {
             self.bring_up(job, instance, &old);
             return;
         }
-        match (&job.resolution, job.not_before) {
+        match (&job.progress.resolution, job.progress.not_before) {
             (Resolution::Known { .. }, _) => {}
             (Resolution::Failed(_), Some(at)) if at > self.world.now => {
                 self.wait(Waiting::BackOff(at));
@@ -229,7 +229,7 @@ impl<'a> Planner<'a> {
                 return;
             }
         }
-        if let Some(at) = job.not_before.filter(|at| *at > self.world.now) {
+        if let Some(at) = job.progress.not_before.filter(|at| *at > self.world.now) {
             self.wait(Waiting::BackOff(at));
             return;
         }
@@ -267,7 +267,7 @@ impl<'a> Planner<'a> {
     fn can_start(&self, job: &Job) -> bool {
         let capacity = self.world.capacity;
         let fits = capacity.need(&job.spec).fits(capacity.total());
-        fits && matches!(job.resolution, Resolution::Known { .. })
+        fits && matches!(job.progress.resolution, Resolution::Known { .. })
     }
 
     fn wait(&mut self, waiting: Waiting) {

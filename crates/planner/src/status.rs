@@ -32,7 +32,7 @@ pub fn status(world: &World<'_>, job: &Job, waiting: Option<&Waiting>) -> JobSta
         reason,
         instance: instance.map(|instance| instance.id.clone()),
     };
-    match (job.wanted, &job.outcome) {
+    match (job.wanted, &job.progress.outcome) {
         (Wanted::Deleted, _) => return is(Status::Stopping, Some("being deleted".into()), shown),
         (Wanted::Stopped, _) if shown.is_some() => return is(Status::Stopping, None, shown),
         (Wanted::Stopped, _) => return is(Status::Stopped, None, None),
@@ -49,7 +49,7 @@ pub fn status(world: &World<'_>, job: &Job, waiting: Option<&Waiting>) -> JobSta
         let reason = rollout(job, current, waiting, world);
         return is(Status::Running, Some(reason), Some(instance));
     }
-    if let Resolution::Failed(reason) = &job.resolution {
+    if let Resolution::Failed(reason) = &job.progress.resolution {
         return is(Status::Failed, Some(reason.clone()), None);
     }
     if let Some(instance) = current {
@@ -81,14 +81,14 @@ fn rollout(
     world: &World<'_>,
 ) -> String {
     let generation = job.run;
-    if let Resolution::Failed(reason) = &job.resolution {
+    if let Resolution::Failed(reason) = &job.progress.resolution {
         return format!(
             "generation {generation} can't start, the previous one keeps serving: {reason}"
         );
     }
     let how = current.map_or_else(|| wait(job, waiting, world), progress);
-    match &job.last_failure {
-        Some(failure) if job.failures > 0 => {
+    match &job.progress.last_failure {
+        Some(failure) if job.progress.failures > 0 => {
             format!(
                 "generation {generation} failed ({failure}), the previous one keeps serving; {how}"
             )
@@ -123,15 +123,15 @@ fn progress(instance: &Instance) -> String {
 }
 
 fn wait(job: &Job, waiting: Option<&Waiting>, world: &World<'_>) -> String {
-    if let Resolution::Preparing(progress) = &job.resolution {
+    if let Resolution::Preparing(progress) = &job.progress.resolution {
         let unknown = || "preparing its images".to_owned();
         return progress.as_ref().map_or_else(unknown, ToString::to_string);
     }
     match waiting {
         Some(Waiting::BackOff(until)) => {
             let seconds = until.since(world.now).as_secs_f64().ceil();
-            let failure = job.last_failure.as_deref().unwrap_or("it ended");
-            let failures = job.failures;
+            let failure = job.progress.last_failure.as_deref().unwrap_or("it ended");
+            let failures = job.progress.failures;
             format!("{failure}; {failures} failures in a row, next start in {seconds} s")
         }
         Some(Waiting::Predecessor) => "waiting for its predecessor to stop".to_owned(),

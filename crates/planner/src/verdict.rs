@@ -28,16 +28,16 @@ pub enum Verdict {
 pub fn verdict(job: &Job, instance: &Instance, exit: &Exit, now: Mono) -> Verdict {
     let serves = matches!(&instance.assignment,
         hearth_model::Assignment::Job { run, .. } if *run == job.run);
-    if !serves || job.outcome.is_some() {
+    if !serves || job.progress.outcome.is_some() {
         return Verdict::Nothing;
     }
     if exit.end == End::NeverStarted {
         let reason = "the microVM was never started".to_owned();
-        return Verdict::Again { failures: job.failures, not_before: now, reason };
+        return Verdict::Again { failures: job.progress.failures, not_before: now, reason };
     }
     if let End::NotCreated(reason) = &exit.end {
         // Nothing ran, so that a `job` has not failed by it.
-        return again(job.failures.saturating_add(1), now, reason.clone());
+        return again(job.progress.failures.saturating_add(1), now, reason.clone());
     }
     let asked = instance.stopping.is_some();
     match job.spec.lifecycle {
@@ -47,7 +47,7 @@ pub fn verdict(job: &Job, instance: &Instance, exit: &Exit, now: Mono) -> Verdic
             if asked && !by_itself {
                 return Verdict::Nothing;
             }
-            let failures = job.failures.saturating_add(1);
+            let failures = job.progress.failures.saturating_add(1);
             match &exit.end {
                 End::Code(0) => Verdict::Over(Outcome::Completed),
                 end if failures > job.spec.retries => {
@@ -60,7 +60,7 @@ pub fn verdict(job: &Job, instance: &Instance, exit: &Exit, now: Mono) -> Verdic
         Lifecycle::Service | Lifecycle::Daemon => {
             let streak_over =
                 instance.ready_since.is_some_and(|since| now.since(since) >= STREAK_ENDS_AFTER);
-            let failures = if streak_over { 1 } else { job.failures.saturating_add(1) };
+            let failures = if streak_over { 1 } else { job.progress.failures.saturating_add(1) };
             again(failures, now, exit.end.to_string())
         }
     }

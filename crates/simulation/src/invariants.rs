@@ -149,7 +149,7 @@ impl Invariants {
             |id: &JobId, of: Generation| engine.tombstone(id).is_some_and(|last| last >= of);
         self.outcomes.retain(|id, of| engine.fleet().job(id).is_some() && !is_over(id, *of));
         for job in engine.fleet().jobs().values() {
-            if job.outcome.is_none() {
+            if job.progress.outcome.is_none() {
                 if self.outcomes.remove(&job.id) == Some(job.run) {
                     return Err(format!("generation {} of {} was over", job.run, job.id));
                 }
@@ -343,7 +343,7 @@ impl Invariants {
                 let is_needed = self.marked.contains(id)
                     && serves(instance)
                     && job.wanted == Wanted::Running
-                    && job.outcome.is_none();
+                    && job.progress.outcome.is_none();
                 let mut others = engine.fleet().of_job(&job.id);
                 if is_needed && !others.any(|other| other.stopping.is_none() && serves(other)) {
                     return Err(format!("{id} is stopped while it serves {}", job.id));
@@ -372,7 +372,7 @@ impl Invariants {
         let jobs = engine.fleet().jobs().values();
         let mut used = BTreeMap::new();
         for job in jobs.clone() {
-            if let Resolution::Known { images, .. } = &job.resolution {
+            if let Resolution::Known { images, .. } = &job.progress.resolution {
                 used.extend(digests(images).map(|digest| (digest.to_string(), job.id.to_string())));
             }
         }
@@ -384,7 +384,7 @@ impl Invariants {
         if let Some(name) = removed.iter().find(|name| used.contains_key(*name)) {
             return Err(format!("the copy {name} was removed, which {} has", used[name]));
         }
-        let awaited = |job: &Job| matches!(job.resolution, Resolution::Preparing(_));
+        let awaited = |job: &Job| matches!(job.progress.resolution, Resolution::Preparing(_));
         let stays = |one: &&StoredImage| {
             one.linked || used.contains_key(&one.name) || removed.contains(&one.name)
         };
@@ -436,7 +436,7 @@ impl Invariants {
         let serving = engine.fleet().of_job(&job.id).filter(|one| one.serves(job.run)).count();
         let there = engine.fleet().of_job(&job.id).count();
         let status = engine.status_of(&job.id);
-        let fine = match (job.wanted, &job.outcome) {
+        let fine = match (job.wanted, &job.progress.outcome) {
             (Wanted::Deleted, _) => false,
             (Wanted::Stopped, _) | (Wanted::Running, Some(_)) => there == 0,
             (Wanted::Running, None) => {

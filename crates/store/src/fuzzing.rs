@@ -6,6 +6,7 @@ use rusqlite::params_from_iter;
 /// The tables of the database, each with the kinds of its columns: `t` for a text, `i` for a number.
 pub const TABLES: &[(&str, &str)] = &[
     ("jobs", "tt"),
+    ("progress", "tt"),
     ("instances", "tt"),
     ("tombstones", "tii"),
     ("file_entries", "ttti"),

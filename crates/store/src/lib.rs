@@ -26,7 +26,7 @@ pub use backup::{Contents, backup, gather, inspect, restore};
 pub use event::{Event, EventKind, ExitNote, JobExit};
 pub use files::{Anchor, Means, saved};
 pub use query::{Accepted, EventPage, Events};
-pub use row::{InstanceRow, JobNotes, JobRow, Past};
+pub use row::{InstanceRow, JobNotes, JobRow, Past, ProgressRow};
 use sqlite::{Sqlite, connect};
 
 /// How long a key is remembered, by the host's monotonic clock; a reboot of the host restarts the count.
@@ -209,7 +209,7 @@ pub struct Used {
 pub struct Loaded {
     /// Jobs.
     pub jobs: BTreeMap<JobId, Job>,
-    /// What is kept of each beside that.
+    /// What is kept of each beside its progress.
     pub notes: BTreeMap<JobId, JobNotes>,
     /// Instances.
     pub instances: BTreeMap<InstanceId, Instance>,
@@ -228,8 +228,10 @@ pub struct Loaded {
 /// What a step changed. `None` removes a row.
 #[derive(Debug, Default)]
 pub struct Changes<'a> {
-    /// Jobs.
+    /// What is wanted of jobs. One that is new comes with its progress, and goes with it.
     pub jobs: Vec<(JobId, Option<JobRow<'a>>)>,
+    /// The progress of jobs.
+    pub progress: Vec<(JobId, Option<ProgressRow<'a>>)>,
     /// Instances.
     pub instances: Vec<(InstanceId, Option<InstanceRow>)>,
     /// Deleted jobs.
@@ -253,6 +255,7 @@ impl Changes<'_> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.jobs.is_empty()
+            && self.progress.is_empty()
             && self.instances.is_empty()
             && self.tombstones.is_empty()
             && self.entries.is_empty()

@@ -5,7 +5,7 @@
 use crate::{
     Changes, Event, EventPage, Events, KEY_LIVES, KEYS_MAX, Loaded, StoreError, Used, disk_full,
 };
-use hearth_model::Mono;
+use hearth_model::{Mono, Progress, Resolution};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::PathBuf;
@@ -33,10 +33,20 @@ impl Memory {
         const READABLE: &str = "what is written can be read";
         let loaded = &mut self.loaded;
         for (id, row) in &changes.jobs {
-            let kept = row.clone().map(|row| row.into_job(id.as_str()).expect(READABLE));
-            let (job, notes) = kept.unzip();
-            put(&mut loaded.jobs, id, job);
+            let before = loaded.jobs.remove(id);
+            let Some(row) = row.clone() else { continue };
+            // The progress of a new job follows.
+            let begun = || Progress::begun(Resolution::Preparing(None));
+            let progress = before.map_or_else(begun, |job| job.progress);
+            let job = row.into_job(id.as_str(), progress).expect(READABLE);
+            loaded.jobs.insert(id.clone(), job);
+        }
+        for (id, row) in &changes.progress {
+            let kept = row.clone().map(|row| row.into_progress().expect(READABLE));
+            let (progress, notes) = kept.unzip();
             put(&mut loaded.notes, id, notes);
+            let Some(progress) = progress else { continue };
+            loaded.jobs.get_mut(id).expect("progress is of a job").progress = progress;
         }
         for (id, row) in &changes.instances {
             let kept = row.clone().map(|row| row.into_instance(id.as_str()).expect(READABLE));

@@ -5,8 +5,8 @@ use crate::event::{ExitNote, JobExit};
 use crate::json::SpecForm;
 use hearth_model::{
     Assignment, Creation, Digest, End, Exit, Generation, Images, Instance, InstanceId,
-    InstanceState, Job, JobId, Mono, Outcome, PoolKey, PoolTenant, Resolution, Slot, SpecHash,
-    Stage, Tenant, Wanted,
+    InstanceState, Job, JobId, Mono, Outcome, PoolKey, PoolTenant, Progress, Resolution, Slot,
+    SpecHash, Stage, Tenant, Wanted,
 };
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -85,7 +85,7 @@ impl JobNotes {
     }
 }
 
-/// A job as it is stored.
+/// What a user wants of a job, as it is stored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct JobRow<'a> {
     tenant: Cow<'a, str>,
@@ -93,8 +93,13 @@ pub struct JobRow<'a> {
     generation: u64,
     run: u64,
     spec: SpecForm,
-    resolution: ResolutionRow,
     wanted: WantedRow,
+}
+
+/// The progress of a job, with what is kept beside it, as it is stored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProgressRow<'a> {
+    resolution: ResolutionRow,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     outcome: Option<OutcomeRow>,
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -199,37 +204,68 @@ fn is_zero(number: &u32) -> bool {
 impl<'a> JobRow<'a> {
     /// The row of a job.
     #[must_use]
-    pub fn of(job: &'a Job, notes: &'a JobNotes) -> JobRow<'a> {
+    pub fn of(job: &'a Job) -> JobRow<'a> {
         JobRow {
             tenant: job.tenant.as_str().into(),
             tenant_given: job.tenant_given,
             generation: job.generation.0,
             run: job.run.0,
             spec: SpecForm(job.spec.clone()),
-            resolution: match &job.resolution {
+            wanted: match job.wanted {
+                Wanted::Running => WantedRow::Running,
+                Wanted::Stopped => WantedRow::Stopped,
+                Wanted::Deleted => WantedRow::Deleted,
+            },
+        }
+    }
+
+    /// The job that it and its progress are of.
+    pub(crate) fn into_job(self, id: &str, progress: Progress) -> Result<Job, String> {
+        let (current, run) = (generation(self.generation)?, generation(self.run)?);
+        if run > current {
+            return Err(format!("it runs at generation {run}, and is at {current}"));
+        }
+        Ok(Job {
+            id: JobId::parse(id).map_err(|error| error.to_string())?,
+            tenant: Tenant::parse(&self.tenant).map_err(|error| error.to_string())?,
+            tenant_given: self.tenant_given,
+            generation: current,
+            run,
+            spec: self.spec.0,
+            wanted: match self.wanted {
+                WantedRow::Running => Wanted::Running,
+                WantedRow::Stopped => Wanted::Stopped,
+                WantedRow::Deleted => Wanted::Deleted,
+            },
+            progress,
+        })
+    }
+}
+
+impl<'a> ProgressRow<'a> {
+    /// The row of a job's progress.
+    #[must_use]
+    pub fn of(progress: &'a Progress, notes: &'a JobNotes) -> ProgressRow<'a> {
+        ProgressRow {
+            resolution: match &progress.resolution {
                 Resolution::Known { images, hash } => {
                     ResolutionRow::Known { images: ImagesRow::of(images), hash: hash.to_hex() }
                 }
                 Resolution::Preparing(_) => ResolutionRow::Preparing,
                 Resolution::Failed(reason) => ResolutionRow::Failed(reason.clone()),
             },
-            wanted: match job.wanted {
-                Wanted::Running => WantedRow::Running,
-                Wanted::Stopped => WantedRow::Stopped,
-                Wanted::Deleted => WantedRow::Deleted,
-            },
-            outcome: job.outcome.as_ref().map(|outcome| match outcome {
+            outcome: progress.outcome.as_ref().map(|outcome| match outcome {
                 Outcome::Completed => OutcomeRow::Completed,
                 Outcome::Failed(reason) => OutcomeRow::Failed(reason.clone()),
             }),
-            failures: job.failures,
-            not_before_ms: job.not_before.map(Mono::as_millis),
-            last_failure: job.last_failure.as_deref().map(Into::into),
+            failures: progress.failures,
+            not_before_ms: progress.not_before.map(Mono::as_millis),
+            last_failure: progress.last_failure.as_deref().map(Into::into),
             notes: Cow::Borrowed(notes),
         }
     }
 
-    pub(crate) fn into_job(self, id: &str) -> Result<(Job, JobNotes), String> {
+    pub(crate) fn into_progress(self) -> Result<(Progress, JobNotes), String> {
         let resolution = match self.resolution {
             ResolutionRow::Known { images, hash } => Resolution::Known {
                 images: images.into_images()?,
@@ -238,26 +274,11 @@ impl<'a> JobRow<'a> {
             ResolutionRow::Preparing => Resolution::Preparing(None),
             ResolutionRow::Failed(reason) => Resolution::Failed(reason),
         };
-        let (current, run) = (generation(self.generation)?, generation(self.run)?);
-        if run > current {
-            return Err(format!("it runs at generation {run}, and is at {current}"));
-        }
         for past in &self.notes.past {
             InstanceId::parse(&past.instance).map_err(|error| error.to_string())?;
         }
-        let job = Job {
-            id: JobId::parse(id).map_err(|error| error.to_string())?,
-            tenant: Tenant::parse(&self.tenant).map_err(|error| error.to_string())?,
-            tenant_given: self.tenant_given,
-            generation: current,
-            run,
-            spec: self.spec.0,
+        let progress = Progress {
             resolution,
-            wanted: match self.wanted {
-                WantedRow::Running => Wanted::Running,
-                WantedRow::Stopped => Wanted::Stopped,
-                WantedRow::Deleted => Wanted::Deleted,
-            },
             outcome: self.outcome.map(|outcome| match outcome {
                 OutcomeRow::Completed => Outcome::Completed,
                 OutcomeRow::Failed(reason) => Outcome::Failed(reason),
@@ -266,7 +287,7 @@ impl<'a> JobRow<'a> {
             not_before: self.not_before_ms.map(Mono::from_millis),
             last_failure: self.last_failure.map(Cow::into_owned),
         };
-        Ok((job, self.notes.into_owned()))
+        Ok((progress, self.notes.into_owned()))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::backup::{copy_of, inspect};
 use crate::files::{self, Anchor, Files, Loss, Means, Seen};
-use crate::row::{self, InstanceRow, JobRow};
+use crate::row::{self, InstanceRow, JobRow, ProgressRow};
 use crate::{
     Accepted, AppliedEntry, Changes, Event, EventKind, EventPage, Events, KEY_LIVES, KEYS_MAX,
     Loaded, StoreError, Tombstone, Used, disk_full,
@@ -12,6 +12,7 @@ use hearth_model::{Generation, InstanceId, JobId, Mono};
 use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
 use rusqlite_migration::{M, Migrations};
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -53,6 +54,18 @@ CREATE TABLE log_drops (instance TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 
 /// What came with the fourth version: the fields of events, as JSON.
 const EVENT_DETAILS: &str = "ALTER TABLE events ADD COLUMN details TEXT;";
+
+/// What came with the fifth version: the progress of a job has a row of its own, beside what is wanted of
+/// it.
+const PROGRESS: &str = "
+CREATE TABLE progress (job_id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO progress
+    SELECT job_id, json_remove(body,
+        '$.tenant', '$.tenant_given', '$.generation', '$.run', '$.spec', '$.wanted')
+    FROM jobs;
+UPDATE jobs SET body = json_remove(body,
+    '$.resolution', '$.outcome', '$.failures', '$.not_before_ms', '$.last_failure', '$.notes');
+";
 
 /// How long a commit waits for whoever else has locked the database, a tool that copies it for
 /// instance: everything else waits with it.
@@ -140,6 +153,7 @@ impl Sqlite {
             M::up(IDEMPOTENCY),
             M::up(RETENTION),
             M::up(EVENT_DETAILS),
+            M::up(PROGRESS),
         ])
         .to_latest(&mut connection)
         .map_err(|source| StoreError::Migrate { path: path.to_owned(), source })?;
@@ -270,13 +284,7 @@ impl Sqlite {
     /// [`StoreError::Read`], or [`StoreError::Row`] for a row that holds nonsense.
     pub(crate) fn load(&self) -> Result<Loaded, StoreError> {
         let mut loaded = Loaded::default();
-        for (id, body) in self.bodies("SELECT job_id, body FROM jobs")? {
-            let bad = |detail: String| StoreError::Row { what: format!("job {id}"), detail };
-            let row: JobRow<'_> = serde_json::from_str(&body).map_err(|e| bad(e.to_string()))?;
-            let (job, notes) = row.into_job(&id).map_err(bad)?;
-            loaded.notes.insert(job.id.clone(), notes);
-            loaded.jobs.insert(job.id.clone(), job);
-        }
+        self.load_jobs(&mut loaded)?;
         for (id, body) in self.bodies("SELECT id, body FROM instances")? {
             let bad = |detail: String| StoreError::Row { what: format!("instance {id}"), detail };
             let row: InstanceRow = serde_json::from_str(&body).map_err(|e| bad(e.to_string()))?;
@@ -285,6 +293,44 @@ impl Sqlite {
         }
         self.load_rest(&mut loaded)?;
         Ok(loaded)
+    }
+
+    /// Jobs with their progress. One without the other is damage.
+    fn load_jobs(&self, loaded: &mut Loaded) -> Result<(), StoreError> {
+        let mut progress: BTreeMap<String, String> =
+            self.bodies(self.progress_query()?)?.into_iter().collect();
+        for (id, body) in self.bodies("SELECT job_id, body FROM jobs")? {
+            let bad = |detail: String| StoreError::Row { what: format!("job {id}"), detail };
+            let row: JobRow<'_> = serde_json::from_str(&body).map_err(|e| bad(e.to_string()))?;
+            let body =
+                progress.remove(&id).ok_or_else(|| bad("its progress is missing".to_owned()))?;
+            let (progress, notes) = serde_json::from_str::<ProgressRow<'_>>(&body)
+                .map_err(|error| error.to_string())
+                .and_then(ProgressRow::into_progress)
+                .map_err(|detail| bad(format!("its progress: {detail}")))?;
+            let job = row.into_job(&id, progress).map_err(bad)?;
+            loaded.notes.insert(job.id.clone(), notes);
+            loaded.jobs.insert(job.id.clone(), job);
+        }
+        match progress.pop_first() {
+            Some((id, _)) => {
+                let detail = "there is no job for it".to_owned();
+                Err(StoreError::Row { what: format!("the progress of job {id}"), detail })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What reads the progress of all jobs. Until the fifth version it was in the row of the job, and what
+    /// only looks at a database does not bring it to this version's form.
+    fn progress_query(&self) -> Result<&'static str, StoreError> {
+        let exists = "SELECT count(*) FROM sqlite_schema WHERE name = 'progress'";
+        let exists: u32 =
+            self.connection.query_row(exists, [], |row| row.get(0)).map_err(StoreError::Read)?;
+        Ok(match exists {
+            0 => "SELECT job_id, body FROM jobs",
+            _ => "SELECT job_id, body FROM progress",
+        })
     }
 
     fn load_rest(&self, loaded: &mut Loaded) -> Result<(), StoreError> {
@@ -561,6 +607,8 @@ fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
 fn write(transaction: &Transaction<'_>, changes: &Changes<'_>) -> rusqlite::Result<()> {
     let jobs = changes.jobs.iter().map(|(id, row)| (id.as_str(), row.as_ref()));
     put(transaction, "jobs", "job_id", jobs)?;
+    let progress = changes.progress.iter().map(|(id, row)| (id.as_str(), row.as_ref()));
+    put(transaction, "progress", "job_id", progress)?;
     let instances = changes.instances.iter().map(|(id, row)| (id.as_str(), row.as_ref()));
     put(transaction, "instances", "id", instances)?;
     for (id, tombstone) in &changes.tombstones {
@@ -762,25 +810,38 @@ mod tests {
         let hash = "0".repeat(64);
         let spec = r#"{"kernel":"k","boot":"raw","resources":{"vcpu":1,"mem_mb":64},"lifecycle":"daemon"}"#;
         let job = format!(
-            r#"{{"tenant":"t","tenant_given":true,"generation":2,"run":1,"spec":{spec},"resolution":{{"Failed":"x"}},"wanted":"Running","notes":{{"past":["abc"],"status":"running","since":"x"}}}}"#
+            r#"{{"tenant":"t","tenant_given":true,"generation":2,"run":1,"spec":{spec},"wanted":"Running"}}"#
         );
+        let progress = r#"{"resolution":{"Failed":"x"},"notes":{"past":["abc"],"status":"running","since":"x"}}"#;
         let instance = format!(
             r#"{{"slot":0,"assignment":{{"Job":{{"job":"web","run":1,"claimed_at_ms":null}}}},"hash":"{hash}","images":{{"kernel":"{hash}"}},"spec":{spec},"stage":"app","created_at_ms":0,"running_since_ms":null,"ready_since_ms":null,"stopping":null,"exit":null,"started":true}}"#
         );
         let check = |table: &str, body: &str| {
             let store = Sqlite::in_memory().unwrap();
-            let id = if table == "jobs" { "web" } else { "abc" };
-            let insert = format!("INSERT INTO {table} VALUES (?1, ?2)");
-            store.connection.execute(&insert, [id, body]).unwrap();
+            let rows = [("jobs", "web", job.as_str()), ("progress", "web", progress)];
+            let rows = rows.into_iter().chain([("instances", "abc", instance.as_str())]);
+            for (into, id, whole) in rows {
+                let body = if into == table { body } else { whole };
+                let insert = format!("INSERT INTO {into} VALUES (?1, ?2)");
+                store.connection.execute(&insert, [id, body]).unwrap();
+            }
             store.load().map(drop).map_err(|error| error.to_string())
         };
         assert_eq!(check("jobs", &job), Ok(()));
         assert_eq!(check("instances", &instance), Ok(()));
+        let progress = progress.to_owned();
         let refused = [
             ("jobs", &job, ":2,", ":18446744073709551615,", "bad generation 18446744073709551615"),
             ("jobs", &job, r#""run":1"#, r#""run":0"#, "bad generation 0"),
             ("jobs", &job, r#""run":1"#, r#""run":3"#, "it runs at generation 3, and is at 2"),
-            ("jobs", &job, "abc", "../abc", "an instance id is"),
+            ("progress", &progress, "abc", "../abc", "an instance id is"),
+            (
+                "progress",
+                &progress,
+                r#"{"Failed":"x"}"#,
+                r#""Lost""#,
+                "its progress: unknown variant",
+            ),
             ("instances", &instance, r#""slot":0"#, r#""slot":4294967295"#, "bad slot 4294967295"),
             ("instances", &instance, r#""app""#, r#""ap""#, "bad stage \"ap\""),
         ];

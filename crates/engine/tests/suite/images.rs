@@ -78,8 +78,8 @@ async fn late_look_up_forgives_no_failure_of_a_run() {
     world.host.end(&first, End::Code(7));
     world.run_for(Duration::from_millis(20)).await;
     let job = world.engine.fleet().job(&id("once")).unwrap().clone();
-    assert_eq!(job.failures, 1);
-    for resolution in [Resolution::Preparing(None), job.resolution.clone()] {
+    assert_eq!(job.progress.failures, 1);
+    for resolution in [Resolution::Preparing(None), job.progress.resolution.clone()] {
         world.pending.push(Input::Resolved(job.id.clone(), job.run, resolution));
     }
     let second = next_instance(&mut world, Some(&first)).await;

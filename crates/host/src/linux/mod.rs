@@ -50,7 +50,7 @@ use crate::{BoxFuture, Duplex, Host, HostError, HostFacts, LogPage, LogQuery};
 use cgroup::Cgroups;
 use hearth_guest::Channel;
 use hearth_model::{
-    Action, Digest, Images, InstanceId, InstanceState, Lookup, Observation, Progress, Spec,
+    Action, Digest, ImageProgress, Images, InstanceId, InstanceState, Lookup, Observation, Spec,
     StoredImage,
 };
 use images::Kind;
@@ -347,7 +347,7 @@ impl Host for LinuxHost {
 async fn resolve(shared: &Arc<Shared>, spec: &Spec, until: Instant) -> Result<Lookup, HostError> {
     let Ok(looks) = timeout_at(until, look_up(shared, spec)).await else {
         let image = spec.rootfs.as_ref().unwrap_or(&spec.kernel).clone();
-        return Ok(Lookup::Preparing(Progress { image, done_bytes: 0, total_bytes: 0 }));
+        return Ok(Lookup::Preparing(ImageProgress { image, done_bytes: 0, total_bytes: 0 }));
     };
     let Looks { kernel, modules, rootfs } = looks?;
     // All of them before the first is waited for.
@@ -380,7 +380,7 @@ async fn digest(
     shared: &Arc<Shared>,
     requested: Option<Requested>,
     until: Instant,
-    pending: &mut Option<Progress>,
+    pending: &mut Option<ImageProgress>,
 ) -> Result<Option<Digest>, HostError> {
     let (kind, request) = match requested {
         None => return Ok(None),

@@ -15,7 +15,7 @@ use super::sparse::{CHUNK_BYTES, copy_range, next_data};
 use super::store::{ImageStore, Original, Stamp, TempImage};
 use super::{Shared, layout, lock};
 use crate::HostError;
-use hearth_model::{Digest, ImageName, Progress};
+use hearth_model::{Digest, ImageName, ImageProgress};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -163,7 +163,7 @@ impl ImageRequest {
         self,
         store: &ImageStore,
         until: Instant,
-    ) -> Result<Result<Digest, Progress>, HostError> {
+    ) -> Result<Result<Digest, ImageProgress>, HostError> {
         let Some(transfer) = &self.transfer else {
             tokio::time::sleep_until(until).await;
             return Ok(Err(self.progress()));
@@ -185,9 +185,9 @@ impl ImageRequest {
         HostError::transient(format!("{} {} is being changed just now", self.noun, self.image))
     }
 
-    fn progress(&self) -> Progress {
+    fn progress(&self) -> ImageProgress {
         let transfer = self.transfer.as_ref();
-        Progress {
+        ImageProgress {
             image: self.image.clone(),
             done_bytes: transfer.map_or(0, |it| it.done_bytes.load(Ordering::Relaxed)),
             total_bytes: transfer.map_or(0, |it| it.total_bytes),

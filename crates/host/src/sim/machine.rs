@@ -3,9 +3,9 @@
 
 use crate::HostError;
 use hearth_model::{
-    Action, Create, Digest, End, Exit, Generation, Identity, ImageName, Images, InstanceId,
-    InstanceState, Lifecycle, Lookup, Made, Mono, Observation, Observed, OomKill, OomKills, Owner,
-    Phase, Progress, SILENT_AFTER, Spec, Stage, StoredImage,
+    Action, Create, Digest, End, Exit, Generation, Identity, ImageName, ImageProgress, Images,
+    InstanceId, InstanceState, Lifecycle, Lookup, Made, Mono, Observation, Observed, OomKill,
+    OomKills, Owner, Phase, SILENT_AFTER, Spec, Stage, StoredImage,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -198,7 +198,7 @@ impl Machine {
     }
 
     /// Reads an image for as long as it is requested; how far it is, where it is not whole.
-    fn read(&mut self, image: &ImageName) -> Option<Progress> {
+    fn read(&mut self, image: &ImageName) -> Option<ImageProgress> {
         let now = self.now;
         let reading = self.readings.get_mut(image)?;
         let takes = reading.takes;
@@ -207,7 +207,7 @@ impl Machine {
         let began = reading.began.filter(|began| !lapsed(began)).unwrap_or(now);
         (reading.began, reading.requested) = (Some(began), now);
         let done = now.since(began);
-        (done < takes).then(|| Progress {
+        (done < takes).then(|| ImageProgress {
             image: image.clone(),
             // A MiB a millisecond.
             done_bytes: mib(done),

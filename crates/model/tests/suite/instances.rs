@@ -3,7 +3,7 @@
 use hearth_model::{
     Action, Assignment, Create, Creation, Digest, End, Exit, Generation, Identity, Images,
     Instance, InstanceId, InstanceState, Job, JobId, Machine, Made, Mono, Owner, Phase, PoolKey,
-    PoolTenant, Resolution, Signal, Slot, Spec, SpecHash, Stage, Tenant, Value, Wanted,
+    PoolTenant, Progress, Resolution, Signal, Slot, Spec, SpecHash, Stage, Tenant, Value, Wanted,
 };
 use std::sync::Arc;
 
@@ -34,12 +34,8 @@ fn job() -> Job {
         generation: Generation(3),
         run: Generation(2),
         spec: spec(),
-        resolution: Resolution::Known { images: images(), hash: hash() },
         wanted: Wanted::Running,
-        outcome: None,
-        failures: 0,
-        not_before: None,
-        last_failure: None,
+        progress: Progress::begun(Resolution::Known { images: images(), hash: hash() }),
     }
 }
 
@@ -92,7 +88,7 @@ fn pool_is_known_once_images_are_and_has_the_given_tenant() {
     assert_eq!(known.pool_key(), Some(PoolKey { tenant: named, hash: hash() }));
     let shared = Job { tenant_given: false, ..job() };
     assert_eq!(shared.pool_key().unwrap().tenant, PoolTenant::Shared);
-    let unknown = Job { resolution: Resolution::Failed("gone".to_owned()), ..job() };
+    let unknown = Job { progress: Progress::begun(Resolution::Failed("gone".to_owned())), ..job() };
     assert_eq!((unknown.hash(), unknown.pool_key()), (None, None));
 }
 

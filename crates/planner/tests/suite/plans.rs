@@ -2,8 +2,8 @@
 
 use hearth_model::{
     Assignment, Creation, Digest, End, Exit, Generation, Images, Instance, InstanceId,
-    InstanceState, Job, JobId, Lifecycle, Mono, Outcome, Phase, PoolKey, PoolTenant, Resolution,
-    Slot, Spec, SpecHash, Stage, Tenant, Value, Wanted,
+    InstanceState, Job, JobId, Lifecycle, Mono, Outcome, Phase, PoolKey, PoolTenant, Progress,
+    Resolution, Slot, Spec, SpecHash, Stage, Tenant, Value, Wanted,
 };
 use hearth_planner::{
     Busy, Capacity, Fleet, Limits, Plan, PoolHealth, Queue, Scope, Step, Subject, Target, Verdict,
@@ -46,20 +46,20 @@ fn job(number: u8, lifecycle: &str, pool: u32, kind: u8) -> Job {
         generation: Generation(3),
         run: Generation(2),
         spec: Arc::new(spec(lifecycle, pool)),
-        resolution: if kind == 4 {
-            Resolution::Failed("gone".to_owned())
-        } else {
-            Resolution::Known { images: images(), hash: hash(number % 2) }
-        },
         wanted: match kind {
             1 => Wanted::Stopped,
             2 => Wanted::Deleted,
             _ => Wanted::Running,
         },
-        outcome: (kind == 3).then_some(Outcome::Completed),
-        failures: 0,
-        not_before: (kind == 5).then_some(NOW.after(Duration::from_secs(9))),
-        last_failure: None,
+        progress: Progress {
+            outcome: (kind == 3).then_some(Outcome::Completed),
+            not_before: (kind == 5).then_some(NOW.after(Duration::from_secs(9))),
+            ..Progress::begun(if kind == 4 {
+                Resolution::Failed("gone".to_owned())
+            } else {
+                Resolution::Known { images: images(), hash: hash(number % 2) }
+            })
+        },
     }
 }
 
@@ -184,7 +184,7 @@ proptest! {
             if let Step::Create(Target::Job(id)) | Step::Claim { job: id, .. } = step {
                 let job = &jobs[&id];
                 prop_assert_eq!(job.wanted, Wanted::Running);
-                prop_assert!(job.outcome.is_none() && job.not_before.is_none());
+                prop_assert!(job.progress.outcome.is_none() && job.progress.not_before.is_none());
             }
         }
     }

@@ -3,9 +3,9 @@
 #![allow(clippy::cloned_ref_to_slice_refs, reason = "lists of one stand beside lists of more")]
 
 use hearth_model::{
-    Assignment, Creation, Digest, End, Exit, Generation, ImageName, Images, Instance, InstanceId,
-    InstanceState, Job, JobId, Mono, Outcome, Phase, PoolKey, PoolTenant, Progress, Resolution,
-    Slot, Spec, SpecHash, Stage, Tenant, Value, Wanted,
+    Assignment, Creation, Digest, End, Exit, Generation, ImageName, ImageProgress, Images,
+    Instance, InstanceId, InstanceState, Job, JobId, Mono, Outcome, Phase, PoolKey, PoolTenant,
+    Progress, Resolution, Slot, Spec, SpecHash, Stage, Tenant, Value, Wanted,
 };
 use hearth_planner::{
     Capacity, Changed, Fleet, Limits, Plan, PoolHealth, Scope, Status, Step, Subject, Target,
@@ -65,13 +65,26 @@ fn job(name: &str, lifecycle: &str, more: &[(&str, Value)]) -> Job {
         generation: Generation(RUN),
         run: Generation(RUN),
         spec: spec(lifecycle, more),
-        resolution: Resolution::Known { images: images(), hash: hash() },
         wanted: Wanted::Running,
-        outcome: None,
-        failures: 0,
-        not_before: None,
-        last_failure: None,
+        progress: Progress::begun(Resolution::Known { images: images(), hash: hash() }),
     }
+}
+
+/// The job, further on.
+fn advanced(job: &Job, change: impl FnOnce(&mut Progress)) -> Job {
+    let mut job = job.clone();
+    change(&mut job.progress);
+    job
+}
+
+/// The job, ended for good.
+fn ended_with(job: &Job, outcome: Outcome) -> Job {
+    advanced(job, |progress| progress.outcome = Some(outcome))
+}
+
+/// The job, with images that are missing.
+fn without_images(job: &Job) -> Job {
+    advanced(job, |progress| progress.resolution = unresolved())
 }
 
 fn unresolved() -> Resolution {
@@ -278,7 +291,7 @@ fn unwanted_instance_is_stopped_and_deleted_job_forgotten() {
     assert_eq!(with(Wanted::Deleted, &[stopping(serves.clone())]), ["stop a: because"]);
     let busy = setting_of(Wanted::Deleted, &[stopping(serves.clone())]).busy("a");
     assert_eq!(busy.steps(), nothing(), "it is being stopped");
-    let over = Job { outcome: Some(Outcome::Completed), ..job("web", "job", &[]) };
+    let over = ended_with(&job("web", "job", &[]), Outcome::Completed);
     assert_eq!(setting(&[over.clone()], &[serves.clone()]).steps(), ["stop a: its job is over"]);
     assert_eq!(setting(&[over], &[]).steps(), nothing());
     assert_eq!(setting(&[], &[serves]).steps(), ["stop a: its job is gone"]);
@@ -384,7 +397,7 @@ fn the_others_stop_before_their_next_generation_starts() {
         let stands = (Status::Pending, reason.to_owned(), String::new());
         assert_eq!(ending.stands("web"), stands);
         // What could not start is no reason to end what runs.
-        let missing = Job { resolution: unresolved(), ..one.clone() };
+        let missing = without_images(&one);
         assert_eq!(setting(&[missing], &[old.clone()]).steps(), ["resolve web"]);
         let big = setting(&[one.clone()], &[old.clone()]).room_for(0);
         assert_eq!(big.steps(), nothing());
@@ -479,11 +492,12 @@ fn a_job_that_runs_too_long_is_timed_out() {
 
 #[test]
 fn what_failed_waits_and_says_for_how_long_and_why() {
-    let waiting = |not_before| Job {
-        not_before: Some(not_before),
-        failures: 3,
-        last_failure: Some("exit code 7".to_owned()),
-        ..job("web", "service", &[])
+    let waiting = |not_before| {
+        advanced(&job("web", "service", &[]), |progress| {
+            progress.not_before = Some(not_before);
+            progress.failures = 3;
+            progress.last_failure = Some("exit code 7".to_owned());
+        })
     };
     let later = setting(&[waiting(ahead(4))], &[]);
     assert_eq!(later.steps(), nothing());
@@ -494,7 +508,7 @@ fn what_failed_waits_and_says_for_how_long_and_why() {
     let reason = "exit code 7; 3 failures in a row, next start in 4 s";
     assert_eq!(later.stands("web"), (Status::Pending, reason.to_owned(), String::new()));
     assert_eq!(setting(&[waiting(NOW)], &[]).steps(), ["create for web"]);
-    let missing = |not_before| Job { resolution: unresolved(), ..waiting(not_before) };
+    let missing = |not_before| without_images(&waiting(not_before));
     let later = setting(&[missing(ahead(4))], &[]);
     assert_eq!((later.steps(), later.wakes()), (nothing(), Some(ahead(4))));
     assert_eq!(setting(&[missing(NOW)], &[]).steps(), ["resolve web"]);
@@ -504,11 +518,11 @@ fn what_failed_waits_and_says_for_how_long_and_why() {
 #[test]
 fn job_whose_images_are_prepared_looks_them_up_and_ends_nothing() {
     let image = ImageName::parse("r.ext4").unwrap();
-    let progress = Progress { image, done_bytes: 12 << 30, total_bytes: 40 << 30 };
+    let progress = ImageProgress { image, done_bytes: 12 << 30, total_bytes: 40 << 30 };
     for lifecycle in ["service", "daemon", "job"] {
-        let preparing = |progress| Job {
-            resolution: Resolution::Preparing(progress),
-            ..job("web", lifecycle, &[pool(1, 1)])
+        let preparing = |images| {
+            let job = job("web", lifecycle, &[pool(1, 1)]);
+            advanced(&job, |progress| progress.resolution = Resolution::Preparing(images))
         };
         let alone = setting(&[preparing(Some(progress.clone()))], &[]);
         assert_eq!(alone.steps(), ["resolve web"]);
@@ -524,7 +538,9 @@ fn job_whose_images_are_prepared_looks_them_up_and_ends_nothing() {
         let reason = "replacing it with generation 2: preparing image r.ext4 (12 of 40 GiB)";
         assert_eq!(beside.stands("web"), (Status::Running, reason.to_owned(), "old".to_owned()));
         // An earlier failure is no reason to wait: the copy would lapse.
-        let failed = Job { not_before: Some(ahead(60)), failures: 5, ..preparing(None) };
+        let failed = advanced(&preparing(None), |progress| {
+            (progress.not_before, progress.failures) = (Some(ahead(60)), 5);
+        });
         assert_eq!(setting(&[failed], &[]).steps(), ["resolve web"]);
         for wanted in [Wanted::Stopped, Wanted::Deleted] {
             let unwanted = setting(&[Job { wanted, ..preparing(None) }], &[]);
@@ -546,10 +562,8 @@ fn room_is_given_to_jobs_first_and_never_twice() {
     assert_eq!(none.stands("a").1.replace("64 vCPU", "0 vCPU"), reason);
     // Spare ones go for a job that waits, and none is made.
     let pooled = [job("a", "service", &[]), job("z", "daemon", &[pool(2, 2)])];
-    let other = Job {
-        resolution: Resolution::Known { images: images(), hash: SpecHash([9; 32]) },
-        ..pooled[0].clone()
-    };
+    let others = Resolution::Known { images: images(), hash: SpecHash([9; 32]) };
+    let other = advanced(&pooled[0], |progress| progress.resolution = others);
     let running = serving("r", "z", RUN);
     let full =
         setting(&[other.clone(), pooled[1].clone()], &[running.clone(), held("x"), held("y")]);
@@ -617,18 +631,18 @@ fn pool_has_the_largest_bounds_that_its_jobs_request() {
     for gone in [
         pooled(0, 0),
         Job { wanted: Wanted::Stopped, ..pooled(1, 1) },
-        Job { resolution: unresolved(), ..pooled(1, 1) },
+        without_images(&pooled(1, 1)),
     ] {
         assert_eq!(with(gone, &[warm("a")]).steps().last().unwrap(), unwanted);
     }
     let batch = |outcome| {
-        let batch = Job { outcome: Some(outcome), ..job("batch", "job", &[pool(1, 1)]) };
+        let batch = ended_with(&job("batch", "job", &[pool(1, 1)]), outcome);
         setting(&[batch], &[]).steps()
     };
     assert_eq!(batch(Outcome::Completed), ["create a spare one"]);
     assert_eq!(batch(Outcome::Failed("exit code 1".to_owned())), nothing());
     let service = Outcome::Failed("timed out".to_owned());
-    let service = Job { outcome: Some(service), ..pooled(1, 1) };
+    let service = ended_with(&pooled(1, 1), service);
     assert_eq!(setting(&[service], &[]).steps(), ["create a spare one"]);
 }
 
@@ -711,11 +725,11 @@ fn how_a_job_stands_is_a_word_a_sentence_and_an_instance() {
     assert_eq!(with(&wanted(Wanted::Deleted), &[going.clone()]), deleted);
     assert_eq!(with(&wanted(Wanted::Stopped), &[going]), told(Status::Stopping, "", "a"));
     assert_eq!(with(&wanted(Wanted::Stopped), &[]), told(Status::Stopped, "", ""));
-    let outcome = |outcome| Job { outcome: Some(outcome), ..web.clone() };
+    let outcome = |outcome| ended_with(&web, outcome);
     assert_eq!(with(&outcome(Outcome::Completed), &[]), told(Status::Completed, "", ""));
     let failed = outcome(Outcome::Failed("exit code 7".to_owned()));
     assert_eq!(with(&failed, &[]), told(Status::Failed, "exit code 7", ""));
-    let missing = Job { resolution: unresolved(), ..web.clone() };
+    let missing = without_images(&web);
     assert_eq!(with(&missing, &[]), told(Status::Failed, "no such rootfs", ""));
     for (status, word) in Status::ALL.iter().zip([
         "pending",
@@ -743,14 +757,16 @@ fn a_rollout_is_told_beside_what_serves_meanwhile() {
     let booting = || Some(instance("new", of("web", RUN), Some(InstanceState::Booting)));
     assert_eq!(with(&web, booting()), "replacing it with generation 2: booting");
     assert_eq!(with(&web, None), "replacing it with generation 2: about to start");
-    let missing = Job { resolution: unresolved(), ..web.clone() };
+    let missing = without_images(&web);
     assert_eq!(
         with(&missing, None),
         "generation 2 can't start, the previous one keeps serving: no such rootfs"
     );
     let failing = |failures| {
-        let last_failure = Some("exit code 7".to_owned());
-        Job { last_failure, failures, ..web.clone() }
+        advanced(&web, |progress| {
+            progress.failures = failures;
+            progress.last_failure = Some("exit code 7".to_owned());
+        })
     };
     assert_eq!(
         with(&failing(1), booting()),
@@ -764,25 +780,29 @@ fn stored_changes_have_a_row_and_observed_ones_have_none() {
     let mut fleet = Fleet::default();
     let (web, a) = (JobId::parse("web").unwrap(), InstanceId::parse("a").unwrap());
     let rows = |fleet: &mut Fleet| {
-        let Changed { jobs, instances } = fleet.take_changed();
-        (jobs.contains(&web), instances.contains(&a))
+        let Changed { jobs, progress, instances } = fleet.take_changed();
+        (jobs.contains(&web), progress.contains(&web), instances.contains(&a))
     };
     fleet.insert_job(job("web", "service", &[]));
-    assert_eq!(rows(&mut fleet), (true, false));
+    assert_eq!(rows(&mut fleet), (true, true, false));
     fleet.insert_instance(serving("a", "web", RUN));
-    assert_eq!(rows(&mut fleet), (false, true));
+    assert_eq!(rows(&mut fleet), (false, false, true));
     fleet.take_due();
-    fleet.observe_job(&web, |job| job.resolution = Resolution::Preparing(None));
+    fleet.observe_progress(&web, |progress| progress.resolution = Resolution::Preparing(None));
     fleet.observe_instance(&a, |instance| instance.silence = 1);
-    assert_eq!(rows(&mut fleet), (false, false));
+    assert_eq!(rows(&mut fleet), (false, false, false));
     assert!(fleet.take_due().jobs.contains(&web), "the next plan may be another");
-    fleet.change_job(&web, |job| job.failures = 1);
-    assert_eq!(rows(&mut fleet), (true, false));
+    fleet.change_progress(&web, |progress| progress.failures = 1);
+    assert_eq!(rows(&mut fleet), (false, true, false));
+    fleet.change_job(&web, |job| job.wanted = Wanted::Stopped);
+    assert_eq!(rows(&mut fleet), (true, false, false));
+    fleet.change_job(&web, |job| job.progress.failures = 0);
+    assert_eq!(rows(&mut fleet), (true, true, false));
     fleet.change_instance(&a, |instance| instance.stopping = Some("because".to_owned()));
-    assert_eq!(rows(&mut fleet), (false, true));
+    assert_eq!(rows(&mut fleet), (false, false, true));
     fleet.remove_instance(&a);
     fleet.remove_job(&web);
-    assert_eq!(rows(&mut fleet), (true, true));
+    assert_eq!(rows(&mut fleet), (true, true, true));
 }
 
 #[test]
@@ -813,9 +833,11 @@ fn fleet_tracks_slots_load_and_jobs_to_plan_again() {
     fleet.insert_instance(slot("b", 1));
     assert_eq!(fleet.used(&capacity).memory_mib, 210);
     let id = JobId::parse("web").unwrap();
-    assert_eq!(fleet.change_job(&id, |job| std::mem::replace(&mut job.failures, 4)), Some(0));
+    let failures =
+        fleet.change_progress(&id, |progress| std::mem::replace(&mut progress.failures, 4));
+    assert_eq!(failures, Some(0));
     assert_eq!(fleet.change_job(&JobId::parse("no").unwrap(), |_| ()), None);
-    assert_eq!(fleet.job(&id).unwrap().failures, 4);
+    assert_eq!(fleet.job(&id).unwrap().progress.failures, 4);
     assert_eq!(fleet.of_job(&id).count(), 2);
 }
 
@@ -875,7 +897,7 @@ fn check_refuses_unfit_claims_and_duplicate_actions() {
 
 #[test]
 fn exit_counts_only_for_the_generation_that_it_served() {
-    let service = Job { failures: 2, ..job("web", "service", &[]) };
+    let service = advanced(&job("web", "service", &[]), |progress| progress.failures = 2);
     let exit = |end| Exit { end, stop_requested: false };
     let again = |failures, reason: &str| Verdict::Again {
         failures,
@@ -889,7 +911,7 @@ fn exit_counts_only_for_the_generation_that_it_served() {
     assert_eq!(verdict(&service, &old, &killed(), NOW), Verdict::Nothing);
     assert_eq!(verdict(&service, &warm("a"), &killed(), NOW), Verdict::Nothing);
     assert_eq!(verdict(&service, &stopping(serves.clone()), &killed(), NOW), Verdict::Nothing);
-    let over = Job { outcome: Some(Outcome::Completed), ..service.clone() };
+    let over = ended_with(&service, Outcome::Completed);
     assert_eq!(verdict(&over, &serves, &killed(), NOW), Verdict::Nothing);
     let steady = |age| Instance { ready_since: Some(ago(age)), ..serves.clone() };
     let streak = hearth_planner::STREAK_ENDS_AFTER.as_secs();
@@ -905,7 +927,10 @@ fn exit_counts_only_for_the_generation_that_it_served() {
     let refused = exit(End::NotCreated("no memory".to_owned()));
     assert_eq!(verdict(&service, &serves, &refused, NOW), again(3, "no memory"));
 
-    let batch = |failures| Job { failures, ..job("web", "job", &[("retries", 1.into())]) };
+    let batch = |failures| {
+        let batch = job("web", "job", &[("retries", 1.into())]);
+        advanced(&batch, |progress| progress.failures = failures)
+    };
     let code = || exit(End::Code(7));
     assert_eq!(verdict(&batch(0), &serves, &code(), NOW), again(1, "exit code 7"));
     let failed = Verdict::Over(Outcome::Failed("exit code 7".to_owned()));
