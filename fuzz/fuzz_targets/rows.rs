@@ -17,7 +17,7 @@ use hearth_engine::{
 use hearth_fuzz::{ask, config, look, now, resolution};
 use hearth_model::{Assignment, InstanceState, JobId, Observed, OomKills, Phase};
 use hearth_store::fuzzing::{TABLES, insert};
-use hearth_store::{Store, StoreError};
+use hearth_store::{Sqlite, StoreError};
 use libfuzzer_sys::{Corpus, fuzz_mutator, fuzz_target};
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -49,7 +49,7 @@ fuzz_target!(|input: &[u8]| -> Corpus {
 });
 
 fn rows(input: &[u8]) -> Corpus {
-    let store = Store::in_memory().expect("memory is there");
+    let store = Sqlite::in_memory().expect("memory is there");
     let mut taken = 0;
     for line in input.split(|&byte| byte == b'\n').take(ROWS_MAX) {
         let mut cells = line.split(|&byte| byte == b'\t');
@@ -174,7 +174,7 @@ fn file(bytes: &[u8]) {
         let _ = std::fs::remove_file(beside(suffix));
     }
     std::fs::write(&path, bytes).expect("a file is written");
-    match Store::open(&path).and_then(|store| Engine::open(store, config())) {
+    match Sqlite::open(&path).and_then(|store| Engine::open(store, config())) {
         Ok(mut engine) => reads_damaged(&mut engine),
         Err(error) => sentence(&error),
     }
@@ -218,7 +218,7 @@ fn damaged(damage: &[u8]) -> Vec<u8> {
 /// A small database in which every table has rows.
 fn real() -> Vec<u8> {
     let path = DIR.path().join("real.db");
-    let store = Store::open(&path).expect("a database is made");
+    let store = Sqlite::open(&path).expect("a database is made");
     let seed = include_str!("../corpus-seed/rows/every-table");
     for line in seed.lines() {
         let mut cells = line.split('\t');

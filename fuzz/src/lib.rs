@@ -8,7 +8,7 @@ use hearth_engine::{Config, Effect, Engine, Input, Now, Refusal, Reply, Request,
 use hearth_host::sim::{Machine, SimConfig};
 use hearth_model::{InstanceId, Mono, Observation, Observed, Resolution, Spec};
 use hearth_planner::{Capacity, Limits};
-use hearth_store::Store;
+use hearth_store::Sqlite;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub fn now(seconds: u64) -> Now {
 
 /// An engine on an empty database.
 pub fn engine() -> Engine {
-    Engine::open(Store::in_memory().expect("memory is there"), config()).expect("it is empty")
+    Engine::open(Sqlite::in_memory().expect("memory is there"), config()).expect("it is empty")
 }
 
 /// The images of a spec on a host that has all of them.

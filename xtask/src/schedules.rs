@@ -1,4 +1,4 @@
-//! Schedules of the simulation in great numbers, over the model of the database.
+//! Schedules of the simulation in great numbers, over a store in memory.
 
 use std::ops::Range;
 use std::process::{Child, Stdio};

@@ -18,7 +18,7 @@ use hearth_host::linux::{LinuxConfig, LinuxHost};
 use hearth_host::sim::{SimConfig, SimHost};
 use hearth_host::{Host, HostFacts};
 use hearth_planner::{Capacity, Limits};
-use hearth_store::Store;
+use hearth_store::Sqlite;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -247,7 +247,7 @@ fn open_engine(
         boot_id: boot_id()?,
         seed: seed(),
     };
-    let mut store = Store::open(&state_dir.path().join(DATABASE)).map_err(failed)?;
+    let mut store = Sqlite::open(&state_dir.path().join(DATABASE)).map_err(failed)?;
     store.hold(state_dir.anchors()?).map_err(failed)?;
     Engine::open(store, config).map_err(failed)
 }

@@ -55,7 +55,7 @@ pub enum DiskOvercommit {
 /// The reconciler, with everything it knows in memory and the database behind it.
 #[derive(Debug)]
 pub struct Engine {
-    pub(crate) store: Store,
+    pub(crate) store: Box<dyn Store>,
     pub(crate) config: Config,
     pub(crate) random: Random,
     pub(crate) fleet: Fleet,
@@ -95,7 +95,8 @@ impl Engine {
     ///
     /// # Errors
     /// Where the database cannot be read, or holds rows that make no sense.
-    pub fn open(store: Store, config: Config) -> Result<Engine, StoreError> {
+    pub fn open(store: impl Into<Box<dyn Store>>, config: Config) -> Result<Engine, StoreError> {
+        let store = store.into();
         let mut loaded = store.load()?;
         let rebooted = loaded.boot_id.as_ref() != Some(&config.boot_id);
         if rebooted {
@@ -186,13 +187,8 @@ impl Engine {
 
     /// The database, without the engine: what a daemon leaves that is killed.
     #[must_use]
-    pub fn into_store(self) -> Store {
+    pub fn into_store(self) -> Box<dyn Store> {
         self.store
-    }
-
-    /// From now on commits fail as on a full disk, or no longer. For simulations.
-    pub fn set_disk_full(&mut self, full: bool) {
-        self.store.set_disk_full(full);
     }
 
     /// Compares what is held in memory with the database: they are one between two steps.

@@ -26,11 +26,6 @@ impl Engine {
         self.health.refusing.as_ref()
     }
 
-    /// From now on the database's files are lost, or no longer. For simulations.
-    pub fn set_lost(&mut self, lost: bool) {
-        self.store.set_lost(lost);
-    }
-
     /// Looks whether the files of the database are where they were. Where they are again, what has waited
     /// for that comes before what is new.
     ///

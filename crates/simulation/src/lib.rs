@@ -1,4 +1,4 @@
-//! The real engine and planner, over SQLite or its model and a simulated machine, driven through schedules
+//! The real engine and planner, over SQLite or memory and a simulated machine, driven through schedules
 //! of requests and faults that follow from a seed. After every step the invariants of `invariants` are
 //! asserted; after the last fault the world must come to rest.
 //!

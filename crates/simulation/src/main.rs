@@ -14,7 +14,7 @@ struct Arguments {
     /// How many seeds.
     #[arg(long, default_value_t = 1000)]
     count: u64,
-    /// Over SQLite itself rather than its model, which takes twice as long and does the same
+    /// Over SQLite rather than memory, which takes twice as long and does the same
     #[arg(long)]
     sqlite: bool,
     /// Only name the seed that fails, without its smallest schedule.
@@ -25,7 +25,7 @@ struct Arguments {
 #[expect(clippy::print_stdout, reason = "its output is what it is for")]
 fn main() -> Result<()> {
     let Arguments { from, count, sqlite, brief } = Arguments::parse();
-    let database = if sqlite { Database::Sqlite } else { Database::Model };
+    let database = if sqlite { Database::Sqlite } else { Database::Memory };
     let began = Instant::now();
     let (mut steps, mut actions) = (0, 0);
     for seed in from..from + count {

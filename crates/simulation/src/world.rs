@@ -1,4 +1,4 @@
-//! The real engine and planner, over SQLite or its model and the simulated machine, in virtual time: one
+//! The real engine and planner, over SQLite or memory and the simulated machine, in virtual time: one
 //! queue of what is to come, no thread, no clock. The same schedule gives the same run.
 
 use crate::invariants::Invariants;
@@ -16,7 +16,7 @@ use hearth_model::{
     Action, End, ImageName, InstanceId, InstanceState, KeepImages, Mono, Observed, Resolution, Spec,
 };
 use hearth_planner::{Capacity, Limits};
-use hearth_store::Store;
+use hearth_store::{Faults, Faulty, Memory, Sqlite, Store};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -90,16 +90,17 @@ impl Side {
 pub enum Database {
     /// SQLite in memory, as a daemon has it on disk.
     Sqlite,
-    /// The model of it, which a run can't tell from it: half as slow.
-    Model,
+    /// A store in memory, which a run cannot tell from it and which takes half the time.
+    Memory,
 }
 
 impl Database {
-    fn empty(self) -> Store {
-        match self {
-            Database::Sqlite => Store::in_memory().expect("a database in memory"),
-            Database::Model => Store::model(),
-        }
+    fn empty(self, faults: &Faults) -> Box<dyn Store> {
+        let store = match self {
+            Database::Sqlite => Sqlite::in_memory().expect("a database in memory").into(),
+            Database::Memory => Box::<dyn Store>::from(Memory::default()),
+        };
+        Faulty::over(store, faults.clone()).into()
     }
 }
 
@@ -169,7 +170,9 @@ struct World<'a> {
     engine: Option<Engine>,
     database: Database,
     /// The database while there is no daemon.
-    store: Option<Store>,
+    store: Option<Box<dyn Store>>,
+    /// What is wrong with it.
+    disk: Faults,
     /// How often the daemon was started.
     life: u32,
     /// What the file declares, and whether the next daemon has to read it for the first time.
@@ -178,9 +181,6 @@ struct World<'a> {
     queue: BTreeMap<(Duration, u64), Coming>,
     order: u64,
     faults: Vec<Fault>,
-    disk_full: bool,
-    /// Whether the database's files are lost beneath the daemon.
-    lost: bool,
     look_due: bool,
     /// When the last look arrives. The daemon looks again only once it has handed that one in.
     looks_arrive: Duration,
@@ -219,6 +219,7 @@ impl<'a> World<'a> {
             memory_mib: rng.u64(3..40) * 133,
             scratch_mib: None,
         };
+        let disk = Faults::default();
         World {
             now: Duration::ZERO,
             booted: Duration::ZERO,
@@ -231,15 +232,14 @@ impl<'a> World<'a> {
             machine: Machine::new(config.clone()),
             engine: None,
             database,
-            store: Some(database.empty()),
+            store: Some(database.empty(&disk)),
+            disk,
             life: 0,
             file: None,
             unread: false,
             queue: BTreeMap::new(),
             order: 0,
             faults: Vec::new(),
-            disk_full: false,
-            lost: false,
             look_due: false,
             looks_arrive: Duration::ZERO,
             not_reported: BTreeMap::new(),
@@ -368,14 +368,11 @@ impl<'a> World<'a> {
             Coming::Start => return self.start(),
             Coming::DiskFree => {
                 self.say(|| "the disk has room again".to_owned());
-                self.disk_full = false;
-                if let Some(engine) = &mut self.engine {
-                    engine.set_disk_full(false);
-                }
+                self.disk.set_disk_full(false);
             }
             Coming::Back => {
                 self.say(|| "the database's files are back".to_owned());
-                self.set_lost(false);
+                self.disk.set_lost(false);
             }
             Coming::Speaks(id) => self.machine.speak(&id),
             Coming::Sighted => self.machine.set_blind(false),
@@ -468,7 +465,7 @@ impl<'a> World<'a> {
             What::Crash => self.crash(),
             What::Lose => {
                 self.crash();
-                self.store = Some(self.database.empty());
+                self.store = Some(self.database.empty(&self.disk));
                 self.unread = true;
                 self.invariants.lose();
             }
@@ -480,10 +477,7 @@ impl<'a> World<'a> {
             }
             What::Jump(days) => self.wall_days += days,
             What::DiskFull(time) => {
-                self.disk_full = true;
-                if let Some(engine) = &mut self.engine {
-                    engine.set_disk_full(true);
-                }
+                self.disk.set_disk_full(true);
                 self.come(*time, Coming::DiskFree);
             }
             What::Hush(nth, time) => {
@@ -493,7 +487,7 @@ impl<'a> World<'a> {
                 }
             }
             What::Unmoored(time) => {
-                self.set_lost(true);
+                self.disk.set_lost(true);
                 self.come(*time, Coming::Back);
             }
             What::Blind(time) => {
@@ -514,13 +508,6 @@ impl<'a> World<'a> {
                 self.come(*time, Coming::Found);
             }
             _ => {}
-        }
-    }
-
-    fn set_lost(&mut self, lost: bool) {
-        self.lost = lost;
-        if let Some(engine) = &mut self.engine {
-            engine.set_lost(lost);
         }
     }
 
@@ -566,9 +553,7 @@ impl<'a> World<'a> {
             boot_id: format!("boot-{}", self.boots),
             seed: self.rng.u64(..),
         };
-        let mut engine = Engine::open(store, config).map_err(|error| error.to_string())?;
-        engine.set_disk_full(self.disk_full);
-        engine.set_lost(self.lost);
+        let engine = Engine::open(store, config).map_err(|error| error.to_string())?;
         self.invariants.started(&engine)?;
         self.engine = Some(engine);
         self.looked_at = None;
@@ -814,7 +799,7 @@ impl<'a> World<'a> {
         effects: &[Effect],
     ) -> Result<(), String> {
         let Some(engine) = &self.engine else { return Ok(()) };
-        if self.disk_full || self.lost {
+        if self.disk.any() {
             self.invariants.forget_sights();
         }
         self.invariants.step(engine, &self.machine)?;
@@ -829,7 +814,7 @@ impl<'a> World<'a> {
                 _ => {}
             }
         }
-        if !self.disk_full && !self.lost {
+        if !self.disk.any() {
             Invariants::seen(engine, seen)?;
         }
         let shown_unwritten = unwritten && asks.shows && asks.changes;

@@ -48,7 +48,7 @@ fn every_point_of_a_recovery_may_be_the_last() {
     let all = std::env::var("HEARTH_PAIRS").is_ok_and(|pairs| pairs == "all");
     // Those of all are too many for SQLite.
     let (database, every, within) = match all {
-        true => (Database::Model, 1, RECOVERY_STEPS),
+        true => (Database::Memory, 1, RECOVERY_STEPS),
         false => (Database::Sqlite, 40, 8),
     };
     std::thread::scope(|scope| {

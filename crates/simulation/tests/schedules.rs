@@ -1,7 +1,7 @@
-//! Two thousand schedules over SQLite, a part of them over its model too, side by side.
+//! Two thousand schedules over SQLite, a part of them over memory too, side by side.
 //! `hearth-simulation --from A --count N` runs others, and prints the smallest schedule of one that fails.
 
-use hearth_simulation::Database::{Model, Sqlite};
+use hearth_simulation::Database::{Memory, Sqlite};
 use hearth_simulation::{Schedule, outcome, smallest};
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ fn pass(seeds: Range<u64>) {
             panic!("seed {seed}: {failure}\nthe least of it: {least:#?}");
         });
         if seed % 4 == 0 {
-            assert_eq!(outcome(&schedule, Model), Ok(passed), "seed {seed} over the model");
+            assert_eq!(outcome(&schedule, Memory), Ok(passed), "seed {seed} over memory");
         }
     }
 }
@@ -44,10 +44,10 @@ fn seeds_that_failed_once_keep_every_invariant() {
 fn a_seed_repeats_its_run() {
     for seed in 0..50 {
         let schedule = Schedule::of(seed);
-        assert_eq!(outcome(&schedule, Model), outcome(&schedule, Model), "seed {seed}");
+        assert_eq!(outcome(&schedule, Memory), outcome(&schedule, Memory), "seed {seed}");
         assert_ne!(
-            outcome(&schedule, Model),
-            outcome(&Schedule::of(seed + 1), Model),
+            outcome(&schedule, Memory),
+            outcome(&Schedule::of(seed + 1), Memory),
             "seed {seed}"
         );
     }
@@ -56,7 +56,7 @@ fn a_seed_repeats_its_run() {
 #[test]
 fn schedules_have_hundreds_of_steps_and_every_kind_of_fault() {
     let passed: Vec<_> =
-        (0..50).map(|seed| outcome(&Schedule::of(seed), Model).expect("no violation")).collect();
+        (0..50).map(|seed| outcome(&Schedule::of(seed), Memory).expect("no violation")).collect();
     let mut steps: Vec<u64> = passed.iter().map(|passed| passed.steps).collect();
     steps.sort_unstable();
     assert!(steps[5] >= 100 && steps[25] >= 200, "{steps:?}");
@@ -99,7 +99,7 @@ fn schedules_have_hundreds_of_steps_and_every_kind_of_fault() {
 fn changes_of_a_job_share_steps_and_reads_share_failed_ones() {
     let (mut crowded, mut shown_unwritten) = (0, 0);
     for seed in 0..50 {
-        let passed = outcome(&Schedule::of(seed), Model).expect("no violation");
+        let passed = outcome(&Schedule::of(seed), Memory).expect("no violation");
         crowded += passed.crowded;
         shown_unwritten += passed.shown_unwritten;
     }

@@ -1,6 +1,7 @@
 //! Copies of the database: taken while a daemon uses it, checked, and put in its place.
 
-use crate::{JobNotes, Sqlite, StoreError, connect};
+use crate::sqlite::connect;
+use crate::{JobNotes, Sqlite, Store, StoreError};
 use hearth_model::{ImageUses, InstanceId};
 use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeSet;
@@ -39,7 +40,7 @@ pub fn backup(database: &Path, to: &Path) -> Result<Contents, StoreError> {
 /// not what ran then, and the host remembers whose each is.
 ///
 /// # Errors
-/// As [`backup`], and as [`crate::Store::open`] where the backup is of a newer version.
+/// As [`backup`], and as [`Sqlite::open`] where the backup is of a newer version.
 pub fn restore(backup: &Path, to: &Path) -> Result<Contents, StoreError> {
     copy(backup, to)?;
     let made = (|| {

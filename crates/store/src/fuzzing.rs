@@ -1,6 +1,6 @@
 //! What the fuzz targets reach and nobody else does. It is there only under `--cfg fuzzing`.
 
-use crate::Store;
+use crate::Sqlite;
 use rusqlite::params_from_iter;
 
 /// The tables of the database, each with the kinds of its columns: `t` for a text, `i` for a number.
@@ -18,7 +18,7 @@ pub const TABLES: &[(&str, &str)] = &[
 
 /// Puts a row in, whatever it holds. A text need not be UTF-8, as after a fault of the disk. Whether
 /// the database took it.
-pub fn insert(store: &Store, table: &str, cells: &[&[u8]]) -> bool {
+pub fn insert(store: &Sqlite, table: &str, cells: &[&[u8]]) -> bool {
     let Some((table, kinds)) = TABLES.iter().find(|(name, _)| *name == table) else { return false };
     if cells.len() != kinds.len() {
         return false;
@@ -29,6 +29,5 @@ pub fn insert(store: &Store, table: &str, cells: &[&[u8]]) -> bool {
     };
     let places: Vec<String> = kinds.chars().enumerate().map(place).collect();
     let insert = format!("INSERT OR REPLACE INTO {table} VALUES ({})", places.join(", "));
-    let Some(sqlite) = store.sqlite() else { return false };
-    sqlite.connection().execute(&insert, params_from_iter(cells)).is_ok()
+    store.connection().execute(&insert, params_from_iter(cells)).is_ok()
 }

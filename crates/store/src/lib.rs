@@ -2,11 +2,14 @@
 //!
 //! ```text
 //!   Store ──> Sqlite   a file, or in memory
-//!        └──> Memory   what Sqlite does, without it: for simulations in great numbers
+//!        ├──> Memory   what Sqlite does, without it: for simulations in great numbers
+//!        └──> Faulty   one of these, with the faults that a simulation asks for
 //! ```
+//! Both pass one contract suite (`tests/suite/contract.rs`), and the simulation does the same over either.
 
 mod backup;
 mod event;
+mod faulty;
 mod files;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -17,24 +20,26 @@ mod row;
 mod sqlite;
 
 use hearth_model::{Generation, Instance, InstanceId, Job, JobId, Mono};
-use memory::Memory;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use backup::{Contents, backup, gather, inspect, restore};
 pub use event::{Event, EventKind, ExitNote, JobExit};
+pub use faulty::{Faults, Faulty};
 pub use files::{Anchor, Means, saved};
+pub use memory::Memory;
 pub use query::{Accepted, EventPage, Events};
 pub use row::{InstanceRow, JobNotes, JobRow, Past, ProgressRow};
-use sqlite::{Sqlite, connect};
+pub use sqlite::Sqlite;
 
 /// How long a key is remembered, by the host's monotonic clock; a reboot of the host restarts the count.
 pub const KEY_LIVES: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How many keys are kept; beyond that the oldest go first. With 24 h each this is more than one a
 /// second, and at most some 50 MB on disk. None is held in memory.
-const KEYS_MAX: i64 = 100_000;
+pub const KEYS_MAX: i64 = 100_000;
 
 /// Why the database could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -157,21 +162,63 @@ impl StoreError {
     }
 }
 
-/// The database.
-#[derive(Debug)]
-pub struct Store {
-    backend: Backend,
-    /// Simulated: commits fail.
-    full: bool,
-    /// Simulated: the files are lost.
-    lost: bool,
+/// What an engine keeps its state in. It has one owner, which alone writes.
+pub trait Store: fmt::Debug + Send {
+    /// Everything but the events and keys.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`], or [`StoreError::Row`] for a row that holds nonsense.
+    fn load(&self) -> Result<Loaded, StoreError>;
+
+    /// Writes what a step changed, all or nothing, and returns when it is on disk. Without changes it does
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`]: nothing was written. [`StoreError::Lost`]: it was, to files that are lost.
+    fn commit(&mut self, changes: &Changes<'_>) -> Result<(), StoreError>;
+
+    /// What a key was used for, however long ago.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`], or [`StoreError::Row`] for a row that holds nonsense.
+    fn used(&self, key: &str) -> Result<Option<Used>, StoreError>;
+
+    /// Events of one job or of all, oldest first: the newest, or those behind one.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`].
+    fn events(&self, query: &Events) -> Result<EventPage, StoreError>;
+
+    /// Looks whether the files are still those that were opened. Costs some calls of stat(2).
+    ///
+    /// # Errors
+    /// [`StoreError::Lost`].
+    fn check(&mut self) -> Result<(), StoreError>;
+
+    /// Writes something that means nothing, to see whether a commit would succeed.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    fn probe(&mut self) -> Result<(), StoreError>;
+
+    /// Puts a copy of what was committed where the next daemon finds it; `rows` is what it holds, but for
+    /// the events and keys. `None` for a store that is not on disk.
+    ///
+    /// # Errors
+    /// Where no whole copy could be made.
+    fn save(&self, rows: &Changes<'_>) -> Result<Option<PathBuf>, StoreError>;
 }
 
-#[derive(Debug)]
-enum Backend {
-    Sqlite(Sqlite),
-    Memory(Box<Memory>),
+macro_rules! boxed {
+    ($($store:ty),*) => {$(
+        impl From<$store> for Box<dyn Store> {
+            fn from(store: $store) -> Box<dyn Store> {
+                Box::new(store)
+            }
+        }
+    )*};
 }
+boxed!(Sqlite, Memory, Faulty);
 
 /// What a file's entry was when it was last applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -263,152 +310,6 @@ impl Changes<'_> {
             && self.log_drops.is_empty()
             && self.events.is_empty()
             && self.boot_id.is_none()
-    }
-}
-
-impl Store {
-    /// Opens the database, making it (with mode 0600) where there is none, and brings it to this
-    /// version's form.
-    ///
-    /// # Errors
-    /// [`StoreError::File`], [`StoreError::Open`], [`StoreError::Damaged`] or [`StoreError::Migrate`]; the
-    /// file is then as it was.
-    pub fn open(path: &Path) -> Result<Store, StoreError> {
-        Sqlite::open(path).map(|sqlite| Store::of(Backend::Sqlite(sqlite)))
-    }
-
-    /// A database in memory, for simulations.
-    ///
-    /// # Errors
-    /// As [`Store::open`].
-    pub fn in_memory() -> Result<Store, StoreError> {
-        Sqlite::in_memory().map(|sqlite| Store::of(Backend::Sqlite(sqlite)))
-    }
-
-    /// What does as a database in memory does and is none, for simulations in great numbers.
-    #[must_use]
-    pub fn model() -> Store {
-        Store::of(Backend::Memory(Box::default()))
-    }
-
-    fn of(backend: Backend) -> Store {
-        Store { backend, full: false, lost: false }
-    }
-
-    #[cfg(fuzzing)]
-    pub(crate) fn sqlite(&self) -> Option<&Sqlite> {
-        match &self.backend {
-            Backend::Sqlite(sqlite) => Some(sqlite),
-            Backend::Memory(_) => None,
-        }
-    }
-
-    /// From now on commits fail as on a full disk, or no longer. For simulations.
-    pub fn set_disk_full(&mut self, full: bool) {
-        self.full = full;
-    }
-
-    /// From now on the files are lost, or no longer. For simulations.
-    pub fn set_lost(&mut self, lost: bool) {
-        self.lost = lost;
-    }
-
-    /// Takes the database for a daemon: nobody else gets it while it is open, and these have to stay where
-    /// they are as well as its files.
-    ///
-    /// # Errors
-    /// [`StoreError::InUse`].
-    pub fn hold(&mut self, around: Vec<Anchor>) -> Result<(), StoreError> {
-        match &mut self.backend {
-            Backend::Sqlite(sqlite) => sqlite.hold(around),
-            Backend::Memory(_) => Ok(()),
-        }
-    }
-
-    /// Looks whether the files are still those that were opened. Costs some calls of stat(2).
-    ///
-    /// # Errors
-    /// [`StoreError::Lost`].
-    pub fn check(&mut self) -> Result<(), StoreError> {
-        if self.lost {
-            let problem = "the simulated database was removed".to_owned();
-            return Err(StoreError::Lost { problem, means: Means::Database });
-        }
-        match &mut self.backend {
-            Backend::Sqlite(sqlite) => sqlite.check(),
-            Backend::Memory(_) => Ok(()),
-        }
-    }
-
-    /// Puts a copy of what was committed where the next daemon finds it; `rows` is what it holds, but for
-    /// the events and keys. `None` for a database that is not on disk.
-    ///
-    /// # Errors
-    /// Where no whole copy could be made.
-    pub fn save(&self, rows: &Changes<'_>) -> Result<Option<PathBuf>, StoreError> {
-        match &self.backend {
-            Backend::Sqlite(sqlite) => sqlite.save(rows),
-            Backend::Memory(_) => Ok(None),
-        }
-    }
-
-    /// Writes something that means nothing, to see whether a commit would succeed.
-    ///
-    /// # Errors
-    /// As [`Store::commit`].
-    pub fn probe(&mut self) -> Result<(), StoreError> {
-        match &mut self.backend {
-            _ if self.full => Err(disk_full()),
-            Backend::Sqlite(sqlite) => sqlite.probe(),
-            Backend::Memory(_) => Ok(()),
-        }
-    }
-
-    /// Everything but the events and keys.
-    ///
-    /// # Errors
-    /// [`StoreError::Read`], or [`StoreError::Row`] for a row that holds nonsense.
-    pub fn load(&self) -> Result<Loaded, StoreError> {
-        match &self.backend {
-            Backend::Sqlite(sqlite) => sqlite.load(),
-            Backend::Memory(memory) => Ok(memory.load()),
-        }
-    }
-
-    /// Writes what a step changed, all or nothing, and returns when it is on disk.
-    ///
-    /// # Errors
-    /// [`StoreError::Write`]: nothing was written. [`StoreError::Lost`]: it was, to files that are lost.
-    pub fn commit(&mut self, changes: &Changes<'_>) -> Result<(), StoreError> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        match &mut self.backend {
-            Backend::Sqlite(sqlite) => sqlite.commit(changes, self.full),
-            Backend::Memory(memory) => memory.commit(changes, self.full),
-        }
-    }
-
-    /// What a key was used for, however long ago.
-    ///
-    /// # Errors
-    /// [`StoreError::Read`], or [`StoreError::Row`] for a row that holds nonsense.
-    pub fn used(&self, key: &str) -> Result<Option<Used>, StoreError> {
-        match &self.backend {
-            Backend::Sqlite(sqlite) => sqlite.used(key),
-            Backend::Memory(memory) => Ok(memory.used(key)),
-        }
-    }
-
-    /// Events of one job or of all, oldest first: the newest, or those behind one.
-    ///
-    /// # Errors
-    /// [`StoreError::Read`].
-    pub fn events(&self, query: &Events) -> Result<EventPage, StoreError> {
-        match &self.backend {
-            Backend::Sqlite(sqlite) => sqlite.events(query),
-            Backend::Memory(memory) => Ok(memory.events(query)),
-        }
     }
 }
 

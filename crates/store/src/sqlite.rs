@@ -79,7 +79,7 @@ const CHECKPOINT_PAGES: u32 = 4000;
 
 /// A database of SQLite.
 #[derive(Debug)]
-pub(crate) struct Sqlite {
+pub struct Sqlite {
     // Closed before the file below: closing any other descriptor of a database's file ends the locks that
     // SQLite has on it (sqlite.org/howtocorrupt.html, 2.2).
     connection: Connection,
@@ -107,7 +107,7 @@ impl Sqlite {
     /// # Errors
     /// [`StoreError::File`], [`StoreError::Open`], [`StoreError::Damaged`] or [`StoreError::Migrate`]; the
     /// file is then as it was.
-    pub(crate) fn open(path: &Path) -> Result<Sqlite, StoreError> {
+    pub fn open(path: &Path) -> Result<Sqlite, StoreError> {
         let file = |operation, path: &Path| {
             let path = path.to_owned();
             move |source| StoreError::File { operation, path, source }
@@ -137,7 +137,7 @@ impl Sqlite {
     ///
     /// # Errors
     /// As [`Sqlite::open`].
-    pub(crate) fn in_memory() -> Result<Sqlite, StoreError> {
+    pub fn in_memory() -> Result<Sqlite, StoreError> {
         let path = Path::new(":memory:");
         let connection = Connection::open_in_memory().map_err(|error| unusable(path, error))?;
         Sqlite::prepare(connection, path)
@@ -165,24 +165,15 @@ impl Sqlite {
         Sqlite { connection, place: None, last_event: 0 }
     }
 
-    /// As [`crate::Store::hold`].
+    /// Takes the database for a daemon: nobody else gets it while it is open, and these have to stay where
+    /// they are as well as its files.
     ///
     /// # Errors
     /// [`StoreError::InUse`].
-    pub(crate) fn hold(&mut self, around: Vec<Anchor>) -> Result<(), StoreError> {
+    pub fn hold(&mut self, around: Vec<Anchor>) -> Result<(), StoreError> {
         let Some(place) = &mut self.place else { return Ok(()) };
         place.files.hold(around);
         files::take(&place.file, &place.path)
-    }
-
-    /// As [`crate::Store::check`].
-    ///
-    /// # Errors
-    /// [`StoreError::Lost`].
-    pub(crate) fn check(&mut self) -> Result<(), StoreError> {
-        let Some(place) = &self.place else { return Ok(()) };
-        let found = place.files.check();
-        self.judge(found)
     }
 
     /// What follows from a look at the files.
@@ -201,52 +192,6 @@ impl Sqlite {
         }
         place.files.stamp().map(drop)?;
         Ok(())
-    }
-
-    /// Puts a copy of what was committed where the next daemon finds it: of what can still be read, with
-    /// all events and keys, else of these rows. `None` for a database that is not on disk.
-    ///
-    /// # Errors
-    /// Where no whole copy could be made.
-    pub(crate) fn save(&self, rows: &Changes<'_>) -> Result<Option<PathBuf>, StoreError> {
-        let Some(Place { path, .. }) = &self.place else { return Ok(None) };
-        let read = files::save(path, |new| {
-            copy_of(&self.connection, path, new)?;
-            let whole = inspect(new).and_then(|_| {
-                let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
-                let copy = Connection::open_with_flags(new, flags).map_err(StoreError::Read)?;
-                let newest = newest_event(&copy).map_err(StoreError::Read)?;
-                let detail = "it lacks what was committed last".to_owned();
-                let lacks = StoreError::Damaged { path: new.to_owned(), detail };
-                if newest == self.last_event { Ok(()) } else { Err(lacks) }
-            });
-            whole.inspect_err(|_| drop(std::fs::remove_file(new)))
-        });
-        let saved = read.or_else(|_| {
-            files::save(path, |new| {
-                let mut copy = Sqlite::open(new)?;
-                copy.commit(rows, false)?;
-                copy.close(new)?;
-                inspect(new).map(drop)
-            })
-        });
-        saved.map(Some)
-    }
-
-    /// As [`crate::Store::probe`].
-    ///
-    /// # Errors
-    /// [`StoreError::Write`], [`StoreError::Lost`].
-    pub(crate) fn probe(&mut self) -> Result<(), StoreError> {
-        let written = self.connection.busy_timeout(PROBE_BUSY).and_then(|()| {
-            let probe = "INSERT OR REPLACE INTO facts VALUES ('probe', '')";
-            let transaction = self.connection.transaction()?;
-            transaction.execute(probe, [])?;
-            transaction.commit()
-        });
-        self.connection.busy_timeout(BUSY).map_err(StoreError::Write)?;
-        written.map_err(StoreError::Write)?;
-        self.committed()
     }
 
     /// A commit has returned: whether it is where it will be found.
@@ -276,23 +221,6 @@ impl Sqlite {
     #[cfg(fuzzing)]
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
-    }
-
-    /// Everything but the events and keys.
-    ///
-    /// # Errors
-    /// [`StoreError::Read`], or [`StoreError::Row`] for a row that holds nonsense.
-    pub(crate) fn load(&self) -> Result<Loaded, StoreError> {
-        let mut loaded = Loaded::default();
-        self.load_jobs(&mut loaded)?;
-        for (id, body) in self.bodies("SELECT id, body FROM instances")? {
-            let bad = |detail: String| StoreError::Row { what: format!("instance {id}"), detail };
-            let row: InstanceRow = serde_json::from_str(&body).map_err(|e| bad(e.to_string()))?;
-            let instance = row.into_instance(&id).map_err(bad)?;
-            loaded.instances.insert(instance.id.clone(), instance);
-        }
-        self.load_rest(&mut loaded)?;
-        Ok(loaded)
     }
 
     /// Jobs with their progress. One without the other is damage.
@@ -401,27 +329,34 @@ impl Sqlite {
             .map_err(StoreError::Read)?;
         rows.collect::<Result<_, _>>().map_err(StoreError::Read)
     }
+}
 
-    /// Writes what a step changed, all or nothing, and returns when it is on disk.
-    ///
-    /// # Errors
-    /// [`StoreError::Write`]: nothing was written.
-    pub(crate) fn commit(&mut self, changes: &Changes<'_>, full: bool) -> Result<(), StoreError> {
+impl Store for Sqlite {
+    fn load(&self) -> Result<Loaded, StoreError> {
+        let mut loaded = Loaded::default();
+        self.load_jobs(&mut loaded)?;
+        for (id, body) in self.bodies("SELECT id, body FROM instances")? {
+            let bad = |detail: String| StoreError::Row { what: format!("instance {id}"), detail };
+            let row: InstanceRow = serde_json::from_str(&body).map_err(|e| bad(e.to_string()))?;
+            let instance = row.into_instance(&id).map_err(bad)?;
+            loaded.instances.insert(instance.id.clone(), instance);
+        }
+        self.load_rest(&mut loaded)?;
+        Ok(loaded)
+    }
+
+    fn commit(&mut self, changes: &Changes<'_>) -> Result<(), StoreError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
         let transaction = self.connection.transaction().map_err(StoreError::Write)?;
         write(&transaction, changes).map_err(StoreError::Write)?;
-        if full {
-            return Err(disk_full());
-        }
         transaction.commit().map_err(StoreError::Write)?;
         self.last_event = changes.events.last().map_or(self.last_event, |event| event.id);
         self.committed()
     }
 
-    /// What a key was used for, however long ago.
-    ///
-    /// # Errors
-    /// [`StoreError::Read`], or [`StoreError::Row`] for a row that holds nonsense.
-    pub(crate) fn used(&self, key: &str) -> Result<Option<Used>, StoreError> {
+    fn used(&self, key: &str) -> Result<Option<Used>, StoreError> {
         let mut statement = self
             .connection
             .prepare_cached(
@@ -442,11 +377,7 @@ impl Sqlite {
         Ok(Some(Used { digest, job, accepted, at: Mono::from_millis(since_ms) }))
     }
 
-    /// Events of one job or of all, oldest first: the newest, or those behind one.
-    ///
-    /// # Errors
-    /// [`StoreError::Read`].
-    pub(crate) fn events(&self, query: &Events) -> Result<EventPage, StoreError> {
+    fn events(&self, query: &Events) -> Result<EventPage, StoreError> {
         let job = query.job.as_ref().map(JobId::as_str);
         let (oldest, newest) = self
             .connection
@@ -481,6 +412,50 @@ impl Sqlite {
             events.reverse();
         }
         Ok(EventPage { events, more, oldest, newest })
+    }
+
+    fn check(&mut self) -> Result<(), StoreError> {
+        let Some(place) = &self.place else { return Ok(()) };
+        let found = place.files.check();
+        self.judge(found)
+    }
+
+    fn probe(&mut self) -> Result<(), StoreError> {
+        let written = self.connection.busy_timeout(PROBE_BUSY).and_then(|()| {
+            let probe = "INSERT OR REPLACE INTO facts VALUES ('probe', '')";
+            let transaction = self.connection.transaction()?;
+            transaction.execute(probe, [])?;
+            transaction.commit()
+        });
+        self.connection.busy_timeout(BUSY).map_err(StoreError::Write)?;
+        written.map_err(StoreError::Write)?;
+        self.committed()
+    }
+
+    fn save(&self, rows: &Changes<'_>) -> Result<Option<PathBuf>, StoreError> {
+        // Of what can still be read, with all events and keys, else of these rows.
+        let Some(Place { path, .. }) = &self.place else { return Ok(None) };
+        let read = files::save(path, |new| {
+            copy_of(&self.connection, path, new)?;
+            let whole = inspect(new).and_then(|_| {
+                let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+                let copy = Connection::open_with_flags(new, flags).map_err(StoreError::Read)?;
+                let newest = newest_event(&copy).map_err(StoreError::Read)?;
+                let detail = "it lacks what was committed last".to_owned();
+                let lacks = StoreError::Damaged { path: new.to_owned(), detail };
+                if newest == self.last_event { Ok(()) } else { Err(lacks) }
+            });
+            whole.inspect_err(|_| drop(std::fs::remove_file(new)))
+        });
+        let saved = read.or_else(|_| {
+            files::save(path, |new| {
+                let mut copy = Sqlite::open(new)?;
+                copy.commit(rows)?;
+                copy.close(new)?;
+                inspect(new).map(drop)
+            })
+        });
+        saved.map(Some)
     }
 }
 
@@ -737,7 +712,7 @@ mod tests {
 
     fn commit(store: &mut Sqlite, key: &str, at_ms: u64) {
         let keys = vec![(key.to_owned(), used(at_ms))];
-        store.commit(&Changes { keys, ..Changes::default() }, false).unwrap();
+        store.commit(&Changes { keys, ..Changes::default() }).unwrap();
     }
 
     #[test]
@@ -859,22 +834,30 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("hearth.db");
         let mut store = Sqlite::open(&path).unwrap();
+        // The rows before the key are written when that finds no room.
         let keys = |text: &str| Changes {
+            tombstones: vec![(
+                JobId::parse("gone").unwrap(),
+                Some(Tombstone { generation: Generation(2), event: 1 }),
+            )],
+            log_drops: vec![(InstanceId::parse("abc").unwrap(), true)],
             keys: vec![("k".to_owned(), Used { digest: text.to_owned(), ..used(1) })],
             ..Changes::default()
         };
         let other = Connection::open(&path).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
-        assert!(!store.commit(&keys("d"), false).unwrap_err().is_disk_full());
+        assert!(!store.commit(&keys("d")).unwrap_err().is_disk_full());
         other.execute_batch("ROLLBACK").unwrap();
         let pages: i64 = store.connection.query_row("PRAGMA page_count", [], |r| r.get(0)).unwrap();
         store
             .connection
             .query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
             .unwrap();
-        assert!(store.commit(&keys(&"x".repeat(100_000)), false).unwrap_err().is_disk_full());
+        assert!(store.commit(&keys(&"x".repeat(100_000))).unwrap_err().is_disk_full());
         assert_eq!(store.used("k").unwrap(), None);
-        store.commit(&keys("d"), false).unwrap();
+        assert_eq!(store.load().unwrap(), Loaded::default());
+        store.commit(&keys("d")).unwrap();
+        assert_eq!(store.load().unwrap().tombstones.len(), 1);
     }
 
     #[test]
@@ -906,22 +889,22 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("hearth.db");
             let mut store = Sqlite::open(&path).unwrap();
-            store.commit(&many(1), false).unwrap();
+            store.commit(&many(1)).unwrap();
             drop(store);
             // Now a part of it is in the database, and a part in its log.
             let mut store = Sqlite::open(&path).unwrap();
-            store.commit(&many(201), false).unwrap();
+            store.commit(&many(201)).unwrap();
             store.check().unwrap();
             // Behind the look at the files that precedes each commit.
             damage(&path);
-            let committed = store.commit(&many(401), false);
+            let committed = store.commit(&many(401));
             assert!(committed.is_err_and(|error| error.is_lost()), "{number}");
         }
         // A commit that brings the log into the database is not one of them.
         let dir = tempfile::tempdir().unwrap();
         let mut store = Sqlite::open(&dir.path().join("hearth.db")).unwrap();
         for from in (0..200).map(|part| 1 + part * 200) {
-            store.commit(&many(from), false).unwrap();
+            store.commit(&many(from)).unwrap();
             store.check().unwrap();
         }
     }
@@ -952,7 +935,7 @@ mod tests {
         let mut store = Sqlite::in_memory().unwrap();
         commit(&mut store, "k", 1_000_000);
         let boot_id = Some("another".to_owned());
-        store.commit(&Changes { boot_id, ..Changes::default() }, false).unwrap();
+        store.commit(&Changes { boot_id, ..Changes::default() }).unwrap();
         assert_eq!(store.used("k").unwrap(), Some(used(0)));
     }
 }

@@ -6,7 +6,7 @@ use hearth_engine::{Against, Deletions, FileLoad, LoadPlan, Reply, Request, Why}
 use hearth_host::sim::Presence;
 use hearth_model::{JobId, Spec, Value};
 use hearth_planner::Status;
-use hearth_store::Store;
+use hearth_store::Sqlite;
 use std::time::Duration;
 
 const A_WHILE: Duration = Duration::from_secs(5);
@@ -212,12 +212,12 @@ async fn pool_drains_when_its_last_job_is_deleted_or_changed() {
 async fn what_was_applied_is_remembered_over_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("hearth.db");
-    let mut world = World::with(Default::default(), Store::open(&path).unwrap());
+    let mut world = World::with(Default::default(), Sqlite::open(&path).unwrap());
     let web = spec("service", &[]);
     explicit(&mut world, &[("a", &web), ("b", &web)], Deletions::Few).await;
-    let mut world = world.restart(Store::open(&path).unwrap());
+    let mut world = world.restart(Sqlite::open(&path).unwrap());
     assert_eq!(world.load(&[("a", &web)], Deletions::Few).await.deleted, [id("b")]);
-    let mut world = world.restart(Store::open(&path).unwrap());
+    let mut world = world.restart(Sqlite::open(&path).unwrap());
     assert_eq!(world.load(&[], Deletions::Few).await.deleted, [id("a")]);
 }
 

@@ -5,7 +5,7 @@ use hearth_engine::{Accepted, Deletions, DiskOvercommit, Input, Reply, Request};
 use hearth_host::sim::{Presence, SimConfig};
 use hearth_model::{End, Generation, ImageName, InstanceId, JobId, Resolution, Value};
 use hearth_planner::Status;
-use hearth_store::Store;
+use hearth_store::Sqlite;
 use std::time::Duration;
 
 const A_WHILE: Duration = Duration::from_secs(3);
@@ -162,11 +162,11 @@ async fn vanished_image_fails_its_job_until_it_is_back() {
 async fn preparation_continues_under_the_next_daemon() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("hearth.db");
-    let mut world = World::with(SimConfig::default(), Store::open(&path).unwrap());
+    let mut world = World::with(SimConfig::default(), Sqlite::open(&path).unwrap());
     world.host.replace_image(&large(), Duration::from_secs(20));
     world.post("web", None, &unread("service", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
-    let mut world = world.restart(Store::open(&path).unwrap());
+    let mut world = world.restart(Sqlite::open(&path).unwrap());
     assert_eq!(reason(&mut world, "web").await, "pending: preparing its images");
     world.run_for(A_WHILE).await;
     let told = reason(&mut world, "web").await;

@@ -8,6 +8,7 @@ mod images;
 mod orphans;
 mod requests;
 mod retention;
+mod rows;
 mod scenarios;
 mod views;
 #[allow(dead_code, unreachable_pub, missing_docs)]

@@ -6,7 +6,7 @@ use hearth_host::Host;
 use hearth_host::sim::SimConfig;
 use hearth_model::{End, Generation, InstanceId, JobId, Observed, Value};
 use hearth_planner::Status;
-use hearth_store::Store;
+use hearth_store::Sqlite;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -22,14 +22,14 @@ async fn on_host(world: &World) -> BTreeMap<InstanceId, Observed> {
 
 /// The next daemon begins with an empty database.
 async fn lose_the_database(world: World) -> World {
-    let mut world = world.restart(Store::in_memory().unwrap());
+    let mut world = world.restart(Sqlite::in_memory().unwrap());
     world.run_for(A_WHILE).await;
     world
 }
 
 #[tokio::test(start_paused = true)]
 async fn lost_database_stops_nothing_and_declared_jobs_are_adopted() {
-    let mut world = World::with(slow(), Store::in_memory().unwrap());
+    let mut world = World::with(slow(), Sqlite::in_memory().unwrap());
     let (web, worker, resize) =
         (spec("service", &[pool(1, 2)]), spec("daemon", &[]), spec("job", &[]));
     for tenant in [Some("prod"), Some("prod")] {
@@ -73,7 +73,7 @@ async fn lost_database_stops_nothing_and_declared_jobs_are_adopted() {
 
 #[tokio::test(start_paused = true)]
 async fn orphan_declared_with_another_spec_is_replaced_surge_first() {
-    let mut world = World::with(slow(), Store::in_memory().unwrap());
+    let mut world = World::with(slow(), Sqlite::in_memory().unwrap());
     world.post("web", None, &spec("service", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
     let old = world.get("web").await.instance.unwrap();
@@ -94,7 +94,7 @@ async fn orphan_declared_with_another_spec_is_replaced_surge_first() {
 
 #[tokio::test(start_paused = true)]
 async fn job_that_ended_while_unknown_is_not_run_again() {
-    let mut world = World::with(slow(), Store::in_memory().unwrap());
+    let mut world = World::with(slow(), Sqlite::in_memory().unwrap());
     let resize = spec("job", &[]);
     world.post("resize", None, &resize).await.unwrap();
     world.run_for(A_WHILE).await;
@@ -129,7 +129,7 @@ async fn nothing_is_taken_over_by_another_tenant() {
 #[tokio::test(start_paused = true)]
 async fn orphan_keeps_its_slot_and_its_share_of_the_host() {
     let sim = SimConfig { cpus: 1, ..SimConfig::default() };
-    let mut world = World::with(sim, Store::in_memory().unwrap());
+    let mut world = World::with(sim, Sqlite::in_memory().unwrap());
     let large = spec("service", &[("resources", large())]);
     world.post("large", None, &large).await.unwrap();
     world.run_for(A_WHILE).await;
@@ -153,7 +153,7 @@ fn large() -> Value {
 async fn older_database_wins_over_instances_and_generations_only_grow() {
     let dir = tempfile::tempdir().unwrap();
     let (path, backup) = (dir.path().join("hearth.db"), dir.path().join("backup.db"));
-    let mut world = World::with(slow(), Store::open(&path).unwrap());
+    let mut world = World::with(slow(), Sqlite::open(&path).unwrap());
     world.post("web", None, &spec("service", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
     hearth_store::backup(&path, &backup).unwrap();
@@ -164,7 +164,7 @@ async fn older_database_wins_over_instances_and_generations_only_grow() {
     let newer = world.get("web").await.instance.unwrap();
     let restored = dir.path().join("restored.db");
     hearth_store::restore(&backup, &restored).unwrap();
-    let mut world = world.restart(Store::open(&restored).unwrap());
+    let mut world = world.restart(Sqlite::open(&restored).unwrap());
     world.run_for(A_WHILE).await;
     let view = world.get("web").await;
     assert_eq!(view.status, Status::Running);

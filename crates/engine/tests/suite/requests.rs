@@ -8,7 +8,7 @@ use hearth_host::Host;
 use hearth_host::sim::Presence;
 use hearth_model::{JobId, Value};
 use hearth_planner::Status;
-use hearth_store::Store;
+use hearth_store::Sqlite;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,7 +107,7 @@ async fn what_is_deleted_is_not_restarted() {
 async fn a_running_job_is_cancelled_by_a_stop_and_does_not_run_again() {
     let mut world = World::with(
         hearth_host::sim::SimConfig { work: Duration::from_secs(3600), ..Default::default() },
-        Store::in_memory().unwrap(),
+        Sqlite::in_memory().unwrap(),
     );
     world.post("once", None, &spec("job", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
@@ -241,10 +241,10 @@ async fn a_refused_change_uses_no_key() {
 async fn a_key_lives_a_day_and_over_restarts() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("hearth.db");
-    let mut world = World::with(Default::default(), Store::open(&path).unwrap());
+    let mut world = World::with(Default::default(), Sqlite::open(&path).unwrap());
     let post = keyed("k", "d", nameless(&world).await);
     world.ask(post.clone()).await.unwrap();
-    let mut world = world.restart(Store::open(&path).unwrap());
+    let mut world = world.restart(Sqlite::open(&path).unwrap());
     tokio::time::advance(Duration::from_secs(24 * 3600 - 10)).await;
     assert!(matches!(world.ask(post.clone()).await, Ok(Reply::Repeated(..))));
     tokio::time::advance(Duration::from_secs(20)).await;

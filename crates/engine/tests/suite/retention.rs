@@ -6,7 +6,7 @@ use hearth_host::sim::SimConfig;
 use hearth_host::{Host, LogQuery};
 use hearth_model::{End, InstanceId, JobId, Spec, Value};
 use hearth_planner::Status;
-use hearth_store::Store;
+use hearth_store::Sqlite;
 use std::time::Duration;
 
 const A_WHILE: Duration = Duration::from_secs(3);
@@ -90,7 +90,7 @@ async fn auto_removed_job_goes_a_while_after_its_end() {
 async fn auto_removed_job_goes_after_a_stop_too() {
     let mut world = World::with(
         SimConfig { work: Duration::from_secs(3600), ..SimConfig::default() },
-        Store::in_memory().unwrap(),
+        Sqlite::in_memory().unwrap(),
     );
     world.post("job", None, &removed(&[])).await.unwrap();
     world.run_for(2 * GRACE).await;
@@ -131,12 +131,12 @@ async fn auto_removed_job_that_runs_again_stays() {
 async fn restarted_daemon_gives_an_auto_removed_job_its_time() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("hearth.db");
-    let mut world = World::with(Default::default(), Store::open(&path).unwrap());
+    let mut world = World::with(Default::default(), Sqlite::open(&path).unwrap());
     world.post("job", None, &removed(&[])).await.unwrap();
     world.run_for(A_WHILE).await;
     // The daemon is away for longer than that.
     tokio::time::sleep(3 * GRACE).await;
-    let mut world = world.restart(Store::open(&path).unwrap());
+    let mut world = world.restart(Sqlite::open(&path).unwrap());
     world.run_for(GRACE - A_WHILE).await;
     assert_eq!(world.status("job").await.0, Status::Completed);
     world.run_for(2 * A_WHILE).await;
@@ -147,11 +147,11 @@ async fn restarted_daemon_gives_an_auto_removed_job_its_time() {
 async fn ages_continue_over_a_restart_of_the_daemon() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("hearth.db");
-    let mut world = World::with(Default::default(), Store::open(&path).unwrap());
+    let mut world = World::with(Default::default(), Sqlite::open(&path).unwrap());
     world.post("posted", None, &spec("job", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
     tokio::time::sleep(5 * DAY).await;
-    let mut world = world.restart(Store::open(&path).unwrap());
+    let mut world = world.restart(Sqlite::open(&path).unwrap());
     tokio::time::sleep(2 * DAY).await;
     world.run_for(A_WHILE).await;
     assert!(names(&mut world).await.is_empty());
@@ -177,7 +177,7 @@ async fn logs_of_instances_that_are_gone_are_dropped_by_age() {
 async fn logs_that_failed_to_drop_are_dropped_by_the_next_daemon() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("hearth.db");
-    let mut world = World::with(Default::default(), Store::open(&path).unwrap());
+    let mut world = World::with(Default::default(), Sqlite::open(&path).unwrap());
     world.post("web", None, &spec("service", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
     let instance = world.get("web").await.instance.unwrap();
@@ -186,7 +186,7 @@ async fn logs_that_failed_to_drop_are_dropped_by_the_next_daemon() {
     world.run_for(Duration::from_secs(1)).await;
     assert!(matches!(world.ask(get("web")).await, Err(Refusal::NotFound(_))));
     assert!(has_log(&world, &instance).await, "the host refused");
-    let mut world = world.restart(Store::open(&path).unwrap());
+    let mut world = world.restart(Sqlite::open(&path).unwrap());
     world.run_for(A_WHILE).await;
     assert!(!has_log(&world, &instance).await);
 }

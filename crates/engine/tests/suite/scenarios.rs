@@ -6,7 +6,7 @@ use hearth_host::Host;
 use hearth_host::sim::{Presence, SimConfig};
 use hearth_model::{End, InstanceState, JobId, OomKill, Phase, Value};
 use hearth_planner::Status;
-use hearth_store::Store;
+use hearth_store::{Faults, Faulty, Sqlite};
 use std::time::Duration;
 
 const A_WHILE: Duration = Duration::from_secs(3);
@@ -64,12 +64,12 @@ async fn claim_skips_a_warm_instance_that_has_just_died() {
 async fn a_job_runs_once_and_stays_completed_over_a_restart() {
     let store = tempfile::tempdir().unwrap();
     let path = store.path().join("hearth.db");
-    let mut world = World::with(SimConfig::default(), Store::open(&path).unwrap());
+    let mut world = World::with(SimConfig::default(), Sqlite::open(&path).unwrap());
     world.post("resize", None, &spec("job", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
     let view = world.get("resize").await;
     assert_eq!((view.status, view.exit_code), (Status::Completed, Some(0)));
-    let mut world = world.restart(Store::open(&path).unwrap());
+    let mut world = world.restart(Sqlite::open(&path).unwrap());
     world.run_for(A_WHILE).await;
     let again = world.get("resize").await;
     assert_eq!((again.status, again.exit_code), (Status::Completed, Some(0)));
@@ -83,7 +83,7 @@ async fn a_job_runs_once_and_stays_completed_over_a_restart() {
 #[tokio::test(start_paused = true)]
 async fn failed_job_keeps_its_code_and_is_retried_as_its_spec_says() {
     let slow = SimConfig { work: Duration::from_secs(3600), ..SimConfig::default() };
-    let mut world = World::with(slow, Store::in_memory().unwrap());
+    let mut world = World::with(slow, Sqlite::in_memory().unwrap());
     world.post("job", None, &spec("job", &[("retries", Value::Int(1))])).await.unwrap();
     world.run_for(A_WHILE).await;
     let first = world.get("job").await.instance.unwrap();
@@ -255,7 +255,7 @@ async fn missing_image_fails_its_job_by_name_and_is_looked_up_again() {
 #[tokio::test(start_paused = true)]
 async fn job_that_does_not_fit_evicts_warm_ones_and_waits() {
     let small = SimConfig { memory_mib: 3 * 133, ..SimConfig::default() };
-    let mut world = World::with(small, Store::in_memory().unwrap());
+    let mut world = World::with(small, Sqlite::in_memory().unwrap());
     world.post("a", None, &spec("service", &[pool(2, 2)])).await.unwrap();
     world.run_for(A_WHILE).await;
     assert_eq!(world.warm().await, 2);
@@ -282,13 +282,13 @@ async fn job_that_does_not_fit_evicts_warm_ones_and_waits() {
 async fn restart_right_after_a_claim_keeps_it_and_changes_nothing() {
     let store = tempfile::tempdir().unwrap();
     let path = store.path().join("hearth.db");
-    let mut world = World::with(SimConfig::default(), Store::open(&path).unwrap());
+    let mut world = World::with(SimConfig::default(), Sqlite::open(&path).unwrap());
     let web = spec("service", &[pool(1, 1)]);
     world.post("web-1", Some("p"), &web).await.unwrap();
     world.run_for(A_WHILE).await;
     let (_, claimed) = world.post("web-2", Some("p"), &web).await.unwrap();
     let before = world.host.observe(None).await.unwrap();
-    let mut world = world.restart(Store::open(&path).unwrap());
+    let mut world = world.restart(Sqlite::open(&path).unwrap());
     world.run_for(A_WHILE).await;
     let view = world.get("web-2").await;
     assert_eq!((view.status, view.instance), (Status::Running, claimed.instance));
@@ -376,7 +376,7 @@ async fn a_pool_whose_instances_die_backs_off_and_says_why() {
 async fn failed_commit_refuses_the_request_and_has_no_effect() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hearth.db");
-    let mut world = World::with(SimConfig::default(), Store::open(&path).unwrap());
+    let mut world = World::with(SimConfig::default(), Sqlite::open(&path).unwrap());
     world.post("web", None, &spec("service", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
     let before = world.get("web").await;
@@ -404,7 +404,9 @@ async fn failed_commit_refuses_the_request_and_has_no_effect() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_read_beside_a_change_shows_what_is_on_disk() {
-    let mut world = World::new();
+    let faults = Faults::default();
+    let store = Faulty::over(Sqlite::in_memory().unwrap(), faults.clone());
+    let mut world = World::with(SimConfig::default(), store);
     let (_, view) = world.post("web", None, &spec("service", &[env("1")])).await.unwrap();
     world.run_for(A_WHILE).await;
     let all = async |world: &mut World| {
@@ -418,7 +420,7 @@ async fn what_is_read_beside_a_change_shows_what_is_on_disk() {
         ];
         world.ask_at_once(requests).await
     };
-    world.engine.set_disk_full(true);
+    faults.set_disk_full(true);
     let answers = all(&mut world).await;
     assert!(
         [0, 1, 5].iter().all(|at| matches!(answers[*at], Err(Refusal::Store { .. }))),
@@ -431,7 +433,7 @@ async fn what_is_read_beside_a_change_shows_what_is_on_disk() {
     assert_eq!(generation(&answers[2]), Some(view.generation));
     assert_eq!(answers[3], Err(Refusal::NotFound(id("api"))));
     assert_eq!(answers[4], Err(Refusal::NotFound(id("nobody"))));
-    world.engine.set_disk_full(false);
+    faults.set_disk_full(false);
     let answers = all(&mut world).await;
     assert!(answers[..2].iter().all(Result::is_ok), "{answers:?}");
     assert!(generation(&answers[2]) > Some(view.generation) && answers[3].is_ok(), "{answers:?}");
@@ -443,7 +445,7 @@ async fn what_cannot_be_identified_may_be_alive_and_gets_no_successor() {
     let slow = SimConfig { work: Duration::from_secs(3600), ..SimConfig::default() };
     let store = tempfile::tempdir().unwrap();
     let path = store.path().join("hearth.db");
-    let mut world = World::with(slow, Store::open(&path).unwrap());
+    let mut world = World::with(slow, Sqlite::open(&path).unwrap());
     for (job, lifecycle) in [("web", "service"), ("worker", "daemon"), ("resize", "job")] {
         let retries = [("retries", Value::Int(3))];
         let more = if lifecycle == "job" { &retries[..] } else { &[] };
@@ -452,7 +454,7 @@ async fn what_cannot_be_identified_may_be_alive_and_gets_no_successor() {
     world.run_for(A_WHILE).await;
     let before = world.host.observe(None).await.unwrap().instances;
     assert_eq!(before.len(), 3);
-    let mut world = world.restart(Store::open(&path).unwrap());
+    let mut world = world.restart(Sqlite::open(&path).unwrap());
     let why = "its directory is left alone: no descriptors";
     world.unidentified = before.keys().map(|id| (id.clone(), why.to_owned())).collect();
     world.run_for(Duration::from_secs(600)).await;
@@ -476,13 +478,13 @@ async fn host_reboot_restarts_services_and_reruns_no_job() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hearth.db");
     let slow = SimConfig { work: Duration::from_secs(3600), ..SimConfig::default() };
-    let mut world = World::with(slow, Store::open(&path).unwrap());
+    let mut world = World::with(slow, Sqlite::open(&path).unwrap());
     world.post("web", None, &spec("service", &[pool(7, 7)])).await.unwrap();
     world.post("job", None, &spec("job", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
     assert_eq!((world.status("job").await.0, world.warm().await), (Status::Running, 7));
     drop(world);
-    let mut world = World::booted(Store::open(&path).unwrap());
+    let mut world = World::booted(Sqlite::open(&path).unwrap());
     world.run_for(A_WHILE).await;
     assert_eq!(world.status("web").await.0, Status::Running);
     let (status, reason) = world.status("job").await;
@@ -567,7 +569,7 @@ async fn stop_uses_the_policy_that_its_job_has_now() {
     };
     let store = tempfile::tempdir().unwrap();
     let path = store.path().join("hearth.db");
-    let mut world = World::with(SimConfig::default(), Store::open(&path).unwrap());
+    let mut world = World::with(SimConfig::default(), Sqlite::open(&path).unwrap());
     world.post("web", None, &spec("service", &[])).await.unwrap();
     world.post("founder", None, &spec("service", &[pool(1, 1), env("1")])).await.unwrap();
     world.run_for(A_WHILE).await;
@@ -577,7 +579,7 @@ async fn stop_uses_the_policy_that_its_job_has_now() {
     let quits = spec("service", &[pool(1, 1), env("1"), signal("SIGQUIT")]);
     assert_eq!(world.post("claims", None, &quits).await.unwrap().0, Accepted::Claimed);
     world.run_for(A_WHILE).await;
-    let mut world = world.restart(Store::open(&path).unwrap());
+    let mut world = world.restart(Sqlite::open(&path).unwrap());
     world.run_for(A_WHILE).await;
     assert_eq!(how_it_ended(&mut world, "web").await, "killed by signal 2");
     assert_eq!(how_it_ended(&mut world, "claims").await, "killed by signal 3");
@@ -601,7 +603,7 @@ async fn events(world: &mut World, job: &str, kind: &str) -> Vec<String> {
 async fn oom_kills_are_events_each_told_once() {
     let store = tempfile::tempdir().unwrap();
     let path = store.path().join("hearth.db");
-    let mut world = World::with(SimConfig::default(), Store::open(&path).unwrap());
+    let mut world = World::with(SimConfig::default(), Sqlite::open(&path).unwrap());
     world.post("web", None, &spec("service", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
     let instance = world.get("web").await.instance.unwrap();
@@ -621,7 +623,7 @@ async fn oom_kills_are_events_each_told_once() {
     let second = said("process 45 (tail) and 2 before");
     assert_eq!(events(&mut world, "web", "oom-kill").await, [first.clone(), second.clone()]);
     // The next daemon tells nothing again, and what was not told yet at the end.
-    let mut world = world.restart(Store::open(&path).unwrap());
+    let mut world = world.restart(Sqlite::open(&path).unwrap());
     world.run_for(A_WHILE).await;
     assert_eq!(events(&mut world, "web", "oom-kill").await.len(), 2);
     world.host.oom_kill(&instance, kill(46));

@@ -5,7 +5,7 @@ use hearth_engine::{ClaimCounts, Event, EventKind, Events, JobExit, PoolView, Re
 use hearth_host::sim::SimConfig;
 use hearth_model::{End, JobId, OomKill, Tenant, Value};
 use hearth_planner::Status;
-use hearth_store::Store;
+use hearth_store::Sqlite;
 use std::time::Duration;
 
 const A_WHILE: Duration = Duration::from_secs(3);
@@ -31,7 +31,7 @@ fn exit(end: End) -> JobExit {
 async fn exits_are_typed_in_jobs_and_events() {
     let store = tempfile::tempdir().unwrap();
     let path = store.path().join("hearth.db");
-    let mut world = World::with(SimConfig::default(), Store::open(&path).unwrap());
+    let mut world = World::with(SimConfig::default(), Sqlite::open(&path).unwrap());
     world.post("web", None, &spec("service", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
     assert_eq!(world.get("web").await.exit, None);
@@ -45,7 +45,7 @@ async fn exits_are_typed_in_jobs_and_events() {
     }
     assert_eq!(world.get("web").await.exit_code, Some(3), "the last exit that had a code");
     // The next daemon shows the same.
-    let mut world = world.restart(Store::open(&path).unwrap());
+    let mut world = world.restart(Sqlite::open(&path).unwrap());
     world.run_for(A_WHILE).await;
     assert_eq!(world.get("web").await.exit, Some(exit(End::OutOfMemory)));
     world.post("web", None, &spec("service", &[env("2")])).await.unwrap();
@@ -57,7 +57,7 @@ async fn exit_after_the_timeout_is_timed_out() {
     let store = tempfile::tempdir().unwrap();
     let path = store.path().join("hearth.db");
     let sim = SimConfig { work: Duration::from_secs(3600), ..SimConfig::default() };
-    let mut world = World::with(sim, Store::open(&path).unwrap());
+    let mut world = World::with(sim, Sqlite::open(&path).unwrap());
     let timeout = ("timeout_s", Value::Int(5));
     world.post("batch", None, &spec("job", &[timeout])).await.unwrap();
     world.run_for(Duration::from_secs(30)).await;
@@ -80,7 +80,7 @@ async fn exit_after_the_timeout_is_timed_out() {
 async fn events_have_the_fields_of_their_kind() {
     let store = tempfile::tempdir().unwrap();
     let mut world =
-        World::with(SimConfig::default(), Store::open(&store.path().join("hearth.db")).unwrap());
+        World::with(SimConfig::default(), Sqlite::open(&store.path().join("hearth.db")).unwrap());
     world.post("web", None, &spec("service", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
     let instance = world.get("web").await.instance.unwrap();

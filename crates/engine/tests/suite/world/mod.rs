@@ -8,7 +8,7 @@ use hearth_host::sim::{SimConfig, SimHost};
 use hearth_host::{Host, HostFacts};
 use hearth_model::{Action, InstanceId, JobId, Mono, Resolution, Spec, Tenant, Value};
 use hearth_planner::{Capacity, Limits, Status};
-use hearth_store::Store;
+use hearth_store::{Sqlite, Store};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -52,17 +52,17 @@ fn config(host: &SimHost, boot_id: &str) -> Config {
 
 impl World {
     pub fn new() -> World {
-        World::with(SimConfig::default(), Store::in_memory().unwrap())
+        World::with(SimConfig::default(), Sqlite::in_memory().unwrap())
     }
 
-    pub fn with(sim: SimConfig, store: Store) -> World {
+    pub fn with(sim: SimConfig, store: impl Into<Box<dyn Store>>) -> World {
         let host = SimHost::new(sim);
         let config = config(&host, "boot-1");
         World::of(host, store, config)
     }
 
     /// A host that was booted since: there is nothing on it of what was.
-    pub fn booted(store: Store) -> World {
+    pub fn booted(store: impl Into<Box<dyn Store>>) -> World {
         let host = SimHost::new(SimConfig::default());
         let config = config(&host, "boot-2");
         World::of(host, store, config)
@@ -72,17 +72,17 @@ impl World {
     pub fn keeping(retention: hearth_engine::Retention) -> World {
         let host = SimHost::new(SimConfig::default());
         let config = Config { retention, ..config(&host, "boot-1") };
-        World::of(host, Store::in_memory().unwrap(), config)
+        World::of(host, Sqlite::in_memory().unwrap(), config)
     }
 
     /// A host with so many MiB for scratch disks, all in all.
     pub fn with_disk(mib: u64, disk_overcommit: hearth_engine::DiskOvercommit) -> World {
         let host = SimHost::new(SimConfig { scratch_mib: Some(mib), ..SimConfig::default() });
         let config = Config { disk_overcommit, ..config(&host, "boot-1") };
-        World::of(host, Store::in_memory().unwrap(), config)
+        World::of(host, Sqlite::in_memory().unwrap(), config)
     }
 
-    fn of(host: SimHost, store: Store, config: Config) -> World {
+    fn of(host: SimHost, store: impl Into<Box<dyn Store>>, config: Config) -> World {
         World {
             engine: Engine::open(store, config).unwrap(),
             host,
@@ -102,7 +102,7 @@ impl World {
     }
 
     /// The same host under a new engine on the same database, as after a kill -9.
-    pub fn restart(self, store: Store) -> World {
+    pub fn restart(self, store: impl Into<Box<dyn Store>>) -> World {
         let mut config = config(&self.host, "boot-1");
         config.seed = 2;
         let engine = Engine::open(store, config).unwrap();

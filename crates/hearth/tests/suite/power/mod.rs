@@ -17,7 +17,7 @@ use fastrand::Rng;
 use hearth_engine::{Config, Engine, Retention};
 use hearth_model::{Generation, JobId, Wanted};
 use hearth_planner::{Capacity, Limits};
-use hearth_store::Store;
+use hearth_store::Sqlite;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -144,7 +144,7 @@ impl Found {
             boot_id: "after the loss of power".to_owned(),
             seed: 1,
         };
-        let store = Store::open(&path).map_err(chain)?;
+        let store = Sqlite::open(&path).map_err(chain)?;
         let engine = Engine::open(store, config).map_err(chain)?;
         let jobs = engine.fleet().jobs().iter().map(|(id, job)| {
             let memory = u64::from(job.spec.resources.mem_mib);
