@@ -168,9 +168,10 @@ async fn clear_stale(path: &Path) -> io::Result<()> {
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is not a socket"))
-        }
+        Ok(metadata) if !metadata.file_type().is_socket() => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "there is a file that is not a socket",
+        )),
         Ok(_) => match tokio::net::UnixStream::connect(path).await {
             Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "something listens there")),
             Err(_) => std::fs::remove_file(path),

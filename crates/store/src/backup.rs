@@ -1,11 +1,14 @@
 //! Copies of the database: taken while a daemon uses it, checked, and put in its place.
 
-use crate::sqlite::connect;
-use crate::{JobNotes, Sqlite, Store, StoreError};
+use crate::error::StoreError;
+use crate::files::sync;
+use crate::row::JobNotes;
+use crate::sqlite::{Sqlite, connect};
+use crate::store::Store;
 use hearth_model::{ImageUses, InstanceId};
 use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -22,8 +25,8 @@ pub struct Contents {
     pub images: ImageUses,
 }
 
-/// Copies a database to a new file of mode 0600, as it was at one moment, whoever uses it meanwhile:
-/// nobody waits for it. When this returns the copy was checked and is on disk.
+/// Copies a database to a new file of mode 0600, as it was at one moment, even while a daemon uses it:
+/// no other process waits for it. When this returns the copy was checked and is on disk.
 ///
 /// # Errors
 /// [`StoreError::Copy`] where the database can't be read or the file can't be written or is there;
@@ -86,7 +89,7 @@ pub fn inspect(database: &Path) -> Result<Contents, StoreError> {
     })
 }
 
-/// Brings what SQLite keeps beside a database that nobody uses into its one file.
+/// Brings what SQLite keeps beside a database that is not in use into its one file.
 ///
 /// # Errors
 /// [`StoreError::Copy`] where it is not a database.
@@ -124,12 +127,4 @@ pub(crate) fn copy_of(from: &Connection, database: &Path, to: &Path) -> Result<(
         let _ = std::fs::remove_file(to);
         StoreError::Copy { path: database.to_owned(), source }
     })
-}
-
-/// The file and its name are on disk.
-pub(crate) fn sync(path: &Path) -> Result<(), StoreError> {
-    let failed = |source| StoreError::File { operation: "sync", path: path.to_owned(), source };
-    File::open(path).and_then(|file| file.sync_all()).map_err(failed)?;
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)
 }

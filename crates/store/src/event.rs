@@ -1,8 +1,8 @@
 //! What is recorded of what happens, for `/events` and the log: a closed catalogue of kinds, each with
 //! its word and its fields.
 
-use crate::row::EndRow;
-use hearth_model::{End, Generation, InstanceId, JobId, OomKill, Status};
+use crate::exit::{ExitNote, JobExit};
+use hearth_model::{Generation, InstanceId, JobId, OomKill, Status};
 use serde::{Deserialize, Serialize};
 
 /// Something that happened.
@@ -66,15 +66,6 @@ pub enum EventKind {
     Unknown,
 }
 
-/// How an instance exited, and whether its job had run out of time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JobExit {
-    /// How it exited; [`End::Unknown`] until it has.
-    pub end: End,
-    /// Whether the job had exceeded its `timeout_s`, and was stopped for that.
-    pub timed_out: bool,
-}
-
 /// The fields of a kind as they are stored.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Details {
@@ -88,18 +79,6 @@ struct Details {
     status: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-}
-
-/// A [`JobExit`] as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExitNote {
-    /// The run of the job that it is of; 0 in an event, which has it beside.
-    #[serde(default)]
-    pub run: u64,
-    end: EndRow,
-    /// Whether the job had exceeded its `timeout_s`.
-    #[serde(default)]
-    pub timed_out: bool,
 }
 
 impl EventKind {
@@ -172,20 +151,6 @@ impl EventKind {
             "stopping" => EventKind::Stopping { reason },
             _ => EventKind::Unknown,
         }
-    }
-}
-
-impl ExitNote {
-    /// Of an exit in this run.
-    #[must_use]
-    pub fn of(run: u64, exit: &JobExit) -> ExitNote {
-        ExitNote { run, end: EndRow::of(&exit.end), timed_out: exit.timed_out }
-    }
-
-    /// The exit.
-    #[must_use]
-    pub fn exit(&self) -> JobExit {
-        JobExit { end: self.end.clone().into_end(), timed_out: self.timed_out }
     }
 }
 

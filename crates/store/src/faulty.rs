@@ -1,12 +1,16 @@
-//! A store with faults, for simulations: its disk is full, or its files are lost, as long as somebody
-//! says so. What it holds is another store's.
+//! A store with faults, for simulations: its disk is full, or its files are lost, while a switch is set.
+//! Everything else is left to another store.
 
-use crate::{Changes, EventPage, Events, Loaded, Means, Store, StoreError, Used, disk_full};
+use crate::changes::{Changes, Loaded, Used};
+use crate::error::{StoreError, disk_full};
+use crate::loss::Means;
+use crate::query::{EventPage, Events};
+use crate::store::Store;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The faults of a [`Faulty`], to be set from outside of whoever owns that.
+/// The faults of a [`Faulty`], which its owner cannot see and a simulation sets.
 #[derive(Clone, Debug, Default)]
 pub struct Faults(Arc<Switches>);
 
@@ -49,6 +53,12 @@ impl Faulty {
     /// The store, with these faults.
     pub fn over(store: impl Into<Box<dyn Store>>, faults: Faults) -> Faulty {
         Faulty { store: store.into(), faults }
+    }
+}
+
+impl From<Faulty> for Box<dyn Store> {
+    fn from(store: Faulty) -> Box<dyn Store> {
+        Box::new(store)
     }
 }
 

@@ -1,12 +1,12 @@
 //! The files of a database while it is open: whether they are still the ones that were opened. SQLite holds
-//! them open and would go on writing to what nobody can find any more, or beside what another has put there.
+//! them open and would continue to write to files without a name, or beside what another process has put there.
 //!
 //! What is removed or replaced is noticed by its device and inode; what was changed in its place by its
-//! length and time, since nobody but this connection writes. A change that is not its own is looked at more
+//! length and time, since only this connection writes. A change that is not its own is looked at more
 //! closely: programs that use SQLite may write too.
 
-use crate::StoreError;
-use crate::backup::sync;
+use crate::error::StoreError;
+use crate::loss::{Loss, Means};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat};
 use std::fs::File;
 use std::io;
@@ -27,25 +27,6 @@ pub struct Anchor {
     path: PathBuf,
     identity: (u64, u64),
     means: Means,
-}
-
-/// What follows when something is not where it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Means {
-    /// The directory: nothing can be put in it any more.
-    Directory,
-    /// The lock: another daemon may use the directory.
-    Lock,
-    /// A file of the database: what it holds is nowhere but in the open descriptors.
-    Database,
-}
-
-/// What has happened to the files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Loss {
-    /// What, and to which, as a sentence.
-    pub(crate) problem: String,
-    pub(crate) means: Means,
 }
 
 /// The length of a file, and when it was last written to.
@@ -126,7 +107,7 @@ impl Files {
                 Ok(found) => {
                     own.push((Anchor::at(&path, &found, Means::Database), Stamp::of(&found)));
                 }
-                // A database that nobody else may use has no index in a file.
+                // A database in exclusive mode has no index in a file.
                 Err(rustix::io::Errno::NOENT) if !part.is_empty() => {}
                 Err(errno) => return Err(errno.into()),
             }
@@ -178,7 +159,7 @@ impl Files {
 }
 
 /// Whether the last frame of a log that was so long is still in it. A log that is cut off while it is
-/// written to grows again behind a hole, and there is no page 0 (<https://sqlite.org/walformat.html>).
+/// written to grows again behind a hole, and no page has the number 0 (<https://sqlite.org/walformat.html>).
 /// A log that can't be read is no shorter than it was.
 fn ends_with_a_frame(log: &Path, bytes: i64) -> bool {
     const HEADER: u64 = 32;
@@ -279,4 +260,12 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(suffix);
     path.into()
+}
+
+/// The file and its name are on disk.
+pub(crate) fn sync(path: &Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError::File { operation: "sync", path: path.to_owned(), source };
+    File::open(path).and_then(|file| file.sync_all()).map_err(failed)?;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)
 }

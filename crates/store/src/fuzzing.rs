@@ -1,4 +1,4 @@
-//! What the fuzz targets reach and nobody else does. It is there only under `--cfg fuzzing`.
+//! What only the fuzz targets reach. It exists only under `--cfg fuzzing`.
 
 use crate::Sqlite;
 use rusqlite::params_from_iter;

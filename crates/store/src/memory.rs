@@ -2,9 +2,11 @@
 //! there; the SQL, its JSON and the disk are what is missing. That both do the same is tested by
 //! the contract suite, and by the simulation, whose runs have to be the same over either.
 
-use crate::{
-    Changes, Event, EventPage, Events, KEY_LIVES, KEYS_MAX, Loaded, Store, StoreError, Used,
-};
+use crate::changes::{Changes, KEY_LIVES, KEYS_MAX, Loaded, Used};
+use crate::error::StoreError;
+use crate::event::Event;
+use crate::query::{EventPage, Events};
+use crate::store::Store;
 use hearth_model::{Mono, Progress, Resolution};
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -19,6 +21,12 @@ pub struct Memory {
     /// By their numbers.
     keys: BTreeMap<i64, (String, Used)>,
     numbers: BTreeMap<String, i64>,
+}
+
+impl From<Memory> for Box<dyn Store> {
+    fn from(store: Memory) -> Box<dyn Store> {
+        Box::new(store)
+    }
 }
 
 impl Store for Memory {

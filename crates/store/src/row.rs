@@ -1,7 +1,7 @@
 //! What the database's rows hold, and the conversions from and to the model. A row that does not
 //! convert is damage and stops the daemon's start; nothing is guessed.
 
-use crate::event::{ExitNote, JobExit};
+use crate::exit::{EndRow, ExitNote, JobExit};
 use crate::json::SpecForm;
 use hearth_model::{
     Assignment, Creation, Digest, End, Exit, Generation, Images, Instance, InstanceId,
@@ -174,20 +174,6 @@ enum AssignmentRow {
 struct ExitRow {
     end: EndRow,
     stop_requested: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum EndRow {
-    Code(u8),
-    Signal(u8),
-    OutOfMemory,
-    NotStarted(String),
-    SetUp(String),
-    Panic(String),
-    Vmm(String),
-    NotCreated(String),
-    NeverStarted,
-    Unknown,
 }
 
 /// A generation of a row.
@@ -397,37 +383,5 @@ impl ExitRow {
 
     fn into_exit(self) -> Exit {
         Exit { end: self.end.into_end(), stop_requested: self.stop_requested }
-    }
-}
-
-impl EndRow {
-    pub(crate) fn of(end: &End) -> EndRow {
-        match end {
-            End::Code(code) => EndRow::Code(*code),
-            End::Signal(signal) => EndRow::Signal(*signal),
-            End::OutOfMemory => EndRow::OutOfMemory,
-            End::NotStarted(detail) => EndRow::NotStarted(detail.clone()),
-            End::SetUp(detail) => EndRow::SetUp(detail.clone()),
-            End::Panic(lines) => EndRow::Panic(lines.clone()),
-            End::Vmm(detail) => EndRow::Vmm(detail.clone()),
-            End::NotCreated(detail) => EndRow::NotCreated(detail.clone()),
-            End::NeverStarted => EndRow::NeverStarted,
-            End::Unknown => EndRow::Unknown,
-        }
-    }
-
-    pub(crate) fn into_end(self) -> End {
-        match self {
-            EndRow::Code(code) => End::Code(code),
-            EndRow::Signal(signal) => End::Signal(signal),
-            EndRow::OutOfMemory => End::OutOfMemory,
-            EndRow::NotStarted(detail) => End::NotStarted(detail),
-            EndRow::SetUp(detail) => End::SetUp(detail),
-            EndRow::Panic(lines) => End::Panic(lines),
-            EndRow::Vmm(detail) => End::Vmm(detail),
-            EndRow::NotCreated(detail) => End::NotCreated(detail),
-            EndRow::NeverStarted => End::NeverStarted,
-            EndRow::Unknown => End::Unknown,
-        }
     }
 }

@@ -2,14 +2,15 @@
 //! of power.
 
 use crate::backup::{copy_of, inspect};
-use crate::files::{self, Anchor, Files, Loss, Means, Seen};
+use crate::changes::{AppliedEntry, Changes, KEY_LIVES, KEYS_MAX, Loaded, Tombstone, Used};
+use crate::error::{StoreError, lacks_room};
+use crate::event::{Event, EventKind};
+use crate::files::{self, Anchor, Files, Seen};
+use crate::loss::{Loss, Means};
+use crate::query::{Accepted, EventPage, Events};
 use crate::row::{self, InstanceRow, JobRow, ProgressRow};
-use crate::{
-    Accepted, AppliedEntry, Changes, Event, EventKind, EventPage, Events, KEY_LIVES, KEYS_MAX,
-    Loaded, StoreError, Tombstone, Used, disk_full,
-};
+use crate::store::Store;
 use hearth_model::{Generation, InstanceId, JobId, Mono};
-use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
 use rusqlite_migration::{M, Migrations};
 use std::collections::BTreeMap;
@@ -67,7 +68,7 @@ UPDATE jobs SET body = json_remove(body,
     '$.resolution', '$.outcome', '$.failures', '$.not_before_ms', '$.last_failure', '$.notes');
 ";
 
-/// How long a commit waits for whoever else has locked the database, a tool that copies it for
+/// How long a commit waits for another process that has locked the database, a tool that copies it for
 /// instance: everything else waits with it.
 const BUSY: Duration = Duration::from_secs(1);
 /// And how long one that only tries whether a commit would succeed.
@@ -165,7 +166,7 @@ impl Sqlite {
         Sqlite { connection, place: None, last_event: 0 }
     }
 
-    /// Takes the database for a daemon: nobody else gets it while it is open, and these have to stay where
+    /// Takes the database for a daemon: no other process gets it while it is open, and these have to stay where
     /// they are as well as its files.
     ///
     /// # Errors
@@ -331,6 +332,12 @@ impl Sqlite {
     }
 }
 
+impl From<Sqlite> for Box<dyn Store> {
+    fn from(store: Sqlite) -> Box<dyn Store> {
+        Box::new(store)
+    }
+}
+
 impl Store for Sqlite {
     fn load(&self) -> Result<Loaded, StoreError> {
         let mut loaded = Loaded::default();
@@ -459,7 +466,7 @@ impl Store for Sqlite {
     }
 }
 
-/// Whether what is on disk is whole, and holds what was committed: read anew, by another connection.
+/// Whether what is on disk is whole, and holds what was committed: read again, by another connection.
 fn verified(own: &Connection, path: &Path, last_event: u64, seen: Seen) -> Result<(), Loss> {
     let loss = |problem: String| Loss { problem, means: Means::Database };
     let read = || -> rusqlite::Result<(String, u64)> {
@@ -503,7 +510,7 @@ fn newest_event(connection: &Connection) -> rusqlite::Result<u64> {
 }
 
 /// Opens a database that is there. All that use one share the index of its log, in a file; on a disk without
-/// room for that it is held in memory, and nobody else can use the database meanwhile.
+/// room for that it is held in memory, and no other process can use the database meanwhile.
 ///
 /// # Errors
 /// Where that can't be done; that it is no database is said only to who asks it something.
@@ -525,13 +532,6 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connect
     Ok(alone)
 }
 
-/// Whether the disk has no room, for the database or for what SQLite keeps beside it.
-pub(crate) fn lacks_room(error: &rusqlite::Error) -> bool {
-    error.sqlite_error().is_some_and(|error| {
-        error.code == rusqlite::ErrorCode::DiskFull || error.extended_code == SQLITE_IOERR_SHMSIZE
-    })
-}
-
 /// Why a database can't be opened.
 fn unusable(path: &Path, error: rusqlite::Error) -> StoreError {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
@@ -544,7 +544,7 @@ fn unusable(path: &Path, error: rusqlite::Error) -> StoreError {
     }
 }
 
-/// Puts what can be read of a file on disk, by writing each of its bytes anew. After a sync that failed the
+/// Puts what can be read of a file on disk, by writing each of its bytes again. After a sync that failed the
 /// kernel may hold bytes that it takes for written and that are not: they are read, and what is appended
 /// behind them would be lost with them.
 fn settle(path: &Path) -> io::Result<()> {
@@ -616,7 +616,7 @@ fn write(transaction: &Transaction<'_>, changes: &Changes<'_>) -> rusqlite::Resu
     }
     if let Some(boot_id) = &changes.boot_id {
         transaction.execute("INSERT OR REPLACE INTO facts VALUES ('boot_id', ?1)", [boot_id])?;
-        // The clock began anew: a key lives too long rather than too short.
+        // The clock has started again: a key lives too long rather than too short.
         transaction.execute("UPDATE idempotency_keys SET since_ms = 0", [])?;
     }
     write_keys(transaction, &changes.keys)?;

@@ -533,7 +533,11 @@ mod tests {
         assert!(refused("dir").contains("it is a directory"));
         assert!(refused("fifo").contains("not a regular file"));
         assert!(refused("socket").contains("not a regular file"), "{}", refused("socket"));
-        assert!(!has_device || refused("zero").contains("not a regular file"), "{}", refused("zero"));
+        assert!(
+            !has_device || refused("zero").contains("not a regular file"),
+            "{}",
+            refused("zero")
+        );
         assert!(refused("empty").contains("empty"));
         assert_eq!(std::fs::read_dir(&store.dir).unwrap().count(), 0);
     }
