@@ -155,7 +155,10 @@ async fn generation_never_ready_leaves_the_old_one_serving() {
     let (status, reason) = world.status("web").await;
     assert_eq!(status, Status::Running);
     let reason = reason.unwrap();
-    assert!(reason.contains("not ready within 60 s") && reason.contains("serves on"), "{reason}");
+    assert!(
+        reason.contains("not ready within 60 s") && reason.contains("keeps serving"),
+        "{reason}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
