@@ -830,6 +830,63 @@ mod tests {
     }
 
     #[test]
+    fn job_without_progress_and_progress_without_job_are_damage() {
+        let job = r#"{"tenant":"t","tenant_given":true,"generation":1,"run":1,"spec":{"kernel":"k","boot":"raw","resources":{"vcpu":1,"mem_mb":64},"lifecycle":"daemon"},"wanted":"Running"}"#;
+        let progress = r#"{"resolution":"Preparing","notes":{"status":"pending","since":"x"}}"#;
+        let check = |table: &str, body: &str| {
+            let store = Sqlite::in_memory().unwrap();
+            let insert = format!("INSERT INTO {table} VALUES ('web', ?1)");
+            store.connection.execute(&insert, [body]).unwrap();
+            store.load().unwrap_err().to_string()
+        };
+        let error = check("jobs", job);
+        assert!(error.contains("job web in the database: its progress is missing"), "{error}");
+        let error = check("progress", progress);
+        assert!(error.contains("progress of job web in the database: there is no job"), "{error}");
+    }
+
+    /// Rows of jobs as the fourth version wrote them, one with every field.
+    #[test]
+    fn database_with_jobs_in_one_row_is_read_and_migrated() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hearth.db");
+        let old = Connection::open(&path).unwrap();
+        for part in [SCHEMA, IDEMPOTENCY, RETENTION, EVENT_DETAILS] {
+            old.execute_batch(part).unwrap();
+        }
+        old.pragma_update(None, "user_version", 4).unwrap();
+        let web = include_str!("../tests/data/job-of-version-4.json").trim_end();
+        let plain = r#"{"tenant":"w","tenant_given":false,"generation":1,"run":1,"spec":{"kernel":"k","boot":"raw","resources":{"vcpu":1,"mem_mb":128},"lifecycle":"service"},"resolution":"Preparing","wanted":"Running","notes":{"status":"pending","since":"s"}}"#;
+        for (id, body) in [("web", web), ("w", plain)] {
+            old.execute("INSERT INTO jobs VALUES (?1, ?2)", [id, body]).unwrap();
+        }
+        old.execute("INSERT INTO log_drops VALUES ('xyz')", []).unwrap();
+        drop(old);
+        // Backup and doctor look at it before it is opened.
+        let read = Sqlite::over(Connection::open(&path).unwrap()).load().unwrap();
+        assert_eq!(inspect(&path).unwrap().logs.len(), 3);
+        let store = Sqlite::open(&path).unwrap();
+        let migrated = store.load().unwrap();
+        assert_eq!(migrated, read, "nothing is lost");
+        let web = &migrated.jobs[&JobId::parse("web").unwrap()];
+        let notes = &migrated.notes[&web.id];
+        assert_eq!((web.generation, web.run), (Generation(5), Generation(4)));
+        assert_eq!(web.spec.cmd.last().map(String::as_str), Some("ö é \" 😀"));
+        assert_eq!(web.progress.not_before, Some(Mono::from_millis(9_007_199_254_740_993)));
+        assert_eq!((web.progress.failures, notes.past().count()), (2, 2));
+        assert_eq!((notes.finished_at_ms, notes.exit().unwrap().timed_out), (Some(8), true));
+        let keys = |table: &str| -> String {
+            let keys = format!(
+                "SELECT group_concat(key, ' ') FROM {table}, json_each(body) WHERE job_id = 'web'"
+            );
+            store.connection.query_row(&keys, [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!(keys("jobs"), "tenant tenant_given generation run spec wanted");
+        let progress = "resolution outcome failures not_before_ms last_failure notes";
+        assert_eq!(keys("progress"), progress);
+    }
+
+    #[test]
     fn full_disk_and_locked_database_are_distinct_and_write_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("hearth.db");
