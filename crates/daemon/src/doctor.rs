@@ -6,7 +6,7 @@ use crate::ownership::{self, Flaw};
 use crate::state_dir::{self, StateDir, in_use};
 use crate::{Config, DaemonError, HostChoice, Listen, admission};
 use hearth_host::linux::peer::{self, PeerError};
-use hearth_host::linux::{self, Found, LinuxConfig, What};
+use hearth_host::linux::{self, LinuxConfig, StateItem, What};
 use hearth_model::{InstanceId, KeepImages, Owner};
 use hearth_planner::images_to_remove;
 use hearth_store::Contents;
@@ -42,7 +42,7 @@ pub enum Verdict {
 
 #[derive(Debug)]
 enum Repair {
-    Remove(Found),
+    Remove(StateItem),
     Close(Flaw),
 }
 
@@ -266,8 +266,8 @@ struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    fn of(contents: &'a Contents, found: &'a [Found], daemon_runs: bool) -> Known<'a> {
-        let id = |found: &'a Found| match &found.what {
+    fn of(contents: &'a Contents, found: &'a [StateItem], daemon_runs: bool) -> Known<'a> {
+        let id = |found: &'a StateItem| match &found.what {
             What::Instance { id, .. } => Some(id),
             _ => None,
         };
@@ -279,7 +279,7 @@ impl<'a> Known<'a> {
     }
 
     /// What there is to say of something that was found, if anything.
-    fn left(&self, found: &Found) -> Option<Finding> {
+    fn left(&self, found: &StateItem) -> Option<Finding> {
         let warn = |sentence| Finding::new("leftover", Verdict::Warn, sentence);
         let bad = |sentence| Finding::new("leftover", Verdict::Bad, sentence);
         let removable = |sentence| warn(sentence).with(Repair::Remove(found.clone()));

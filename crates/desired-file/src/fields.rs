@@ -4,7 +4,7 @@
 use crate::diagnostic::{Problem, Problems};
 use crate::node::{Entry, Kind, Node, Span};
 use crate::{Declared, Format, toml};
-use hearth_model::{Declaration, FieldError, JobId, Path, Segment, Target, Value};
+use hearth_model::{Declaration, FieldError, FieldPart, JobId, Path, Segment, Value};
 use std::collections::HashMap;
 
 /// What declarations are read from.
@@ -49,7 +49,7 @@ pub(crate) fn read_entries(
             break;
         }
         let at = format!("{pointer}/{index}");
-        let mut reader = Reader { source, at, problems, subject: String::new() };
+        let mut reader = EntryReader { source, at, problems, subject: String::new() };
         let Some(Read { id, declaration, .. }) = reader.entry(entry) else { continue };
         let Some(Id { job_id, field, span }) = id else { continue };
         if let Some((first, first_span)) = places.get(&job_id) {
@@ -79,7 +79,7 @@ pub(crate) fn read_one(
     source: Source<'_>,
     problems: &mut Problems,
 ) -> Option<(Declaration, Value)> {
-    let mut reader = Reader { source, at: String::new(), problems, subject: String::new() };
+    let mut reader = EntryReader { source, at: String::new(), problems, subject: String::new() };
     let Kind::Map(entries) = &tree.kind else { return None };
     let Read { declaration, value, .. } = reader.parts(tree, &Parts::of_map(entries));
     Some((declaration?, value))
@@ -179,7 +179,7 @@ struct Read {
     value: Value,
 }
 
-struct Reader<'a> {
+struct EntryReader<'a> {
     source: Source<'a>,
     /// The pointer of the entry that is read.
     at: String,
@@ -188,7 +188,7 @@ struct Reader<'a> {
     subject: String,
 }
 
-impl Reader<'_> {
+impl EntryReader<'_> {
     fn error_with_help(&mut self, span: Span, message: &str, help: &str) {
         self.problems.push(self.problem(span, message).help(help));
     }
@@ -349,14 +349,14 @@ impl Reader<'_> {
 fn sentence(error: &FieldError) -> String {
     let steps = match error.path.0.as_slice() {
         [Segment::Key(spec), steps @ ..]
-            if spec == "spec" && (!steps.is_empty() || error.target == Target::Value) =>
+            if spec == "spec" && (!steps.is_empty() || error.target == FieldPart::Value) =>
         {
             steps
         }
         steps => steps,
     };
     let steps = match (error.target, steps.split_last()) {
-        (Target::Key | Target::Absent, Some((_, parents))) => parents,
+        (FieldPart::Key | FieldPart::Absent, Some((_, parents))) => parents,
         _ => steps,
     };
     if steps.is_empty() {
@@ -409,7 +409,7 @@ fn locate(entry: &Node, parts: &Parts<'_>, error: &FieldError) -> Place {
         }
     }
     match (error.target, key) {
-        (Target::Key, Some(key)) => Place::At(key.span),
+        (FieldPart::Key, Some(key)) => Place::At(key.span),
         _ => Place::At(node.span),
     }
 }

@@ -8,7 +8,7 @@ use hearth_model::fields::quoted;
 
 /// Reads a text that is one JSON value. The tree is `None` where there was no way to read on.
 pub(crate) fn read(text: &str) -> (Option<Node>, Problems) {
-    let mut reader = Reader { text, at: 0, depth: 0, problems: Problems::default() };
+    let mut reader = JsonReader { text, at: 0, depth: 0, problems: Problems::default() };
     let tree = reader.file().ok();
     (tree, reader.problems)
 }
@@ -16,14 +16,14 @@ pub(crate) fn read(text: &str) -> (Option<Node>, Problems) {
 /// There is no way to read on. The reason is among the problems.
 struct Stop;
 
-struct Reader<'a> {
+struct JsonReader<'a> {
     text: &'a str,
     at: usize,
     depth: usize,
     problems: Problems,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> JsonReader<'a> {
     fn file(&mut self) -> Result<Node, Stop> {
         if self.text.starts_with('\u{FEFF}') {
             self.at = '\u{FEFF}'.len_utf8();

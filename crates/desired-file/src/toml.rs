@@ -26,7 +26,7 @@ pub(crate) fn read(text: &str) -> (Option<Node>, Problems) {
     let first_error = errors.iter().filter_map(Error::span).map(|span| span.start).min();
     report(text, &errors, &mut problems);
     let span = Span::new(0, text.len());
-    let mut reader = Reader { text, problems, depth: 0 };
+    let mut reader = TomlReader { text, problems, depth: 0 };
     let mut tree = Node::new(span, reader.table(table.into_inner()));
     if let Some(first_error) = first_error {
         keep_entries_before(&mut tree, first_error);
@@ -110,13 +110,13 @@ fn keep_entries_before(tree: &mut Node, first_error: usize) {
     fields.retain(|field| !field.value.is_invalid());
 }
 
-struct Reader<'a> {
+struct TomlReader<'a> {
     text: &'a str,
     problems: Problems,
     depth: usize,
 }
 
-impl Reader<'_> {
+impl TomlReader<'_> {
     fn table(&mut self, table: DeTable<'_>) -> Kind {
         let entries = table.into_iter().map(|(key, value)| {
             let span = span_of(&key);

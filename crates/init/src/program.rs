@@ -21,19 +21,21 @@ pub(crate) fn resolve(program: &str, path: &str, rootfs: &str) -> Result<PathBuf
     if program.contains('/') {
         let file = Path::new("/").join(program);
         return match look(&file) {
-            Found::Executable => Ok(file),
-            Found::Absent => Err(format!("{name}: not found in {rootfs}{}", odd_end(program))),
-            Found::Directory => Err(format!("{name}: is a directory in {rootfs}")),
-            Found::NotExecutable => Err(format!("{name}: permission denied in {rootfs}")),
+            ProgramFile::Executable => Ok(file),
+            ProgramFile::Absent => {
+                Err(format!("{name}: not found in {rootfs}{}", odd_end(program)))
+            }
+            ProgramFile::Directory => Err(format!("{name}: is a directory in {rootfs}")),
+            ProgramFile::NotExecutable => Err(format!("{name}: permission denied in {rootfs}")),
         };
     }
     let mut refused = false;
     for folder in path.split(':').filter(|folder| !folder.is_empty()) {
         let file = Path::new("/").join(folder).join(program);
         match look(&file) {
-            Found::Executable => return Ok(file),
-            Found::NotExecutable => refused = true,
-            Found::Absent | Found::Directory => {}
+            ProgramFile::Executable => return Ok(file),
+            ProgramFile::NotExecutable => refused = true,
+            ProgramFile::Absent | ProgramFile::Directory => {}
         }
     }
     match refused {
@@ -55,7 +57,7 @@ fn odd_end(name: &str) -> &'static str {
 }
 
 /// What is at a path.
-pub(crate) enum Found {
+pub(crate) enum ProgramFile {
     Executable,
     Absent,
     Directory,
@@ -63,13 +65,13 @@ pub(crate) enum Found {
 }
 
 /// What the kernel would find at `file` to execute.
-pub(crate) fn look(file: &Path) -> Found {
+pub(crate) fn look(file: &Path) -> ProgramFile {
     match std::fs::metadata(file) {
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => Found::NotExecutable,
-        Err(_) => Found::Absent,
-        Ok(about) if about.is_dir() => Found::Directory,
-        Ok(about) if about.permissions().mode() & 0o111 == 0 => Found::NotExecutable,
-        Ok(_) => Found::Executable,
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => ProgramFile::NotExecutable,
+        Err(_) => ProgramFile::Absent,
+        Ok(about) if about.is_dir() => ProgramFile::Directory,
+        Ok(about) if about.permissions().mode() & 0o111 == 0 => ProgramFile::NotExecutable,
+        Ok(_) => ProgramFile::Executable,
     }
 }
 

@@ -2,7 +2,7 @@
 //! (Linux 6.1, `fs/binfmt_script.c` and `fs/binfmt_elf.c`) over the bytes as they are: it trims
 //! nothing that the kernel does not trim.
 
-use crate::program::{Found, look, quoted, shown};
+use crate::program::{ProgramFile, look, quoted, shown};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -128,10 +128,10 @@ fn interpreter_fault(name: &[u8], no_format: bool, depth: usize) -> Option<Fault
 /// Why a file cannot be anyone's interpreter.
 fn unusable(name: &[u8], file: &Path) -> Option<Fault> {
     let why = match look(file) {
-        Found::Executable => return None,
-        Found::Absent => "was not found",
-        Found::Directory => "is a directory",
-        Found::NotExecutable => "is not executable",
+        ProgramFile::Executable => return None,
+        ProgramFile::Absent => "was not found",
+        ProgramFile::Directory => "is a directory",
+        ProgramFile::NotExecutable => "is not executable",
     };
     Some(Fault::of(format!("its interpreter {} {why}", quoted(name))))
 }

@@ -128,20 +128,20 @@ impl Slots {
 }
 
 /// One of the [`Slots`], given back when it is dropped.
-struct Slot(Arc<Slots>);
+struct ConnectionSlot(Arc<Slots>);
 
-impl Slot {
-    fn take(slots: &Arc<Slots>) -> Option<Slot> {
+impl ConnectionSlot {
+    fn take(slots: &Arc<Slots>) -> Option<ConnectionSlot> {
         let mut used = slots.lock();
         if *used == slots.max {
             return None;
         }
         *used += 1;
-        Some(Slot(Arc::clone(slots)))
+        Some(ConnectionSlot(Arc::clone(slots)))
     }
 }
 
-impl Drop for Slot {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         *self.0.lock() -= 1;
         self.0.changed.notify_all();
@@ -167,7 +167,7 @@ pub(crate) fn serve(
                 std::thread::sleep(ACCEPT_PAUSE);
                 continue;
             };
-            let Some(slot) = Slot::take(&serving) else { continue };
+            let Some(slot) = ConnectionSlot::take(&serving) else { continue };
             let handle = Arc::clone(&handle);
             // A thread that can't be started drops the connection with its slot.
             let _ = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {

@@ -81,7 +81,7 @@ pub type SourceText<'a> = dyn Fn(&Path) -> Option<String> + 'a;
 
 /// What an error is about, of that to which its path leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum FieldPart {
     /// The value.
     Value,
     /// The key, which is the path's last step; the sentence names it.
@@ -96,7 +96,7 @@ pub struct FieldError {
     /// Where.
     pub path: Path,
     /// What there.
-    pub target: Target,
+    pub target: FieldPart,
     /// What is wrong, as a sentence without a full stop.
     pub detail: String,
     /// How to fix it.
@@ -152,7 +152,7 @@ impl Declaration {
     /// # Errors
     /// As [`Spec::read`], with paths from the declaration on.
     pub fn read(tree: &Value, source: &SourceText<'_>) -> Result<Declaration, FieldErrors> {
-        let mut reader = Reader::new(source, Rules::Declared);
+        let mut reader = FieldReader::new(source, Rules::Declared);
         match reader.declaration(tree) {
             Some(declaration) if reader.errors.is_empty() => Ok(declaration),
             _ => Err(reader.errors),
@@ -167,7 +167,7 @@ impl Spec {
     /// # Errors
     /// The problems of the tree, each with its place, in the order of the fields.
     pub fn read(tree: &Value) -> Result<Spec, FieldErrors> {
-        let mut reader = Reader::new(&|_| None, Rules::Stored);
+        let mut reader = FieldReader::new(&|_| None, Rules::Stored);
         let spec = reader.spec(tree);
         match spec {
             Some(spec) if reader.errors.is_empty() => Ok(spec),
@@ -359,7 +359,7 @@ pub fn quoted(written: &str) -> String {
 }
 
 /// Collects the errors while it walks a tree; `path` is where it stands.
-struct Reader<'s> {
+struct FieldReader<'s> {
     path: Path,
     errors: FieldErrors,
     source: &'s SourceText<'s>,
@@ -377,23 +377,23 @@ enum Rules {
 
 type Entries = [(String, Value)];
 
-impl<'s> Reader<'s> {
-    fn new(source: &'s SourceText<'s>, rules: Rules) -> Reader<'s> {
-        Reader { path: Path::default(), errors: FieldErrors::default(), source, rules }
+impl<'s> FieldReader<'s> {
+    fn new(source: &'s SourceText<'s>, rules: Rules) -> FieldReader<'s> {
+        FieldReader { path: Path::default(), errors: FieldErrors::default(), source, rules }
     }
 
     fn error(&mut self, detail: impl Into<String>) {
-        self.push(self.path.clone(), Target::Value, detail.into(), None);
+        self.push(self.path.clone(), FieldPart::Value, detail.into(), None);
     }
 
     fn error_with_help(&mut self, detail: impl Into<String>, help: impl Into<String>) {
-        self.push(self.path.clone(), Target::Value, detail.into(), Some(help.into()));
+        self.push(self.path.clone(), FieldPart::Value, detail.into(), Some(help.into()));
     }
 
     fn error_at(
         &mut self,
         key: &str,
-        target: Target,
+        target: FieldPart,
         detail: impl Into<String>,
         help: Option<String>,
     ) {
@@ -402,11 +402,11 @@ impl<'s> Reader<'s> {
         self.push(path, target, detail.into(), help);
     }
 
-    fn push(&mut self, path: Path, target: Target, detail: String, help: Option<String>) {
+    fn push(&mut self, path: Path, target: FieldPart, detail: String, help: Option<String>) {
         self.errors.push(FieldError { path, target, detail, help });
     }
 
-    fn within<T>(&mut self, segment: Segment, read: impl FnOnce(&mut Reader<'s>) -> T) -> T {
+    fn within<T>(&mut self, segment: Segment, read: impl FnOnce(&mut FieldReader<'s>) -> T) -> T {
         self.path.0.push(segment);
         let read = read(self);
         self.path.0.pop();
@@ -431,7 +431,7 @@ impl<'s> Reader<'s> {
                 }
                 None => format!("known fields are {}", known.join(", ")),
             };
-            self.error_at(key, Target::Key, format!("unknown field `{key}`"), Some(help));
+            self.error_at(key, FieldPart::Key, format!("unknown field `{key}`"), Some(help));
         }
         Some(entries)
     }
@@ -441,7 +441,7 @@ impl<'s> Reader<'s> {
         &mut self,
         entries: &Entries,
         key: &str,
-        read: impl FnOnce(&mut Reader<'s>, &Value) -> Option<T>,
+        read: impl FnOnce(&mut FieldReader<'s>, &Value) -> Option<T>,
     ) -> Option<T> {
         let (_, value) = entries.iter().find(|(k, v)| k == key && *v != Value::Null)?;
         self.within(Segment::Key(key.to_owned()), |reader| read(reader, value))
@@ -451,10 +451,10 @@ impl<'s> Reader<'s> {
         &mut self,
         entries: &Entries,
         key: &str,
-        read: impl FnOnce(&mut Reader<'s>, &Value) -> Option<T>,
+        read: impl FnOnce(&mut FieldReader<'s>, &Value) -> Option<T>,
     ) -> Option<T> {
         if !entries.iter().any(|(k, v)| k == key && *v != Value::Null) {
-            self.error_at(key, Target::Absent, format!("missing field `{key}`"), None);
+            self.error_at(key, FieldPart::Absent, format!("missing field `{key}`"), None);
             return None;
         }
         self.optional(entries, key, read)
@@ -608,7 +608,7 @@ impl<'s> Reader<'s> {
             self.within(Segment::Key(key.clone()), |reader| {
                 if let Some(fault) = reader.env_name_fault(key) {
                     let detail = format!("{key:?} can't name an environment variable: {fault}");
-                    reader.push(reader.path.clone(), Target::Key, detail, None);
+                    reader.push(reader.path.clone(), FieldPart::Key, detail, None);
                 }
                 if let Some(text) = reader.text(value) {
                     env.insert(key.clone(), text);
@@ -632,7 +632,7 @@ impl<'s> Reader<'s> {
             self.within(Segment::Key(key.clone()), |reader| {
                 if let Some(fault) = label_key_fault(key) {
                     let detail = format!("{key:?} is not the key of a label");
-                    reader.push(reader.path.clone(), Target::Key, detail, Some(fault));
+                    reader.push(reader.path.clone(), FieldPart::Key, detail, Some(fault));
                 }
                 let Some(text) = reader.text(value) else { return };
                 if let Some(fault) = label_value_fault(&text) {
@@ -659,12 +659,12 @@ impl<'s> Reader<'s> {
         let stage = self.optional(entries, "stage", |r, v| r.choice(v, &stages));
         if max < min {
             let detail = format!("{max} is less than `min`, which is {min}");
-            self.error_at("max", Target::Value, detail, None);
+            self.error_at("max", FieldPart::Value, detail, None);
         }
         let lifecycle = lifecycle?;
         if lifecycle == Lifecycle::Job && stage == Some(Stage::App) {
             let detail = "a `job` would run before it is claimed";
-            self.error_at("stage", Target::Value, detail, Some("use \"init\"".to_owned()));
+            self.error_at("stage", FieldPart::Value, detail, Some("use \"init\"".to_owned()));
         }
         Some(WarmPool { min, max, stage: stage.unwrap_or(Stage::default_for(lifecycle)) })
     }
@@ -700,7 +700,7 @@ impl<'s> Reader<'s> {
             let entries = reader.map(value, &["port"])?;
             Some(ReadyCheck::Tcp { port: reader.port(entries)? })
         });
-        let exec = self.optional(entries, "exec", Reader::command).map(ReadyCheck::Exec);
+        let exec = self.optional(entries, "exec", FieldReader::command).map(ReadyCheck::Exec);
         let notify = self.optional(entries, "notify", |reader, value| {
             if *value != Value::Bool(true) {
                 reader.error("must be true");
@@ -719,10 +719,10 @@ impl<'s> Reader<'s> {
         {
             let detail =
                 format!("`vm_id` is another name for `job_id`, which is \"{job_id}\" here");
-            self.error_at("vm_id", Target::Key, detail, Some("leave it out".to_owned()));
+            self.error_at("vm_id", FieldPart::Key, detail, Some("leave it out".to_owned()));
         }
         let tenant = self.optional(entries, "tenant", |r, v| r.name(v, Tenant::parse));
-        let spec = self.required(entries, "spec", Reader::spec)?;
+        let spec = self.required(entries, "spec", FieldReader::spec)?;
         Some(Declaration { job_id: job_id.or(vm_id), tenant, spec })
     }
 
@@ -737,28 +737,28 @@ impl<'s> Reader<'s> {
         let boot = self.optional(entries, "boot", |r, v| r.choice(v, &boots)).unwrap_or(Boot::Init);
         let (rootfs, cmd) = match boot {
             Boot::Init => (
-                self.required(entries, "rootfs", Reader::image).map(Some),
-                self.required(entries, "cmd", Reader::command),
+                self.required(entries, "rootfs", FieldReader::image).map(Some),
+                self.required(entries, "cmd", FieldReader::command),
             ),
             Boot::Raw => (
-                Some(self.optional(entries, "rootfs", Reader::image)),
-                Some(self.optional(entries, "cmd", Reader::command).unwrap_or_default()),
+                Some(self.optional(entries, "rootfs", FieldReader::image)),
+                Some(self.optional(entries, "cmd", FieldReader::command).unwrap_or_default()),
             ),
         };
-        let kernel = self.required(entries, "kernel", Reader::image);
-        let env = self.optional(entries, "env", Reader::env).unwrap_or_default();
-        let resources = self.required(entries, "resources", Reader::resources);
+        let kernel = self.required(entries, "kernel", FieldReader::image);
+        let env = self.optional(entries, "env", FieldReader::env).unwrap_or_default();
+        let resources = self.required(entries, "resources", FieldReader::resources);
         let lifecycles = Lifecycle::ALL.map(|lifecycle| (lifecycle.as_str(), lifecycle));
         let lifecycle = self.required(entries, "lifecycle", |r, v| r.choice(v, &lifecycles));
         let warm_pool = self.optional(entries, "warm_pool", |r, v| r.warm_pool(v, lifecycle));
-        let ready = self.optional(entries, "ready", Reader::ready);
+        let ready = self.optional(entries, "ready", FieldReader::ready);
         let retries = self.optional(entries, "retries", |r, v| r.integer(v, 0, 100));
         let timeout_s = self.optional(entries, "timeout_s", |r, v| r.integer(v, 1, 31_536_000));
-        let auto_remove = self.optional(entries, "auto_remove", Reader::truth);
-        let signal = self.optional(entries, "stop_signal", Reader::signal);
+        let auto_remove = self.optional(entries, "auto_remove", FieldReader::truth);
+        let signal = self.optional(entries, "stop_signal", FieldReader::signal);
         let stop = self.optional(entries, "stop_timeout_s", |r, v| r.integer(v, 0, 3600));
         let disk = self.optional(entries, "disk_mb", |r, v| r.integer(v, 16, MEM_MIB_MAX));
-        let labels = self.optional(entries, "labels", Reader::labels);
+        let labels = self.optional(entries, "labels", FieldReader::labels);
         let spec = Spec {
             boot,
             rootfs: rootfs?,
@@ -796,26 +796,26 @@ impl<'s> Reader<'s> {
             ] {
                 if set {
                     let detail = format!("`{key}` is for lifecycle \"job\"");
-                    self.error_at(key, Target::Key, detail, Some("remove it".to_owned()));
+                    self.error_at(key, FieldPart::Key, detail, Some("remove it".to_owned()));
                 }
             }
         }
         if spec.boot == Boot::Raw {
             let why = "needs Hearth's init, which `boot: \"raw\"` turns off";
             if !spec.env.is_empty() {
-                self.error_at("env", Target::Value, why, None);
+                self.error_at("env", FieldPart::Value, why, None);
             }
             if spec.ready.is_some() {
-                self.error_at("ready", Target::Value, why, None);
+                self.error_at("ready", FieldPart::Value, why, None);
             }
             if spec.stop_signal != Signal::TERM {
-                self.error_at("stop_signal", Target::Value, why, None);
+                self.error_at("stop_signal", FieldPart::Value, why, None);
             }
             if spec.lifecycle == Lifecycle::Job {
-                self.error_at("lifecycle", Target::Value, format!("\"job\" {why}"), None);
+                self.error_at("lifecycle", FieldPart::Value, format!("\"job\" {why}"), None);
             }
             if spec.warm_pool.is_some_and(|pool| pool.stage == Stage::Init) {
-                self.error_at("warm_pool", Target::Value, format!("stage \"init\" {why}"), None);
+                self.error_at("warm_pool", FieldPart::Value, format!("stage \"init\" {why}"), None);
             }
         }
     }

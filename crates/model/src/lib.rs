@@ -21,7 +21,7 @@ pub use desired::{
     Assignment, Creation, Instance, Job, Mono, Outcome, PoolKey, PoolTenant, Progress, Resolution,
     Wanted,
 };
-pub use fields::{Declaration, FieldError, Part, Path, Segment, Target};
+pub use fields::{Declaration, FieldError, FieldPart, Part, Path, Segment};
 pub use hash::{Digest, SpecHash};
 pub use ids::{Generation, IdError, Identity, InstanceId, JobId, Slot, Tenant};
 pub use images::{ImageUses, KeepImages, StoredImage};

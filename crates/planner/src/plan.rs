@@ -32,7 +32,7 @@ pub fn plan(world: &World<'_>, scope: Scope<'_>) -> Plan {
         Scope::All => {
             world.fleet.jobs().keys().for_each(|id| planner.job_named(id));
             world.fleet.orphaned().for_each(|id| planner.job_named(id));
-            planner.make_room();
+            planner.evict();
             world.fleet.pool_keys().for_each(|key| planner.pool_named(key));
         }
         Scope::Some { jobs, pools, queue } => {
@@ -43,7 +43,7 @@ pub fn plan(world: &World<'_>, scope: Scope<'_>) -> Plan {
                 }
                 planner.job_named(id);
             }
-            planner.make_room();
+            planner.evict();
             pools.iter().for_each(|key| planner.pool_named(key));
             for key in queue.pools.difference(pools).take(QUEUE_LOOKS_MAX) {
                 if planner.boots_left == 0 {
@@ -385,7 +385,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Ends warm instances until what the waiting jobs lack would be free.
-    fn make_room(&mut self) {
+    fn evict(&mut self) {
         let (fleet, capacity) = (self.world.fleet, self.world.capacity);
         let mut lacking = self.reserved.minus(self.room).minus(fleet.leaving(&capacity));
         for instance in fleet.pool_keys().flat_map(|key| fleet.of_pool(key)) {

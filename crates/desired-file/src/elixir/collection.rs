@@ -1,7 +1,7 @@
 //! Lists, tuples and maps, and the keys in them.
 
 use super::construct::Construct;
-use super::scan::{Reader, Stop};
+use super::scan::{Scanner, Stop};
 use crate::diagnostic::Problem;
 use crate::node::{Entry, Kind, Node, Span};
 
@@ -36,7 +36,7 @@ impl Container {
     }
 }
 
-impl Reader<'_> {
+impl Scanner<'_> {
     pub(super) fn list(&mut self) -> Result<Node, Stop> {
         let start = self.at;
         self.at += 1;

@@ -1,11 +1,11 @@
 //! From the bytes between delimiters to the text they mean.
 
-use super::scan::Reader;
+use super::scan::Scanner;
 use super::text::{Body, Close, Escapes};
 use crate::diagnostic::Problem;
 use crate::node::Span;
 
-impl Reader<'_> {
+impl Scanner<'_> {
     /// The text that a body means; `None` where a problem in it was reported.
     pub(super) fn contents(&mut self, body: Body) -> Option<String> {
         let Span { start, end } = body.span;

@@ -17,18 +17,18 @@ use crate::Format;
 use crate::diagnostic::{Problem, Problems};
 use crate::node::{Kind, Node, Span};
 use construct::Construct;
-use scan::{Reader, Stop};
+use scan::{Scanner, Stop};
 
 /// Reads a file that is one Elixir value. The tree is `None` where a problem left no way to read
 /// on; where there are problems and a tree, the parts in question are [`Kind::Invalid`].
 pub(crate) fn read(text: &str) -> (Option<Node>, Problems) {
-    let mut reader = Reader::new(text);
+    let mut reader = Scanner::new(text);
     let tree = reader.file().ok();
     debug_assert!(tree.is_some() || !reader.problems.is_empty(), "a stop has a reason");
     (tree, reader.problems)
 }
 
-impl Reader<'_> {
+impl Scanner<'_> {
     fn file(&mut self) -> Result<Node, Stop> {
         if self.text.starts_with('\u{FEFF}') {
             self.at = '\u{FEFF}'.len_utf8();

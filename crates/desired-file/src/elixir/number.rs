@@ -1,11 +1,11 @@
 //! Integers and floats.
 
-use super::scan::Reader;
+use super::scan::Scanner;
 use crate::diagnostic::Problem;
 use crate::node::{Kind, Node};
 use hearth_model::fields::quoted;
 
-impl Reader<'_> {
+impl Scanner<'_> {
     /// A number, with the sign that may stand before it. A digit is due here after the sign.
     pub(super) fn number(&mut self) -> Node {
         let start = self.at;

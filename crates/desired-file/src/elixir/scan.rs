@@ -5,7 +5,7 @@ use crate::diagnostic::{Problem, Problems};
 use crate::node::Span;
 
 /// Reads on from `at`; problems gather while it does.
-pub(super) struct Reader<'a> {
+pub(super) struct Scanner<'a> {
     pub(super) text: &'a str,
     pub(super) at: usize,
     pub(super) depth: usize,
@@ -27,9 +27,9 @@ pub(super) enum Space {
     NewLine,
 }
 
-impl<'a> Reader<'a> {
-    pub(super) fn new(text: &'a str) -> Reader<'a> {
-        Reader { text, at: 0, depth: 0, problems: Problems::default(), commented: 0 }
+impl<'a> Scanner<'a> {
+    pub(super) fn new(text: &'a str) -> Scanner<'a> {
+        Scanner { text, at: 0, depth: 0, problems: Problems::default(), commented: 0 }
     }
 
     pub(super) fn rest(&self) -> &'a str {

@@ -1,8 +1,8 @@
 //! Stepping over an expression that was refused, so that what follows it is still read.
 
-use super::scan::{Reader, Stop};
+use super::scan::{Scanner, Stop};
 
-impl Reader<'_> {
+impl Scanner<'_> {
     /// Steps over tokens up to the comma or bracket that ends the expression, which stays.
     /// Blanks before it stay too.
     pub(super) fn skip_expression(&mut self) -> Result<(), Stop> {

@@ -2,7 +2,7 @@
 
 use super::construct::Construct;
 use super::refusal;
-use super::scan::{Reader, Stop};
+use super::scan::{Scanner, Stop};
 use crate::diagnostic::Problem;
 use crate::node::{Kind, Node, Span};
 
@@ -36,7 +36,7 @@ pub(super) struct Body {
     pub(super) valid: bool,
 }
 
-impl Reader<'_> {
+impl Scanner<'_> {
     /// A string or a heredoc.
     pub(super) fn string(&mut self) -> Result<Node, Stop> {
         let start = self.at;

@@ -2,12 +2,12 @@
 
 use super::construct::{Construct, OPERATORS, of_word};
 use super::refusal;
-use super::scan::{Reader, Space, Stop};
+use super::scan::{Scanner, Space, Stop};
 use crate::diagnostic::Problem;
 use crate::node::{Kind, Node, Span};
 use hearth_model::fields::quoted;
 
-impl<'a> Reader<'a> {
+impl<'a> Scanner<'a> {
     /// The value that begins here, with whatever operators follow it.
     pub(super) fn value(&mut self) -> Result<Node, Stop> {
         let node = self.literal()?;
@@ -93,7 +93,7 @@ impl<'a> Reader<'a> {
 
     /// How many bytes `Foo.Bar.baz` has.
     fn dotted_len(&self) -> usize {
-        let mut ahead = Reader::new(self.text);
+        let mut ahead = Scanner::new(self.text);
         ahead.at = self.at;
         loop {
             ahead.at += ahead.word_len();

@@ -581,9 +581,9 @@ fn unidentified_instance_gets_no_successor_and_is_found_later() {
     let vm = daemon.until_job("worker", "running")["vm_id"].clone();
     let before = world.processes();
     daemon.kill();
-    let manifest = world.instances().join(suffix(&vm)).join("manifest.json");
-    let whole = fs::read(&manifest).expect("a manifest");
-    fs::write(&manifest, "{").expect("written");
+    let record = world.instances().join(suffix(&vm)).join("manifest.json");
+    let whole = fs::read(&record).expect("a record");
+    fs::write(&record, "{").expect("written");
     let daemon = world.start();
     daemon.until("it is told of", || {
         let events = daemon.get("/vms/worker/events").json();
@@ -595,7 +595,7 @@ fn unidentified_instance_gets_no_successor_and_is_found_later() {
     daemon.post("/vms/worker/restart", "");
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(world.processes(), before, "there are never two");
-    fs::write(&manifest, whole).expect("written");
+    fs::write(&record, whole).expect("written");
     daemon.until("its successor runs once it is known and ended", || {
         let job = daemon.get("/vms/worker").json();
         job["status"] == "running" && job["vm_id"] != vm

@@ -47,7 +47,7 @@ mod system {
             fill(&self.state.join("filler"));
         }
 
-        fn make_room(&self) {
+        fn free_space(&self) {
             std::fs::remove_file(self.state.join("filler")).expect("the filler can be removed");
         }
     }
@@ -98,7 +98,7 @@ mod system {
         assert!(unready.body.contains("full"), "{unready:?}");
         assert_eq!(daemon.jobs().len(), 21 - refused.len(), "{events}");
 
-        disk.make_room();
+        disk.free_space();
         daemon.until("it is ready again", || daemon.get("/readyz").status == 200);
         assert_eq!(daemon.post("/vms", &body("room", "service", "")).status / 100, 2);
         daemon.until_job("room", "running");
@@ -137,7 +137,7 @@ mod system {
             let listen = std::fs::read_to_string(disk.state.join("listen")).unwrap_or_default();
             assert!(listen.is_empty() || listen.trim() == daemon.url, "{listen}");
 
-            disk.make_room();
+            disk.free_space();
             daemon.until("there is room", || {
                 daemon.post("/vms", &body("room", "service", "")).status / 100 == 2
             });

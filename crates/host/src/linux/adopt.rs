@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 const LOOK_AGAIN_EVERY: Duration = Duration::from_secs(5);
 
 /// What there is of an instance's process.
-enum Found {
+enum ProcessState {
     Alive(Process),
     Gone,
 }
@@ -140,32 +140,36 @@ async fn adopt(shared: &Arc<Shared>, path: &Path) -> Result<Option<PathBuf>, Str
     } else {
         // The start may have been written and lost, and what may have run is never run twice.
         record.started = true;
-        Found::Gone
+        ProcessState::Gone
     };
     let instance = Arc::new(Instance::new(id.clone(), &record, Arc::clone(&directory)));
     match found {
-        Found::Alive(process) => {
+        ProcessState::Alive(process) => {
             let client = Client::new(directory, names::API_SOCKET, create::factor(shared));
             adopt_live(shared, &instance, &record, Live { process, client }).await?;
         }
-        Found::Gone => learn_end(shared, &instance, &record).await,
+        ProcessState::Gone => learn_end(shared, &instance, &record).await,
     }
     shared.instances().insert(id, Arc::clone(&instance));
     shared.bump(&instance);
     Ok(None)
 }
 
-fn find(record: &InstanceRecord, directory: &Directory, id: &InstanceId) -> Result<Found, String> {
+fn find(
+    record: &InstanceRecord,
+    directory: &Directory,
+    id: &InstanceId,
+) -> Result<ProcessState, String> {
     match &record.process {
         Some(identity) => match Process::adopt(identity, directory) {
-            Ok(process) => Ok(Found::Alive(process)),
-            Err(AdoptError::Gone { .. }) => Ok(Found::Gone),
+            Ok(process) => Ok(ProcessState::Alive(process)),
+            Err(AdoptError::Gone { .. }) => Ok(ProcessState::Gone),
             Err(error) => Err(error.to_string()),
         },
         // The daemon ended between the spawn and the record that names the process.
         None => match Process::find(directory, id.as_str()) {
-            Ok(Some(process)) => Ok(Found::Alive(process)),
-            Ok(None) => Ok(Found::Gone),
+            Ok(Some(process)) => Ok(ProcessState::Alive(process)),
+            Ok(None) => Ok(ProcessState::Gone),
             Err(error) => Err(format!("cannot look for its process: {error}")),
         },
     }

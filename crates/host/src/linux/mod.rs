@@ -44,7 +44,7 @@ mod transfers;
 mod workload;
 
 pub use room::{Scratch, scratch};
-pub use survey::{Found, What, survey};
+pub use survey::{StateItem, What, survey};
 
 use crate::{BoxFuture, Duplex, Host, HostError, HostFacts, LogPage, LogQuery};
 use cgroup::Cgroups;

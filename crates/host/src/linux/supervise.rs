@@ -46,19 +46,19 @@ pub(super) fn start(shared: &Arc<Shared>, instance: Arc<Instance>, fifos: Fifos)
     }
     let (host, path) = (Arc::clone(shared), shared.layout.log(&instance.id));
     shared.spawn(async move {
-        let guard = Guard { shared: Arc::clone(&host), instance: Arc::clone(&instance) };
+        let guard = FailOnPanic { shared: Arc::clone(&host), instance: Arc::clone(&instance) };
         supervise(&host, &instance, fifos, &path).await;
         drop(guard);
     });
 }
 
 /// A panic of the task fails its instance, not the daemon.
-struct Guard {
+struct FailOnPanic {
     shared: Arc<Shared>,
     instance: Arc<Instance>,
 }
 
-impl Drop for Guard {
+impl Drop for FailOnPanic {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             return;

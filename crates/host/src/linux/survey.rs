@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 /// Something in a state directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct StateItem {
     /// Where it is.
     pub path: PathBuf,
     /// What it is.
@@ -44,7 +44,7 @@ pub enum What {
     Image(StoredImage),
 }
 
-impl Found {
+impl StateItem {
     /// Removes it, which must be of an instance that does not run, or of none. Succeeds where it is
     /// gone.
     ///
@@ -72,7 +72,7 @@ impl Found {
 ///
 /// # Errors
 /// Where a directory of it, or `/proc`, can't be read. One that does not exist has nothing in it.
-pub fn survey(state_dir: &Path) -> Result<Vec<Found>, HostError> {
+pub fn survey(state_dir: &Path) -> Result<Vec<StateItem>, HostError> {
     let boot = boot_id().map_err(super::errors::file("read", Path::new("/proc")))?;
     let instances = state_dir.join("instances");
     let mut found = each(&instances, |path| Some(instance(path, &boot)))?;
@@ -83,13 +83,13 @@ pub fn survey(state_dir: &Path) -> Result<Vec<Found>, HostError> {
     })?);
     let images = state_dir.join("images");
     let image =
-        |image: StoredImage| Found { path: images.join(&image.name), what: What::Image(image) };
+        |image: StoredImage| StateItem { path: images.join(&image.name), what: What::Image(image) };
     found.extend(collect::stored(&images)?.into_iter().map(image));
     found.extend(each(Path::new("/proc"), |path| lost_process(path, &instances))?);
     Ok(found)
 }
 
-fn each(dir: &Path, what: impl Fn(&Path) -> Option<What>) -> Result<Vec<Found>, HostError> {
+fn each(dir: &Path, what: impl Fn(&Path) -> Option<What>) -> Result<Vec<StateItem>, HostError> {
     let entries = match std::fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(super::errors::file("read", dir))?,
@@ -98,7 +98,7 @@ fn each(dir: &Path, what: impl Fn(&Path) -> Option<What>) -> Result<Vec<Found>, 
     for entry in entries {
         let path = entry.map_err(super::errors::file("read", dir))?.path();
         if let Some(what) = what(&path) {
-            found.push(Found { path, what });
+            found.push(StateItem { path, what });
         }
     }
     found.sort_by(|left, right| left.path.cmp(&right.path));

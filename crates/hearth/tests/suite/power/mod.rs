@@ -120,15 +120,15 @@ impl Recorder {
 
 /// What the daemon's own code finds in a state directory.
 #[derive(Debug)]
-struct Found {
+struct StoredState {
     /// Generation, memory in MiB, and what is wanted.
     jobs: HashMap<String, (u64, u64, Wanted)>,
     tombstones: HashMap<String, u64>,
 }
 
-impl Found {
+impl StoredState {
     /// Opens the state directory as a daemon does.
-    fn open(state: &Path) -> Result<Found, String> {
+    fn open(state: &Path) -> Result<StoredState, String> {
         let path = state.join("hearth.db");
         std::fs::create_dir_all(state).expect("a directory");
         let config = Config {
@@ -164,7 +164,7 @@ impl Found {
         if verdict != "ok" {
             return Err(format!("the database is damaged: {verdict}"));
         }
-        Ok(Found { jobs, tombstones })
+        Ok(StoredState { jobs, tombstones })
     }
 
     /// Whether a job stands as it was acknowledged last.
@@ -250,7 +250,7 @@ impl Run {
                 if opened % STARTED_EVERY == 0 {
                     start(disk, &remains, &self.doubted(answered));
                 }
-                Found::open(&place.path().join("state"))
+                StoredState::open(&place.path().join("state"))
             });
             let verdict = match found {
                 Ok(found) => self.compare(found, answered),
@@ -264,7 +264,7 @@ impl Run {
     }
 
     /// What was acknowledged is there, and the next request has happened or has not.
-    fn compare(&self, found: &Found, answered: usize) -> Result<(), String> {
+    fn compare(&self, found: &StoredState, answered: usize) -> Result<(), String> {
         for (job, known) in &self.known[answered] {
             let next = self.asked.get(answered).filter(|asked| *asked == job);
             let next = next.map(|_| &self.known[answered + 1][job]);
@@ -417,8 +417,8 @@ mod native {
     /// And at most: each takes the better part of a second.
     const STARTED_MAX: usize = 400;
 
-    /// All that the daemon writes: instances' directories and manifests too. These are not synced, so that
-    /// the order that file systems with a journal keep is relied on; in another, what has no manifest is
+    /// All that the daemon writes: instances' directories and records too. These are not synced, so that
+    /// the order that file systems with a journal keep is relied on; in another, what has no record is
     /// left alone and reported.
     #[test]
     fn power_loss_leftovers_are_removed_and_instances_run_again() {

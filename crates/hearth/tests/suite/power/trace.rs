@@ -52,7 +52,7 @@ pub(crate) enum Event {
 
 /// Reads a trace on top of the events of earlier ones.
 pub(crate) fn read(trace: &str, root: &Path, events: &mut Vec<Event>) {
-    let mut reader = Reader {
+    let mut reader = TraceReader {
         root,
         events,
         offsets: HashMap::new(),
@@ -62,7 +62,7 @@ pub(crate) fn read(trace: &str, root: &Path, events: &mut Vec<Event>) {
     trace.lines().for_each(|line| reader.line(line));
 }
 
-struct Reader<'a, 'b> {
+struct TraceReader<'a, 'b> {
     root: &'b Path,
     events: &'b mut Vec<Event>,
     /// Where each descriptor is; `None` where it is always at the end.
@@ -73,7 +73,7 @@ struct Reader<'a, 'b> {
     others: Vec<String>,
 }
 
-impl<'a> Reader<'a, '_> {
+impl<'a> TraceReader<'a, '_> {
     fn line(&mut self, line: &'a str) {
         let (thread, rest) = line.split_once(' ').expect("a thread and a call");
         let rest = rest.trim_start();

@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 
 /// A TCP socket, as the kernel shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct SocketOwner {
     /// Whether it is in the state ESTABLISHED.
     pub(super) established: bool,
     /// Its user; 0 as well if no process has it.
@@ -37,7 +37,7 @@ const LOOPBACK: u32 = 1;
 ///
 /// # Errors
 /// If the kernel does not answer.
-pub(super) fn find(near: SocketAddr, far: SocketAddr) -> io::Result<Option<Found>> {
+pub(super) fn find(near: SocketAddr, far: SocketAddr) -> io::Result<Option<SocketOwner>> {
     let (datagrams, closed_on_exec) = (SocketType::DGRAM, SocketFlags::CLOEXEC);
     let socket = socket_with(AddressFamily::NETLINK, datagrams, closed_on_exec, Some(SOCK_DIAG))?;
     sendto(&socket, &request(near, far), SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
@@ -94,7 +94,7 @@ fn pair(near: SocketAddr, far: SocketAddr) -> Vec<u8> {
 }
 
 /// What a reply says of exactly these addresses and ports.
-fn read(reply: &[u8], near: SocketAddr, far: SocketAddr) -> Result<Found, Errno> {
+fn read(reply: &[u8], near: SocketAddr, far: SocketAddr) -> Result<SocketOwner, Errno> {
     let malformed = Errno::BADMSG;
     let word = |at: usize| {
         let bytes = reply.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
@@ -109,7 +109,7 @@ fn read(reply: &[u8], near: SocketAddr, far: SocketAddr) -> Result<Found, Errno>
     if kind != Some(SOCK_DIAG_BY_FAMILY) {
         return Err(malformed);
     }
-    let found = Found {
+    let found = SocketOwner {
         established: message[1] == TCP_ESTABLISHED,
         uid: word(HEADER_BYTES + 64)?,
         inode: word(HEADER_BYTES + 68)?,
