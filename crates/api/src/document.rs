@@ -12,13 +12,13 @@ use utoipa::ToSchema;
 #[serde(deny_unknown_fields)]
 #[schema(as = CreateVm)]
 pub struct Create {
-    /// The job's name; one is made up where it is absent.
+    /// The job's name; one is generated if it is absent.
     #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     job_id: Option<String>,
     /// Another name for `job_id`.
     #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     vm_id: Option<String>,
-    /// The job's tenant: its name where it is absent; on replacement, what it was.
+    /// The job's tenant: its name if it is absent; on replacement, what it was.
     #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     tenant: Option<String>,
     /// What it runs.
@@ -51,7 +51,7 @@ pub struct Entry {
     /// Another name for `job_id`.
     #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     vm_id: Option<String>,
-    /// The job's tenant: its name where it is absent; on replacement, what it was.
+    /// The job's tenant: its name if it is absent; on replacement, what it was.
     #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     tenant: Option<String>,
     /// What it runs.
@@ -92,7 +92,7 @@ pub struct Spec {
     #[schema(nullable = false)]
     auto_remove: Option<bool>,
     /// What the command is told to stop with: the name of a signal, with or without `SIG`, or its
-    /// number. SIGTERM where it is absent. Not for `boot: "raw"`.
+    /// number. SIGTERM if it is absent. Not for `boot: "raw"`.
     #[schema(
         nullable = false,
         pattern = "^((SIG)?(HUP|INT|QUIT|ILL|TRAP|ABRT|IOT|BUS|FPE|KILL|USR1|SEGV|USR2|PIPE|ALRM|TERM|STKFLT|CHLD|CLD|CONT|STOP|TSTP|TTIN|TTOU|URG|XCPU|XFSZ|VTALRM|PROF|WINCH|IO|POLL|PWR|SYS|RTMIN(\\+([1-9]|1[0-5]))?|RTMAX(-([1-9]|1[0-4]))?)|[1-9]|[1-5][0-9]|6[0-4])$"
@@ -183,7 +183,7 @@ pub struct Ready {
 pub struct HttpCheck {
     #[schema(minimum = 1, maximum = 65_535)]
     port: u16,
-    /// `/` where it is absent.
+    /// `/` if it is absent.
     #[schema(nullable = false)]
     path: Option<String>,
 }

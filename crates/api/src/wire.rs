@@ -106,10 +106,10 @@ impl fmt::Display for JobStatus {
 /// The body of `POST /vms`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CreateVm {
-    /// The job's name; one is made up where it is absent.
+    /// The job's name; one is generated if it is absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job_id: Option<String>,
-    /// Its tenant; the job's name where it is absent.
+    /// Its tenant; the job's name if it is absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
     /// What it runs.

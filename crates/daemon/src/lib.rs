@@ -51,7 +51,7 @@ pub struct Config {
     pub listen: Listen,
     /// Who may use it.
     pub callers: Callers,
-    /// Where its state lives. Made where it is absent.
+    /// Where its state lives. Made if it is absent.
     pub state_dir: PathBuf,
     /// The images directory; `images` in the state directory where `None`.
     pub images: Option<PathBuf>,
@@ -109,7 +109,7 @@ pub enum HostChoice {
 pub struct Overcommit {
     /// Virtual CPUs for each processor of the host.
     pub vcpus_per_cpu: u32,
-    /// MiB of memory that are never handed out.
+    /// MiB of memory that are reserved for the host.
     pub memory_reserve_mib: u64,
     /// What becomes of instances whose scratch disks may come to take more than there is.
     pub disk: DiskOvercommit,

@@ -160,7 +160,7 @@ pub const DRAIN_CORE: Duration = Duration::from_secs(2);
 
 /// Virtual CPUs for each processor of the host: most guests sleep most of the time.
 pub const VCPUS_PER_CPU: u32 = 8;
-/// MiB of memory that are never handed out: the daemon, the kernel and the page cache need some.
+/// MiB of memory that are reserved for the host: the daemon, the kernel and the page cache need some.
 pub const MEMORY_RESERVE_MIB: u64 = 512;
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ pub fn default_state_dir() -> PathBuf {
 }
 
 impl StateDir {
-    /// Makes the directory where it is absent, closes it to others, and takes its lock.
+    /// Makes the directory if it is absent, closes it to others, and takes its lock.
     ///
     /// # Errors
     /// [`StateDirError::Unsafe`] where others could have planted something in it; nothing was opened then.

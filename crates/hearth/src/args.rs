@@ -164,16 +164,16 @@ pub(crate) enum Command {
     Convert(ConvertArgs),
     /// Show what applying a desired-state file would do, and change nothing
     ///
-    /// What is shown with + is made, ~ changed, - deleted, ! held or refused; = stays though it is no
-    /// longer declared.
+    /// + is created, ~ changed, - deleted, ! held or refused; = stays although it is no longer
+    /// declared.
     #[command(after_help = "Exit codes: 0 nothing to do; 2 something to do; 1 an error.")]
     Plan(SourceArgs),
     /// Apply a desired-state file
     ///
-    /// What was changed, stopped or deleted otherwise is as declared again. A `job` that has finished
-    /// does not run again unless its entry changes. What an earlier apply of the same file declared
-    /// and this one does not is deleted. --wait waits until services and daemons run and are ready, jobs
-    /// have completed, and what was deleted is gone.
+    /// Jobs that were changed, stopped or deleted by other means are restored. A `job` that has
+    /// finished does not run again unless its entry changes. A job that an earlier apply of the same
+    /// file declared and this one does not is deleted. --wait waits until services and daemons run and
+    /// are ready, jobs have completed, and deleted jobs are gone.
     #[command(after_help = "Exit codes: 0 done; 1 an error, an entry that is refused, a deletion \
 that needs --allow-delete, or with --wait a job that failed; 124 --timeout ran out.")]
     Apply(ApplyArgs),
@@ -188,9 +188,9 @@ that needs --allow-delete, or with --wait a job that failed; 124 --timeout ran o
         /// Its id
         job: String,
     },
-    /// Show on one screen how the daemon, its jobs, its pools and the desired-state file stand
+    /// Show the status of the daemon, its jobs, its pools and the desired-state file on one screen
     ///
-    /// Exits with 0 where the daemon is ready, and with 1 where it is not or can't be reached.
+    /// Exits with 0 if the daemon is ready, and with 1 if it is not or can't be reached.
     Status,
     /// Show the jobs and the warm pools
     Stats,
@@ -201,10 +201,10 @@ that needs --allow-delete, or with --wait a job that failed; 124 --timeout ran o
         /// Continue with new lines until the job has ended
         #[arg(short, long)]
         follow: bool,
-        /// Only this many of the last lines
+        /// Only the last N lines
         #[arg(short = 'n', long, value_name = "N")]
         tail: Option<usize>,
-        /// Only what came since: a time such as 2026-01-31T12:00:00Z, or how long ago, as in 10m
+        /// Only output since a time such as 2026-01-31T12:00:00Z, or how long ago, as in 10m
         #[arg(long, value_name = "TIME")]
         since: Option<String>,
     },
@@ -220,7 +220,7 @@ that needs --allow-delete, or with --wait a job that failed; 124 --timeout ran o
         #[command(flatten)]
         wait: WaitArgs,
     },
-    /// End the microVMs of jobs and keep the jobs; this is how a running `job` is cancelled
+    /// Stop the microVMs of jobs and keep the jobs; this cancels a running `job`
     ///
     /// A stopped job is not started again by Hearth, only by `hearth start`. One of the lifecycle
     /// `job` ends as stopped, whatever its command returns, and is not retried.
@@ -250,11 +250,11 @@ that needs --allow-delete, or with --wait a job that failed; 124 --timeout ran o
         #[command(flatten)]
         wait: WaitArgs,
     },
-    /// Show what happened, to one job or to all
+    /// Show the events of one job or of all
     Events {
         /// The job's id
         job: Option<String>,
-        /// At most this many of the newest
+        /// Only the newest LIMIT events
         #[arg(long, default_value_t = 100)]
         limit: usize,
         /// Continue with each event as it happens, over restarts of the daemon
@@ -272,8 +272,8 @@ that needs --allow-delete, or with --wait a job that failed; 124 --timeout ran o
     },
     /// Copy the database to a file, while the daemon runs or not
     ///
-    /// The copy is as the database was at one moment, was checked and is on disk when this ends. It
-    /// holds the environments of the jobs; its mode is 0600.
+    /// The copy is a consistent snapshot, checked and on disk when this exits. It holds the
+    /// environments of the jobs; its mode is 0600.
     Backup {
         /// Output file; must not exist
         file: PathBuf,
@@ -297,7 +297,7 @@ that needs --allow-delete, or with --wait a job that failed; 124 --timeout ran o
     /// It changes nothing without --repair, and never ends a microVM.
     #[command(after_help = "Exit codes: 0 all is well, or was repaired; 1 something is not.")]
     Doctor {
-        /// Do what it says can be done; the daemon must not run
+        /// Make the repairs that it suggests; the daemon must not run
         #[arg(long)]
         repair: bool,
         #[command(flatten)]
@@ -320,7 +320,7 @@ that needs --allow-delete, or with --wait a job that failed; 124 --timeout ran o
     },
     /// Show the versions of this program and of the daemon
     Version,
-    /// Print what a shell needs to complete this command line
+    /// Print a completion script for a shell
     ///
     /// bash: hearth completions bash > ~/.local/share/bash-completion/completions/hearth;
     /// zsh: hearth completions zsh > a file _hearth in a directory of $fpath;
@@ -331,7 +331,7 @@ that needs --allow-delete, or with --wait a job that failed; 124 --timeout ran o
     },
     /// Write the manual: a page for each command
     Man {
-        /// The directory that gets them; made where it is absent
+        /// Output directory; created if absent
         directory: PathBuf,
     },
 }
@@ -361,7 +361,7 @@ impl Lifecycle {
 /// Whether to wait until what was asked for has happened.
 #[derive(Clone, Copy, Debug, ClapArgs)]
 pub(crate) struct WaitArgs {
-    /// Wait until it is done: the jobs run and are ready, have stopped, or are gone
+    /// Wait until the jobs run and are ready, have stopped, or are gone
     #[arg(short, long)]
     pub(crate) wait: bool,
     /// With --wait: give up after so long, as in 30s or 5m, and exit with 124 [default: never]
@@ -374,7 +374,7 @@ pub(crate) struct WaitArgs {
 pub(crate) struct SourceArgs {
     /// The file; - reads stdin
     pub(crate) file: PathBuf,
-    /// Its format [default: as its name tells]
+    /// Its format [default: by its extension]
     #[arg(long, value_enum, value_name = "FORMAT", required_if_eq("file", "-"))]
     pub(crate) input_format: Option<FileFormat>,
 }
@@ -384,10 +384,10 @@ pub(crate) struct ApplyArgs {
     /// The file; - reads stdin, which deletes nothing
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Its format [default: as its name tells]
+    /// Its format [default: by its extension]
     #[arg(long, value_enum, value_name = "FORMAT", required_if_eq("file", "-"))]
     pub(crate) input_format: Option<FileFormat>,
-    /// Delete also where more than half of the file's jobs would go
+    /// Delete even more than half of the file's jobs
     #[arg(long)]
     pub(crate) allow_delete: bool,
     /// Only show what would be done, as hearth plan does
@@ -435,7 +435,7 @@ pub(crate) struct ValidateArgs {
 pub(crate) struct ConvertArgs {
     #[command(flatten)]
     pub(crate) source: SourceArgs,
-    /// The format to write [default: as the name of --into tells]
+    /// The format to write [default: by the extension of --into]
     #[arg(long, value_enum, value_name = "FORMAT", required_unless_present = "into")]
     pub(crate) to: Option<FileFormat>,
     /// A new file to write to [default: stdout]
@@ -484,7 +484,7 @@ pub(crate) enum ImageCommand {
         /// Remove every unused copy, whatever its age
         #[arg(long)]
         all: bool,
-        /// Only say what would be removed
+        /// Only show what would be removed
         #[arg(long)]
         dry_run: bool,
     },
@@ -507,7 +507,7 @@ pub(crate) struct ImportArgs {
     /// Its modules: a directory such as /lib/modules/VERSION
     #[arg(long, value_name = "DIR", requires = "vmlinuz")]
     pub(crate) modules: Option<PathBuf>,
-    /// Where to [default: the daemon's images directory, as hearth config show says]
+    /// Output directory [default: the daemon's images directory, as hearth config show says]
     #[arg(long, value_name = "DIR")]
     pub(crate) images: Option<PathBuf>,
     /// Its name there

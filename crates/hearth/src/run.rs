@@ -23,7 +23,7 @@ const STOP_SLACK: Duration = Duration::from_secs(10);
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct RunArgs {
-    /// The job's id [default: one is made up]
+    /// The job's id [default: generated]
     #[arg(long, value_name = "JOB")]
     name: Option<String>,
     /// Its tenant [default: the job's id]
@@ -44,7 +44,7 @@ pub(crate) struct RunArgs {
     /// Size of the scratch disk in MiB [default: 1024]
     #[arg(long, value_name = "MIB")]
     disk: Option<u32>,
-    /// An environment variable: KEY=VALUE, or KEY to pass this shell's on, out of sight of other users
+    /// An environment variable: KEY=VALUE, or KEY alone to pass on this shell's value, hidden from other users
     #[arg(short, long, value_name = "KEY=VALUE")]
     env: Vec<String>,
     /// A file of KEY=VALUE lines, by the rules of Docker's --env-file: quotes and blanks are part of a
@@ -55,20 +55,20 @@ pub(crate) struct RunArgs {
     /// A label, by which lists select; KEY alone has an empty value. Repeatable
     #[arg(long, value_name = "KEY[=VALUE]")]
     label: Vec<String>,
-    /// How long it should live
+    /// Its lifecycle
     #[arg(long, value_enum, default_value_t = Lifecycle::Job)]
     lifecycle: Lifecycle,
-    /// What boots
+    /// What to boot
     #[arg(long, value_enum)]
     boot: Option<Boot>,
     #[command(flatten)]
     ready: ReadyArgs,
     #[command(flatten)]
     pool: PoolArgs,
-    /// How often a `job` that failed runs again
+    /// How often a failed `job` is retried
     #[arg(long, value_name = "N")]
     retries: Option<u32>,
-    /// How long a `job` may take, as in 30s or 5m [default: for ever]
+    /// How long a `job` may take, as in 30s or 5m [default: no limit]
     #[arg(long, value_name = "TIME", value_parser = span::seconds)]
     run_timeout: Option<u64>,
     /// The signal that stops the command, as in SIGINT, INT or 2 [default: SIGTERM]
@@ -87,7 +87,7 @@ pub(crate) struct RunArgs {
     /// With --wait: give up after so long, as in 30s or 5m, and exit with 124; the job continues
     #[arg(long, value_name = "TIME", requires = "wait", value_parser = span::span)]
     timeout: Option<Duration>,
-    /// Have the `job` deleted after its end, by the daemon if this command is gone by then. With --wait,
+    /// Delete the `job` after its end, by the daemon if this command has exited. With --wait,
     /// SIGINT (Ctrl-C) and SIGTERM stop the job; a second one leaves that to the daemon
     #[arg(long)]
     rm: bool,
@@ -109,7 +109,7 @@ struct ReadyArgs {
     /// Ready when this command exits with 0; split on whitespace
     #[arg(long, value_name = "CMD", group = "ready")]
     ready_exec: Option<String>,
-    /// Ready when the command says so, in the way of systemd's sd_notify
+    /// Ready when the command reports it, as with systemd's sd_notify
     #[arg(long, group = "ready")]
     ready_notify: bool,
     /// How long it may take to be ready [default: 60s]
@@ -131,7 +131,7 @@ struct PoolArgs {
     warm_stage: Option<Stage>,
 }
 
-/// What boots.
+/// What to boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Boot {
     /// The kernel with Hearth's init, which runs the command in the root filesystem

@@ -132,7 +132,7 @@ pub(crate) fn open_status_drive() -> Result<(Devices, File), BootError> {
 /// Reads the config drive.
 ///
 /// # Errors
-/// [`BootError`] where it is absent or damaged.
+/// [`BootError`] if it is absent or damaged.
 pub(crate) fn read_config(devices: &Devices) -> Result<Config, BootError> {
     let device = devices.wait_for(DriveRole::Config, "the config drive")?;
     let mut content = Vec::new();

@@ -37,7 +37,7 @@ pub(super) struct EventParams {
     /// At most this many.
     #[param(value_type = u32, required = false, minimum = 1, maximum = 1000)]
     limit: Option<usize>,
-    /// Only those behind this one, from there on; the newest where it is absent.
+    /// Only those behind this one, from there on; the newest if it is absent.
     #[param(value_type = u64, required = false, minimum = 0)]
     after: Option<u64>,
 }

@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::SystemTime;
 
-/// What begins the names of files that are made of copies, and are made again where they are absent.
+/// What begins the names of files that are made of copies, and are made again if they are absent.
 const MADE: [&str; 2] = [".initrd-", ".scratch-"];
 
 /// The content of which a file of the store is the copy.
