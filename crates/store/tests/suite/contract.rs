@@ -134,7 +134,7 @@ fn event(id: u64, job: Option<&str>) -> Event {
         id,
         at: "2026-11-25T00:00:00Z".to_owned(),
         job: job.map(job_id),
-        instance: (id % 2 > 0).then(|| instance_id("abc")),
+        instance: (!id.is_multiple_of(2)).then(|| instance_id("abc")),
         generation: Some(Generation(id)),
         kind: EventKind::Stopping { reason: Some(format!("reason {id}")) },
         message: format!("event {id}"),
@@ -309,7 +309,7 @@ fn keys_of_an_earlier_boot_are_as_old_as_this_one(mut store: Box<dyn Store>) {
 
 fn events_are_read_from_either_end(mut store: Box<dyn Store>) {
     assert_eq!(page(&*store, None, None, 5), (vec![], false));
-    let of = |id: u64| event(id, (id % 3 > 0).then_some(if id % 3 == 1 { "a" } else { "b" }));
+    let of = |id: u64| event(id, [None, Some("a"), Some("b")][id as usize % 3]);
     let events = (1..=10).map(of).collect();
     put(&mut *store, &Changes { events, ..Changes::default() });
     assert_eq!(page(&*store, None, None, 3), (vec![8, 9, 10], false), "the newest");
