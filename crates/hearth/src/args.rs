@@ -164,8 +164,7 @@ pub(crate) enum Command {
     Convert(ConvertArgs),
     /// Show what applying a desired-state file would do, and change nothing
     ///
-    /// + is created, ~ changed, - deleted, ! held or refused; = stays although it is no longer
-    /// declared.
+    /// Marks: + created, ~ changed, - deleted, ! held or refused, = kept though no longer declared.
     #[command(after_help = "Exit codes: 0 nothing to do; 2 something to do; 1 an error.")]
     Plan(SourceArgs),
     /// Apply a desired-state file
