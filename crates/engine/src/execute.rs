@@ -4,9 +4,9 @@ use crate::engine::Engine;
 use crate::input::{ActionId, Effect, Now, StepOutput};
 use hearth_host::HostError;
 use hearth_model::{
-    Action, Assignment, Create, Creation, End, Exit, Generation, Identity, Instance, InstanceId,
-    InstanceState, Job, JobId, Lifecycle, Machine, Mono, Outcome, Owner, Phase, PoolKey,
-    Resolution, Slot, Spec,
+    Action, Assignment, Create, Creation, Delivery, End, Exit, Generation, Identity, Instance,
+    InstanceId, InstanceState, Job, JobId, Lifecycle, Machine, Mono, Outcome, Owner, Phase,
+    PoolKey, Resolution, Slot, Spec,
 };
 use hearth_planner::{Step, Subject, Target, backoff};
 use hearth_store::{EventKind, Past, Tombstone};
@@ -114,7 +114,9 @@ impl Engine {
         self.fleet.insert_instance(instance);
         self.event(now, serves.as_ref(), Some(&id), Some(job.run), EventKind::Creating, message);
         let machine = Machine::boot(&job.spec, &images);
-        let create = Create { instance: id, slot, spec: job.spec, machine, hash, stage, owner };
+        let workload = Delivery::of(machine.guest(), stage, &owner);
+        let spec = job.spec;
+        let create = Create { instance: id, slot, spec, machine, hash, stage, owner, workload };
         self.act(output, Action::Create(Box::new(create)));
     }
 
@@ -131,9 +133,11 @@ impl Engine {
     }
 
     fn tell(&mut self, instance: &InstanceId, go: bool, output: &mut StepOutput) {
-        let job = self.fleet.instance(instance).and_then(Instance::job);
-        let Some(identity) = job.and_then(|job| self.fleet.job(job)).map(identity) else { return };
-        self.act(output, Action::Tell { instance: instance.clone(), identity, go });
+        let Some(known) = self.fleet.instance(instance) else { return };
+        let job = known.job().and_then(|job| self.fleet.job(job));
+        let Some(identity) = job.map(identity) else { return };
+        let (instance, spec) = (instance.clone(), known.spec.clone());
+        self.act(output, Action::Tell { instance, spec, identity, go });
     }
 
     fn stop(

@@ -14,10 +14,10 @@
 use crate::process::{self, Shared, lock};
 use crate::script::{Does, Effect};
 use hearth_guest::{
-    CHANNEL_PORT, CONTROL_PORT, Channel, ClockReading, Command, Config, DriveRole, Ending, Exit,
-    Hello, Identity, LOG_PAYLOAD_BYTES_MAX, LOG_PORT, LogCursor, LogFrameHeader, Message, OomKill,
-    OomKills, Opened, PROTOCOL_FIRST, Phase, Report, Stage, Status, Stream, decode_config,
-    encode_status,
+    CHANNEL_PORT, CONTROL_PORT, Channel, ClockReading, Command, Config, Delivery, DriveRole,
+    Ending, Exit, Hello, Identity, LOG_PAYLOAD_BYTES_MAX, LOG_PORT, LateWorkload, LogCursor,
+    LogFrameHeader, Message, OomKill, OomKills, Opened, PROTOCOL_FIRST, Phase, RefusedWorkload,
+    Report, Stage, Status, Stream, Workload, decode_config, encode_status,
 };
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
@@ -42,6 +42,10 @@ pub(crate) struct Guest {
 #[derive(Debug)]
 struct State {
     phase: Phase,
+    /// What it runs, once that is known.
+    workload: Option<Workload>,
+    /// How far that is, where it comes late.
+    late: Option<LateWorkload>,
     identity: Option<Identity>,
     oom_kills: OomKills,
     output: Vec<u8>,
@@ -63,8 +67,14 @@ impl Guest {
         let (_root, _scratch) = (drive(DriveRole::Rootfs)?, drive(DriveRole::Scratch)?);
         let (config, status) = (drive(DriveRole::Config)?, drive(DriveRole::Status)?);
         let config = decode_config(&std::fs::read(config)?).map_err(io::Error::other)?;
+        let (workload, late) = match &config.workload {
+            Delivery::Inline(workload) => (Some(workload.clone()), None),
+            Delivery::Late { .. } => (None, Some(LateWorkload::default())),
+        };
         let state = State {
             phase: Phase::Held,
+            workload,
+            late,
             identity: config.identity.clone(),
             oom_kills: OomKills::default(),
             output: Vec::new(),
@@ -87,8 +97,9 @@ impl Guest {
 
     /// Starts the command.
     fn start(self: &Arc<Guest>, state: &mut State) {
+        let Some(workload) = state.workload.clone() else { return };
         state.phase = Phase::Running;
-        match self.config.cmd.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        match workload.cmd.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["/fake/say", text, ..] => state.output.extend(format!("{text}\n").into_bytes()),
             ["/fake/oom", count] => {
                 let kill = |pid| OomKill { pid, name: "worker".to_owned() };
@@ -150,13 +161,28 @@ impl Guest {
             .identity
             .as_ref()
             .is_none_or(|known| known.job_id == new.job_id && known.generation <= new.generation);
-        if takes {
+        let agreed = state.late.as_ref().is_none_or(|late| late.refused.is_none());
+        if takes && agreed && state.workload.is_some() {
             state.identity = Some(new);
             if go && state.phase == Phase::Held {
                 self.start(&mut state);
             }
         }
         self.report(&mut state);
+    }
+
+    /// The first one stays, as in the init.
+    fn take_workload(&self, generation: u64, workload: Workload) {
+        let mut state = lock(&self.state);
+        let state = &mut *state;
+        if let Some(late) = &mut state.late {
+            let known = *late.generation.get_or_insert(generation);
+            let is_same = *state.workload.get_or_insert_with(|| workload.clone()) == workload;
+            let reason = format!("the guest has a workload of generation {known}");
+            late.refused =
+                (known != generation || !is_same).then_some(RefusedWorkload { generation, reason });
+        }
+        self.report(state);
     }
 
     fn correct_clock(&self, ask: u64, ahead_ns: i64) {
@@ -183,6 +209,7 @@ impl Guest {
             ready_detail: None,
             oom_kills: state.oom_kills.clone(),
             clock: Some(state.clock),
+            workload: state.late.clone(),
         };
         let line = serde_json::to_string(&report).unwrap_or_default() + "\n";
         state.streams.retain_mut(|stream| stream.write_all(line.as_bytes()).is_ok());
@@ -218,6 +245,7 @@ impl Guest {
             let name = match &command {
                 Command::Hello(_) => "guest hello",
                 Command::Identity { .. } => "guest identity",
+                Command::Workload { .. } => "guest workload",
                 Command::Stop { .. } => "guest stop",
                 Command::Clock { .. } => "guest clock",
             };
@@ -227,6 +255,9 @@ impl Guest {
                     let _ = self.say(&stream, &Message::Hello { hello: Hello::own() });
                 }
                 Command::Identity { identity, go, .. } => self.take_identity(identity, go),
+                Command::Workload { generation, workload } => {
+                    self.take_workload(generation, workload);
+                }
                 Command::Stop { signal, .. } => self.stop(signal),
                 Command::Clock { ask, ahead_ns } => self.correct_clock(ask, ahead_ns),
             };
@@ -250,7 +281,10 @@ impl Guest {
 
     fn is_of_first_protocol(&self) -> bool {
         let first = PROTOCOL_FIRST.to_string();
-        self.config.env.get("FAKE_PROTOCOL") == Some(&first)
+        match &self.config.workload {
+            Delivery::Inline(workload) => workload.env.get("FAKE_PROTOCOL") == Some(&first),
+            Delivery::Late { .. } => false,
+        }
     }
 
     /// Says something on one control stream, between two reports.

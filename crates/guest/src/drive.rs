@@ -123,7 +123,10 @@ fn decode<T: DeserializeOwned>(magic: &[u8; 8], bytes: &[u8]) -> Result<T, Drive
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{Ending, Exit, Identity, Ready, ReadyCheck, Stage};
+    use crate::wire::{
+        Command, Delivery, Ending, Exit, Identity, Ready, ReadyCheck, Stage, Workload,
+    };
+    use crate::{COMMAND_LINE_BYTES_MAX, CONTROL_LINE_BYTES_MAX};
     use proptest::prelude::*;
 
     fn config() -> impl Strategy<Value = Config> {
@@ -139,7 +142,7 @@ mod tests {
         (
             (".{0,10}", ".{0,20}", prop::collection::vec(".{0,20}", 0..5), any::<(u8, u32)>()),
             prop::collection::btree_map("[A-Z_]{1,10}", ".{0,40}", 0..6),
-            prop_oneof![Just(Stage::Init), Just(Stage::App)],
+            (prop_oneof![Just(Stage::Init), Just(Stage::App)], any::<bool>()),
             prop::option::of(check.prop_map(|check| Ready { check })),
             prop::option::of(identity),
         )
@@ -147,20 +150,21 @@ mod tests {
                 |(
                     (instance, rootfs, cmd, (stop_signal, stop_timeout_s)),
                     env,
-                    stage,
+                    (stage, late),
                     ready,
                     identity,
-                )| Config {
-                    instance,
-                    rootfs_digest: Some(format!("digest of {rootfs}")),
-                    rootfs,
-                    cmd,
-                    env,
-                    stage,
-                    ready,
-                    stop_signal,
-                    stop_timeout_s,
-                    identity,
+                )| {
+                    let workload = Workload { cmd, env, ready };
+                    Config {
+                        instance,
+                        rootfs_digest: Some(format!("digest of {rootfs}")),
+                        rootfs,
+                        stage,
+                        workload: if late { Delivery::LATE } else { Delivery::Inline(workload) },
+                        stop_signal,
+                        stop_timeout_s,
+                        identity,
+                    }
                 },
             )
     }
@@ -193,6 +197,49 @@ mod tests {
         let config = r#"{"instance":"abc","rootfs":"r.ext4","cmd":["/a"],"env":{},"stage":"app","ready":null,"stop_timeout_s":10,"identity":null}"#;
         let config = decode_config(&drive(CONFIG_MAGIC, config)).expect("a config");
         assert_eq!((config.stop_signal, config.stop_timeout_s), (15, 10));
+        let Delivery::Inline(workload) = config.workload else { panic!("it is late") };
+        assert_eq!(workload.cmd, ["/a"]);
+    }
+
+    #[test]
+    fn config_with_neither_a_workload_nor_the_word_late_is_refused() {
+        let config = |workload: &str| {
+            let text = format!(
+                r#"{{"instance":"abc","rootfs":"r","stage":"init","stop_timeout_s":1,"identity":null{workload}}}"#
+            );
+            decode_config(&drive(CONFIG_MAGIC, &text)).map(|config| config.workload)
+        };
+        assert_eq!(config(r#","workload":"late""#).expect("a config"), Delivery::LATE);
+        for workload in ["", r#","cmd":["/a"]"#, r#","workload":"soon""#, r#","workload":{}"#] {
+            let refused = config(workload);
+            assert!(matches!(refused, Err(DriveError::Content(_))), "{workload}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn workload_that_fits_on_a_drive_fits_in_a_line() {
+        let mut workload = Workload {
+            cmd: vec!["/a".to_owned()],
+            env: std::collections::BTreeMap::new(),
+            ready: None,
+        };
+        let mut config = Config {
+            instance: "abc".to_owned(),
+            rootfs: "r".to_owned(),
+            rootfs_digest: None,
+            stage: Stage::Init,
+            workload: Delivery::Inline(workload.clone()),
+            stop_signal: 15,
+            stop_timeout_s: 1,
+            identity: None,
+        };
+        let bare = HEADER_BYTES + serde_json::to_vec(&config).expect("JSON").len();
+        workload.cmd[0] += &"a".repeat(CONFIG_DRIVE_BYTES_MAX - bare);
+        config.workload = Delivery::Inline(workload.clone());
+        assert_eq!(encode_config(&config).expect("it just fits").len(), CONFIG_DRIVE_BYTES_MAX);
+        let line = serde_json::to_vec(&Command::Workload { generation: u64::MAX, workload });
+        let bytes = line.expect("JSON").len() + 1;
+        assert!((CONTROL_LINE_BYTES_MAX..=COMMAND_LINE_BYTES_MAX).contains(&bytes), "{bytes}");
     }
 
     #[test]

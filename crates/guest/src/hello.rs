@@ -13,9 +13,12 @@ use std::collections::BTreeSet;
 pub const PROTOCOL: u32 = 2;
 /// The version of an init of which no other is recorded.
 pub const PROTOCOL_FIRST: u32 = 1;
+/// The init takes a [`Command::Workload`](crate::Command::Workload), and the host sends one where it is
+/// awaited.
+pub const LATE_WORKLOAD: &str = "late_workload";
 /// What both sides of this version can do beyond it. A later one adds here what it can do without being a
 /// new version.
-const CAPABILITIES: [&str; 0] = [];
+const CAPABILITIES: [&str; 1] = [LATE_WORKLOAD];
 
 /// What one side speaks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@
 //! ```text
 //!   host                                     guest (hearth-init, PID 1)
 //!   command line  --- read once at boot -->  which device is which drive
-//!   config drive  --- read once at boot -->  cmd, env, ready, identity
+//!   config drive  --- read once at boot -->  cmd, env, ready, identity, or that they come late
 //!   CONTROL_PORT  --- Hello line --------->  to an init of protocol 2 or later
 //!                 <-- Hello line ----------
 //!                 --- Command lines ------>
@@ -32,11 +32,12 @@ pub use drive::{
     CONFIG_DRIVE_BYTES_MAX, DriveError, STATUS_DRIVE_BYTES, decode_config, decode_status,
     encode_config, encode_status,
 };
-pub use hello::{Hello, PROTOCOL, PROTOCOL_FIRST};
+pub use hello::{Hello, LATE_WORKLOAD, PROTOCOL, PROTOCOL_FIRST};
 pub use log::{LOG_FRAME_HEADER_BYTES, LOG_PAYLOAD_BYTES_MAX, LogCursor, LogFrameHeader, Stream};
 pub use wire::{
-    ClockReading, Command, Config, Ending, Exit, Identity, Message, OOM_KILLS_LISTED_MAX, OomKill,
-    OomKills, Phase, Ready, ReadyCheck, Report, Stage, Status,
+    ClockReading, Command, Config, Delivery, Ending, Exit, Identity, LateTag, LateWorkload,
+    Message, OOM_KILLS_LISTED_MAX, OomKill, OomKills, Phase, Ready, ReadyCheck, RefusedWorkload,
+    Report, Stage, Status, Workload,
 };
 
 /// vsock port of the control stream: JSON lines, [`Command`] in and [`Message`] out.
@@ -48,8 +49,12 @@ pub const LOG_PORT: u32 = 2;
 /// the connection: Firecracker takes a half-close of its Unix socket for the end of both
 /// directions, and what the app was still answering is lost.
 pub const CHANNEL_PORT: u32 = 3;
-/// Longest line on the control stream, in bytes, the newline included.
+/// Longest line from the guest on the control stream, in bytes, the newline included.
 pub const CONTROL_LINE_BYTES_MAX: usize = 64 * 1024;
+/// Longest line from the host on the control stream, in bytes, the newline included: a workload that fits
+/// on a config drive fits here. An older init takes [`CONTROL_LINE_BYTES_MAX`], which all other commands
+/// are far below.
+pub const COMMAND_LINE_BYTES_MAX: usize = CONFIG_DRIVE_BYTES_MAX + 1024;
 /// Bytes of output that the init keeps for a reader that is away.
 pub const LOG_RING_BYTES: usize = 256 * 1024;
 /// A clock that is off by more is set; by less it is brought near slowly, so that no app sees a jump.

@@ -4,7 +4,7 @@ use crate::hello::Hello;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What the config drive holds: all that the init needs to run the command.
+/// What the config drive holds: the configuration of the guest, with its workload or without.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// The instance this drive was made for.
@@ -14,21 +14,57 @@ pub struct Config {
     /// The digest of the root filesystem, which the scratch disk is bound to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rootfs_digest: Option<String>,
+    /// How far to go without being told.
+    pub stage: Stage,
+    /// What runs in it, or that it comes later.
+    #[serde(flatten)]
+    pub workload: Delivery,
+    /// The number of the stop signal, where the host does not say one. Policy, which may change while the
+    /// command runs, so it is not part of the workload.
+    #[serde(default = "sigterm")]
+    pub stop_signal: u8,
+    /// How long the command may take from its stop signal to SIGKILL, in seconds; likewise.
+    pub stop_timeout_s: u32,
+    /// Whose instance this is from the start; `None` in a pool.
+    pub identity: Option<Identity>,
+}
+
+/// How the workload comes to the guest. On the drive an inline one has the form that it had before there
+/// were others: its fields are those of the [`Config`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Delivery {
+    /// By a [`Command::Workload`].
+    Late {
+        /// That it is late.
+        workload: LateTag,
+    },
+    /// Here it is.
+    Inline(Workload),
+}
+
+impl Delivery {
+    /// One that comes by a [`Command::Workload`].
+    pub const LATE: Delivery = Delivery::Late { workload: LateTag::Late };
+}
+
+/// The word `late` on the config drive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LateTag {
+    /// The word.
+    Late,
+}
+
+/// What runs inside a guest: all that the init needs to run the command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workload {
     /// Program and arguments; the program is an absolute path or is searched in `PATH`.
     pub cmd: Vec<String>,
     /// The environment of the command. `PATH` and `HOME` are added where it has none.
     pub env: BTreeMap<String, String>,
-    /// How far to go without being told.
-    pub stage: Stage,
     /// When the command counts as ready.
     pub ready: Option<Ready>,
-    /// The number of its stop signal.
-    #[serde(default = "sigterm")]
-    pub stop_signal: u8,
-    /// How long the command may take from its stop signal to SIGKILL, in seconds.
-    pub stop_timeout_s: u32,
-    /// Whose instance this is from the start; `None` in a pool.
-    pub identity: Option<Identity>,
 }
 
 /// How far a guest goes by itself.
@@ -96,7 +132,8 @@ pub enum Command {
     /// Replaces the identity file, then starts the command if it was held and `go` is true. A
     /// guest ignores a generation lower than the one it has, and another job than its own: the
     /// report then shows the identity it kept. Sets the wall clock as well, where it is off by
-    /// more than half a second.
+    /// more than half a second. A guest whose workload is late takes none before that
+    /// has come, nor after it has refused another until the first one comes again.
     Identity {
         /// Its job and generation from now on.
         identity: Identity,
@@ -104,6 +141,17 @@ pub enum Command {
         go: bool,
         /// The host's wall clock, nanoseconds since 1970 UTC.
         clock_ns: u64,
+    },
+    /// The workload of a guest that was started without it. The first one stays for the guest's life.
+    /// It is acknowledged by [`LateWorkload::generation`], and so is the same one again; another one is
+    /// refused, by [`LateWorkload::refused`]. For an init that says [`LATE_WORKLOAD`].
+    ///
+    /// [`LATE_WORKLOAD`]: crate::LATE_WORKLOAD
+    Workload {
+        /// The generation of the job that it is of.
+        generation: u64,
+        /// What is to run.
+        workload: Workload,
     },
     /// The stop signal to the command's own process, SIGKILL to everything after `timeout_s`,
     /// status drive, sync, reboot. A command that is still held ends at once, as by its stop
@@ -171,6 +219,29 @@ pub struct Report {
     /// The answer to the last [`Command::Clock`]. Absent from an init that cannot be asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<ClockReading>,
+    /// Whether the workload has come, where it is late. Absent where it was on the config drive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<LateWorkload>,
+}
+
+/// How far a workload is that comes late.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LateWorkload {
+    /// The generation of the one that the guest has; `None` while the guest waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    /// The last [`Command::Workload`], where it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<RefusedWorkload>,
+}
+
+/// A workload that the guest did not take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedWorkload {
+    /// Its generation.
+    pub generation: u64,
+    /// Why, as a sentence.
+    pub reason: String,
 }
 
 /// What a guest's wall clock said.
@@ -223,7 +294,7 @@ impl OomKills {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// The init is up and the command is held.
+    /// The init is up and the command is held, or its workload has not come.
     Held,
     /// The command runs.
     Running,
@@ -323,6 +394,7 @@ mod tests {
             ready_detail: None,
             oom_kills: OomKills::default(),
             clock: None,
+            workload: None,
         };
         check(&report, r#"{"instance":"abc","phase":"held","ready":false,"identity":null}"#);
         let clock = Some(ClockReading { ask: 7, now_ns: 9 });
@@ -331,6 +403,25 @@ mod tests {
             r#"{"instance":"abc","phase":"held","ready":false,"identity":null,"clock":{"ask":7,"now_ns":9}}"#,
         );
         check(&Command::Clock { ask: 7, ahead_ns: -5 }, r#"{"do":"clock","ask":7,"ahead_ns":-5}"#);
+    }
+
+    #[test]
+    fn late_workload_keeps_its_form() {
+        let workload = Workload {
+            cmd: vec!["/bin/web".to_owned()],
+            env: BTreeMap::from([("A".to_owned(), "b".to_owned())]),
+            ready: Some(Ready { check: ReadyCheck::Tcp { port: 80 } }),
+        };
+        check(
+            &Command::Workload { generation: 3, workload },
+            r#"{"do":"workload","generation":3,"workload":{"cmd":["/bin/web"],"env":{"A":"b"},"ready":{"check":{"tcp":{"port":80}}}}}"#,
+        );
+        check(&LateWorkload::default(), "{}");
+        let refused = RefusedWorkload { generation: 4, reason: "another".to_owned() };
+        check(
+            &LateWorkload { generation: Some(3), refused: Some(refused) },
+            r#"{"generation":3,"refused":{"generation":4,"reason":"another"}}"#,
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The board: the guest's report and who waits for its next change. It never talks to anyone.
 
-use hearth_guest::{ClockReading, OomKills, Phase, Report};
+use hearth_guest::{ClockReading, LateWorkload, OomKills, Phase, Report};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -17,8 +17,8 @@ struct Inner {
 }
 
 impl Board {
-    /// A board of a guest that holds its command.
-    pub(crate) fn new(instance: String) -> Board {
+    /// A board of a guest that holds its command; `workload` is what is known of one that comes late.
+    pub(crate) fn new(instance: String, workload: Option<LateWorkload>) -> Board {
         let report = Report {
             instance,
             phase: Phase::Held,
@@ -28,6 +28,7 @@ impl Board {
             oom_kills: OomKills::default(),
             // It can be asked.
             clock: Some(ClockReading::default()),
+            workload,
         };
         Board { inner: Mutex::new(Inner { report, version: 1 }), changed: Condvar::new() }
     }

@@ -7,7 +7,7 @@ use crate::board::Board;
 use crate::clock::Clock;
 use crate::serve::{Conn, STACK_BYTES};
 use crate::supervisor::Event;
-use hearth_guest::{CONTROL_LINE_BYTES_MAX, ClockReading, Command, Hello, Message, Phase};
+use hearth_guest::{COMMAND_LINE_BYTES_MAX, ClockReading, Command, Hello, Message, Phase};
 use rustix::net::Shutdown;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -89,7 +89,7 @@ fn read_commands(
     let mut line = Vec::new();
     loop {
         line.clear();
-        let read = reader.by_ref().take(CONTROL_LINE_BYTES_MAX as u64).read_until(b'\n', &mut line);
+        let read = reader.by_ref().take(COMMAND_LINE_BYTES_MAX as u64).read_until(b'\n', &mut line);
         if read.is_err() || !line.ends_with(b"\n") {
             return;
         }
@@ -158,7 +158,7 @@ mod tests {
 
     fn connect() -> Host {
         let (stream, guest) = UnixStream::pair().expect("pair");
-        let board = Arc::new(Board::new("abc".to_owned()));
+        let board = Arc::new(Board::new("abc".to_owned(), None));
         let (sender, events) = sync_channel(4);
         let served = Arc::clone(&board);
         let clock = FakeClock(AtomicI64::new(1000));
@@ -246,7 +246,7 @@ mod tests {
     fn a_line_over_the_bound_ends_the_connection() {
         let mut host = connect();
         assert!(host.report().is_some());
-        let _ = host.stream.write_all(&vec![b' '; CONTROL_LINE_BYTES_MAX + 1]);
+        let _ = host.stream.write_all(&vec![b' '; COMMAND_LINE_BYTES_MAX + 1]);
         assert!(host.reader.read_line(&mut String::new()).unwrap_or(0) == 0);
         host.serving.join().expect("served");
         assert!(host.events.try_recv().is_err());

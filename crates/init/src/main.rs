@@ -26,6 +26,7 @@ mod scratch;
 mod serve;
 mod status;
 mod supervisor;
+mod workload;
 
 use boot::Devices;
 use child::Reaper;

@@ -6,6 +6,9 @@
 //!     |             '--stop--> stopping --it ends, or SIGKILL and it ends--> ended
 //!     '--stop-------------------------------------------------------------> ended
 //! ```
+//!
+//! A guest whose workload comes late is held without one at first: it takes no identity and does not start
+//! before the workload is there, nor after it has refused another.
 
 use crate::board::Board;
 use crate::child::{Launch, Output, Reaper};
@@ -14,9 +17,10 @@ use crate::kernel_log::{KernelLog, More};
 use crate::machine::Machine;
 use crate::ready::Checker;
 use crate::ring::Ring;
+use crate::workload::WorkloadCell;
 use crate::{identity, notify, program, refusal};
 use hearth_guest::{
-    Command, Config, Ending, Exit, Identity, OomKill, Phase, ReadyCheck, Stage, Stream,
+    Command, Config, Ending, Exit, Identity, OomKill, Phase, ReadyCheck, Stage, Stream, Workload,
 };
 use rustix::process::{Pid, WaitStatus};
 use std::collections::BTreeMap;
@@ -57,7 +61,14 @@ pub(crate) enum Event {
 
 /// Runs one command from its start to its end.
 pub(crate) struct Supervisor<M> {
-    config: Config,
+    instance: String,
+    rootfs: String,
+    stage: Stage,
+    workload: WorkloadCell,
+    /// Signal and seconds of a stop that does not say them.
+    config_stop: (u8, u32),
+    /// That of the config, until it is taken.
+    first_identity: Option<Identity>,
     machine: M,
     run_dir: PathBuf,
     reaper: Arc<Reaper>,
@@ -96,9 +107,17 @@ impl<M: Machine> Supervisor<M> {
         ring: Arc<Ring>,
     ) -> Supervisor<M> {
         let (sender, events) = sync_channel(EVENTS_MAX);
-        let board = Arc::new(Board::new(config.instance.clone()));
+        let config_stop = (config.stop_signal, config.stop_timeout_s);
+        let Config { instance, rootfs, stage, workload, identity: first_identity, .. } = config;
+        let workload = WorkloadCell::new(workload);
+        let board = Arc::new(Board::new(instance.clone(), workload.report()));
         Supervisor {
-            config,
+            instance,
+            rootfs,
+            stage,
+            workload,
+            config_stop,
+            first_identity,
             machine,
             run_dir,
             reaper,
@@ -127,14 +146,18 @@ impl<M: Machine> Supervisor<M> {
     /// # Errors
     /// How it ended, where it could not be started.
     pub(crate) fn begin(&mut self) -> Result<(), Ending> {
-        let identity = self.config.identity.clone();
-        if identity.is_none() {
-            self.machine.set_hostname(&self.config.instance);
+        match self.first_identity.take() {
+            Some(identity) => {
+                self.take_identity(identity);
+            }
+            None => self.machine.set_hostname(&self.instance),
         }
-        if let Some(identity) = identity {
-            self.take_identity(identity);
-        }
-        match self.config.stage {
+        self.start_unheld()
+    }
+
+    /// Starts the command if it is not to be held. Without a workload it is.
+    fn start_unheld(&mut self) -> Result<(), Ending> {
+        match self.stage {
             Stage::App => self.start(),
             Stage::Init => Ok(()),
         }
@@ -187,11 +210,21 @@ impl<M: Machine> Supervisor<M> {
         match event {
             Event::Command(Command::Identity { identity, go, clock_ns }) => {
                 self.machine.set_clock(clock_ns);
-                let accepted = self.take_identity(identity);
-                if accepted && go && self.main.is_none() {
+                if !self.workload.is_agreed() {
+                    // The host sends it again, behind the workload.
+                    self.board.update(|_| ());
+                    return Ok(());
+                }
+                if self.take_identity(identity) && go {
                     self.start()?;
                 }
                 Ok(())
+            }
+            Event::Command(Command::Workload { generation, workload }) => {
+                self.workload.take(generation, workload);
+                let workload = self.workload.report();
+                self.board.update(|report| report.workload = workload);
+                self.start_unheld()
             }
             Event::Command(Command::Stop { timeout_s, signal }) => {
                 self.request_stop(signal, timeout_s)
@@ -199,7 +232,8 @@ impl<M: Machine> Supervisor<M> {
             // Answered by the control stream.
             Event::Command(Command::Clock { .. } | Command::Hello(_)) => Ok(()),
             Event::CtrlAltDel => {
-                self.request_stop(self.config.stop_signal, self.config.stop_timeout_s)
+                let (signal, timeout_s) = self.config_stop;
+                self.request_stop(signal, timeout_s)
             }
             Event::Ready => {
                 self.board.update(|report| (report.ready, report.ready_detail) = (true, None));
@@ -274,13 +308,17 @@ impl<M: Machine> Supervisor<M> {
         }
     }
 
+    /// Starts the command, once it is known what that is. It is started once only.
     fn start(&mut self) -> Result<(), Ending> {
-        let env = self.env();
-        if let Some(ReadyCheck::Notify) = self.check() {
+        let Some(workload) = self.workload.get().filter(|_| self.main.is_none()) else {
+            return Ok(());
+        };
+        let (env, check) = (self.env(workload), check(workload).cloned());
+        if let Some(ReadyCheck::Notify) = check {
             self.listen_for_notify()?;
         }
         let log = self.watch_kernel_log()?;
-        let main = self.spawn(&env).map_err(Ending::NotStarted)?;
+        let main = self.spawn(workload, &env).map_err(Ending::NotStarted)?;
         let (pid, reaper, sender) = (main.pid, Arc::clone(&self.reaper), self.sender.clone());
         self.main = Some(main);
         in_background(move || {
@@ -291,17 +329,16 @@ impl<M: Machine> Supervisor<M> {
                 let _ = sender.send(Event::Ended(status));
             }
         })?;
-        let check = self.check();
-        let detail = check.is_some_and(|check| *check == ReadyCheck::Notify);
+        let detail = check == Some(ReadyCheck::Notify);
         let ready = check.is_none();
         self.board.update(|report| {
             report.phase = Phase::Running;
             report.ready = ready;
             report.ready_detail = detail.then(|| NOT_NOTIFIED.to_owned());
         });
-        match self.check() {
+        match check {
             None | Some(ReadyCheck::Notify) => Ok(()),
-            Some(check) => self.check_until_ready(check.clone(), env),
+            Some(check) => self.check_until_ready(check, env),
         }
     }
 
@@ -326,15 +363,11 @@ impl<M: Machine> Supervisor<M> {
         Ok(Some(log))
     }
 
-    fn check(&self) -> Option<&ReadyCheck> {
-        self.config.ready.as_ref().map(|ready| &ready.check)
-    }
-
-    fn env(&self) -> BTreeMap<String, String> {
-        let mut env = self.config.env.clone();
+    fn env(&self, workload: &Workload) -> BTreeMap<String, String> {
+        let mut env = workload.env.clone();
         env.entry("PATH".to_owned()).or_insert_with(|| program::DEFAULT_PATH.to_owned());
         env.entry("HOME".to_owned()).or_insert_with(|| "/root".to_owned());
-        if let Some(ReadyCheck::Notify) = self.check() {
+        if let Some(ReadyCheck::Notify) = check(workload) {
             let path = self.run_dir.join(NOTIFY_NAME).display().to_string();
             env.insert("HEARTH_NOTIFY".to_owned(), path);
         }
@@ -353,7 +386,7 @@ impl<M: Machine> Supervisor<M> {
         check: ReadyCheck,
         env: BTreeMap<String, String>,
     ) -> Result<(), Ending> {
-        let (rootfs, reaper) = (self.config.rootfs.clone(), Arc::clone(&self.reaper));
+        let (rootfs, reaper) = (self.rootfs.clone(), Arc::clone(&self.reaper));
         let checker = Checker { check, rootfs, env, reaper };
         let sender = self.sender.clone();
         in_background(move || {
@@ -371,12 +404,12 @@ impl<M: Machine> Supervisor<M> {
         })
     }
 
-    fn spawn(&self, env: &BTreeMap<String, String>) -> Result<Main, String> {
-        let rootfs = &self.config.rootfs;
-        let name = self.config.cmd.first().map_or("", String::as_str);
+    fn spawn(&self, workload: &Workload, env: &BTreeMap<String, String>) -> Result<Main, String> {
+        let rootfs = &self.rootfs;
+        let name = workload.cmd.first().map_or("", String::as_str);
         let path = env.get("PATH").map_or(program::DEFAULT_PATH, String::as_str);
         let file = program::resolve(name, path, rootfs)?;
-        let argv = self.config.cmd.as_slice();
+        let argv = workload.cmd.as_slice();
         let launch = Launch { file: &file, argv, env, output: Output::Pipes };
         let child = self.reaper.spawn(&launch);
         let child = child.map_err(|error| refusal::why_refused(&file, &error, rootfs))?;
@@ -414,6 +447,10 @@ impl<M: Machine> Supervisor<M> {
         };
         std::thread::Builder::new().spawn(pump).map(drop)
     }
+}
+
+fn check(workload: &Workload) -> Option<&ReadyCheck> {
+    workload.ready.as_ref().map(|ready| &ready.check)
 }
 
 fn in_background(work: impl FnOnce() + Send + 'static) -> Result<(), Ending> {

@@ -5,7 +5,7 @@ use crate::child::shared_reaper;
 use crate::clock::Clock;
 use crate::control;
 use crate::serve::Conn;
-use hearth_guest::Ready;
+use hearth_guest::{Delivery, LateWorkload, Message, Ready};
 use rustix::pipe::PipeFlags;
 use rustix::process::Signal;
 use std::fs::File;
@@ -66,19 +66,38 @@ struct Guest {
     run: JoinHandle<Exit>,
 }
 
+fn workload(script: &str) -> Workload {
+    Workload {
+        cmd: ["sh", "-c", script].map(str::to_owned).to_vec(),
+        env: BTreeMap::from([("COLOUR".to_owned(), "blue".to_owned())]),
+        ready: None,
+    }
+}
+
 fn config(script: &str) -> Config {
+    running(workload(script))
+}
+
+fn running(workload: Workload) -> Config {
     Config {
         instance: "abc".to_owned(),
         rootfs: "web.ext4".to_owned(),
         rootfs_digest: None,
-        cmd: ["sh", "-c", script].map(str::to_owned).to_vec(),
-        env: BTreeMap::from([("COLOUR".to_owned(), "blue".to_owned())]),
         stage: Stage::App,
-        ready: None,
+        workload: Delivery::Inline(workload),
         stop_signal: 15,
         stop_timeout_s: 60,
         identity: None,
     }
+}
+
+/// Held, with a workload that comes late.
+fn late() -> Config {
+    Config { stage: Stage::Init, workload: Delivery::LATE, ..config("") }
+}
+
+fn deliver(generation: u64, workload: Workload) -> Event {
+    Event::Command(Command::Workload { generation, workload })
 }
 
 fn identity(generation: u64) -> Identity {
@@ -164,13 +183,16 @@ fn exit_code_output_and_environment_of_a_command_are_right() {
 
 #[test]
 fn a_command_that_cannot_be_started_says_why() {
-    let mut missing = config("");
+    let mut missing = workload("");
     missing.cmd = vec!["/app/bin/server".to_owned()];
     let text = "/app/bin/server: not found in web.ext4".to_owned();
-    assert_eq!(start(missing).err(), Some(Ending::NotStarted(text)));
-    let mut empty = config("");
+    assert_eq!(start(running(missing)).err(), Some(Ending::NotStarted(text)));
+    let mut empty = workload("");
     empty.cmd.clear();
-    assert_eq!(start(empty).err(), Some(Ending::NotStarted("the command is empty".to_owned())));
+    assert_eq!(
+        start(running(empty)).err(),
+        Some(Ending::NotStarted("the command is empty".to_owned()))
+    );
 }
 
 #[test]
@@ -349,9 +371,9 @@ fn a_tcp_check_makes_a_command_ready_and_says_why_not_before() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
     let port = listener.local_addr().expect("address").port();
     drop(listener);
-    let mut config = config("sleep 600");
-    config.ready = Some(Ready { check: ReadyCheck::Tcp { port } });
-    let guest = start(config).expect("started");
+    let mut workload = workload("sleep 600");
+    workload.ready = Some(Ready { check: ReadyCheck::Tcp { port } });
+    let guest = start(running(workload)).expect("started");
     guest.until(|report| report.ready_detail.as_ref().is_some_and(|why| why.contains("refused")));
     assert!(!guest.board.report().ready);
     let listener = std::net::TcpListener::bind(("127.0.0.1", port)).expect("bind");
@@ -363,9 +385,9 @@ fn a_tcp_check_makes_a_command_ready_and_says_why_not_before() {
 
 #[test]
 fn readiness_is_notified_through_the_socket_of_the_environment() {
-    let mut config = config("echo $HEARTH_NOTIFY; sleep 600");
-    config.ready = Some(Ready { check: ReadyCheck::Notify });
-    let guest = start(config).expect("started");
+    let mut workload = workload("echo $HEARTH_NOTIFY; sleep 600");
+    workload.ready = Some(Ready { check: ReadyCheck::Notify });
+    let guest = start(running(workload)).expect("started");
     guest.until_output("\n");
     assert!(!guest.board.report().ready);
     let mut app = std::os::unix::net::UnixStream::connect(guest.output().trim()).expect("connect");
@@ -419,4 +441,105 @@ fn transcript_of_protocol_1_is_answered_alike() {
         }
     }
     assert!(guest.end().0.stop_requested);
+}
+
+fn generation(report: &hearth_guest::Report) -> Option<u64> {
+    report.workload.as_ref().expect("it is late").generation
+}
+
+#[test]
+fn late_workload_starts_only_with_its_identity() {
+    let guest = start(late()).expect("held");
+    assert_eq!(guest.board.report().workload, Some(LateWorkload::default()));
+    // A host of before late workloads sends the identity alone: it is not acknowledged.
+    let here = AtomicBool::new(false);
+    let (version, _) = guest.board.newer(0, &here).expect("a report");
+    guest.send(go(3));
+    let (_, report) = guest.board.newer(version, &here).expect("a report");
+    assert_eq!((report.phase, report.identity), (Phase::Held, None));
+    guest.send(deliver(3, workload("echo $COLOUR; sleep 600")));
+    guest.until(|report| generation(report) == Some(3));
+    assert_eq!(guest.board.report().phase, Phase::Held);
+    guest.send(go(3));
+    guest.until_output("blue\n");
+    // Delivered again: it is acknowledged, and nothing is started again.
+    guest.send(deliver(3, workload("echo $COLOUR; sleep 600")));
+    guest.send(go(3));
+    guest.send(stop(60));
+    let (exit, output) = guest.end();
+    assert_eq!((exit.ending, exit.stop_requested), (Ending::Signal(15), true));
+    assert_eq!(output, "blue\n");
+}
+
+#[test]
+fn second_workload_is_refused_and_the_first_one_runs() {
+    let guest = start(late()).expect("held");
+    guest.send(deliver(3, workload("exit 7")));
+    guest.send(deliver(3, workload("exit 8")));
+    let refused = |report: &hearth_guest::Report| report.workload.clone()?.refused;
+    guest.until(|report| refused(report).is_some_and(|it| it.reason.contains("another")));
+    guest.send(deliver(4, workload("exit 7")));
+    guest.until(|report| refused(report).is_some_and(|it| it.reason.contains("generation 3")));
+    assert_eq!(generation(&guest.board.report()), Some(3));
+    // An identity that follows what was refused is not for what the guest has.
+    guest.send(go(4));
+    guest.send(deliver(3, workload("exit 7")));
+    guest.until(|report| refused(report).is_none());
+    assert_eq!(guest.board.report().identity, None);
+    guest.send(go(3));
+    assert_eq!(guest.end().0.ending, Ending::Code(7));
+}
+
+#[test]
+fn guest_without_its_workload_is_stopped_at_once() {
+    let guest = start(late()).expect("held");
+    guest.send(Event::CtrlAltDel);
+    assert_eq!(guest.end().0.ending, Ending::Signal(15));
+    let guest = start(late()).expect("held");
+    guest.send(Event::Command(Command::Stop { timeout_s: 60, signal: 2 }));
+    assert_eq!(guest.end().0.ending, Ending::Signal(2));
+}
+
+#[test]
+fn late_workload_that_cannot_be_started_ends_the_guest() {
+    let guest = start(Config { stage: Stage::App, ..late() }).expect("held");
+    let mut missing = workload("");
+    missing.cmd = vec!["/app/bin/server".to_owned()];
+    guest.send(deliver(3, missing));
+    let text = "/app/bin/server: not found in web.ext4".to_owned();
+    assert_eq!(guest.end().0.ending, Ending::NotStarted(text));
+}
+
+#[test]
+fn long_workload_is_taken_from_a_control_stream_after_garbage() {
+    let guest = start(late()).expect("held");
+    // The stream that brings garbage, or breaks in the middle, ends; the next one is as good as new.
+    for broken in ["\0\x1b[31m\n", "{\"do\":\"workload\",\"generation\":3,"] {
+        let mut host = control_stream(&guest);
+        host.get_mut().write_all(broken.as_bytes()).expect("written");
+        host.get_mut().shutdown(std::net::Shutdown::Write).expect("ended");
+        assert!(host.lines().all(|line| line.is_ok_and(|line| line.contains("\"workload\":{}"))));
+    }
+    let mut long = workload("echo ${#LONG}; exit 0");
+    long.env.insert("LONG".to_owned(), "x".repeat(100_000));
+    let mut host = control_stream(&guest);
+    let mut line = serde_json::to_vec(&Command::Workload { generation: 3, workload: long });
+    line.as_mut().expect("JSON").push(b'\n');
+    host.get_mut().write_all(&line.expect("JSON")).expect("written");
+    let unknown = b"{\"do\":\"workload\",\"generation\":\"three\"}\n";
+    host.get_mut().write_all(unknown).expect("written");
+    let mut said = String::new();
+    let (mut taken, mut unsupported) = (false, false);
+    while !(taken && unsupported) {
+        said.clear();
+        assert!(host.read_line(&mut said).expect("a message") > 0, "the stream ended");
+        match serde_json::from_str(&said).expect("a message") {
+            Message::Report(report) => taken |= generation(&report) == Some(3),
+            Message::Unsupported { unsupported: name } => unsupported |= name == "workload",
+            Message::Hello { .. } => {}
+        }
+    }
+    guest.send(go(3));
+    let (exit, output) = guest.end();
+    assert_eq!((exit.ending, output.as_str()), (Ending::Code(0), "100000\n"));
 }

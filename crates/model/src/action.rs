@@ -6,7 +6,7 @@ use crate::hash::SpecHash;
 use crate::ids::{Identity, InstanceId, Slot};
 use crate::machine::Machine;
 use crate::signal::Signal;
-use crate::spec::{Spec, Stage};
+use crate::spec::{Boot, Spec, Stage};
 use std::sync::Arc;
 
 /// One effect on the host.
@@ -14,10 +14,13 @@ use std::sync::Arc;
 pub enum Action {
     /// Makes and starts an instance. Done when Firecracker has accepted the start.
     Create(Box<Create>),
-    /// Assigns an identity to a guest. Done when the guest has acknowledged it.
+    /// Assigns an identity to a guest, after the workload if it waits for that. Done when the guest has
+    /// acknowledged both.
     Tell {
         /// Which guest.
         instance: InstanceId,
+        /// What it runs.
+        spec: Arc<Spec>,
         /// Its identity from now on.
         identity: Identity,
         /// Whether a held command may start.
@@ -62,6 +65,29 @@ pub struct Create {
     pub stage: Stage,
     /// Its job or pool.
     pub owner: Owner,
+    /// How its guest gets what it runs.
+    pub workload: Delivery,
+}
+
+/// How a guest gets its workload: the command, its environment, its checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// With the configuration that it boots with.
+    Inline,
+    /// With the first [`Action::Tell`]. Until then nothing of a job is in it.
+    Late,
+}
+
+impl Delivery {
+    /// How a new guest gets it. A warm one that holds its command runs nothing before it is a job's, and is
+    /// a job's once it is told so; all others begin by themselves.
+    #[must_use]
+    pub fn of(guest: Boot, stage: Stage, owner: &Owner) -> Delivery {
+        match (guest, stage, owner) {
+            (Boot::Init, Stage::Init, Owner::Pool(_)) => Delivery::Late,
+            _ => Delivery::Inline,
+        }
+    }
 }
 
 /// Whose an instance is when it is made.

@@ -16,7 +16,7 @@ pub mod status;
 pub mod text;
 pub mod value;
 
-pub use action::{Action, Create, Owner};
+pub use action::{Action, Create, Delivery, Owner};
 pub use desired::{
     Assignment, Creation, Instance, Job, Mono, Outcome, PoolKey, PoolTenant, Progress, Resolution,
     Wanted,

@@ -6,7 +6,7 @@ use hearth_host::sim::Machine;
 use hearth_model::{
     Action, Assignment, Create, Digest, Generation, Images, Instance, InstanceId, InstanceState,
     Job, JobId, Lifecycle, Mono, Owner, Phase, PoolKey, PoolTenant, Resolution, Spec, StoredImage,
-    Tenant, Wanted,
+    Tenant, Wanted, hash,
 };
 use hearth_planner::{Capacity, Need, Status};
 use std::collections::{BTreeMap, BTreeSet};
@@ -293,6 +293,9 @@ impl Invariants {
             if *phase != Phase::Running {
                 continue;
             }
+            if let Some(of) = machine.delivered(&create.instance).filter(|of| of != told) {
+                return Err(format!("{} runs the workload of {of} as {told}", create.instance));
+            }
             if create.spec.lifecycle != Lifecycle::Job || self.begun.contains(&create.instance) {
                 continue;
             }
@@ -353,6 +356,9 @@ impl Invariants {
                 if !serves(instance, &identity.job_id, identity.generation) =>
             {
                 return Err(format!("{id} is to be told {identity:?}, and is {instance:?}"));
+            }
+            Action::Tell { spec, .. } if !hash::same_inside(spec, &instance.spec) => {
+                return Err(format!("{id} is to get a workload that is not its own"));
             }
             Action::Remove { .. } if instance.exit().is_none() => {
                 return Err(format!("{id} is removed while it may run"));

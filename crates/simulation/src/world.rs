@@ -688,7 +688,10 @@ impl<'a> World<'a> {
                     self.machine.end(&id, End::NeverStarted);
                 }
             }
-            // The guest has it, and the acknowledgement does not come.
+            // The guest has it, or its workload alone, and the acknowledgement does not come.
+            Action::Tell { instance, spec, identity, .. } if self.pace.bool() => {
+                let _ = self.machine.deliver(&instance, &spec, &identity);
+            }
             tell @ Action::Tell { .. } => {
                 let _ = self.machine.apply(tell);
             }

@@ -22,13 +22,13 @@ const START: &str = "InstanceStart";
 const CALLS: [&str; 4] = ["PUT /machine-config", "PUT /boot-source", "PUT /vsock", "PUT /entropy"];
 
 /// A home with images and a fake of its own.
-struct World {
-    home: Home,
-    fake: Fake,
+pub(crate) struct World {
+    pub(crate) home: Home,
+    pub(crate) fake: Fake,
 }
 
 impl World {
-    fn new(faults: &[Fault]) -> World {
+    pub(crate) fn new(faults: &[Fault]) -> World {
         let home = Home::new();
         let (images, stand) = (home.path("images"), home.path("stand"));
         fs::create_dir(&images).expect("made");
@@ -50,7 +50,7 @@ impl World {
         World { home, fake }
     }
 
-    fn start(&self) -> Daemon {
+    pub(crate) fn start(&self) -> Daemon {
         self.start_with("none.exs")
     }
 
@@ -64,16 +64,16 @@ impl World {
         Daemon::spawn(command)
     }
 
-    fn instances(&self) -> PathBuf {
+    pub(crate) fn instances(&self) -> PathBuf {
         self.home.path("state/instances")
     }
 
     /// The instances that have a directory.
-    fn directories(&self) -> BTreeSet<String> {
+    pub(crate) fn directories(&self) -> BTreeSet<String> {
         names(&self.instances())
     }
 
-    fn processes(&self) -> Vec<(String, i32)> {
+    pub(crate) fn processes(&self) -> Vec<(String, i32)> {
         crate::support::native::processes(&self.instances())
     }
 
@@ -125,7 +125,7 @@ fn bare(job: &str, kernel: &str) -> String {
 }
 
 /// A POST of a guest with Hearth's init, whose command is one of the fake's.
-fn init(job: &str, lifecycle: &str, cmd: &[&str], warm: u64) -> String {
+pub(crate) fn init(job: &str, lifecycle: &str, cmd: &[&str], warm: u64) -> String {
     let mut spec = json!({
         "rootfs": "rootfs.ext4", "kernel": "speaker", "lifecycle": lifecycle, "cmd": cmd,
         "resources": {"vcpu": 1, "mem_mb": 32},
@@ -137,7 +137,7 @@ fn init(job: &str, lifecycle: &str, cmd: &[&str], warm: u64) -> String {
 }
 
 /// The suffix by which an instance is known, warm or not.
-fn suffix(vm: &Value) -> String {
+pub(crate) fn suffix(vm: &Value) -> String {
     let id = vm.as_str().unwrap_or_else(|| panic!("{vm} is no instance"));
     id.rsplit('-').next().expect("a suffix").to_owned()
 }
@@ -429,6 +429,59 @@ fn a_claim_that_was_answered_is_told_after_a_kill_of_the_daemon() {
     assert_eq!(suffix(&job["vm_id"]), claimed);
 }
 
+/// A job of its own and one warm instance, which has no command yet.
+fn with_a_held_pool(daemon: &Daemon) {
+    daemon.post("/vms", &init("first", "daemon", &["/fake/say", "hello"], 0));
+    daemon.until_job("first", "running");
+    daemon.post("/vms", &init("first", "daemon", &["/fake/say", "hello"], 1));
+    daemon.until_warm(1);
+}
+
+/// The instance that a new job has claimed from that pool.
+fn claim_held(daemon: &Daemon, job: &str) -> String {
+    let answer = daemon.post("/vms", &init(job, "daemon", &["/fake/say", "hello"], 0)).json();
+    suffix(&answer["vm_id"])
+}
+
+#[test]
+fn late_workload_is_delivered_after_a_kill_of_the_daemon() {
+    let workload = "guest workload";
+    let world = World::new(&[Fault::new(On::before(workload), Does::Nothing).of([2])]);
+    let daemon = world.start();
+    with_a_held_pool(&daemon);
+    let claimed = claim_held(&daemon, "second");
+    daemon.until("the workload is sent and lost", || {
+        world.fake.calls().iter().any(|call| call.name == workload)
+    });
+    daemon.kill();
+    let daemon = world.start();
+    let job = daemon.until_job("second", "running");
+    assert_eq!(suffix(&job["vm_id"]), claimed);
+    daemon.until("it runs its command", || {
+        records(&daemon, "second", "").iter().any(|record| record["text"] == "hello")
+    });
+}
+
+#[test]
+fn instance_that_takes_no_workload_is_replaced_after_5_s() {
+    let world = World::new(&[Fault::new(On::before("guest workload"), Does::Hang).of([2])]);
+    let daemon = world.start();
+    with_a_held_pool(&daemon);
+    let claimed = claim_held(&daemon, "deaf");
+    let begin = Instant::now();
+    let job = daemon.until_job("deaf", "running");
+    assert_ne!(suffix(&job["vm_id"]), claimed, "another takes its place");
+    assert!(begin.elapsed() >= Duration::from_secs(4), "it was given its time");
+    daemon.until("the deaf one is gone", || !world.directories().contains(&claimed));
+    let events = daemon.get("/vms/deaf/events").json();
+    let says = |text: &str| {
+        let items = events["items"].as_array().expect("a list");
+        items.iter().any(|event| event["message"].as_str().is_some_and(|it| it.contains(text)))
+    };
+    assert!(says("it does not acknowledge its workload"), "{events:#}");
+    assert!(says("the guest did not take its identity in time"), "{events:#}");
+}
+
 #[test]
 fn flood_of_output_is_bounded_escaped_and_blocks_no_guest() {
     let world = World::new(&[]);
@@ -462,7 +515,7 @@ fn flood_of_output_is_bounded_escaped_and_blocks_no_guest() {
 }
 
 /// The records of a job's log.
-fn records(daemon: &Daemon, job: &str, query: &str) -> Vec<Value> {
+pub(crate) fn records(daemon: &Daemon, job: &str, query: &str) -> Vec<Value> {
     let accept = ["Accept: application/x-ndjson"];
     let answer = daemon.request("GET", &format!("/vms/{job}/logs{query}"), &accept, "");
     answer.body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()

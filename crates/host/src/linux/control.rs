@@ -2,16 +2,18 @@
 //! stream is made again whenever it breaks; nothing in it is trusted but its form.
 
 use super::clock;
-use super::instance::Instance;
+use super::instance::{Instance, Told};
 use super::layout::names as files;
-use super::{Shared, errors, lock};
+use super::{Shared, errors, lock, workload};
 use crate::HostError;
 use hearth_firecracker::{escaped, names, vsock};
 use hearth_guest::{
-    CONTROL_LINE_BYTES_MAX, CONTROL_PORT, ClockReading, Command, Hello, Message,
-    OOM_KILLS_LISTED_MAX, PROTOCOL_FIRST, Report,
+    CONTROL_LINE_BYTES_MAX, CONTROL_PORT, ClockReading, Command, Hello, LATE_WORKLOAD,
+    LateWorkload, Message, OOM_KILLS_LISTED_MAX, PROTOCOL_FIRST, Report,
 };
-use hearth_model::{Generation, Identity, InstanceId, InstanceState, OomKill, OomKills, Phase};
+use hearth_model::{
+    Generation, Identity, InstanceId, InstanceState, OomKill, OomKills, Phase, Spec,
+};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -22,7 +24,8 @@ use tokio::sync::{mpsc, watch};
 pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// Pause after a stream broke.
 pub(super) const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
-/// How long a guest may take to acknowledge its identity.
+/// How long a guest may take to acknowledge its workload and its identity. They are two lines, of a
+/// mebibyte at most, that it keeps in memory: one that has not by then is not going to, and a job waits.
 const TELL_DEADLINE: Duration = Duration::from_secs(5);
 /// After this long without an acknowledgement it is told again.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
@@ -30,14 +33,19 @@ const TELL_AGAIN: Duration = Duration::from_secs(1);
 /// Characters of a failing check's words that are kept.
 const READY_DETAIL_CHARS_MAX: usize = 1024;
 
+/// Characters of a guest's reason to refuse a workload that are kept.
+const REFUSAL_CHARS_MAX: usize = 256;
+
 /// Characters of a killed process's name that are kept; the kernel has up to 15 bytes, each of which
 /// it may write as four characters.
 const OOM_NAME_CHARS_MAX: usize = 60;
 
-/// Assigns an identity to a guest, again and again until it acknowledges.
+/// Assigns an identity to a guest, again and again until it acknowledges. One that waits for its workload
+/// gets that first.
 pub(super) async fn tell(
     shared: &Arc<Shared>,
     id: &InstanceId,
+    spec: Arc<Spec>,
     identity: Identity,
     go: bool,
 ) -> Result<(), HostError> {
@@ -57,43 +65,111 @@ pub(super) async fn tell(
         }
         return Ok(());
     }
-    let wire = to_wire(&identity, id);
-    let mut told = instance.told.subscribe();
-    let mut state = instance.watch();
-    let telling = async {
+    let telling = Telling { identity: to_wire(&identity, id), spec, go };
+    let told = telling.until_acknowledged(&instance, TELL_AGAIN * shared.factor());
+    let told = tokio::time::timeout(TELL_DEADLINE * shared.factor(), told).await;
+    told.unwrap_or_else(|_| {
+        let lacks = instance
+            .told
+            .borrow()
+            .workload
+            .as_ref()
+            .is_some_and(|late| late.generation != Some(telling.identity.generation));
+        Err(refused(match lacks {
+            true => "it does not acknowledge its workload",
+            false => "it does not acknowledge",
+        }))
+    })
+}
+
+/// What a guest is to have.
+struct Telling {
+    identity: hearth_guest::Identity,
+    spec: Arc<Spec>,
+    go: bool,
+}
+
+impl Telling {
+    /// Says it as often as it takes.
+    async fn until_acknowledged(
+        &self,
+        instance: &Instance,
+        again: Duration,
+    ) -> Result<(), HostError> {
+        let id = &instance.id;
+        let mut told = instance.told.subscribe();
+        let mut state = instance.watch();
+        let mut was_delivered = false;
         loop {
-            if matches!(&*state.borrow_and_update(), InstanceState::Exited(_)) {
-                return Err(refused("it has ended"));
+            let seen = state.borrow_and_update().clone();
+            if matches!(seen, InstanceState::Exited(_)) {
+                let message = format!("cannot assign an identity to instance {id}: it has ended");
+                return Err(HostError::transient(message));
             }
-            let serves = told.borrow_and_update().as_ref().map(|told| serves(told, &wire));
-            if serves == Some(false) {
+            let has = told.borrow_and_update().clone();
+            if has.identity.as_ref().is_some_and(|known| !serves(known, &self.identity)) {
                 let message = format!("instance {id} serves another job already");
                 return Err(HostError::permanent(message));
             }
-            let known = told.borrow().as_ref().map(|told| told.generation);
-            let held = is_held(&state.borrow());
-            if known >= Some(wire.generation) && !(go && held) {
+            if was_delivered && let Some(reason) = self.refusal(&has) {
+                let message = format!("instance {id} refuses its workload: {reason}");
+                return Err(HostError::permanent(message));
+            }
+            let known = has.identity.as_ref().map(|known| known.generation);
+            if known >= Some(self.identity.generation) && !(self.go && is_held(&seen)) {
                 return Ok(());
             }
-            let clock_ns = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let clock_ns = u64::try_from(clock_ns.as_nanos()).unwrap_or(u64::MAX);
-            // A full queue means that one is on its way.
-            let _ = instance.commands.try_send(Command::Identity {
-                identity: wire.clone(),
-                go,
-                clock_ns,
-            });
+            was_delivered |= self.say(instance, &seen, &has, was_delivered);
             // Either change ends the wait; both are looked at above.
             tokio::select! {
                 biased;
                 _ = told.changed() => {}
                 _ = state.changed() => {}
-                () = tokio::time::sleep(TELL_AGAIN * shared.factor()) => {}
+                () = tokio::time::sleep(again) => {}
             }
         }
-    };
-    let told = tokio::time::timeout(TELL_DEADLINE * shared.factor(), telling).await;
-    told.unwrap_or_else(|_| Err(refused("it does not acknowledge")))
+    }
+
+    /// Why the guest has refused this workload.
+    fn refusal(&self, has: &Told) -> Option<String> {
+        let refused = has.workload.as_ref()?.refused.as_ref()?;
+        let reason: String = refused.reason.chars().take(REFUSAL_CHARS_MAX).collect();
+        (refused.generation == self.identity.generation).then(|| escaped(&reason))
+    }
+
+    /// Sends what can be sent now; a queue that is full has the same on its way. Returns whether the
+    /// workload was.
+    fn say(
+        &self,
+        instance: &Instance,
+        state: &InstanceState,
+        has: &Told,
+        was_delivered: bool,
+    ) -> bool {
+        if *state == InstanceState::Booting {
+            // The first report says whether it has its workload.
+            return false;
+        }
+        let generation = self.identity.generation;
+        let is_late = |late: &LateWorkload| {
+            // What this call has delivered and the guest has acknowledged is not said again.
+            is_held(state) && !(was_delivered && late.generation == Some(generation))
+        };
+        let is_late = has.workload.as_ref().is_some_and(is_late);
+        if is_late {
+            if !has.takes_workload {
+                return false;
+            }
+            let workload = workload::of(&self.spec);
+            let _ = instance.commands.try_send(Command::Workload { generation, workload });
+        }
+        let clock_ns = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let clock_ns = u64::try_from(clock_ns.as_nanos()).unwrap_or(u64::MAX);
+        let (identity, go) = (self.identity.clone(), self.go);
+        // A guest that has refused the workload does not take it.
+        let _ = instance.commands.try_send(Command::Identity { identity, go, clock_ns });
+        is_late
+    }
 }
 
 fn serves(told: &hearth_guest::Identity, asked: &hearth_guest::Identity) -> bool {
@@ -158,6 +234,8 @@ async fn read_reports(
             Ok(Message::Hello { hello }) => {
                 let agreed = Hello::own().agreed(&hello);
                 tracing::debug!(instance = %instance.id, ?agreed, "the guest has answered Hello");
+                let takes_workload = agreed.capabilities.contains(LATE_WORKLOAD);
+                instance.told.send_modify(|told| told.takes_workload = takes_workload);
             }
             Ok(Message::Unsupported { unsupported }) => {
                 let command = escaped(&unsupported);
@@ -186,7 +264,9 @@ fn take_report(shared: &Shared, instance: &Instance, report: Report) {
         instance.set_oom_kills(oom_kills(&report.oom_kills)),
         instance.set_state(InstanceState::Up { phase, ready: report.ready, told, ready_detail }),
     ];
-    instance.told.send_replace(report.identity);
+    instance.told.send_modify(|told| {
+        (told.identity, told.workload) = (report.identity, report.workload);
+    });
     if news.contains(&true) {
         shared.bump(instance);
     }

@@ -8,7 +8,7 @@ use super::{Shared, errors, initramfs, scratch, workload};
 use crate::HostError;
 use hearth_guest::{STATUS_DRIVE_BYTES, encode_config};
 use hearth_model::machine::{Drive, DriveContent, Initrd, Origin};
-use hearth_model::{Create, Digest};
+use hearth_model::{Create, Delivery, Digest};
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -50,7 +50,15 @@ fn fill(shared: &Shared, create: &Create, drive: &Drive, dir: &Path) -> Result<(
 
 /// The config drive may hold secrets, so it is on a tmpfs, and `link` leads there.
 fn write_config(shared: &Shared, create: &Create, link: &Path) -> Result<(), HostError> {
-    let bytes = encode_config(&workload::config(create)).map_err(|error| {
+    // A workload that comes late has the same bound, and is refused now rather than at each claim.
+    let whole = encode_config(&workload::config(create, Delivery::Inline));
+    let bytes = match create.workload {
+        Delivery::Inline => whole,
+        Delivery::Late => {
+            whole.and_then(|_| encode_config(&workload::config(create, Delivery::Late)))
+        }
+    };
+    let bytes = bytes.map_err(|error| {
         let message = format!("cannot make the config drive of instance {}", create.instance);
         HostError::permanent(message).because(error)
     })?;

@@ -33,8 +33,8 @@ pub(super) struct Instance {
     /// Commands for the guest; the supervisor takes the receiving end.
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) commands_taken: Mutex<Option<mpsc::Receiver<Command>>>,
-    /// The last report's identity, for those who tell one.
-    pub(super) told: watch::Sender<Option<hearth_guest::Identity>>,
+    /// What the guest has, for those who tell it.
+    pub(super) told: watch::Sender<Told>,
     state: watch::Sender<InstanceState>,
     oom_kills: Mutex<OomKills>,
     live: OnceLock<Live>,
@@ -44,6 +44,17 @@ pub(super) struct Instance {
     silence: AtomicU32,
     /// The host's revision since which it is as it is.
     revision: AtomicU64,
+}
+
+/// What a guest says that it has.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Told {
+    /// Its identity, by the last report.
+    pub(super) identity: Option<hearth_guest::Identity>,
+    /// How far a late workload is, by the last report.
+    pub(super) workload: Option<hearth_guest::LateWorkload>,
+    /// Whether its init has said that it takes a workload.
+    pub(super) takes_workload: bool,
 }
 
 /// The process of an instance and its API.
@@ -72,7 +83,7 @@ impl Instance {
             directory,
             commands,
             commands_taken: Mutex::new(Some(receiver)),
-            told: watch::channel(None).0,
+            told: watch::channel(Told::default()).0,
             state: watch::channel(InstanceState::Booting).0,
             oom_kills: Mutex::default(),
             live: OnceLock::new(),

@@ -312,6 +312,7 @@ mod tests {
             hash: SpecHash([5; 32]),
             stage: Stage::Init,
             owner: Owner::Pool(PoolTenant::Shared),
+            workload: hearth_model::Delivery::Late,
         }
     }
 

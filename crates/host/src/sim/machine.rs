@@ -3,9 +3,9 @@
 
 use crate::HostError;
 use hearth_model::{
-    Action, Create, Digest, End, Exit, Generation, Identity, ImageName, ImageProgress, Images,
-    InstanceId, InstanceState, Lifecycle, Lookup, Made, Mono, Observation, Observed, OomKill,
-    OomKills, Owner, Phase, SILENT_AFTER, Spec, Stage, StoredImage,
+    Action, Create, Delivery, Digest, End, Exit, Generation, Identity, ImageName, ImageProgress,
+    Images, InstanceId, InstanceState, Lifecycle, Lookup, Made, Mono, Observation, Observed,
+    OomKill, OomKills, Owner, Phase, SILENT_AFTER, Spec, Stage, StoredImage,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -82,6 +82,10 @@ struct Reading {
 struct Vm {
     create: Create,
     made: Arc<Made>,
+    /// What its guest runs, or holds; `None` before it has come.
+    workload: Option<Arc<Spec>>,
+    /// The generation of a workload that came late.
+    delivered: Option<Generation>,
     state: InstanceState,
     oom_kills: OomKills,
     /// Grows whenever the timers of before are void.
@@ -154,7 +158,8 @@ impl Machine {
             match timer {
                 Timer::Up => self.report(&id),
                 Timer::Over => {
-                    let end = self.vms.get(&id).map_or(End::Unknown, |vm| end_of(&vm.create.spec));
+                    let spec = self.vms.get(&id).and_then(|vm| vm.workload.as_ref());
+                    let end = spec.map_or(End::Unknown, |spec| end_of(spec));
                     self.exit(&id, end, false);
                 }
                 Timer::Probe => self.miss(&id),
@@ -259,7 +264,8 @@ impl Machine {
         }
         match action {
             Action::Create(create) => self.create(*create),
-            Action::Tell { instance, identity, go } => {
+            Action::Tell { instance, spec, identity, go } => {
+                self.deliver(&instance, &spec, &identity)?;
                 return self.tell(&instance, &identity, go);
             }
             Action::Stop { instance, signal, .. } => {
@@ -447,8 +453,21 @@ impl Machine {
         let copies = [Some(kernel), modules, rootfs].into_iter().flatten();
         self.copies.extend(copies.map(|digest| (digest, self.now)));
         let made = Arc::new(Made::of(&create));
-        let (state, oom_kills) = (InstanceState::Booting, OomKills::default());
-        let vm = Vm { create, made, state, oom_kills, epoch: 0, revision: 0, missed: None };
+        let workload = match create.workload {
+            Delivery::Inline => Some(create.spec.clone()),
+            Delivery::Late => None,
+        };
+        let vm = Vm {
+            create,
+            made,
+            workload,
+            delivered: None,
+            state: InstanceState::Booting,
+            oom_kills: OomKills::default(),
+            epoch: 0,
+            revision: 0,
+            missed: None,
+        };
         self.vms.insert(id.clone(), vm);
         self.bump(&id);
     }
@@ -469,7 +488,9 @@ impl Machine {
     /// The command begins.
     fn run(&mut self, id: &InstanceId, told: Option<Generation>) {
         let Some(vm) = self.vms.get(id) else { return };
-        let (spec, epoch) = (vm.create.spec.clone(), vm.epoch);
+        // An init without its workload takes no identity.
+        let Some(spec) = vm.workload.clone() else { return };
+        let epoch = vm.epoch;
         let line = format!("simulated: {}", spec.cmd.join(" "));
         self.logs.entry(id.clone()).or_default().push((self.now, line));
         if spec.lifecycle == Lifecycle::Job {
@@ -487,13 +508,51 @@ impl Machine {
         self.bump(id);
     }
 
-    fn tell(&mut self, id: &InstanceId, identity: &Identity, go: bool) -> Result<(), HostError> {
+    /// The first part of assigning an identity to a guest: one that waits for its workload gets it, and has it
+    /// for life.
+    ///
+    /// # Errors
+    /// Where it is not up, or has another one.
+    pub fn deliver(
+        &mut self,
+        id: &InstanceId,
+        spec: &Arc<Spec>,
+        identity: &Identity,
+    ) -> Result<(), HostError> {
+        let vm = self.up(id)?;
+        vm.made = Arc::new(vm.made.told(identity));
+        let is_held = matches!(vm.state, InstanceState::Up { phase: Phase::Held, .. });
+        if vm.create.workload == Delivery::Inline || !is_held {
+            return Ok(());
+        }
+        let first = vm.workload.get_or_insert_with(|| spec.clone());
+        let known = *vm.delivered.get_or_insert(identity.generation);
+        if known >= identity.generation && workload_is_same(first, spec) {
+            return Ok(());
+        }
+        let why = format!("the guest has the workload of generation {}", known.0);
+        Err(HostError::permanent(format!("instance {id} refuses its workload: {why}")))
+    }
+
+    /// The generation of the workload that came late to an instance, where one did.
+    #[must_use]
+    pub fn delivered(&self, instance: &InstanceId) -> Option<Generation> {
+        self.vms.get(instance).and_then(|vm| vm.delivered)
+    }
+
+    fn up(&mut self, id: &InstanceId) -> Result<&mut Vm, HostError> {
         let Some(vm) = self.vms.get_mut(id) else {
             return Err(HostError::transient(format!("there is no instance {id}")));
         };
-        let InstanceState::Up { phase, told, .. } = &mut vm.state else {
+        if !matches!(vm.state, InstanceState::Up { .. }) {
             return Err(HostError::transient(format!("instance {id} is not up")));
-        };
+        }
+        Ok(vm)
+    }
+
+    fn tell(&mut self, id: &InstanceId, identity: &Identity, go: bool) -> Result<(), HostError> {
+        let vm = self.up(id)?;
+        let InstanceState::Up { phase, told, .. } = &mut vm.state else { return Ok(()) };
         *told = (*told).max(Some(identity.generation));
         let (held, told) = (*phase == Phase::Held, *told);
         let made = vm.made.told(identity);
@@ -525,6 +584,12 @@ impl Machine {
 
 fn has(images: &Images, digest: &Digest) -> bool {
     images.kernel == *digest || [images.modules, images.rootfs].contains(&Some(*digest))
+}
+
+/// Whether two specs have the same workload, whatever their policy is.
+fn workload_is_same(left: &Spec, right: &Spec) -> bool {
+    let check = |spec: &Spec| spec.ready.as_ref().map(|ready| ready.check.clone());
+    (&left.cmd, &left.env, check(left)) == (&right.cmd, &right.env, check(right))
 }
 
 /// How a simulated command ends.

@@ -62,7 +62,8 @@ mod native {
         lab.wait(&id, is_up).await;
         assert!(lab.host.alive(&id));
         lab.says(&id, "OK").await;
-        let tell = Action::Tell { instance: id.clone(), identity: job("web", 1), go: true };
+        let (instance, spec) = (id.clone(), std::sync::Arc::new(raw("speaker")));
+        let tell = Action::Tell { instance, spec, identity: job("web", 1), go: true };
         lab.host.apply(tell).await.expect("a raw guest needs no telling");
         let refused = lab.host.apply(Action::Remove { instance: id.clone() }).await;
         assert!(refused.expect_err("it runs").is_transient());

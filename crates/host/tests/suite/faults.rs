@@ -9,7 +9,7 @@ use hearth_fake_firecracker::{Does, Effect, Fake, Fault, On, kernels};
 use hearth_host::{Host, HostError};
 use hearth_model::machine::RateLimit;
 use hearth_model::{
-    Action, Boot, End, Exit, Generation, InstanceId, InstanceState, Lookup, Owner, Phase,
+    Action, Boot, Delivery, End, Exit, Generation, InstanceId, InstanceState, Lookup, Owner, Phase,
     PoolTenant, Signal, Spec, Stage,
 };
 use rustix::event::{PollFd, PollFlags, poll};
@@ -65,6 +65,12 @@ fn init(cmd: &[&str]) -> Spec {
 
 fn is_up(state: &InstanceState) -> bool {
     matches!(state, InstanceState::Up { phase: Phase::Running, ready: true, .. })
+}
+
+/// Tells a guest that it is the seventh generation of `web`, with its command.
+fn tell(id: &InstanceId, cmd: &[&str]) -> Action {
+    let spec = std::sync::Arc::new(init(cmd));
+    Action::Tell { instance: id.clone(), spec, identity: job("web", 7), go: true }
 }
 
 impl Stand {
@@ -214,7 +220,11 @@ async fn instances_of_the_first_version_are_adopted() {
     let owner = Owner::Pool(PoolTenant::Shared);
     let mut old = init(&["/fake/say", "hello"]);
     old.env.insert("FAKE_PROTOCOL".to_owned(), "1".to_owned());
-    let id = stand.lab.create("oldinit", old, Stage::Init, owner.clone()).await;
+    // As the first version did, which knew no other way.
+    let mut create = stand.lab.creation("oldinit", old, Stage::Init, owner.clone()).await;
+    create.workload = Delivery::Inline;
+    let (id, spec) = (create.instance.clone(), create.spec.clone());
+    stand.lab.host.apply(Action::Create(Box::new(create))).await.expect("created");
     let raw_id = stand.lab.create("oldraw", raw("speaker"), Stage::App, owner).await;
     stand.lab.host.close().await;
     rewrite_as_first_version(&stand, &id, include_str!("../data/instance-record-1-init.json"));
@@ -225,7 +235,7 @@ async fn instances_of_the_first_version_are_adopted() {
         |state: &InstanceState| matches!(state, InstanceState::Up { phase: Phase::Held, .. });
     stand.lab.wait(&id, held).await;
     let identity = job("web", 3);
-    let tell = Action::Tell { instance: id.clone(), identity: identity.clone(), go: true };
+    let tell = Action::Tell { instance: id.clone(), spec, identity: identity.clone(), go: true };
     stand.lab.host.apply(tell).await.expect("acknowledged");
     stand.lab.says(&id, "hello").await;
     let seen = stand.lab.host.observe(None).await.expect("a look");
@@ -527,7 +537,7 @@ async fn a_guest_that_misses_its_identity_is_told_again() {
     for id in ["a1", "a2", "a3", "a4"] {
         let id = stand.try_create(id, init(&["/fake/serve"])).await.expect("created");
         stand.lab.wait(&id, is_up).await;
-        let tell = Action::Tell { instance: id.clone(), identity: job("web", 7), go: true };
+        let tell = tell(&id, &["/fake/serve"]);
         stand.lab.host.apply(tell).await.expect("told at last");
         let told = |state: &InstanceState| {
             matches!(state, InstanceState::Up { told: Some(Generation(7)), .. })
@@ -542,10 +552,122 @@ async fn a_guest_that_never_takes_its_identity_is_given_up() {
     let stand = stand(&[Fault::new(On::before("guest identity"), Does::Hang)]).await;
     let id = stand.try_create("a1", init(&["/fake/serve"])).await.expect("created");
     stand.lab.wait(&id, is_up).await;
-    let tell = Action::Tell { instance: id.clone(), identity: job("web", 7), go: true };
+    let tell = tell(&id, &["/fake/serve"]);
     let error = stand.lab.host.apply(tell).await.expect_err("silent");
     assert!(error.is_transient(), "{}", error.sentence());
     assert!(error.sentence().contains("does not acknowledge"), "{}", error.sentence());
+    stand.clean().await;
+}
+
+/// A warm guest that has reported and holds its command, which says `hello` and which it does not have yet.
+async fn warm(stand: &Stand, id: &str) -> InstanceId {
+    let pool = Owner::Pool(PoolTenant::Shared);
+    let mut spec = init(&["/fake/say", "hello"]);
+    spec.env.insert("TOKEN".to_owned(), "s3cret".to_owned());
+    let id = stand.lab.create(id, spec, Stage::Init, pool).await;
+    let held =
+        |state: &InstanceState| matches!(state, InstanceState::Up { phase: Phase::Held, .. });
+    stand.lab.wait(&id, held).await;
+    let drive = std::fs::read(stand.lab.instance_dir(&id).join("config.img")).expect("a drive");
+    let has = |text: &str| drive.windows(text.len()).any(|bytes| bytes == text.as_bytes());
+    assert!(has(id.as_str()) && !has("s3cret") && !has("hello"), "nothing of a job is in it");
+    id
+}
+
+/// Until the fake has had a call of this name.
+async fn until_called(stand: &Stand, name: &str) {
+    let began = Instant::now();
+    while !stand.fake.calls().iter().any(|call| call.name == name) {
+        assert!(began.elapsed() < PATIENCE, "there is no {name}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+const WORKLOAD: &str = "guest workload";
+
+#[tokio::test]
+async fn late_workload_that_is_missed_is_delivered_again() {
+    let stand = stand(&[
+        Fault::new(On::before(WORKLOAD), Does::Nothing).of([1]),
+        Fault::new(On::before(WORKLOAD), Does::Close).of([2]),
+        Fault::new(On::after(WORKLOAD), Does::Close).of([3]),
+        Fault::new(On::before(WORKLOAD), Does::Garbage("{\n".to_owned())).of([4]),
+        Fault::new(On::before("guest hello"), Does::Close).of([5]),
+    ])
+    .await;
+    for id in ["a1", "a2", "a3", "a4", "a5"] {
+        let id = warm(&stand, id).await;
+        let tell = tell(&id, &["/fake/say", "hello"]);
+        stand.lab.host.apply(tell).await.expect("told at last");
+        let runs = |state: &InstanceState| is_up(state) && state.serves(Generation(7));
+        stand.lab.wait(&id, runs).await;
+        stand.lab.says(&id, "hello").await;
+        assert_eq!(stand.lab.texts(&id).await, ["hello"], "it was started once");
+    }
+    stand.clean().await;
+}
+
+#[tokio::test]
+async fn late_workload_is_delivered_by_the_next_daemon() {
+    for fault in [On::before(WORKLOAD), On::after(WORKLOAD)] {
+        let mut stand = stand(&[Fault::new(fault, Does::Hang)]).await;
+        let id = warm(&stand, "a1").await;
+        // The daemon ends between the delivery and the acknowledgement.
+        let telling = stand.lab.host.apply(tell(&id, &["/fake/say", "hello"]));
+        tokio::select! {
+            biased;
+            () = until_called(&stand, WORKLOAD) => {}
+            told = telling => panic!("{told:?}"),
+        }
+        stand.lab.restart().await;
+        let tell = tell(&id, &["/fake/say", "hello"]);
+        stand.lab.host.apply(tell).await.expect("told");
+        stand.lab.says(&id, "hello").await;
+        assert_eq!(stand.lab.texts(&id).await, ["hello"], "it was started once");
+        stand.clean().await;
+    }
+}
+
+#[tokio::test]
+async fn late_workload_that_is_not_acknowledged_is_given_up() {
+    let stand = stand(&[Fault::new(On::before(WORKLOAD), Does::Hang)]).await;
+    let id = warm(&stand, "a1").await;
+    let began = Instant::now();
+    let error = stand.lab.host.apply(tell(&id, &["/fake/serve"])).await.expect_err("silent");
+    assert!(error.is_transient(), "{}", error.sentence());
+    assert!(error.sentence().contains("does not acknowledge its workload"), "{}", error.sentence());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    stand.clean().await;
+}
+
+#[tokio::test]
+async fn late_workload_over_the_bound_is_refused_at_creation() {
+    let stand = stand(&[]).await;
+    let mut spec = init(&["/fake/serve"]);
+    spec.env.insert("LONG".to_owned(), "x".repeat(hearth_guest::CONFIG_DRIVE_BYTES_MAX));
+    for stage in [Stage::Init, Stage::App] {
+        let pool = Owner::Pool(PoolTenant::Shared);
+        let create = stand.lab.creation("a1", spec.clone(), stage, pool).await;
+        let refused = stand.lab.host.apply(Action::Create(Box::new(create))).await;
+        let error = refused.expect_err("too long");
+        assert!(!error.is_transient(), "{}", error.sentence());
+        assert!(error.sentence().contains("the limit is"), "{}", error.sentence());
+        stand.is_gone("a1").await;
+    }
+}
+
+#[tokio::test]
+async fn long_late_workload_reaches_its_guest() {
+    let stand = stand(&[]).await;
+    let mut spec = init(&["/fake/say", "hello"]);
+    spec.env.insert("LONG".to_owned(), "x".repeat(900_000));
+    let pool = Owner::Pool(PoolTenant::Shared);
+    let id = stand.lab.create("a1", spec.clone(), Stage::Init, pool).await;
+    let (instance, spec) = (id.clone(), std::sync::Arc::new(spec));
+    let tell = Action::Tell { instance, spec, identity: job("web", 7), go: true };
+    // Without a wait for the first report: the guest is told once it has come.
+    stand.lab.host.apply(tell).await.expect("told");
+    stand.lab.says(&id, "hello").await;
     stand.clean().await;
 }
 

@@ -183,21 +183,28 @@ mod lab {
              ping -6 -c 1 -W 9 localhost | head -1
              date -s @1000000000; while true; do date +%s; sleep 0.2; done",
         );
-        let id = lab.create("claimed", spec, Stage::Init, Owner::Pool(PoolTenant::Shared)).await;
+        let pool = Owner::Pool(PoolTenant::Shared);
+        let create = lab.creation("claimed", spec, Stage::Init, pool).await;
+        let (id, spec) = (create.instance.clone(), create.spec.clone());
+        lab.host.apply(Action::Create(Box::new(create))).await.expect("created");
         let held = |state: &InstanceState| {
             matches!(state, InstanceState::Up { phase: Phase::Held, told: None, .. })
         };
         lab.wait(&id, held).await;
-        let tell = Action::Tell { instance: id.clone(), identity: job("web-9", 4), go: true };
-        lab.host.apply(tell).await.expect("told");
+        let tell = |identity| Action::Tell {
+            instance: id.clone(),
+            spec: spec.clone(),
+            identity,
+            go: true,
+        };
+        lab.host.apply(tell(job("web-9", 4))).await.expect("told");
         lab.says(&id, "\"job_id\": \"web-9\"").await;
         let told = |state: &InstanceState| {
             matches!(state, InstanceState::Up { phase: Phase::Running, told, .. }
                 if *told == Some(Generation(4)))
         };
         lab.wait(&id, told).await;
-        let other = Action::Tell { instance: id.clone(), identity: job("other", 5), go: true };
-        let refused = lab.host.apply(other).await.expect_err("it serves another");
+        let refused = lab.host.apply(tell(job("other", 5))).await.expect_err("it serves another");
         assert!(!refused.is_transient());
 
         // Its names follow the claim.

@@ -1,9 +1,10 @@
 //! What is asked of jobs, instances and actions.
 
 use hearth_model::{
-    Action, Assignment, Create, Creation, Digest, End, Exit, Generation, Identity, Images,
-    Instance, InstanceId, InstanceState, Job, JobId, Machine, Made, Mono, Owner, Phase, PoolKey,
-    PoolTenant, Progress, Resolution, Signal, Slot, Spec, SpecHash, Stage, Tenant, Value, Wanted,
+    Action, Assignment, Boot, Create, Creation, Delivery, Digest, End, Exit, Generation, Identity,
+    Images, Instance, InstanceId, InstanceState, Job, JobId, Machine, Made, Mono, Owner, Phase,
+    PoolKey, PoolTenant, Progress, Resolution, Signal, Slot, Spec, SpecHash, Stage, Tenant, Value,
+    Wanted,
 };
 use std::sync::Arc;
 
@@ -158,18 +159,35 @@ fn an_action_names_its_instance_and_itself() {
         hash: hash(),
         stage: Stage::App,
         owner: Owner::Job(identity.clone()),
+        workload: Delivery::Inline,
     };
     assert_eq!(create.owner.identity(), Some(&identity));
     assert_eq!(Owner::Pool(PoolTenant::Shared).identity(), None);
     let actions = [
         (Action::Create(Box::new(create)), "create"),
-        (Action::Tell { instance: id.clone(), identity, go: true }, "tell"),
+        (Action::Tell { instance: id.clone(), spec: spec(), identity, go: true }, "tell"),
         (Action::Stop { instance: id.clone(), signal: Signal::TERM, timeout_s: 1 }, "stop"),
         (Action::Remove { instance: id.clone() }, "remove"),
         (Action::DropLogs { instance: id.clone() }, "drop-logs"),
     ];
     for (action, name) in actions {
         assert_eq!((action.instance(), action.name()), (&id, name));
+    }
+}
+
+#[test]
+fn workload_is_late_only_in_a_pool_that_holds_it() {
+    let pool = Owner::Pool(PoolTenant::Shared);
+    let identity = Identity { job_id: job().id, tenant: job().tenant, generation: Generation(2) };
+    let job = Owner::Job(identity);
+    assert_eq!(Delivery::of(Boot::Init, Stage::Init, &pool), Delivery::Late);
+    for (guest, stage, owner) in [
+        (Boot::Init, Stage::App, &pool),
+        (Boot::Init, Stage::Init, &job),
+        (Boot::Init, Stage::App, &job),
+        (Boot::Raw, Stage::Init, &pool),
+    ] {
+        assert_eq!(Delivery::of(guest, stage, owner), Delivery::Inline, "{guest:?} {stage:?}");
     }
 }
 

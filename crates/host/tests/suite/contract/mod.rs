@@ -2,8 +2,9 @@
 
 use hearth_host::{Host, HostError, LogQuery};
 use hearth_model::{
-    Action, Create, End, Exit, Generation, Identity, InstanceId, InstanceState, JobId, Lookup,
-    Machine, Made, Owner, Phase, PoolTenant, Signal, Slot, Spec, Stage, Tenant, Value, hash,
+    Action, Create, Delivery, End, Exit, Generation, Identity, InstanceId, InstanceState, JobId,
+    Lookup, Machine, Made, Owner, Phase, PoolTenant, Signal, Slot, Spec, Stage, Tenant, Value,
+    hash,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -40,6 +41,7 @@ impl Subject<'_> {
         if let Some(job) = &self.job {
             self.exit_is_observed_with_its_code_and_output_kept_until_dropped(job).await;
             self.a_held_instance_waits_for_go_and_ignores_older_generations().await;
+            self.late_workload_is_taken_once_and_another_is_refused().await;
         }
     }
 
@@ -54,6 +56,7 @@ impl Subject<'_> {
             slot: Slot(number),
             hash: hash::spec_hash(&spec, &images),
             machine: Machine::boot(&spec, &images),
+            workload: Delivery::of(spec.boot, stage, &owner),
             spec,
             stage,
             owner,
@@ -178,7 +181,9 @@ impl Subject<'_> {
         self.apply(Action::DropLogs { instance: instance.clone() }).await;
         let page = self.host.logs(&instance, LogQuery::default()).await.unwrap();
         assert!(page.lines.is_empty());
-        let tell = Action::Tell { instance: instance.clone(), identity: identity(1), go: true };
+        let spec = Arc::new(self.service.clone());
+        let identity = identity(1);
+        let tell = Action::Tell { instance: instance.clone(), spec, identity, go: true };
         assert!(self.host.apply(tell).await.is_err());
         assert!(!self.host.alive(&instance));
         assert!(self.host.connect(&instance, 80).await.is_err());
@@ -274,6 +279,7 @@ impl Subject<'_> {
         let id = &create.instance;
         let tell = |generation, go| Action::Tell {
             instance: id.clone(),
+            spec: create.spec.clone(),
             identity: identity(generation),
             go,
         };
@@ -287,6 +293,37 @@ impl Subject<'_> {
         self.apply(tell(3, true)).await;
         self.until(id, "running", |state| is_up(state, Phase::Running, Some(3))).await;
         self.apply(tell(3, true)).await;
+        self.apply(Action::Stop { instance: id.clone(), signal: Signal::TERM, timeout_s: 1 }).await;
+        self.clean(id).await;
+    }
+
+    async fn late_workload_is_taken_once_and_another_is_refused(&self) {
+        let create = self.create(&self.service, Stage::Init, Owner::Pool(PoolTenant::Shared)).await;
+        assert_eq!(create.workload, Delivery::Late);
+        let id = &create.instance;
+        let tell = |generation, spec: &Arc<Spec>, go| Action::Tell {
+            instance: id.clone(),
+            spec: spec.clone(),
+            identity: identity(generation),
+            go,
+        };
+        let mut other = self.service.clone();
+        other.env.insert("OTHER".to_owned(), "yes".to_owned());
+        let (same, other) = (&create.spec, &Arc::new(other));
+        self.until(id, "held", |state| is_up(state, Phase::Held, None)).await;
+        self.apply(tell(3, same, false)).await;
+        for (generation, spec) in [(3, other), (4, other), (4, same)] {
+            let refused = self.host.apply(tell(generation, spec, true)).await;
+            let error = refused.expect_err("the guest has its workload");
+            let sentence = error.sentence();
+            assert!(
+                !error.is_transient() && sentence.contains("refuses its workload"),
+                "{sentence}"
+            );
+        }
+        self.until(id, "held", |state| is_up(state, Phase::Held, Some(3))).await;
+        self.apply(tell(3, same, true)).await;
+        self.until(id, "running", |state| is_up(state, Phase::Running, Some(3))).await;
         self.apply(Action::Stop { instance: id.clone(), signal: Signal::TERM, timeout_s: 1 }).await;
         self.clean(id).await;
     }

@@ -7,8 +7,9 @@ mod cgroups;
 use hearth_host::linux::{LinuxConfig, LinuxHost};
 use hearth_host::{Host, LogQuery};
 use hearth_model::{
-    Action, Boot, Create, Exit, Generation, Identity, ImageName, InstanceId, InstanceState, JobId,
-    Lifecycle, Lookup, Machine, Owner, Resources, Signal, Slot, Spec, Stage, Tenant, hash,
+    Action, Boot, Create, Delivery, Exit, Generation, Identity, ImageName, InstanceId,
+    InstanceState, JobId, Lifecycle, Lookup, Machine, Owner, Resources, Signal, Slot, Spec, Stage,
+    Tenant, hash,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -93,6 +94,7 @@ impl Lab {
             slot: Slot(1),
             hash: hash::spec_hash(&spec, &images),
             machine: Machine::boot(&spec, &images),
+            workload: Delivery::of(spec.boot, stage, &owner),
             spec: Arc::new(spec),
             stage,
             owner,
