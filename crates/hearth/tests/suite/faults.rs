@@ -73,7 +73,7 @@ impl World {
         names(&self.instances())
     }
 
-    pub(crate) fn processes(&self) -> Vec<(String, i32)> {
+    fn processes(&self) -> Vec<(String, i32)> {
         crate::support::native::processes(&self.instances())
     }
 

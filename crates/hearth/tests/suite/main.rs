@@ -25,4 +25,5 @@ mod streams;
 mod support;
 mod syscalls;
 mod systemd;
+mod takeover;
 mod transcripts;
