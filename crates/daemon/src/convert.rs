@@ -2,13 +2,14 @@
 
 pub(crate) mod declared;
 
+use crate::clock;
 use crate::core::AskError;
 use hearth_api::{
     DesiredFile, Event, Exit, ExitKind, FieldProblem, Job, JobStatus, KilledProcess, Pool, Problem,
     Summary, WarmVm,
 };
 use hearth_desired_file::{BodyError, Diagnostic};
-use hearth_engine::{EventKind, JobExit, JobView, PoolView, Refusal, StatsView, WarmView};
+use hearth_engine::{EventKind, JobExit, JobView, PoolView, Refusal, View, WarmView};
 use hearth_model::{Declaration, End, OomKill};
 use hearth_planner::Status;
 use hearth_store::json::{self, Tree};
@@ -108,8 +109,8 @@ pub(crate) fn job(view: &JobView) -> Job {
         vm_id: view.instance.as_ref().map(hearth_model::InstanceId::vm_id),
         tenant: view.tenant.to_string(),
         status: status(view.status),
-        reason: view.reason.clone(),
-        since: view.since.clone(),
+        reason: view.reason_at(clock::mono()),
+        since: view.since.clone().unwrap_or_else(|| clock::now().wall),
         generation: view.generation.0,
         exit_code: view.exit_code,
         exit: view.exit.as_ref().map(exit),
@@ -123,33 +124,33 @@ pub(crate) fn job(view: &JobView) -> Job {
 struct Everything<'a> {
     summary: Summary,
     #[serde(serialize_with = "each_job")]
-    jobs: &'a [JobView],
+    jobs: &'a View,
     pools: Vec<Pool>,
     #[serde(serialize_with = "each_warm")]
-    warm_pool: &'a [WarmView],
+    warm_pool: &'a View,
     unidentified: &'a [String],
     desired_file: Option<DesiredFile>,
 }
 
-fn each_job<S: Serializer>(jobs: &[JobView], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(jobs.iter().map(job))
+fn each_job<S: Serializer>(view: &View, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(view.jobs().map(job))
 }
 
-fn each_warm<S: Serializer>(pool: &[WarmView], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(pool.iter().map(warm))
+fn each_warm<S: Serializer>(view: &View, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(view.warm_pool().map(warm))
 }
 
 /// Everything as it travels: the JSON of [`hearth_api::Stats`].
-pub(crate) fn stats(view: &StatsView, desired_file: Option<DesiredFile>) -> Vec<u8> {
+pub(crate) fn stats(view: &View, desired_file: Option<DesiredFile>) -> Vec<u8> {
     let everything = Everything {
         summary: Summary {
-            total_jobs: view.jobs.len(),
-            total_warm: view.warm_pool.iter().filter(|vm| vm.status == "warm").count(),
+            total_jobs: view.jobs_count(),
+            total_warm: view.warm_pool().filter(|vm| vm.status == "warm").count(),
         },
-        jobs: &view.jobs,
-        pools: view.pools.iter().map(pool).collect(),
-        warm_pool: &view.warm_pool,
-        unidentified: &view.unidentified,
+        jobs: view,
+        pools: view.pools().map(pool).collect(),
+        warm_pool: view,
+        unidentified: view.unidentified(),
         desired_file,
     };
     serde_json::to_vec(&everything).expect("it holds only what JSON can say")

@@ -5,7 +5,8 @@ use crate::followed::{Followed, Following};
 use crate::watchdog::{self, Progress};
 use crate::{clock, limits};
 use hearth_engine::{
-    ActionId, Effect, Engine, Event, EventKind, Input, Refusal, Reply, Request, RequestId,
+    ActionId, Effect, Engine, Event, EventKind, Input, JobView, Publication, Refusal, Reply,
+    Request, RequestId, View,
 };
 use hearth_host::Host;
 use hearth_model::{Action, Generation, JobId, Spec};
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{RwLock, broadcast, mpsc, oneshot};
+use tokio::sync::{RwLock, broadcast, mpsc, oneshot, watch};
 
 /// What the engine wants carried out.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(crate) enum Work {
 #[derive(Clone, Debug)]
 pub(crate) struct Intake {
     queue: mpsc::Sender<Message>,
+    /// What the last step published.
+    view: watch::Receiver<View>,
     events: broadcast::Sender<Arc<Event>>,
     followed: Followed,
     /// Read by whoever looks images up, until the engine is asked to name them.
@@ -60,7 +63,20 @@ impl Intake {
     pub(crate) fn open() -> (Intake, mpsc::Receiver<Message>) {
         let (queue, inbox) = mpsc::channel(limits::INTAKE_MAX);
         let (events, followed) = (broadcast::channel(1).0, Followed::default());
-        (Intake { queue, events, followed, lookups: Arc::default() }, inbox)
+        let view = watch::channel(View::default()).1;
+        (Intake { queue, view, events, followed, lookups: Arc::default() }, inbox)
+    }
+
+    /// What is shown, as the last step published it: it holds what that one's replies say, and nothing that is
+    /// not on disk. Waits for nobody.
+    pub(crate) fn view(&self) -> View {
+        self.view.borrow().clone()
+    }
+
+    /// One job of [`Intake::view`].
+    pub(crate) fn job(&self, id: &JobId) -> Result<Arc<JobView>, AskError> {
+        let found = self.view.borrow().job(id).cloned();
+        found.ok_or_else(|| Refusal::NotFound(id.clone()).into())
     }
 
     /// Asks the engine, and waits until what follows is on disk.
@@ -135,8 +151,10 @@ pub(crate) fn spawn(
     let (ended, end) = oneshot::channel();
     let (events, _) = broadcast::channel(limits::EVENTS_BUFFERED);
     let followed = Followed::default();
+    let (view, shown) = watch::channel(engine.view().clone());
     let intake = Intake {
         queue,
+        view: shown,
         events: events.clone(),
         followed: followed.clone(),
         lookups: Arc::default(),
@@ -160,6 +178,7 @@ pub(crate) fn spawn(
             work,
             told,
             progress,
+            view,
             followed,
             waiting,
             next_request: 0,
@@ -183,6 +202,7 @@ struct Core {
     /// Tells events, so that the engine doesn't wait for words to be put together.
     told: std::sync::mpsc::Sender<Vec<Event>>,
     progress: Progress,
+    view: watch::Sender<View>,
     followed: Followed,
     waiting: BTreeMap<RequestId, oneshot::Sender<Answer>>,
     next_request: u64,
@@ -200,6 +220,7 @@ impl Core {
             let host = &self.host;
             let effects = self.engine.step(&clock::now(), inputs, &|id| host.alive(id));
             self.progress.step();
+            self.publish();
             self.log_health();
             let mut events = Vec::new();
             for effect in effects {
@@ -209,6 +230,14 @@ impl Core {
                 // It lives as long as this sender.
                 let _ = self.told.send(events);
             }
+        }
+    }
+
+    /// Before the replies are handed out, so that whoever has one reads what it says.
+    fn publish(&mut self) {
+        if let Some(Publication { view, jobs }) = self.engine.take_publication() {
+            self.view.send_replace(view);
+            self.followed.shown(&jobs);
         }
     }
 

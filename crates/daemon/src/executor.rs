@@ -195,6 +195,10 @@ mod tests {
             self.0.logs(instance, query)
         }
 
+        fn log_changes(&self, instance: &InstanceId) -> watch::Receiver<()> {
+            self.0.log_changes(instance)
+        }
+
         fn connect<'a>(
             &'a self,
             instance: &'a InstanceId,

@@ -94,10 +94,9 @@ pub const REMOVE_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest connection to a port of a guest, on hardware.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How often a followed log is read: a person does not see the difference to at once.
-pub const FOLLOW_EVERY: Duration = Duration::from_millis(200);
-/// How often a follower asks whether its job has ended.
-pub const FOLLOW_ASK_EVERY: Duration = Duration::from_secs(1);
+/// From one reading of a followed log to the next, while lines come without a pause: a person does not see the
+/// difference to at once. A line behind a pause is read at once.
+pub const FOLLOW_READS_APART: Duration = Duration::from_millis(50);
 /// Longest record of a log, in bytes of the app's output; a longer line continues in the next one.
 pub use hearth_host::LOG_LINE_BYTES_MAX;
 /// Most lines that `tail` can ask for.

@@ -28,6 +28,7 @@ impl Engine {
             };
             let Some((assignment, spec)) = self.place_of(&observed, &made) else { continue };
             self.orphans.0.remove(&id);
+            self.shown.stale_unidentified();
             self.fleet.insert_instance(Instance {
                 id: id.clone(),
                 slot: observed.slot,

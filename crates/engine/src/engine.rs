@@ -8,6 +8,7 @@ use crate::journal::Journal;
 use crate::oldest::{Oldest, Retention};
 use crate::operation::Operations;
 use crate::orphans::Orphans;
+use crate::publish::Shown;
 use crate::random::Random;
 use crate::removals::Removals;
 use hearth_model::{
@@ -88,6 +89,7 @@ pub struct Engine {
     pub(crate) looked_at: Option<Mono>,
     pub(crate) journal: Journal,
     pub(crate) health: Health,
+    pub(crate) shown: Shown,
 }
 
 impl Engine {
@@ -127,8 +129,10 @@ impl Engine {
             looked_at: None,
             journal: Journal::after(loaded.last_event, rebooted),
             health: Health::default(),
+            shown: Shown::default(),
         };
         engine.hold(loaded);
+        engine.publish();
         Ok(engine)
     }
 
@@ -150,6 +154,7 @@ impl Engine {
             // with the next commit.
             self.fleet.take_changed();
         }
+        self.shown.stale_all();
     }
 
     /// Jobs and instances as the database holds them after the last step.
@@ -174,9 +179,8 @@ impl Engine {
     /// How a job stands.
     #[must_use]
     pub fn status_of(&self, job: &JobId) -> Option<hearth_planner::Status> {
-        let world = self.world(Mono::default());
         let job = self.fleet.job(job)?;
-        Some(status(&world, job, self.agenda.waiting(&job.id)).status)
+        Some(status(&self.fleet, job, self.agenda.waiting(&job.id)).status)
     }
 
     /// The plan for everybody, which at rest has no steps.

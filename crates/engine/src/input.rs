@@ -1,13 +1,13 @@
 //! What goes into a step and what comes out of it.
 
-use crate::claims::ClaimCounts;
 use crate::entry::EntryDigest;
+use crate::view::JobView;
 use hearth_host::HostError;
 use hearth_model::{
-    Action, Generation, InstanceId, JobId, KeepImages, Mono, Observation, Resolution, Selector,
-    Spec, SpecHash, StoredImage, Tenant,
+    Action, Generation, JobId, KeepImages, Mono, Observation, Resolution, Selector, Spec, SpecHash,
+    StoredImage, Tenant,
 };
-use hearth_store::{Accepted, Event, EventPage, Events, JobExit, StoreError};
+use hearth_store::{Accepted, Event, EventPage, Events, StoreError};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ pub(crate) struct StepOutput {
     pub(crate) replies: Vec<(RequestId, Result<Reply, Refusal>)>,
 }
 
-/// What can be asked.
+/// What can be asked. How jobs stand is not: it is in the published [`View`](crate::View).
 #[derive(Clone, Debug)]
 pub enum Request {
     /// A change, unless it was made already or the job has moved on.
@@ -98,15 +98,6 @@ pub enum Request {
     },
     /// Run a job anew, as a new generation of the same spec.
     Restart(Restart),
-    /// One job.
-    Get {
-        /// Which.
-        job: JobId,
-    },
-    /// A page of the jobs, by id.
-    List(List),
-    /// Everything that `/stats` shows.
-    Stats,
     /// The events of one job, or all, oldest first.
     Events(Events),
     /// Whether changes are accepted.
@@ -131,10 +122,7 @@ impl Request {
     #[must_use]
     pub fn only_reads(&self) -> bool {
         match self {
-            Request::Get { .. }
-            | Request::List(_)
-            | Request::Stats
-            | Request::Events(_)
+            Request::Events(_)
             | Request::Ready
             | Request::PlanFile(_)
             | Request::PlanImages { .. } => true,
@@ -157,10 +145,7 @@ impl Request {
             Request::Upsert(upsert) => upsert.job.as_ref(),
             Request::Restart(restart) => Some(&restart.job),
             Request::Delete { job } | Request::Stop { job } | Request::Start { job } => Some(job),
-            Request::Get { .. }
-            | Request::List(_)
-            | Request::Stats
-            | Request::Events(_)
+            Request::Events(_)
             | Request::Ready
             | Request::ApplyFile(_)
             | Request::PlanFile(_)
@@ -306,17 +291,6 @@ pub enum Reply {
         /// Whether it is gone already.
         gone: bool,
     },
-    /// One job.
-    Job(JobView),
-    /// A page of jobs, by id.
-    Jobs {
-        /// The jobs.
-        jobs: Vec<JobView>,
-        /// Whether there are more behind them.
-        more: bool,
-    },
-    /// Everything.
-    Stats(StatsView),
     /// Events, oldest first.
     Events(EventPage),
     /// What a load changed.
@@ -471,84 +445,6 @@ fn other_generation(job: &JobId, current: Option<&Generation>) -> String {
     }
 }
 
-/// A job as it is shown.
-#[derive(Clone, Debug, PartialEq)]
-pub struct JobView {
-    /// Its name.
-    pub job: JobId,
-    /// Its tenant.
-    pub tenant: Tenant,
-    /// The instance that serves it or will.
-    pub instance: Option<InstanceId>,
-    /// Its instances past and present, newest last, for their logs.
-    pub instances: Vec<InstanceId>,
-    /// What it does.
-    pub status: hearth_planner::Status,
-    /// Why, or what it waits for; a sentence.
-    pub reason: Option<String>,
-    /// Since when, RFC 3339 UTC.
-    pub since: String,
-    /// Its generation.
-    pub generation: Generation,
-    /// The hash of its spec, where the images are known.
-    pub hash: Option<SpecHash>,
-    /// How its last instance's command ended: the code, where it exited with one.
-    pub exit_code: Option<u8>,
-    /// How its last instance of this generation exited.
-    pub exit: Option<JobExit>,
-    /// What it runs.
-    pub spec: Arc<Spec>,
-}
-
-/// Everything that `/stats` shows.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct StatsView {
-    /// All jobs, by id.
-    pub jobs: Vec<JobView>,
-    /// All pools that have instances or should have some.
-    pub pools: Vec<PoolView>,
-    /// All pool instances.
-    pub warm_pool: Vec<WarmView>,
-    /// What the last look at the host found and could not identify.
-    pub unidentified: Vec<String>,
-}
-
-/// A pool as it is shown.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PoolView {
-    /// Whose jobs may claim from it; `None`: those whose tenant was not given.
-    pub tenant: Option<Tenant>,
-    /// What its instances are made of.
-    pub hash: SpecHash,
-    /// The root filesystem of its instances, if they have one.
-    pub rootfs: Option<String>,
-    /// How many jobs want spare instances of it.
-    pub jobs: usize,
-    /// How many instances it is to have.
-    pub target: u32,
-    /// How many can be claimed now.
-    pub warm: usize,
-    /// How many are on their way.
-    pub starting: usize,
-    /// Claims since the engine's start.
-    pub claims: ClaimCounts,
-}
-
-/// A pool instance as it is shown.
-#[derive(Clone, Debug, PartialEq)]
-pub struct WarmView {
-    /// Its suffix.
-    pub instance: InstanceId,
-    /// What it is made of.
-    pub hash: SpecHash,
-    /// Whose jobs may claim it; `None`: those whose tenant was not given.
-    pub tenant: Option<Tenant>,
-    /// `warm` when it can be claimed, else `starting` or `stopping`.
-    pub status: &'static str,
-    /// Why, where it is not warm.
-    pub reason: Option<String>,
-    /// What it runs.
-    pub spec: Arc<Spec>,
 }
 
 /// What is decided of the copies that a host has, by their names.

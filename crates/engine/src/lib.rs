@@ -29,6 +29,7 @@ mod observation;
 mod oldest;
 mod operation;
 mod orphans;
+mod publish;
 mod random;
 mod removal;
 mod removals;
@@ -43,7 +44,9 @@ pub use entry::EntryDigest;
 pub use hearth_store::{Accepted, Event, EventKind, EventPage, Events, JobExit};
 pub use input::{
     ActionId, Against, Deletions, Drained, Effect, FileEntry, FileLoad, Guard, Guarded, ImagePlan,
-    Input, JobView, List, LoadPlan, Now, PlannedChange, PoolView, Refusal, Repeat, Reply, Request,
-    RequestId, Restart, StatsView, Trouble, Upsert, WarmView, Why,
+    Input, List, LoadPlan, Now, PlannedChange, Refusal, Repeat, Reply, Request, RequestId, Restart,
+    Trouble, Upsert, Why,
 };
 pub use oldest::Retention;
+pub use publish::Publication;
+pub use view::{JobPage, JobView, PoolView, View, WarmView};

@@ -40,6 +40,7 @@ impl Engine {
                 self.left_alone(now, id);
             }
             self.orphans.clear();
+            self.shown.stale_unidentified();
             self.disk_seen(now, scratch_mib);
         }
         for (id, observed) in instances {
@@ -52,6 +53,7 @@ impl Engine {
             {
                 // Otherwise it was removed after the look began.
                 self.orphans.insert(id, observed);
+                self.shown.stale_unidentified();
             }
         }
     }

@@ -2,7 +2,8 @@
 
 use crate::engine::Engine;
 use crate::execute::serves;
-use crate::input::{JobView, Now, Refusal, Reply, Request, Restart, StepOutput, Trouble, Upsert};
+use crate::input::{Now, Refusal, Reply, Request, Restart, StepOutput, Trouble, Upsert};
+use crate::view::JobView;
 use hearth_model::hash::same_inside;
 use hearth_model::{
     Generation, InstanceId, Job, JobId, Lifecycle, Outcome, Progress, Resolution, Spec, Tenant,
@@ -44,7 +45,7 @@ impl Engine {
             Request::Upsert(upsert) => {
                 let (changed, id) = self.upsert(now, upsert)?;
                 let claimed = if changed { self.claim_now(now, &id, alive) } else { None };
-                let mut view = self.shown(now, &id)?;
+                let mut view = self.job_shown(now, &id)?;
                 let accepted = match view.status {
                     _ if claimed.is_some() => Accepted::Claimed,
                     Status::Running if !changed => Accepted::Done,
@@ -70,11 +71,8 @@ impl Engine {
                 let job = restart.job.clone();
                 self.restart(now, restart)?;
                 self.claim_now(now, &job, alive);
-                Ok(Reply::Changed(Accepted::Pending, self.shown(now, &job)?))
+                Ok(Reply::Changed(Accepted::Pending, self.job_shown(now, &job)?))
             }
-            Request::Get { job } => Ok(Reply::Job(self.shown(now, &job)?)),
-            Request::List(list) => Ok(self.page(now, &list)),
-            Request::Stats => Ok(Reply::Stats(self.stats(now))),
             Request::Ready => self.ready(),
             Request::Events(events) => {
                 if let Some(job) = &events.job
@@ -100,7 +98,7 @@ impl Engine {
 
     /// How far a stop or a start has come within its request.
     fn wanted(&self, now: &Now, id: &JobId) -> Result<Reply, Refusal> {
-        let view = self.shown(now, id)?;
+        let view = self.job_shown(now, id)?;
         let settled = match view.status {
             Status::Running | Status::Stopped | Status::Completed | Status::Failed => true,
             Status::Pending | Status::Starting | Status::Stopping => false,
@@ -109,7 +107,7 @@ impl Engine {
         Ok(Reply::Changed(accepted, view))
     }
 
-    fn shown(&self, now: &Now, id: &JobId) -> Result<JobView, Refusal> {
+    fn job_shown(&self, now: &Now, id: &JobId) -> Result<JobView, Refusal> {
         self.view_of(now, id).ok_or_else(|| Refusal::NotFound(id.clone()))
     }
 

@@ -10,7 +10,7 @@ use crate::engine::{Engine, forget_times};
 use crate::input::{Effect, Input, Now, Refusal, Request, RequestId, StepOutput};
 use crate::journal::progress_row;
 use hearth_model::{Creation, InstanceId, JobId, Mono};
-use hearth_planner::{Scope, Subject, check, plan, status};
+use hearth_planner::{Scope, Subject, Subjects, check, plan, status};
 use hearth_store::{Changes, Event, EventKind, InstanceRow, JobRow, StoreError};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -45,6 +45,7 @@ impl Engine {
         self.end_cooldowns(now.mono);
         let wake_at = self.reconcile(now, &mut output);
         let mut effects = self.commit_and_release(now, output, wake_at);
+        self.publish();
         let asked = reads.iter().any(|(_, request)| matches!(request, Request::Ready));
         self.try_writing(now.mono, asked);
         // After the commit, so that everything shown is on disk.
@@ -94,6 +95,7 @@ impl Engine {
         // What the plan's own steps have changed is planned in the next step, and shown now.
         shown.extend(self.fleet.due().jobs.iter().cloned());
         self.note_statuses(now, &shown);
+        self.shown.stale_jobs(shown);
         wake_at.into_iter().chain(self.operations.next_release()).min()
     }
 
@@ -135,6 +137,7 @@ impl Engine {
             self.drop_logs_again(output);
             self.note_removals(now.mono);
         }
+        self.shown.stale(Subjects { jobs: BTreeSet::new(), pools: due.pools });
         let mut planned = due.jobs;
         for (subject, next_check) in plan.next_checks {
             if let Subject::Job(id) = &subject {
@@ -153,10 +156,9 @@ impl Engine {
             self.note_finish(now.mono, id);
             self.note_removal(now.mono, id);
         }
-        let world = self.world(now.mono);
         let mut changed = Vec::new();
         for job in ids.iter().filter_map(|id| self.fleet.job(id)) {
-            let stands = status(&world, job, self.agenda.waiting(&job.id));
+            let stands = status(&self.fleet, job, self.agenda.waiting(&job.id));
             let known = self.notes.get(&job.id);
             let rests_on = stands.instance.as_ref().and_then(|id| self.fleet.instance(id));
             if known.is_some() && rests_on.is_some_and(|instance| instance.awaiting_first_report) {
@@ -164,24 +166,25 @@ impl Engine {
                 continue;
             }
             let same = known.is_some_and(|known| known.status == stands.status.as_str());
-            if !same || known.is_some_and(|known| known.reason != stands.reason) {
-                changed.push((job.id.clone(), job.run, same, stands));
+            let reason = stands.reason.as_ref().map(|reason| reason.at(now.mono));
+            if !same || known.is_some_and(|known| known.reason != reason) {
+                changed.push((job.id.clone(), job.run, same, stands, reason));
             }
         }
-        for (id, run, same, stands) in changed {
+        for (id, run, same, stands, reason) in changed {
             let notes = self.notes.entry(id.clone()).or_default();
-            notes.reason.clone_from(&stands.reason);
+            notes.reason.clone_from(&reason);
             if same {
                 continue;
             }
             stands.status.as_str().clone_into(&mut notes.status);
             notes.since.clone_from(&now.wall);
             self.journal.note_progress(&id);
-            let message = match &stands.reason {
+            let message = match &reason {
                 Some(reason) => format!("{}: {reason}", stands.status),
                 None => stands.status.to_string(),
             };
-            let kind = EventKind::Status { status: Some(stands.status), reason: stands.reason };
+            let kind = EventKind::Status { status: Some(stands.status), reason };
             self.event(now, Some(&id), stands.instance.as_ref(), Some(run), kind, message);
         }
     }
@@ -246,6 +249,7 @@ impl Engine {
         if wrote {
             self.note_commit(now, committed.as_ref().err());
         }
+        self.shown.stale_jobs(pending.jobs.into_iter().chain(pending.progress));
         committed?;
         self.journal.committed();
         Ok(events)

@@ -1,133 +1,160 @@
-//! What is shown of the state.
+//! What is shown of the state: a value that never changes, made by each step of what it has changed, behind
+//! its commit. A clone shares all of it, so that a reader holds on to one and waits for nobody.
 
-use crate::engine::Engine;
-use crate::input::{JobView, List, Now, PoolView, Reply, StatsView, WarmView};
-use hearth_model::{Instance, InstanceId, InstanceState, Job, JobId, PoolKey, PoolTenant, Tenant};
-use hearth_planner::{World, status};
-use hearth_store::JobNotes;
+use crate::claims::ClaimCounts;
+use crate::input::List;
+use hearth_model::{Generation, InstanceId, JobId, Mono, PoolKey, Spec, SpecHash, Status, Tenant};
+use hearth_planner::Reason;
+use hearth_store::JobExit;
+use rpds::RedBlackTreeMapSync;
 use std::ops::Bound;
+use std::sync::Arc;
 
-impl Engine {
-    pub(crate) fn view(&self, world: &World<'_>, job: &Job, now: &Now) -> JobView {
-        let stands = status(world, job, self.agenda.waiting(&job.id));
-        let notes = self.notes.get(&job.id);
-        let mut instances: Vec<InstanceId> = notes
-            .map(|notes| notes.past().map(|(instance, _)| instance).collect())
-            .unwrap_or_default();
-        let mut live: Vec<&Instance> = self.fleet.of_job(&job.id).collect();
-        live.sort_by_key(|instance| (instance.created_at, instance.id.clone()));
-        instances.extend(live.iter().map(|instance| instance.id.clone()));
-        let since = notes
-            .filter(|notes| notes.status == stands.status.as_str())
-            .map_or_else(|| now.wall.clone(), |notes| notes.since.clone());
-        JobView {
-            job: job.id.clone(),
-            tenant: job.tenant.clone(),
-            instance: stands.instance,
-            instances,
-            status: stands.status,
-            reason: stands.reason,
-            since,
-            generation: job.generation,
-            hash: job.hash(),
-            exit_code: notes.and_then(|notes| notes.exit_code),
-            exit: notes.and_then(JobNotes::exit),
-            spec: job.spec.clone(),
-        }
+/// Everything that is shown, as it was behind one commit.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct View {
+    pub(crate) jobs: RedBlackTreeMapSync<JobId, Arc<JobView>>,
+    pub(crate) pools: RedBlackTreeMapSync<PoolKey, Arc<PoolMembers>>,
+    pub(crate) unidentified: Arc<[String]>,
+}
+
+/// A page of the jobs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobPage {
+    /// The jobs, by id.
+    pub jobs: Vec<Arc<JobView>>,
+    /// Whether there are more behind them.
+    pub more: bool,
+}
+
+/// A pool with its instances.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PoolMembers {
+    pub(crate) pool: PoolView,
+    pub(crate) warm: Vec<WarmView>,
+}
+
+impl View {
+    /// One job.
+    #[must_use]
+    pub fn job(&self, id: &JobId) -> Option<&Arc<JobView>> {
+        self.jobs.get(id)
     }
 
-    pub(crate) fn view_of(&self, now: &Now, id: &JobId) -> Option<JobView> {
-        let world = self.world(now.mono);
-        self.fleet.job(id).map(|job| self.view(&world, job, now))
+    /// All jobs, by id.
+    pub fn jobs(&self) -> impl Iterator<Item = &JobView> {
+        self.jobs.values().map(|job| &**job)
     }
 
-    pub(crate) fn views(&self, now: &Now) -> Vec<JobView> {
-        let world = self.world(now.mono);
-        self.fleet.jobs().values().map(|job| self.view(&world, job, now)).collect()
+    /// How many jobs there are.
+    #[must_use]
+    pub fn jobs_count(&self) -> usize {
+        self.jobs.size()
     }
 
     /// A page of the jobs that `list` asks for. Cursors are ids, so that a page is where it was
     /// whatever was made or deleted before it.
-    pub(crate) fn page(&self, now: &Now, list: &List) -> Reply {
-        let world = self.world(now.mono);
+    #[must_use]
+    pub fn page(&self, list: &List) -> JobPage {
         let behind = list.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut found = self
-            .fleet
-            .jobs()
-            .range((behind, Bound::Unbounded))
-            .map(|(_, job)| job)
-            .filter(|job| list.selector.matches(&job.tenant, &job.spec))
-            .map(|job| self.view(&world, job, now))
-            .filter(|view| list.statuses.is_empty() || list.statuses.contains(&view.status));
-        let jobs = found.by_ref().take(list.limit).collect();
-        Reply::Jobs { jobs, more: found.next().is_some() }
+        let asked = |view: &&Arc<JobView>| {
+            list.selector.matches(&view.tenant, &view.spec)
+                && (list.statuses.is_empty() || list.statuses.contains(&view.status))
+        };
+        let behind = self.jobs.range::<JobId, _>((behind, Bound::Unbounded));
+        let mut found = behind.map(|(_, view)| view).filter(asked);
+        let jobs = found.by_ref().take(list.limit).cloned().collect();
+        JobPage { jobs, more: found.next().is_some() }
     }
 
-    pub(crate) fn stats(&self, now: &Now) -> StatsView {
-        let warm_pool: Vec<WarmView> = self
-            .fleet
-            .pool_keys()
-            .flat_map(|key| self.fleet.of_pool(key).map(move |instance| (instance, key)))
-            .filter(|(instance, _)| instance.exit().is_none())
-            .map(|(instance, key)| self.warm_view(instance, key))
-            .collect();
-        let pools = self.fleet.pool_keys().map(|key| self.pool_view(key)).collect();
-        let left_alone = self.unidentified.values().cloned().chain(self.orphans.sentences());
-        StatsView { jobs: self.views(now), pools, warm_pool, unidentified: left_alone.collect() }
+    /// All pools that have instances or should have some.
+    pub fn pools(&self) -> impl Iterator<Item = &PoolView> {
+        self.pools.values().map(|pool| &pool.pool)
     }
 
-    fn pool_view(&self, key: &PoolKey) -> PoolView {
-        let living = || self.fleet.of_pool(key).filter(|instance| instance.exit().is_none());
-        let count = |status| living().filter(|instance| warm_status(instance).0 == status).count();
-        let (jobs, target) = self.fleet.demand(key);
-        let of_job = self.fleet.job_of_pool(key).map(|job| &job.spec);
-        let spec = of_job.or_else(|| self.fleet.of_pool(key).next().map(|instance| &instance.spec));
-        let rootfs = spec.and_then(|spec| spec.rootfs.as_ref());
-        PoolView {
-            tenant: tenant_of(key),
-            hash: key.hash,
-            rootfs: rootfs.map(|rootfs| rootfs.as_str().to_owned()),
-            jobs,
-            target,
-            warm: count("warm"),
-            starting: count("starting"),
-            claims: self.claims.of(key),
-        }
+    /// All pool instances.
+    pub fn warm_pool(&self) -> impl Iterator<Item = &WarmView> {
+        self.pools.values().flat_map(|pool| &pool.warm)
     }
 
-    fn warm_view(&self, instance: &Instance, key: &PoolKey) -> WarmView {
-        let (status, reason) = warm_status(instance);
-        let reason = reason.or_else(|| {
-            let health = self.pools.get(key).filter(|_| status != "warm")?;
-            Some(format!("the one before died: {}", health.reason))
-        });
-        WarmView {
-            instance: instance.id.clone(),
-            hash: instance.hash,
-            tenant: tenant_of(key),
-            status,
-            reason,
-            spec: instance.spec.clone(),
-        }
+    /// What the last look at the host found and could not identify.
+    #[must_use]
+    pub fn unidentified(&self) -> &[String] {
+        &self.unidentified
     }
 }
 
-fn tenant_of(key: &PoolKey) -> Option<Tenant> {
-    match &key.tenant {
-        PoolTenant::Shared => None,
-        PoolTenant::Named(tenant) => Some(tenant.clone()),
-    }
+/// A job as it is shown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobView {
+    /// Its name.
+    pub job: JobId,
+    /// Its tenant.
+    pub tenant: Tenant,
+    /// The instance that serves it or will.
+    pub instance: Option<InstanceId>,
+    /// Its instances past and present, newest last, for their logs.
+    pub instances: Vec<InstanceId>,
+    /// What it does.
+    pub status: Status,
+    /// Why, or what it waits for.
+    pub reason: Option<Reason>,
+    /// Since when, RFC 3339 UTC. `None` where the status is newer than what is recorded, and so from now.
+    pub since: Option<String>,
+    /// Its generation.
+    pub generation: Generation,
+    /// The hash of its spec, where the images are known.
+    pub hash: Option<SpecHash>,
+    /// How its last instance's command ended: the code, where it exited with one.
+    pub exit_code: Option<u8>,
+    /// How its last instance of this generation exited.
+    pub exit: Option<JobExit>,
+    /// What it runs.
+    pub spec: Arc<Spec>,
 }
 
-/// The status of a pool instance that has not exited, and why it is not warm.
-fn warm_status(instance: &Instance) -> (&'static str, Option<String>) {
-    match &instance.state {
-        _ if instance.stopping.is_some() => ("stopping", instance.stopping.clone()),
-        _ if instance.is_silent() => ("starting", Some("its VMM does not answer".to_owned())),
-        _ if instance.is_warm() => ("warm", None),
-        Some(InstanceState::Up { ready_detail, .. }) => {
-            ("starting", ready_detail.clone().map(|why| format!("not ready: {why}")))
-        }
-        _ => ("starting", Some("booting".to_owned())),
+/// A pool as it is shown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolView {
+    /// Whose jobs may claim from it; `None`: those whose tenant was not given.
+    pub tenant: Option<Tenant>,
+    /// What its instances are made of.
+    pub hash: SpecHash,
+    /// The root filesystem of its instances, if they have one.
+    pub rootfs: Option<String>,
+    /// How many jobs want spare instances of it.
+    pub jobs: usize,
+    /// How many instances it is to have.
+    pub target: u32,
+    /// How many can be claimed now.
+    pub warm: usize,
+    /// How many are on their way.
+    pub starting: usize,
+    /// Claims since the engine's start.
+    pub claims: ClaimCounts,
+}
+
+/// A pool instance as it is shown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WarmView {
+    /// Its suffix.
+    pub instance: InstanceId,
+    /// What it is made of.
+    pub hash: SpecHash,
+    /// Whose jobs may claim it; `None`: those whose tenant was not given.
+    pub tenant: Option<Tenant>,
+    /// `warm` when it can be claimed, else `starting` or `stopping`.
+    pub status: &'static str,
+    /// Why, where it is not warm.
+    pub reason: Option<String>,
+    /// What it runs.
+    pub spec: Arc<Spec>,
+}
+
+impl JobView {
+    /// Why, or what it waits for, as a sentence at a time.
+    #[must_use]
+    pub fn reason_at(&self, now: Mono) -> Option<String> {
+        self.reason.as_ref().map(|reason| reason.at(now))
     }
 }

@@ -2,6 +2,7 @@
 //! pass one contract suite. A host decides nothing: it does what it is asked and says what it sees.
 
 pub mod linux;
+mod log_changes;
 pub mod sim;
 
 use hearth_model::{Action, InstanceId, Lookup, Observation, Spec, StoredImage};
@@ -71,6 +72,10 @@ pub trait Host: Send + Sync + 'static {
         instance: &'a InstanceId,
         query: LogQuery,
     ) -> BoxFuture<'a, Result<LogPage, HostError>>;
+
+    /// Changes whenever records were added to the log of an instance since this was called, or the log was
+    /// dropped. It costs nothing while nothing is written. Whoever waits with it asks for it before reading.
+    fn log_changes(&self, instance: &InstanceId) -> watch::Receiver<()>;
 
     /// Connects to a TCP port on a guest's loopback.
     ///

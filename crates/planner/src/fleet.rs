@@ -152,6 +152,12 @@ impl Fleet {
         self.pools.keys()
     }
 
+    /// Whether jobs want a pool, or it has instances.
+    #[must_use]
+    pub fn has_pool(&self, key: &PoolKey) -> bool {
+        self.pools.contains_key(key)
+    }
+
     /// A job whose spec the instances of a pool are made of.
     #[must_use]
     pub fn job_of_pool(&self, key: &PoolKey) -> Option<&Job> {

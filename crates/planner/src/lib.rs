@@ -20,7 +20,7 @@ pub use fleet::{Changed, Fleet, Subject, Subjects};
 pub use hearth_model::Status;
 pub use images::images_to_remove;
 pub use plan::plan;
-pub use status::{JobStatus, status};
+pub use status::{JobStatus, Reason, status};
 pub use verdict::{Verdict, verdict};
 pub use world::{
     Busy, Limits, NextCheck, Plan, PoolHealth, Queue, Scope, Step, Target, Waiting, World,

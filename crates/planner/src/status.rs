@@ -1,33 +1,75 @@
 //! How a job stands, in one word and one sentence. Derived, never stored.
 
-use crate::world::{Waiting, World};
+use crate::fleet::Fleet;
+use crate::world::Waiting;
 use hearth_model::{
-    Assignment, Instance, InstanceId, InstanceState, Job, Outcome, Phase, Resolution, Status,
+    Assignment, Instance, InstanceId, InstanceState, Job, Mono, Outcome, Phase, Resolution, Status,
     Wanted,
 };
 
-/// How a job stands, and why.
+/// How a job stands, and why. It follows from the job, its instances and what it waits for, and so stays the
+/// same until one of them changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobStatus {
     /// In one word.
     pub status: Status,
     /// In a sentence, where the word is not all.
-    pub reason: Option<String>,
+    pub reason: Option<Reason>,
     /// The instance that serves it or will.
     pub instance: Option<InstanceId>,
 }
 
+/// Why a job stands as it does. The time is not in it, so that it is as good later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    text: String,
+    /// The end of a back-off, which the sentence ends with.
+    next_start: Option<Mono>,
+}
+
+impl Reason {
+    /// The sentence at a time, which says how long a back-off still takes.
+    #[must_use]
+    pub fn at(&self, now: Mono) -> String {
+        let Reason { text, next_start } = self;
+        next_start.map_or_else(
+            || text.clone(),
+            |until| {
+                let seconds = until.since(now).as_secs_f64().ceil();
+                format!("{text}, next start in {seconds} s")
+            },
+        )
+    }
+
+    /// The same with something before it.
+    fn behind(self, before: &str) -> Reason {
+        Reason { text: format!("{before}{}", self.text), ..self }
+    }
+}
+
+impl From<String> for Reason {
+    fn from(text: String) -> Reason {
+        Reason { text, next_start: None }
+    }
+}
+
+impl From<&str> for Reason {
+    fn from(text: &str) -> Reason {
+        Reason::from(text.to_owned())
+    }
+}
+
 /// How a job stands. `waiting` is what the last plan said of it.
 #[must_use]
-pub fn status(world: &World<'_>, job: &Job, waiting: Option<&Waiting>) -> JobStatus {
-    let instances = world.fleet.of_job(&job.id);
+pub fn status(fleet: &Fleet, job: &Job, waiting: Option<&Waiting>) -> JobStatus {
+    let instances = fleet.of_job(&job.id);
     let mut live: Vec<&Instance> = instances.filter(|instance| instance.exit().is_none()).collect();
     live.sort_by_key(|instance| instance.created_at);
     let serves = |instance: &&Instance| serves_its_run(instance) && instance.stopping.is_none();
     let serving = live.iter().rev().copied().find(serves);
     let current = live.iter().rev().copied().find(|instance| is_current(instance, job));
     let shown = current.or(serving).or(live.last().copied());
-    let is = |status, reason: Option<String>, instance: Option<&Instance>| JobStatus {
+    let is = |status, reason: Option<Reason>, instance: Option<&Instance>| JobStatus {
         status,
         reason,
         instance: instance.map(|instance| instance.id.clone()),
@@ -38,7 +80,7 @@ pub fn status(world: &World<'_>, job: &Job, waiting: Option<&Waiting>) -> JobSta
         (Wanted::Stopped, _) => return is(Status::Stopped, None, None),
         (_, Some(Outcome::Completed)) => return is(Status::Completed, None, shown),
         (_, Some(Outcome::Failed(reason))) => {
-            return is(Status::Failed, Some(reason.clone()), shown);
+            return is(Status::Failed, Some(reason.clone().into()), shown);
         }
         (Wanted::Running, None) => {}
     }
@@ -46,17 +88,15 @@ pub fn status(world: &World<'_>, job: &Job, waiting: Option<&Waiting>) -> JobSta
         return is(Status::Running, None, Some(instance));
     }
     if let Some(instance) = serving {
-        let reason = rollout(job, current, waiting, world);
-        return is(Status::Running, Some(reason), Some(instance));
+        return is(Status::Running, Some(rollout(job, current, waiting)), Some(instance));
     }
     if let Resolution::Failed(reason) = &job.progress.resolution {
-        return is(Status::Failed, Some(reason.clone()), None);
+        return is(Status::Failed, Some(reason.clone().into()), None);
     }
     if let Some(instance) = current {
-        return is(Status::Starting, Some(progress(instance)), Some(instance));
+        return is(Status::Starting, Some(progress(instance).into()), Some(instance));
     }
-    let reason = wait(job, waiting, world);
-    is(Status::Pending, Some(reason), None)
+    is(Status::Pending, Some(wait(job, waiting)), None)
 }
 
 /// Whether an instance serves the generation that it is for, which may be an older one.
@@ -74,26 +114,20 @@ pub(crate) fn is_current(instance: &Instance, job: &Job) -> bool {
     serves && instance.stopping.is_none() && instance.exit().is_none()
 }
 
-fn rollout(
-    job: &Job,
-    current: Option<&Instance>,
-    waiting: Option<&Waiting>,
-    world: &World<'_>,
-) -> String {
+fn rollout(job: &Job, current: Option<&Instance>, waiting: Option<&Waiting>) -> Reason {
     let generation = job.run;
     if let Resolution::Failed(reason) = &job.progress.resolution {
-        return format!(
+        let text = format!(
             "generation {generation} can't start, the previous one keeps serving: {reason}"
         );
+        return text.into();
     }
-    let how = current.map_or_else(|| wait(job, waiting, world), progress);
+    let how = current.map_or_else(|| wait(job, waiting), |instance| progress(instance).into());
     match &job.progress.last_failure {
-        Some(failure) if job.progress.failures > 0 => {
-            format!(
-                "generation {generation} failed ({failure}), the previous one keeps serving; {how}"
-            )
-        }
-        _ => format!("replacing it with generation {generation}: {how}"),
+        Some(failure) if job.progress.failures > 0 => how.behind(&format!(
+            "generation {generation} failed ({failure}), the previous one keeps serving; "
+        )),
+        _ => how.behind(&format!("replacing it with generation {generation}: ")),
     }
 }
 
@@ -122,17 +156,16 @@ fn progress(instance: &Instance) -> String {
     }
 }
 
-fn wait(job: &Job, waiting: Option<&Waiting>, world: &World<'_>) -> String {
+fn wait(job: &Job, waiting: Option<&Waiting>) -> Reason {
     if let Resolution::Preparing(progress) = &job.progress.resolution {
         let unknown = || "preparing its images".to_owned();
-        return progress.as_ref().map_or_else(unknown, ToString::to_string);
+        return progress.as_ref().map_or_else(unknown, ToString::to_string).into();
     }
-    match waiting {
+    let text = match waiting {
         Some(Waiting::BackOff(until)) => {
-            let seconds = until.since(world.now).as_secs_f64().ceil();
             let failure = job.progress.last_failure.as_deref().unwrap_or("it ended");
-            let failures = job.progress.failures;
-            format!("{failure}; {failures} failures in a row, next start in {seconds} s")
+            let text = format!("{failure}; {} failures in a row", job.progress.failures);
+            return Reason { text, next_start: Some(*until) };
         }
         Some(Waiting::Predecessor) => "waiting for its predecessor to stop".to_owned(),
         Some(Waiting::Capacity { need, total }) if !need.fits(*total) => format!(
@@ -146,5 +179,6 @@ fn wait(job: &Job, waiting: Option<&Waiting>, world: &World<'_>) -> String {
         ),
         Some(Waiting::Turn) => "waiting for others to boot".to_owned(),
         None => "about to start".to_owned(),
-    }
+    };
+    text.into()
 }

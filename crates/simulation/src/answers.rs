@@ -2,7 +2,8 @@
 //! else the step was asked for.
 
 use crate::invariants::{Invariants, Life, Told, serves};
-use hearth_engine::{Accepted, Engine, Guarded, JobView, Refusal, Reply, Request};
+use crate::schedule::JOBS;
+use hearth_engine::{Accepted, Engine, Guarded, JobPage, JobView, List, Refusal, Reply, Request};
 use hearth_host::sim::Machine;
 use hearth_model::{Generation, Job, JobId};
 
@@ -39,19 +40,29 @@ impl Invariants {
                 self.tell(engine, job, Generation(1))
             }
             (_, Ok(Reply::Repeated(_, view))) => self.tell(engine, &view.job, view.generation),
-            (_, Ok(Reply::Job(view))) => is_on_disk(engine, view),
-            (_, Ok(Reply::Jobs { jobs, .. })) => {
-                let shown = |id: &JobId| jobs.iter().any(|view| view.job == *id);
-                if let Some(id) = self.told.keys().find(|id| !shown(id)) {
-                    return Err(format!("{id} is not in the list: {jobs:?}"));
-                }
-                jobs.iter().try_for_each(|view| is_on_disk(engine, view))
-            }
-            (Request::Get { job }, Err(_)) if engine.fleet().job(job).is_some() => {
-                Err(format!("{job} is there, and a read was told {answer:?}"))
-            }
             _ => Ok(()),
         }
+    }
+
+    /// A client reads a job, between two steps.
+    pub(crate) fn read(engine: &Engine, id: &JobId) -> Result<(), String> {
+        match (engine.view().job(id), engine.fleet().job(id)) {
+            (Some(view), Some(_)) => is_on_disk(engine, view),
+            (None, None) => Ok(()),
+            (shown, job) => Err(format!("{shown:?} was shown, and there is {job:?}")),
+        }
+    }
+
+    /// A client lists all jobs, between two steps. What was acknowledged is in the list.
+    pub(crate) fn list(&self, engine: &Engine) -> Result<(), String> {
+        let all = List { limit: usize::from(JOBS), ..List::default() };
+        let JobPage { jobs, .. } = engine.view().page(&all);
+        let shown = |id: &JobId| jobs.iter().any(|view| view.job == *id);
+        let gone = |id| engine.fleet().job(id).is_none() && engine.tombstone(id).is_some();
+        if let Some(id) = self.told.keys().find(|id| !shown(id) && !gone(id)) {
+            return Err(format!("{id} is not in the list: {jobs:?}"));
+        }
+        jobs.iter().try_for_each(|view| is_on_disk(engine, view))
     }
 
     /// A client was told that a job is of this generation at least. It may be gone by the same step.

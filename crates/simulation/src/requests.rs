@@ -1,15 +1,13 @@
 //! Names and specs of what is asked for, and what the requests that share a step have to do with each other.
 
 use crate::schedule::{JOBS, Make};
-use hearth_engine::{Input, Request};
+use hearth_engine::Input;
 use hearth_model::{JobId, Lifecycle, Spec, Tenant, Value};
 use std::collections::BTreeSet;
 
 /// What a step is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Asks {
-    /// To show something.
-    pub(crate) shows: bool,
     /// To change a job.
     pub(crate) changes: bool,
     /// To change one job more than once.
@@ -21,7 +19,6 @@ impl Asks {
         let (mut asks, mut changed) = (Asks::default(), BTreeSet::new());
         for input in inputs {
             let Input::Request(_, request) = input else { continue };
-            asks.shows |= matches!(request, Request::Get { .. } | Request::List(_));
             if let Some(job) = request.changed_job() {
                 asks.changes = true;
                 asks.crowded |= !changed.insert(job);

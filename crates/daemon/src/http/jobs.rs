@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hearth_api::document::Create;
 use hearth_api::{Deleted, Job, JobStatus, Page};
-use hearth_engine::{Accepted, JobView, List, Reply, Request, Restart, Upsert};
+use hearth_engine::{Accepted, JobPage, JobView, List, Reply, Request, Restart, Upsert};
 use hearth_model::selector::Condition;
 use hearth_model::{Declaration, JobId, Selector};
 use hearth_planner::Status;
@@ -127,10 +127,8 @@ pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(query): Params<Vec<(String, String)>>,
 ) -> Result<Json<Page<Job>>, Refused> {
-    let Reply::Jobs { jobs, more } = app.intake.ask(Request::List(list_of(&query)?)).await? else {
-        return Err(Refused::confused());
-    };
-    let items: Vec<Job> = jobs.iter().map(convert::job).collect();
+    let JobPage { jobs, more } = app.intake.view().page(&list_of(&query)?);
+    let items: Vec<Job> = jobs.iter().map(|view| convert::job(view)).collect();
     let next = items.last().filter(|_| more).map(|last| last.job_id.clone());
     Ok(Json(Page { items, next }))
 }
@@ -143,7 +141,7 @@ pub(super) async fn show(
     State(app): State<Arc<App>>,
     JobPath(job): JobPath,
 ) -> Result<impl IntoResponse, Refused> {
-    Ok(shown(&view(&app, &job).await?))
+    Ok(shown(&*app.intake.job(&job)?))
 }
 
 /// `DELETE /vms/{job_id}`: 204 when it is gone, 202 while it stops.
@@ -162,7 +160,7 @@ pub(super) async fn delete(
         return Err(Refused::confused());
     };
     // It may be gone by now.
-    let Some(view) = (if gone { None } else { view(&app, &job).await.ok() }) else {
+    let Some(view) = (if gone { None } else { app.intake.job(&job).ok() }) else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
     let vm_id = view.instance.as_ref().map(hearth_model::InstanceId::vm_id);
@@ -204,7 +202,7 @@ pub(super) async fn restart(
     JobPath(job): JobPath,
     guarding: Guarding,
 ) -> Result<Response, Refused> {
-    let spec = view(&app, &job).await?.spec;
+    let spec = app.intake.job(&job)?.spec.clone();
     let _lookup = app.intake.lookup().await;
     let resolution = executor::resolve(&*app.host, &spec).await;
     let restart = Request::Restart(Restart { job, spec, resolution });
@@ -226,14 +224,6 @@ async fn change(app: &App, request: Request) -> Result<Response, Refused> {
     let location = [(header::LOCATION, location(&view.job))];
     let repeated = repeated.then_some([(IDEMPOTENCY_REPEATED, "true")]);
     Ok((status, location, repeated, shown(&view)).into_response())
-}
-
-/// The engine's view of a job.
-pub(super) async fn view(app: &App, job: &JobId) -> Result<JobView, Refused> {
-    match app.intake.ask(Request::Get { job: job.clone() }).await? {
-        Reply::Job(view) => Ok(view),
-        _ => Err(Refused::confused()),
-    }
 }
 
 /// The job, with its generation as its tag for `If-Match`.

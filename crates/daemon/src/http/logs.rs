@@ -5,25 +5,28 @@
 use super::document::{OfJob, Refuses};
 use super::problem::Refused;
 use super::read::{self, JobPath, Params};
-use super::{App, Slot, jobs};
+use super::{App, Slot};
+use crate::core::Intake;
 use crate::followed::Following;
+use crate::stop::Stop;
 use crate::{clock, convert, limits};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::stream::{self, Stream, StreamExt};
+use futures_util::stream::{self, FuturesUnordered, Stream, StreamExt};
 use hearth_api::{Heartbeat, LogLine, LogRecord, NDJSON};
 use hearth_engine::JobView;
-use hearth_host::{LogPage, LogQuery};
+use hearth_host::{Host, LogPage, LogQuery};
 use hearth_model::{InstanceId, JobId};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
 use utoipa::IntoParams;
 
 /// Which part of a log.
@@ -69,17 +72,17 @@ pub(super) async fn logs(
     let part = Part::read(&params)?;
     // Before anything is read, so that the job is not deleted meanwhile.
     let following = params.follow.then(|| app.intake.follow(&job));
-    let view = jobs::view(&app, &job).await?;
+    let view = app.intake.job(&job)?;
     let (format, media) = match read::accepts(&headers, NDJSON) {
         true => (Format::JsonLines, NDJSON),
         false => (Format::Text, "text/plain; charset=utf-8"),
     };
     let slot = params.follow.then(|| app.follow()).transpose()?;
-    let mut reader = Reader { app, format, cursors: BTreeMap::new(), begun: None };
+    let mut reader = Reader::new(app.host.clone(), format);
     let first = reader.first(&view, &part).await?;
     let body = if let (Some(slot), Some(following)) = (slot, following) {
-        let ended = convert::status(view.status).is_final();
-        let lines = follow(reader, job, first, view, ended, (slot, following));
+        let follower = Follower::new(reader, job, following, &app.intake, &app.stop);
+        let lines = follow(follower, first, slot);
         match format {
             Format::Text => Body::from_stream(lines.map(Ok::<_, Infallible>)),
             Format::JsonLines => Body::from_stream(with_heartbeats(lines).map(Ok::<_, Infallible>)),
@@ -144,7 +147,7 @@ fn place(text: &str) -> Result<(InstanceId, u64), Refused> {
 }
 
 struct Reader {
-    app: Arc<App>,
+    host: Arc<dyn Host>,
     format: Format,
     /// How far each instance's log was read.
     cursors: BTreeMap<InstanceId, u64>,
@@ -153,6 +156,10 @@ struct Reader {
 }
 
 impl Reader {
+    fn new(host: Arc<dyn Host>, format: Format) -> Reader {
+        Reader { host, format, cursors: BTreeMap::new(), begun: None }
+    }
+
     /// A part of the log so far, from the newest instance backwards.
     async fn first(&mut self, view: &JobView, part: &Part) -> Result<Bytes, Refused> {
         let mut left = part.tail;
@@ -192,7 +199,7 @@ impl Reader {
     }
 
     async fn page(&self, instance: &InstanceId, query: LogQuery) -> Result<LogPage, Refused> {
-        self.app.host.logs(instance, query).await.map_err(|error| {
+        self.host.logs(instance, query).await.map_err(|error| {
             Refused::new(503, "log", "Log unavailable", error.sentence()).help("try again")
         })
     }
@@ -237,32 +244,26 @@ impl Reader {
     }
 }
 
-/// Where a follower stands.
+/// One that reads a job's output as it is written. It is woken by the writer of a log and by a step that shows
+/// the job otherwise; while nothing happens it does nothing.
 struct Follower {
     reader: Reader,
     job: JobId,
-    view: JobView,
-    asked: Instant,
-    /// Sent before anything else.
-    first: Option<Bytes>,
-    /// The job had ended before the last reading: there is nothing more to come.
-    ended: bool,
-    _held: (Slot, Following),
+    following: Following,
+    engine: Intake,
+    stop: Stop,
+    /// Changes when the log of an instance has grown.
+    logs: BTreeMap<InstanceId, watch::Receiver<()>>,
+    /// When the log was read last.
+    read_at: Instant,
 }
 
-fn follow(
-    reader: Reader,
-    job: JobId,
-    first: Bytes,
-    view: JobView,
-    ended: bool,
-    held: (Slot, Following),
-) -> impl Stream<Item = Bytes> {
-    let asked = Instant::now();
-    let follower = Follower { reader, job, view, asked, first: Some(first), ended, _held: held };
-    stream::unfold(follower, |mut follower| async move {
-        follower.next().await.map(|bytes| (bytes, follower))
-    })
+fn follow(follower: Follower, first: Bytes, slot: Slot) -> impl Stream<Item = Bytes> {
+    let first = stream::iter((!first.is_empty()).then_some(first));
+    let lines = stream::unfold((follower, slot), |(mut follower, slot)| async move {
+        follower.next().await.map(|bytes| (bytes, (follower, slot)))
+    });
+    first.chain(lines)
 }
 
 /// The same lines, with a heartbeat whenever nothing was written for a while.
@@ -284,37 +285,86 @@ fn heartbeat() -> Bytes {
 }
 
 impl Follower {
+    fn new(
+        reader: Reader,
+        job: JobId,
+        following: Following,
+        engine: &Intake,
+        stop: &Stop,
+    ) -> Follower {
+        let (engine, stop) = (engine.clone(), stop.clone());
+        let (logs, read_at) = (BTreeMap::new(), Instant::now());
+        Follower { reader, job, following, engine, stop, logs, read_at }
+    }
+
     /// The next lines; `None` once the job has ended and all was sent, or the daemon ends.
     async fn next(&mut self) -> Option<Bytes> {
-        if let Some(first) = self.first.take().filter(|first| !first.is_empty()) {
-            return Some(first);
-        }
-        let mut stop = self.reader.app.stop.clone();
-        while !self.ended {
+        let mut stop = self.stop.clone();
+        loop {
+            // The job is looked at before its log is read, so that what an ended one wrote last is read; and
+            // the logs are waited for from before that, so that no line comes in between.
+            let view = self.engine.job(&self.job).ok()?;
+            let ended = convert::status(view.status).is_final();
+            self.wait_for(&view.instances);
+            let text = self.reader.new_lines(&view).await.ok()?;
+            self.read_at = Instant::now();
+            if !text.is_empty() {
+                return Some(text);
+            }
+            if ended {
+                return None;
+            }
             tokio::select! {
                 // Both arms are cancel safe.
                 biased;
                 () = stop.asked() => return None,
-                () = sleep(limits::FOLLOW_EVERY) => {}
-            }
-            // The question comes before the reading, so that what an ended job wrote last is read.
-            if self.asked.elapsed() >= limits::FOLLOW_ASK_EVERY {
-                self.asked = Instant::now();
-                self.view = jobs::view(&self.reader.app, &self.job).await.ok()?;
-                self.ended = convert::status(self.view.status).is_final();
-            }
-            let text = self.reader.new_lines(&self.view).await.ok()?;
-            if !text.is_empty() {
-                return Some(text);
+                () = self.woken() => {}
             }
         }
-        None
+    }
+
+    /// Waits for the logs of these instances, and of no others, from now on.
+    fn wait_for(&mut self, instances: &[InstanceId]) {
+        self.logs.retain(|instance, _| instances.contains(instance));
+        for instance in instances {
+            let subscribe = || self.reader.host.log_changes(instance);
+            self.logs.entry(instance.clone()).or_insert_with(subscribe).mark_unchanged();
+        }
+    }
+
+    /// Waits until there may be something to read. Cancel safe.
+    async fn woken(&mut self) {
+        let mut grown: FuturesUnordered<_> =
+            self.logs.values_mut().map(|log| log.changed()).collect();
+        tokio::select! {
+            // Both arms are cancel safe.
+            biased;
+            () = self.following.shown_otherwise() => {}
+            // A host that has gone writes nothing more.
+            Some(Ok(())) = grown.next() => {}
+        }
+        sleep_until(self.read_at + limits::FOLLOW_READS_APART).await;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::{self, Work};
+    use crate::{executor, observer};
+    use futures_util::future::poll_fn;
+    use hearth_engine::{Config, Engine, Request, Restart, Store, Upsert};
+    use hearth_host::sim::{SimConfig, SimHost};
+    use hearth_model::{Resolution, Spec, Value};
+    use hearth_planner::{Capacity, Limits};
+    use std::pin::Pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+    use tokio::sync::mpsc;
+    use tokio::task::JoinSet;
+    use tokio::time::sleep;
+
+    const SHORT: Duration = Duration::from_millis(200);
 
     #[tokio::test(start_paused = true)]
     async fn quiet_log_has_heartbeats_and_busy_log_has_none() {
@@ -324,8 +374,8 @@ mod tests {
             async move {
                 // Four lines at short intervals, then silence, then one more and the end.
                 match at {
-                    0..4 => sleep(limits::HEARTBEAT_EVERY - limits::FOLLOW_EVERY).await,
-                    4 => sleep(limits::HEARTBEAT_EVERY * 3 - limits::FOLLOW_EVERY).await,
+                    0..4 => sleep(limits::HEARTBEAT_EVERY - SHORT).await,
+                    4 => sleep(limits::HEARTBEAT_EVERY * 3 - SHORT).await,
                     _ => return None,
                 }
                 Some((line, at + 1))
@@ -342,5 +392,152 @@ mod tests {
         assert_eq!(kinds[4..], [(false, 74), (false, 89), (true, 104)]);
         let beat: LogRecord = serde_json::from_slice(&records[4].0).expect("a record");
         assert!(matches!(beat, LogRecord::Heartbeat(_)), "{beat:?}");
+    }
+
+    /// An engine on a simulated host, and what carries its work out.
+    struct Stack {
+        host: SimHost,
+        engine: Intake,
+        stop: Stop,
+        _ends: (tempfile::TempDir, watch::Sender<bool>, JoinSet<()>),
+    }
+
+    fn stack() -> Stack {
+        let dir = tempfile::tempdir().unwrap();
+        let host =
+            SimHost::new(SimConfig { boot: Duration::from_millis(5), ..SimConfig::default() });
+        let capacity =
+            Capacity { vcpus: 64, memory_mib: 64 * 1024, overhead_mib: 0, scratch_mib: None };
+        let config = Config {
+            capacity,
+            disk_overcommit: hearth_engine::DiskOvercommit::Warn,
+            limits: Limits::default(),
+            retention: hearth_engine::Retention::default(),
+            boot_id: "boot".to_owned(),
+            seed: 1,
+        };
+        let store = Store::open(&dir.path().join("hearth.db")).unwrap();
+        let (work, inbox) = mpsc::unbounded_channel::<Work>();
+        let engine = Engine::open(store, config).unwrap();
+        let (engine, _) = core::spawn(engine, Arc::new(host.clone()), work).unwrap();
+        let (ends, stop) = Stop::channel();
+        let mut tasks = JoinSet::new();
+        let shared: Arc<dyn Host> = Arc::new(host.clone());
+        tasks.spawn(executor::run(shared.clone(), engine.clone(), inbox, stop.clone()));
+        let seen = watch::channel(false).0;
+        tasks.spawn(observer::run(shared, engine.clone(), seen, stop.clone()));
+        Stack { host, engine, stop, _ends: (dir, ends, tasks) }
+    }
+
+    fn spec() -> Arc<Spec> {
+        let field = |name: &str, value: Value| (name.to_owned(), value);
+        let size = vec![field("vcpu", Value::Int(1)), field("mem_mb", Value::Int(128))];
+        let fields = vec![
+            field("rootfs", "rootfs-web.ext4".into()),
+            field("kernel", "vmlinux".into()),
+            field("cmd", Value::List(vec!["serve".into()])),
+            field("resources", Value::Map(size)),
+            field("lifecycle", "service".into()),
+        ];
+        Arc::new(Spec::read(&Value::Map(fields)).unwrap())
+    }
+
+    impl Stack {
+        async fn post(&self, job: &JobId) {
+            let (job, resolution) = (Some(job.clone()), self.resolution().await);
+            let upsert = Upsert { job, tenant: None, spec: spec(), resolution };
+            self.engine.ask(Request::Upsert(upsert)).await.unwrap();
+        }
+
+        async fn resolution(&self) -> Resolution {
+            executor::resolve(&self.host, &spec()).await
+        }
+
+        /// Waits until the job runs, and returns its instance.
+        async fn running(&self, job: &JobId, not: Option<&InstanceId>) -> InstanceId {
+            loop {
+                let view = self.engine.job(job).unwrap();
+                let serves =
+                    view.status == hearth_planner::Status::Running && view.reason.is_none();
+                if let Some(instance) = view.instance.clone().filter(|_| serves)
+                    && not != Some(&instance)
+                {
+                    return instance;
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        }
+
+        fn follow(&self, job: &JobId) -> Pin<Box<dyn Stream<Item = Bytes> + Send>> {
+            let following = self.engine.follow(job);
+            let reader = Reader::new(Arc::new(self.host.clone()), Format::Text);
+            let follower = Follower::new(reader, job.clone(), following, &self.engine, &self.stop);
+            let slot = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
+            Box::pin(follow(follower, Bytes::new(), slot))
+        }
+    }
+
+    /// A follower in a task of its own: its lines, and how often it was woken.
+    fn spawned(
+        mut lines: impl Stream<Item = Bytes> + Send + Unpin + 'static,
+    ) -> (mpsc::UnboundedReceiver<Bytes>, Arc<AtomicUsize>) {
+        let (sender, received) = mpsc::unbounded_channel();
+        let wakeups = Arc::new(AtomicUsize::new(0));
+        let counted = wakeups.clone();
+        tokio::spawn(async move {
+            let mut next = || {
+                poll_fn(|context| {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    lines.poll_next_unpin(context)
+                })
+            };
+            while let Some(bytes) = next().await {
+                sender.send(bytes).unwrap();
+            }
+        });
+        (received, wakeups)
+    }
+
+    /// Reads until a line comes.
+    async fn until_line(lines: &mut mpsc::UnboundedReceiver<Bytes>, line: &str) {
+        let mut text = String::new();
+        while !text.contains(line) {
+            let bytes = timeout(Duration::from_secs(20), lines.recv()).await.expect("in time");
+            text.push_str(std::str::from_utf8(&bytes.expect("it continues")).unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn follower_is_woken_by_what_concerns_it_alone() {
+        let stack = stack();
+        let job = JobId::parse("web").unwrap();
+        stack.post(&job).await;
+        let instance = stack.running(&job, None).await;
+        let (mut lines, wakeups) = spawned(stack.follow(&job));
+        until_line(&mut lines, "simulated: serve").await;
+        // The time in which it could be woken by a timer, or by what other jobs do.
+        sleep(Duration::from_millis(200)).await;
+        let before = wakeups.load(Ordering::Relaxed);
+        for other in ["a", "b", "c"] {
+            let other = JobId::parse(other).unwrap();
+            stack.post(&other).await;
+            let instance = stack.running(&other, None).await;
+            stack.host.write_line(&instance, "of another job");
+        }
+        sleep(Duration::from_millis(1500)).await;
+        assert_eq!(wakeups.load(Ordering::Relaxed), before);
+        stack.host.write_line(&instance, "one more");
+        until_line(&mut lines, "one more").await;
+        // Its next instance is followed from its first line.
+        let (spec, resolution) = (spec(), stack.resolution().await);
+        let restart = Restart { job: job.clone(), spec, resolution };
+        stack.engine.ask(Request::Restart(restart)).await.unwrap();
+        until_line(&mut lines, "simulated: serve").await;
+        let next = stack.running(&job, Some(&instance)).await;
+        stack.host.write_line(&next, "of the next");
+        until_line(&mut lines, "of the next").await;
+        stack.engine.ask(Request::Stop { job: job.clone() }).await.unwrap();
+        let end = timeout(Duration::from_secs(20), lines.recv()).await;
+        assert_eq!(end, Ok(None), "it ends with its job");
     }
 }

@@ -1,9 +1,9 @@
 //! A port of a guest: the connection is upgraded and carries raw bytes from then on.
 
+use super::App;
 use super::document::{OfJob, Refuses};
 use super::problem::Refused;
 use super::read::{JobPath, PortPath};
-use super::{App, jobs};
 use crate::limits;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -47,14 +47,14 @@ pub(super) async fn connect(
     PortPath(port): PortPath,
     mut request: Request,
 ) -> Result<Response, Refused> {
-    let view = jobs::view(&app, &job).await?;
+    let view = app.intake.job(&job)?;
     let on_upgrade = request.extensions_mut().remove::<OnUpgrade>();
     let Some(on_upgrade) = on_upgrade.filter(|_| asks_for_tcp(request.headers())) else {
         let detail = "this endpoint requires an upgraded connection";
         return Err(Refused::new(426, "upgrade-required", "Upgrade required", detail)
             .help("use hearth port-forward, or send Connection: Upgrade and Upgrade: tcp"));
     };
-    let Some(instance) = view.instance else {
+    let Some(instance) = view.instance.clone() else {
         let detail = format!("job {job} has no microVM: it is {}", view.status.as_str());
         return Err(Refused::new(409, "no-vm", "No microVM", detail));
     };

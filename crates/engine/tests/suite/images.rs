@@ -3,7 +3,7 @@
 use crate::world::{World, env, pool, spec};
 use hearth_engine::{Accepted, Deletions, DiskOvercommit, Input, Reply, Request};
 use hearth_host::sim::{Presence, SimConfig};
-use hearth_model::{End, Generation, ImageName, InstanceId, JobId, Resolution, Value};
+use hearth_model::{End, Generation, ImageName, InstanceId, JobId, Mono, Resolution, Value};
 use hearth_planner::Status;
 use hearth_store::Sqlite;
 use std::time::Duration;
@@ -40,7 +40,10 @@ async fn job_is_pending_with_the_progress_until_its_image_is_read() {
     let mut world = reading(20);
     let (accepted, view) = world.post("web", None, &unread("service", &[])).await.unwrap();
     assert_eq!((accepted, view.status), (Accepted::Pending, Status::Pending));
-    assert_eq!(view.reason.as_deref(), Some("preparing image large.ext4 (0 of 20 GiB)"));
+    assert_eq!(
+        view.reason_at(Mono::default()).as_deref(),
+        Some("preparing image large.ext4 (0 of 20 GiB)")
+    );
     world.run_for(A_WHILE * 2).await;
     let later = reason(&mut world, "web").await;
     assert!(later.starts_with("pending: preparing image large.ext4 ("), "{later}");
@@ -118,7 +121,7 @@ async fn old_instance_serves_while_the_next_image_is_read() {
         world.run_for(A_WHILE).await;
         let view = world.get("web").await;
         assert_eq!((view.status, view.instance.as_ref()), (Status::Running, Some(&first)));
-        let reason = view.reason.unwrap();
+        let reason = view.reason_at(Mono::default()).unwrap();
         assert!(reason.starts_with("replacing it with generation 2: preparing image"), "{reason}");
         world.run_for(Duration::from_secs(10)).await;
         let view = world.get("web").await;

@@ -1,10 +1,10 @@
 //! Instances that the host has and the database does not name.
 
 use crate::world::{World, env, pool, spec};
-use hearth_engine::{Accepted, Request};
+use hearth_engine::Accepted;
 use hearth_host::Host;
 use hearth_host::sim::SimConfig;
-use hearth_model::{End, Generation, InstanceId, JobId, Observed, Value};
+use hearth_model::{End, Generation, InstanceId, Observed, Value};
 use hearth_planner::Status;
 use hearth_store::Sqlite;
 use std::collections::{BTreeMap, BTreeSet};
@@ -171,6 +171,5 @@ async fn older_database_wins_over_instances_and_generations_only_grow() {
     assert_ne!(view.instance, Some(newer), "the spec of the backup runs");
     assert!(view.generation >= Generation(2), "{}", view.generation);
     assert!(world.host.alive(&later), "what the backup does not know is left alone");
-    let id = JobId::parse("later").unwrap();
-    assert!(world.ask(Request::Get { job: id }).await.is_err());
+    assert_eq!(world.find("later").await, None);
 }

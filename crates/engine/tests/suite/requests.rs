@@ -121,12 +121,9 @@ async fn a_running_job_is_cancelled_by_a_stop_and_does_not_run_again() {
 }
 
 async fn page(world: &mut World, list: List) -> (Vec<String>, bool) {
-    match world.ask(Request::List(list)).await {
-        Ok(Reply::Jobs { jobs, more }) => {
-            (jobs.iter().map(|view| view.job.to_string()).collect(), more)
-        }
-        other => panic!("a list answered {other:?}"),
-    }
+    world.step().await;
+    let page = world.engine.view().page(&list);
+    (page.jobs.iter().map(|view| view.job.to_string()).collect(), page.more)
 }
 
 #[tokio::test(start_paused = true)]

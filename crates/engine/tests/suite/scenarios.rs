@@ -4,7 +4,7 @@ use crate::world::{World, env, pool, spec};
 use hearth_engine::{Accepted, Deletions, EventPage, Events, Refusal, Reply, Request};
 use hearth_host::Host;
 use hearth_host::sim::{Presence, SimConfig};
-use hearth_model::{End, InstanceState, JobId, OomKill, Phase, Value};
+use hearth_model::{End, InstanceState, JobId, Mono, OomKill, Phase, Value};
 use hearth_planner::Status;
 use hearth_store::{Faults, Faulty, Sqlite};
 use std::time::Duration;
@@ -95,7 +95,10 @@ async fn failed_job_keeps_its_code_and_is_retried_as_its_spec_says() {
     world.run_for(A_WHILE).await;
     let view = world.get("job").await;
     assert_eq!(view.status, Status::Failed);
-    assert_eq!((view.exit_code, view.reason.as_deref()), (Some(7), Some("exit code 7")));
+    assert_eq!(
+        (view.exit_code, view.reason_at(Mono::default()).as_deref()),
+        (Some(7), Some("exit code 7"))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -395,8 +398,7 @@ async fn failed_commit_refuses_the_request_and_has_no_effect() {
     assert!(matches!(refused, Refusal::Store { .. }));
     world.run_for(A_WHILE).await;
     assert_eq!(world.host.observe(None).await.unwrap(), seen, "nothing was done");
-    let api = world.ask(Request::Get { job: id("api") }).await;
-    assert_eq!(api, Err(Refusal::NotFound(id("api"))));
+    assert_eq!(world.find("api").await, None);
 
     other.execute_batch("DROP TRIGGER full").unwrap();
     world.post("api", None, &spec("service", &[])).await.unwrap();
@@ -416,31 +418,23 @@ async fn what_is_read_beside_a_change_shows_what_is_on_disk() {
         let requests = [
             world.upsert("web", None, &spec("service", &[env("2")])).await,
             world.upsert("api", None, &spec("service", &[])).await,
-            Request::Get { job: id("web") },
-            Request::Get { job: id("api") },
-            Request::Get { job: id("nobody") },
             Request::Delete { job: id("nobody") },
         ];
-        world.ask_at_once(requests).await
+        let answers = world.ask_at_once(requests).await;
+        let view = world.engine.view();
+        (answers, ["web", "api"].map(|job| view.job(&id(job)).map(|shown| shown.generation)))
     };
     faults.set_disk_full(true);
-    let answers = all(&mut world).await;
+    let (answers, shown) = all(&mut world).await;
     assert!(
-        [0, 1, 5].iter().all(|at| matches!(answers[*at], Err(Refusal::Store { .. }))),
+        answers.iter().all(|answer| matches!(answer, Err(Refusal::Store { .. }))),
         "{answers:?}"
     );
-    let generation = |answer: &Result<Reply, Refusal>| match answer {
-        Ok(Reply::Job(view)) => Some(view.generation),
-        _ => None,
-    };
-    assert_eq!(generation(&answers[2]), Some(view.generation));
-    assert_eq!(answers[3], Err(Refusal::NotFound(id("api"))));
-    assert_eq!(answers[4], Err(Refusal::NotFound(id("nobody"))));
+    assert_eq!(shown, [Some(view.generation), None]);
     faults.set_disk_full(false);
-    let answers = all(&mut world).await;
+    let (answers, shown) = all(&mut world).await;
     assert!(answers[..2].iter().all(Result::is_ok), "{answers:?}");
-    assert!(generation(&answers[2]) > Some(view.generation) && answers[3].is_ok(), "{answers:?}");
-    assert_eq!(answers[4], Err(Refusal::NotFound(id("nobody"))));
+    assert!(shown[0] > Some(view.generation) && shown[1].is_some(), "{shown:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -545,8 +539,8 @@ async fn daemon_job_runs_until_its_new_generation_can_start() {
     world.post("eater", None, &spec("daemon", &[("rootfs", "gone.ext4".into())])).await.unwrap();
     world.run_for(A_WHILE).await;
     let view = world.get("eater").await;
-    assert_eq!((view.status, view.instance), (Status::Running, before.clone()));
-    assert!(view.reason.unwrap().contains("gone.ext4"));
+    assert_eq!((view.status, view.instance.clone()), (Status::Running, before.clone()));
+    assert!(view.reason_at(Mono::default()).unwrap().contains("gone.ext4"));
     let resources = |mem_mb| {
         let fields = vec![("vcpu".into(), Value::Int(1)), ("mem_mb".into(), Value::Int(mem_mb))];
         ("resources", Value::Map(fields))
@@ -555,7 +549,10 @@ async fn daemon_job_runs_until_its_new_generation_can_start() {
     world.run_for(A_WHILE).await;
     assert_eq!(world.get("eater").await.instance, before, "more than the host has");
     let (_, view) = world.post("eater", None, &spec("daemon", &[resources(256)])).await.unwrap();
-    assert!(!view.reason.unwrap_or_default().contains("capacity"), "what it waited for is past");
+    assert!(
+        !view.reason_at(Mono::default()).unwrap_or_default().contains("capacity"),
+        "what it waited for is past"
+    );
     world.run_for(A_WHILE).await;
     let view = world.get("eater").await;
     assert!(view.status == Status::Running && view.instance != before, "{view:?}");

@@ -260,6 +260,39 @@ fn a_locked_database_is_said_and_nothing_is_changed() {
 }
 
 #[test]
+fn reads_are_answered_while_a_commit_waits() {
+    let home = Home::new();
+    let daemon = home.start(&[]);
+    assert_eq!(daemon.post("/vms", &body("web", "service", "")).status, 202);
+    // A reply is followed by a read that shows what it says.
+    assert_eq!(daemon.get("/vms/web").status, 200);
+    daemon.until_job("web", "running");
+    let other = rusqlite::Connection::open(home.path("state/hearth.db")).expect("the database");
+    other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+    let answered = std::sync::atomic::AtomicBool::new(false);
+    let before = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let refused = daemon.post("/vms", &body("late", "service", ""));
+            answered.store(true, std::sync::atomic::Ordering::SeqCst);
+            assert_eq!(refused.status, 503, "{refused:?}");
+        });
+        let mut reads = 0;
+        loop {
+            for path in ["/vms", "/vms/web", "/stats"] {
+                let read = daemon.get(path);
+                assert!(read.status == 200 && !read.body.contains("late"), "{read:?}");
+            }
+            if answered.load(std::sync::atomic::Ordering::SeqCst) {
+                return reads;
+            }
+            reads += 1;
+        }
+    });
+    assert!(before >= 5, "a commit waits for a second, and {before} rounds of reads were answered");
+    other.execute_batch("ROLLBACK").expect("the lock is let go");
+}
+
+#[test]
 fn an_ending_daemon_ends_streams_and_tunnels_in_time() {
     let home = Home::new();
     let daemon = home.start(&[]);

@@ -217,6 +217,7 @@ async fn learn_end(shared: &Arc<Shared>, instance: &Instance, record: &InstanceR
         instance.set_exited(Exit { end: End::Unknown, stop_requested });
         return;
     }
-    let output = Output::open(&shared.layout.log(&instance.id), Origin::Pipes).map(Mutex::new);
+    let output = Output::open(&shared.layout.log(&instance.id), Origin::Pipes);
+    let output = output.map(|output| Mutex::new(output.signalling(shared.log_signal(instance))));
     supervise::finish(shared, instance, None, output.as_ref().ok(), ProcessExit::Unknown).await;
 }

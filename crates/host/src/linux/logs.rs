@@ -24,6 +24,7 @@
 
 use super::errors;
 use super::layout::{Layout, absent_is_fine, create_file, open_file, open_to_write};
+use crate::log_changes::LogSignal;
 use crate::{HostError, LogLine, LogPage, LogQuery};
 use hearth_model::InstanceId;
 use std::fmt;
@@ -118,6 +119,8 @@ pub(super) struct LogWriter {
     last: (Source, Position),
     /// Streams whose last record is partial.
     open: Vec<Source>,
+    /// Wakes those who follow the log.
+    signal: LogSignal,
 }
 
 impl LogWriter {
@@ -131,7 +134,8 @@ impl LogWriter {
             let file = open_to_write(path)?;
             file.set_len(len)?;
             let (path, open) = (path.to_owned(), newer.open());
-            return Ok(LogWriter { path, file, len, cursor, last, open });
+            let signal = LogSignal::default();
+            return Ok(LogWriter { path, file, len, cursor, last, open, signal });
         }
         // Not a line, or nothing that is a log: it begins again behind the older file.
         let older = Part::read(&older(path), 0)?;
@@ -141,7 +145,13 @@ impl LogWriter {
         absent_is_fine(std::fs::remove_file(path))?;
         let (file, len) = LogWriter::begin(path, cursor)?;
         let last = last.unwrap_or((Source::Hearth, Position::at(0)));
-        Ok(LogWriter { path: path.to_owned(), file, len, cursor, last, open })
+        let (path, signal) = (path.to_owned(), LogSignal::default());
+        Ok(LogWriter { path, file, len, cursor, last, open, signal })
+    }
+
+    /// From now on each record is signalled.
+    pub(super) fn signal(&mut self, signal: LogSignal) {
+        self.signal = signal;
     }
 
     /// Begins the newer file; what is there becomes the older one. Returns the file and its length.
@@ -194,6 +204,7 @@ impl LogWriter {
         self.last = (source, position);
         self.open.retain(|open| *open != source);
         self.open.extend(partial.then_some(source));
+        self.signal.appended();
         Ok(())
     }
 }
@@ -325,6 +336,7 @@ fn whole_len(content: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log_changes::LogChanges;
     use std::fs::OpenOptions;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -367,6 +379,27 @@ mod tests {
 
     fn numbers_after(path: &Path, after: u64) -> Vec<u64> {
         numbers(&read(path, LogQuery { after, tail: None }).unwrap())
+    }
+
+    #[test]
+    fn followers_are_woken_by_each_record_over_a_rotation() {
+        let (_dir, path) = log();
+        let (changes, instance) = (LogChanges::default(), InstanceId::parse("a1").unwrap());
+        let mut writer = LogWriter::open(&path).unwrap();
+        writer.signal(LogSignal::of(&changes, &instance));
+        let (mut follower, mut read) = (changes.subscribe(&instance), 0);
+        for number in 1.. {
+            write(&mut writer, number).unwrap();
+            assert!(follower.has_changed().unwrap(), "{number}");
+            follower.mark_unchanged();
+            let page = super::read(&path, LogQuery { after: read, tail: None }).unwrap();
+            assert_eq!(numbers(&page), [number]);
+            read = page.next;
+            if older(&path).exists() && number > 30 {
+                break;
+            }
+        }
+        assert!(!follower.has_changed().unwrap());
     }
 
     #[test]

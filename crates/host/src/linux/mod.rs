@@ -46,6 +46,7 @@ mod workload;
 pub use room::{Scratch, scratch};
 pub use survey::{StateItem, What, survey};
 
+use crate::log_changes::{LogChanges, LogSignal};
 use crate::{BoxFuture, Duplex, Host, HostError, HostFacts, LogPage, LogQuery};
 use cgroup::Cgroups;
 use hearth_guest::Channel;
@@ -108,6 +109,7 @@ struct Shared {
     /// The instances' cgroups, where there can be any.
     cgroups: Option<Cgroups>,
     changes: watch::Sender<u64>,
+    log_changes: LogChanges,
     /// Marked whenever the wall clock of this machine was set, or the machine was suspended.
     clock_jumps: watch::Sender<()>,
     instances: Mutex<BTreeMap<InstanceId, Arc<Instance>>>,
@@ -149,6 +151,7 @@ impl LinuxHost {
             boot_id,
             cgroups,
             changes,
+            log_changes: LogChanges::default(),
             clock_jumps: watch::channel(()).0,
             instances: Mutex::default(),
             scratch_mib: Mutex::default(),
@@ -189,6 +192,11 @@ impl Shared {
             *revision += 1;
             instance.set_revision(*revision);
         });
+    }
+
+    /// Wakes those who follow the log of an instance.
+    fn log_signal(&self, instance: &Instance) -> LogSignal {
+        LogSignal::of(&self.log_changes, &instance.id)
     }
 
     fn instances(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Arc<Instance>>> {
@@ -285,7 +293,11 @@ impl Host for LinuxHost {
                     let work = Arc::clone(&shared).remove(instance);
                     shared.to_the_end(work).await
                 }
-                Action::DropLogs { instance } => logs::remove(&shared.layout, &instance),
+                Action::DropLogs { instance } => {
+                    logs::remove(&shared.layout, &instance)?;
+                    shared.log_changes.appended(&instance);
+                    Ok(())
+                }
             }
         })
     }
@@ -308,6 +320,10 @@ impl Host for LinuxHost {
             let read = tokio::task::spawn_blocking(move || logs::read(&path, query));
             read.await.map_err(errors::task)?
         })
+    }
+
+    fn log_changes(&self, instance: &InstanceId) -> watch::Receiver<()> {
+        self.shared.log_changes.subscribe(instance)
     }
 
     fn connect<'a>(

@@ -10,6 +10,7 @@ use super::control::{CONNECT_DEADLINE, RECONNECT_PAUSE};
 use super::instance::Instance;
 use super::logs::{LogWriter, Position, Record, Source};
 use super::{Shared, lock, logs};
+use crate::log_changes::LogSignal;
 use crate::{LOG_LINE_BYTES_MAX, LogQuery};
 use hearth_firecracker::{names, vsock};
 use hearth_guest::{LOG_FRAME_HEADER_BYTES, LOG_PORT, LogCursor, LogFrameHeader, Stream};
@@ -92,6 +93,12 @@ impl Output {
         let mut output = Output { writer, origin, begun: Default::default(), offset: 0 };
         output.return_to_log();
         Ok(output)
+    }
+
+    /// The same, and from now on those who follow the log are woken by each record.
+    pub(super) fn signalling(mut self, signal: LogSignal) -> Output {
+        self.writer.signal(signal);
+        self
     }
 
     /// The first offset that is lacking.

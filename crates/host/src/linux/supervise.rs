@@ -78,7 +78,8 @@ async fn supervise(shared: &Arc<Shared>, instance: &Arc<Instance>, mut fifos: Fi
     // Before anything is read that belongs in it.
     let output = OnceLock::new();
     let origin = if raw { Origin::Console } else { Origin::Pipes };
-    match Output::open(log, origin) {
+    let open = || Output::open(log, origin).map(|it| it.signalling(shared.log_signal(instance)));
+    match open() {
         Ok(opened) => drop(output.set(Mutex::new(opened))),
         Err(error) => {
             tracing::error!(instance = %instance.id, %error, "cannot write the log yet");
@@ -90,7 +91,7 @@ async fn supervise(shared: &Arc<Shared>, instance: &Arc<Instance>, mut fifos: Fi
                 break opened;
             }
             tokio::time::sleep(LOG_PAUSE).await;
-            if let Ok(opened) = Output::open(log, origin) {
+            if let Ok(opened) = open() {
                 drop(output.set(Mutex::new(opened)));
             }
         };

@@ -56,6 +56,8 @@ pub struct Machine {
     revision: u64,
     vms: BTreeMap<InstanceId, Vm>,
     logs: BTreeMap<InstanceId, Vec<(Mono, String)>>,
+    /// Those that were written to or dropped since this was taken last.
+    logged: BTreeSet<InstanceId>,
     missing: BTreeSet<ImageName>,
     /// Images that have to be read before their digests are known.
     readings: BTreeMap<ImageName, Reading>,
@@ -135,6 +137,7 @@ impl Machine {
             revision: 0,
             vms: BTreeMap::new(),
             logs: BTreeMap::new(),
+            logged: BTreeSet::new(),
             missing: BTreeSet::new(),
             readings: BTreeMap::new(),
             copies: BTreeMap::new(),
@@ -281,6 +284,7 @@ impl Machine {
             }
             Action::DropLogs { instance } => {
                 self.logs.remove(&instance);
+                self.logged.insert(instance);
             }
         }
         Ok(())
@@ -301,6 +305,17 @@ impl Machine {
     #[must_use]
     pub fn serves(&self, instance: &InstanceId, run: Generation) -> bool {
         self.vms.get(instance).is_some_and(|vm| vm.state.serves(run))
+    }
+
+    /// The command of an instance writes a line.
+    pub fn write_line(&mut self, instance: &InstanceId, line: String) {
+        self.logs.entry(instance.clone()).or_default().push((self.now, line));
+        self.logged.insert(instance.clone());
+    }
+
+    /// The instances whose logs have changed since this was last called.
+    pub fn take_logged(&mut self) -> BTreeSet<InstanceId> {
+        std::mem::take(&mut self.logged)
     }
 
     /// What an instance said, and when.
@@ -492,7 +507,7 @@ impl Machine {
         let Some(spec) = vm.workload.clone() else { return };
         let epoch = vm.epoch;
         let line = format!("simulated: {}", spec.cmd.join(" "));
-        self.logs.entry(id.clone()).or_default().push((self.now, line));
+        self.write_line(id, line);
         if spec.lifecycle == Lifecycle::Job {
             let over = self.now.after(self.config.work);
             self.timers.insert((over, id.clone(), epoch, Timer::Over));

@@ -7,6 +7,7 @@ mod machine;
 
 pub use machine::{Machine, Presence, SimConfig};
 
+use crate::log_changes::LogChanges;
 use crate::{BoxFuture, Duplex, Host, HostError, HostFacts, LogLine, LogPage, LogQuery};
 use hearth_model::{
     Action, End, ImageName, InstanceId, Lookup, Mono, Observation, OomKill, Spec, StoredImage,
@@ -29,6 +30,7 @@ pub struct SimHost {
 struct Shared {
     began: Instant,
     changes: watch::Sender<u64>,
+    log_changes: LogChanges,
     state: Mutex<State>,
 }
 
@@ -45,12 +47,18 @@ impl SimHost {
     pub fn new(config: SimConfig) -> SimHost {
         let (changes, _) = watch::channel(0);
         let state = Mutex::new(State { machine: Machine::new(config), armed: None });
-        SimHost { shared: Arc::new(Shared { began: Instant::now(), changes, state }) }
+        let (began, log_changes) = (Instant::now(), LogChanges::default());
+        SimHost { shared: Arc::new(Shared { began, changes, log_changes, state }) }
     }
 
     /// Ends an instance as if its command or its Firecracker had ended by itself.
     pub fn end(&self, instance: &InstanceId, end: End) {
         self.shared.with(|machine| machine.end(instance, end));
+    }
+
+    /// The command of an instance writes a line.
+    pub fn write_line(&self, instance: &InstanceId, line: &str) {
+        self.shared.with(|machine| machine.write_line(instance, line.to_owned()));
     }
 
     /// The kernel of a guest kills a process for lack of memory, which is not its command.
@@ -100,7 +108,9 @@ impl Shared {
         let result = work(&mut state.machine);
         self.arm(&mut state);
         let revision = state.machine.revision();
+        let logged = state.machine.take_logged();
         drop(state);
+        logged.iter().for_each(|instance| self.log_changes.appended(instance));
         self.changes.send_if_modified(|known| std::mem::replace(known, revision) != revision);
         result
     }
@@ -183,6 +193,10 @@ impl Host for SimHost {
             })
             .collect();
         Box::pin(std::future::ready(Ok(LogPage { lines, next })))
+    }
+
+    fn log_changes(&self, instance: &InstanceId) -> watch::Receiver<()> {
+        self.shared.log_changes.subscribe(instance)
     }
 
     fn connect<'a>(

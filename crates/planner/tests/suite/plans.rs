@@ -169,7 +169,7 @@ proptest! {
         for job in jobs.values() {
             let one = plan(&world, Scope::Job(&job.id));
             prop_assert_eq!(check(&world, &one), Ok(()));
-            let _ = status(&world, job, None);
+            let _ = status(&fleet, job, None);
         }
     }
 

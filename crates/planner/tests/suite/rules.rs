@@ -243,12 +243,13 @@ impl Setting {
     }
 
     fn stands(&self, job: &str) -> (Status, String, String) {
-        let world = self.world();
+        let now = self.world().now;
         let job = self.fleet.job(&JobId::parse(job).unwrap()).unwrap();
         let waiting = self.waits(job.id.as_str());
-        let stands = status(&world, job, waiting.as_ref());
+        let stands = status(&self.fleet, job, waiting.as_ref());
         let shown = stands.instance.map(|id| id.to_string()).unwrap_or_default();
-        (stands.status, stands.reason.unwrap_or_default(), shown)
+        let reason = stands.reason.map(|reason| reason.at(now));
+        (stands.status, reason.unwrap_or_default(), shown)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use hearth_engine::{
     ActionId, Against, Config, Deletions, Effect, Engine, EntryDigest, FileEntry, FileLoad, Input,
-    JobView, LoadPlan, Now, Refusal, Reply, Request, RequestId, StatsView, Upsert,
+    JobView, LoadPlan, Now, PoolView, Refusal, Reply, Request, RequestId, Upsert, WarmView,
 };
 use hearth_host::sim::{SimConfig, SimHost};
 use hearth_host::{Host, HostFacts};
@@ -14,6 +14,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// Everything that is published.
+#[derive(Debug, PartialEq)]
+pub struct Stats {
+    pub jobs: Vec<JobView>,
+    pub pools: Vec<PoolView>,
+    pub warm_pool: Vec<WarmView>,
+    pub unidentified: Vec<String>,
+}
 
 /// An engine, its host, and what is under way between them.
 pub struct World {
@@ -122,6 +131,7 @@ impl World {
         let inputs = std::mem::take(&mut self.pending);
         let host = self.host.clone();
         let effects = self.engine.step(&now, inputs, &|id: &InstanceId| host.alive(id));
+        assert_eq!(self.engine.audit_view(), Ok(()));
         let mut replies = Vec::new();
         for effect in effects {
             match effect {
@@ -223,22 +233,30 @@ impl World {
         })
     }
 
+    /// The job as it is published, with what is pending.
     pub async fn get(&mut self, job: &str) -> JobView {
-        match self.ask(Request::Get { job: JobId::parse(job).unwrap() }).await {
-            Ok(Reply::Job(view)) => view,
-            other => panic!("get answered {other:?}"),
-        }
+        self.find(job).await.expect("the job is there")
+    }
+
+    pub async fn find(&mut self, job: &str) -> Option<JobView> {
+        assert_eq!(self.step().await, []);
+        self.engine.view().job(&JobId::parse(job).unwrap()).map(|view| (**view).clone())
     }
 
     pub async fn status(&mut self, job: &str) -> (Status, Option<String>) {
         let view = self.get(job).await;
-        (view.status, view.reason)
+        (view.status, view.reason_at(self.now().mono))
     }
 
-    pub async fn stats(&mut self) -> StatsView {
-        match self.ask(Request::Stats).await {
-            Ok(Reply::Stats(stats)) => stats,
-            other => panic!("stats answered {other:?}"),
+    /// All that is published, with what is pending.
+    pub async fn stats(&mut self) -> Stats {
+        assert_eq!(self.step().await, []);
+        let view = self.engine.view();
+        Stats {
+            jobs: view.jobs().cloned().collect(),
+            pools: view.pools().cloned().collect(),
+            warm_pool: view.warm_pool().cloned().collect(),
+            unidentified: view.unidentified().to_vec(),
         }
     }
 
