@@ -445,8 +445,6 @@ fn other_generation(job: &JobId, current: Option<&Generation>) -> String {
     }
 }
 
-}
-
 /// What is decided of the copies that a host has, by their names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImagePlan {

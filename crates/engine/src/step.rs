@@ -1,7 +1,7 @@
 //! One step of the engine: inputs, plan, one commit, then effects.
 //!
 //! ```text
-//!   take_in ──▶ end_cooldowns ──▶ reconcile ──▶ commit ──on disk──▶ effects, replies, then reads
+//!   take_in ──▶ end_cooldowns ──▶ reconcile ──▶ commit ──on disk──▶ the view, effects, replies
 //!   (inputs)                      (plan, act)      ├──failed──▶ reload_after_failed_commit: refusals alone
 //!                                                  └──files lost──▶ withhold
 //! ```

@@ -353,10 +353,11 @@ mod tests {
     use crate::core::{self, Work};
     use crate::{executor, observer};
     use futures_util::future::poll_fn;
-    use hearth_engine::{Config, Engine, Request, Restart, Store, Upsert};
+    use hearth_engine::{Config, Engine, Request, Restart, Upsert};
     use hearth_host::sim::{SimConfig, SimHost};
     use hearth_model::{Resolution, Spec, Value};
     use hearth_planner::{Capacity, Limits};
+    use hearth_store::Store;
     use std::pin::Pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
@@ -485,13 +486,12 @@ mod tests {
         let wakeups = Arc::new(AtomicUsize::new(0));
         let counted = wakeups.clone();
         tokio::spawn(async move {
-            let mut next = || {
-                poll_fn(|context| {
-                    counted.fetch_add(1, Ordering::Relaxed);
-                    lines.poll_next_unpin(context)
-                })
-            };
-            while let Some(bytes) = next().await {
+            while let Some(bytes) = poll_fn(|context| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                lines.poll_next_unpin(context)
+            })
+            .await
+            {
                 sender.send(bytes).unwrap();
             }
         });
