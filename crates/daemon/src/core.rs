@@ -68,7 +68,7 @@ impl Intake {
     }
 
     /// What is shown, as the last step published it: it holds what that one's replies say, and nothing that is
-    /// not on disk. Waits for nobody.
+    /// not on disk. Never blocks.
     pub(crate) fn view(&self) -> View {
         self.view.borrow().clone()
     }
@@ -233,7 +233,7 @@ impl Core {
         }
     }
 
-    /// Before the replies are handed out, so that whoever has one reads what it says.
+    /// Before the replies are handed out, so that a client that has one reads what it says.
     fn publish(&mut self) {
         if let Some(Publication { view, jobs }) = self.engine.take_publication() {
             self.view.send_replace(view);

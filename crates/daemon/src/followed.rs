@@ -45,7 +45,7 @@ impl Followed {
         Following { followed: self.clone(), job: job.clone(), shown }
     }
 
-    /// These jobs are shown otherwise. Wakes their followers, and nobody else.
+    /// These jobs are shown otherwise. Wakes their followers, and no others.
     pub(crate) fn shown(&self, jobs: &BTreeSet<JobId>) {
         let state = self.state();
         let woken = state.followers.iter().filter(|(job, _)| jobs.contains(*job));

@@ -1,5 +1,5 @@
 //! Keeps the view true at the cost of what a step changed. What is out of date is collected during the step
-//! and made anew behind its commit, so that nothing is shown that is not on disk.
+//! and made again after its commit, so that nothing is shown that is not on disk.
 
 use crate::engine::Engine;
 use crate::input::Now;
@@ -106,7 +106,7 @@ impl Engine {
         }
     }
 
-    /// Makes what is out of date anew. For behind a commit.
+    /// Makes what is out of date again. For after a commit.
     pub(crate) fn publish(&mut self) {
         self.shown.stale(self.fleet.due().clone());
         let Subjects { jobs, mut pools } = mem::take(&mut self.shown.stale);

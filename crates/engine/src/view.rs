@@ -1,5 +1,5 @@
-//! What is shown of the state: a value that never changes, made by each step of what it has changed, behind
-//! its commit. A clone shares all of it, so that a reader holds on to one and waits for nobody.
+//! What is shown of the state: a value that never changes, made by each step of what it has changed, after
+//! its commit. A clone shares all of it, so that a reader keeps one and waits for no step.
 
 use crate::claims::ClaimCounts;
 use crate::input::List;
@@ -10,7 +10,7 @@ use rpds::RedBlackTreeMapSync;
 use std::ops::Bound;
 use std::sync::Arc;
 
-/// Everything that is shown, as it was behind one commit.
+/// Everything that is shown, as it was after one commit.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct View {
     pub(crate) jobs: RedBlackTreeMapSync<JobId, Arc<JobView>>,

@@ -74,7 +74,7 @@ pub trait Host: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<LogPage, HostError>>;
 
     /// Changes whenever records were added to the log of an instance since this was called, or the log was
-    /// dropped. It costs nothing while nothing is written. Whoever waits with it asks for it before reading.
+    /// dropped. It costs nothing while nothing is written. A follower asks for it before it reads.
     fn log_changes(&self, instance: &InstanceId) -> watch::Receiver<()>;
 
     /// Connects to a TCP port on a guest's loopback.

@@ -27,12 +27,12 @@ impl LogChanges {
     }
 
     fn waited_for(&self) -> MutexGuard<'_, BTreeMap<InstanceId, watch::Sender<()>>> {
-        // Whoever panicked with it left it whole.
+        // A panic while it is held leaves it whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Says that the log of one instance has grown; without an instance nobody hears of it.
+/// Says that the log of one instance has grown; without an instance it does nothing.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LogSignal(Option<(LogChanges, InstanceId)>);
 
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn logs_that_nobody_waits_for_are_forgotten() {
+    fn logs_without_followers_are_forgotten() {
         let changes = LogChanges::default();
         let [one, other] = ["a1", "a2"].map(|id| InstanceId::parse(id).unwrap());
         drop(changes.subscribe(&one));

@@ -357,7 +357,7 @@ mod tests {
     use hearth_host::sim::{SimConfig, SimHost};
     use hearth_model::{Resolution, Spec, Value};
     use hearth_planner::{Capacity, Limits};
-    use hearth_store::Store;
+    use hearth_store::Sqlite;
     use std::pin::Pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
@@ -417,7 +417,7 @@ mod tests {
             boot_id: "boot".to_owned(),
             seed: 1,
         };
-        let store = Store::open(&dir.path().join("hearth.db")).unwrap();
+        let store = Sqlite::open(&dir.path().join("hearth.db")).unwrap();
         let (work, inbox) = mpsc::unbounded_channel::<Work>();
         let engine = Engine::open(store, config).unwrap();
         let (engine, _) = core::spawn(engine, Arc::new(host.clone()), work).unwrap();
