@@ -15,7 +15,7 @@ use crate::{packages, program};
 const VERSION: &str = "27.1.0";
 const MUTATED: [&str; 2] = ["hearth-model", "hearth-planner"];
 /// What notices at the second look, beside their own tests.
-const BUILT_ON_THEM: [&str; 2] = ["hearth-desired-file", "hearth-engine"];
+const BUILT_ON_THEM: [&str; 3] = ["hearth-desired-file", "hearth-engine", "hearth-store"];
 /// Tests take seconds, and some changes make endless loops.
 const TEST_SECONDS_MAX: &str = "90";
 
