@@ -1,8 +1,8 @@
 //! Instances that the host has and the database does not name: it was lost, or was restored from a
-//! backup that is older than they are. The host remembers whose they are. Each goes on running, with
-//! its slot and its share of the capacity, and is taken over once there is a job that it belongs to:
+//! backup that is older than they are. The host has a record of their identities. Each keeps running, with
+//! its slot and its share of the capacity, and is adopted once there is a job that it belongs to:
 //! as that job's instance where it is made of the job's spec, else as one of another generation, which
-//! the plan replaces as ever. One that belongs to nobody is shown and left alone.
+//! the plan replaces as ever. One without a job is shown and left alone.
 
 use crate::engine::Engine;
 use crate::input::Now;
@@ -108,7 +108,7 @@ impl Engine {
 
     /// Moves the generations of a job, so that an instance of `identity` is its current one where it
     /// is made of the job's spec and nothing else is that, and of another run where it is not. No
-    /// generation that was ever told is used anew.
+    /// generation that was ever assigned is used again.
     fn make_room(&mut self, observed: &Observed, identity: &Identity) {
         let Some(job) = self.fleet.job(&identity.job_id) else { return };
         let has_current = self.fleet.of_job(&job.id).any(|instance| match &instance.assignment {

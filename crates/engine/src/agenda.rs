@@ -57,12 +57,12 @@ impl Agenda {
         now >= self.resync_at
     }
 
-    /// Forgets everything: a plan for all was made, whose next_checks follow.
-    pub(crate) fn begin_anew(&mut self, now: Mono) {
+    /// Forgets everything: a plan for all was made, whose checks follow.
+    pub(crate) fn restart(&mut self, now: Mono) {
         *self = Agenda { resync_at: now.after(RESYNC_EVERY), ..Agenda::default() };
     }
 
-    /// Takes in what a plan expects of one, in the place of what the one before expected.
+    /// Notes when a plan expects one to be checked next, and forgets what the previous plan expected.
     pub(crate) fn note(&mut self, subject: Subject, next_check: NextCheck) {
         if let Some(at) = self.alarm_of.remove(&subject) {
             self.alarms.remove(&(at, subject.clone()));

@@ -34,7 +34,7 @@ pub struct Config {
     pub disk_overcommit: DiskOvercommit,
     /// How long things may take.
     pub limits: Limits,
-    /// How long what is over is kept.
+    /// How long finished jobs, events and logs are kept.
     pub retention: Retention,
     /// Names this boot of the host: points of its clock are void in another.
     pub boot_id: String,
@@ -254,7 +254,7 @@ impl Engine {
     }
 
     /// Whether what is known of the host is fresh enough to act on: a guest that has reported while
-    /// nobody could look must not be taken for one that hangs.
+    /// the host could not be observed must not be taken for one that hangs.
     pub(crate) fn observation_is_fresh(&self, now: Mono) -> bool {
         let blind_after = OBSERVATION_MAX_AGE * self.config.limits.time_factor.max(1);
         self.looked_at.is_some_and(|at| now.since(at) < blind_after)
@@ -310,7 +310,7 @@ fn differing<K: Ord + Clone, L, R>(
     found.or_else(|| right.keys().find(|key| !left.contains_key(*key))).cloned()
 }
 
-/// After a reboot of the host its clock began anew: what was waited for is over.
+/// After a reboot of the host its clock has started again: no earlier wait applies.
 pub(crate) fn forget_times(loaded: &mut Loaded) {
     for job in loaded.jobs.values_mut() {
         job.progress.not_before = None;

@@ -1,5 +1,5 @@
-//! What the engine does while its database can't be written, or is lost: changes are refused, reads go on,
-//! and nothing is done to the host. Whether it is over is tried each second.
+//! What the engine does while its database can't be written, or is lost: changes are refused, reads continue,
+//! and nothing is done to the host. It is tried again each second.
 //!
 //! ```text
 //!   a commit fails ──> each change is tried and refused ──a commit or probe succeeds──> as before
@@ -56,7 +56,7 @@ impl Engine {
 
     /// What to do about files that are lost. What they held is saved first, where they are what is lost.
     fn remedy(&self, now: &Now, error: &StoreError) -> String {
-        let refused = "Changes are refused, microVMs go on";
+        let refused = "Changes are refused, microVMs keep running";
         match error {
             StoreError::Lost { means: Means::Directory, .. } => {
                 return format!("{refused}: put the state directory back, or end the daemon");
@@ -72,7 +72,7 @@ impl Engine {
         match self.store.save(&self.everything(now, error)) {
             Ok(Some(saved)) => format!(
                 "{refused}. Everything that was accepted is in {}: start the daemon again (as hearth \
-                 restore FILE does) and it goes on with that, or with FILE",
+                 restore FILE does) and it continues with that, or with FILE",
                 saved.display()
             ),
             Ok(None) => refused.to_owned(),
@@ -141,8 +141,8 @@ impl Engine {
         effects
     }
 
-    /// The files were lost during a commit: it is in what is left of them, and so in memory, and nobody may
-    /// count on it. Nothing of it is acknowledged or done; as after a crash behind a commit, it is planned
+    /// The files were lost during a commit: it is in what is left of them, and so in memory, and may be lost
+    /// again. None of its effects is acknowledged or done; as after a crash behind a commit, it is planned
     /// again once the files are back.
     pub(crate) fn withhold(&mut self, error: &StoreError, output: StepOutput) -> Vec<Effect> {
         let refusal = Refusal::from(error);

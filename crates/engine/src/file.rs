@@ -139,8 +139,8 @@ impl Engine {
         self.entries.get(&(load.path.clone()?, job.clone()))
     }
 
-    /// Whether the job is there as the entry says, and wanted. A `job` that has finished is: nobody
-    /// asked to run it again.
+    /// Whether the job exists as the entry says, and is wanted. A `job` that has finished is: running it
+    /// again was not requested.
     fn is_as_declared(&self, entry: &FileEntry) -> bool {
         self.fleet.job(&entry.job).is_some_and(|job| {
             let same_tenant = entry.tenant.as_ref().is_none_or(|tenant| *tenant == job.tenant);
@@ -174,15 +174,15 @@ impl Engine {
             .filter(|((of, _), _)| of == path)
             .map(|((_, job), applied)| (job, applied))
             .collect();
-        let (mut doomed, mut kept, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut to_delete, mut kept, mut gone) = (Vec::new(), Vec::new(), Vec::new());
         for (id, applied) in of_file.iter().filter(|(id, _)| !declared.contains(id)) {
             match self.fleet.job(id).filter(|job| job.wanted != Wanted::Deleted) {
                 None => gone.push((*id).clone()),
-                Some(job) if job.generation == applied.generation => doomed.push((*id).clone()),
+                Some(job) if job.generation == applied.generation => to_delete.push((*id).clone()),
                 Some(_) => kept.push((*id).clone()),
             }
         }
-        let many = doomed.len() >= 2 && doomed.len() * 2 > of_file.len();
+        let many = to_delete.len() >= 2 && to_delete.len() * 2 > of_file.len();
         let hold = match load.deletions {
             Deletions::Wait => true,
             Deletions::Few => many,
@@ -190,11 +190,11 @@ impl Engine {
         };
         let plan = &mut decision.plan;
         if hold {
-            (plan.held, plan.kept) = (doomed, kept);
+            (plan.held, plan.kept) = (to_delete, kept);
             return;
         }
-        decision.forgotten = doomed.iter().chain(&kept).cloned().chain(gone).collect();
-        (plan.deleted, plan.kept) = (doomed, kept);
+        decision.forgotten = to_delete.iter().chain(&kept).cloned().chain(gone).collect();
+        (plan.deleted, plan.kept) = (to_delete, kept);
     }
 }
 

@@ -10,7 +10,7 @@
 //!   step ──▶ request, file, observation, execute, fault, retention, … : what each input means
 //!              └──▶ engine: the state ──▶ operation, journal, agenda, orphans, … ──▶ input
 //! ```
-//! The files above `engine` are its rules, those below it know nothing of it.
+//! The files above `engine` are its rules, those below it do not know it.
 
 mod adoption;
 mod agenda;

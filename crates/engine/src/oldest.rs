@@ -5,7 +5,7 @@ use hearth_store::{JobNotes, Tombstone};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-/// How long what is over is kept.
+/// How long finished jobs, events and logs are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// Finished jobs of the lifecycle `job`: the newest so many. Jobs that a desired-state file

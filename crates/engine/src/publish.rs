@@ -204,7 +204,7 @@ impl Engine {
         let (status, reason) = warm_status(instance);
         let reason = reason.or_else(|| {
             let health = self.pools.get(key).filter(|_| status != "warm")?;
-            Some(format!("the one before died: {}", health.reason))
+            Some(format!("the previous one died: {}", health.reason))
         });
         WarmView {
             instance: instance.id.clone(),

@@ -26,7 +26,7 @@ pub(crate) struct Change {
 pub(crate) enum Extent {
     /// The job is new.
     Create,
-    /// It runs anew, as a new generation.
+    /// It is replaced by a new generation.
     Replace,
     /// Its instance stays.
     Policy,

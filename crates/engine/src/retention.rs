@@ -1,6 +1,6 @@
 //! What is forgotten by itself, by count and by age: finished jobs, the logs of instances that are
 //! gone, the names of deleted jobs, events. Ages are of the host's monotonic clock, which a reboot
-//! begins anew, so that a wall clock that jumps forgets nothing early.
+//! starts again, so that a wall clock that jumps forgets nothing early.
 
 use crate::engine::Engine;
 use crate::input::{Now, StepOutput};
@@ -10,8 +10,8 @@ use hearth_planner::Busy;
 use hearth_store::EventKind;
 use std::time::Duration;
 
-/// Deleted jobs whose names are remembered, so that deleting them again is no mistake and their
-/// generations go on: about 1 MB.
+/// Deleted jobs whose names are remembered, so that deleting them again is not an error and their
+/// generations continue: about 1 MB.
 const TOMBSTONES_MAX: usize = 10_000;
 
 /// From one mark of how far the events have come to the next. An event is kept by this much too long.
@@ -80,7 +80,7 @@ impl Engine {
             marks.push_back((now, self.journal.next_event()));
         }
         // Many at once: that frees whole pages of the database, where one with each new event would
-        // write the oldest page anew each time.
+        // write the oldest page again each time.
         let mut first = self.journal.next_event().saturating_sub(keep.events_max);
         if first < self.journal.first_event() + keep.events_max / EVENTS_SLACK {
             first = 0;

@@ -130,7 +130,7 @@ impl Engine {
             panic!("the plan breaks an invariant: {}", violation.0);
         }
         if resync {
-            self.agenda.begin_anew(now.mono);
+            self.agenda.restart(now.mono);
             let fleet = &self.fleet;
             self.claims
                 .retain(|key| fleet.demand(key).0 > 0 || fleet.of_pool(key).next().is_some());

@@ -34,7 +34,7 @@ pub(super) async fn plan(
 }
 
 /// `POST /apply`.
-#[utoipa::path(post, path = "/apply", operation_id = "applyJobs", summary = "Make it so: the jobs as they are declared, and of the source's earlier jobs no others.",
+#[utoipa::path(post, path = "/apply", operation_id = "applyJobs", summary = "Apply a declaration: the jobs as they are declared, and of the source's earlier jobs no others.",
     request_body(content = Declare, content_type = "application/json"),
     responses((status = 200, description = "What was done.", body = Plan), Refuses<400>, Refuses<403>, Refuses<408>, Refuses<413>, Refuses<415>, Refuses<422>, Refuses<503>, Refuses<507>))]
 pub(super) async fn apply(

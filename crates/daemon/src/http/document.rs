@@ -133,7 +133,7 @@ impl IntoResponses for Shown {
     }
 }
 
-/// A page of jobs, from the first of which one goes on.
+/// A page of jobs, with links that lead on from the first.
 pub(super) struct Listed;
 
 impl IntoResponses for Listed {
@@ -161,7 +161,7 @@ fn of_first(operation: &str) -> String {
     format!("{operation}OfFirst")
 }
 
-/// An answer from which one goes on to whatever concerns its job.
+/// An answer with links to the operations on its job.
 fn linked(response: ResponseBuilder) -> ResponseBuilder {
     let names = PAGES_OF_JOB.into_iter().chain(CHANGES_OF_JOB).map(str::to_owned);
     refer(response, names.chain(CHANGES_OF_JOB.map(unchanged)))

@@ -1,4 +1,4 @@
-//! What happened: in pages, or as server-sent events that go on as it happens.
+//! What happened: in pages, or as live server-sent events.
 //!
 //! A follower holds nothing but its place. It takes what is new from a bounded buffer that all
 //! followers share; one that falls behind, or comes back, reads on in the database.
@@ -53,7 +53,7 @@ pub(super) struct LastEventId {
 }
 
 /// `GET /events`: a page, or a stream for `Accept: text/event-stream`.
-#[utoipa::path(get, path = "/events", operation_id = "listEvents", summary = "What happened: a page, or with `Accept: text/event-stream` a stream that goes on as it happens.",
+#[utoipa::path(get, path = "/events", operation_id = "listEvents", summary = "What happened: a page, or with `Accept: text/event-stream` a live stream.",
     params(EventParams, LastEventId),
     responses((status = 200, description = "Events, oldest first.",
         content((Page<hearth_api::Event> = "application/json"), (String = "text/event-stream"))), Refuses<400>, Refuses<403>, Refuses<503>))]

@@ -1,4 +1,4 @@
-//! The copies of images that the host has: which there are, and the removal of those that nobody uses.
+//! The copies of images that the host has: a list, and the removal of unused ones.
 
 use super::App;
 use super::document::Refuses;

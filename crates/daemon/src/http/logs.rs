@@ -34,7 +34,7 @@ use utoipa::IntoParams;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct LogParams {
-    /// Whether to go on with new lines until the job has ended.
+    /// Whether to continue with new lines until the job has ended.
     #[serde(default)]
     #[param(value_type = bool, required = false)]
     follow: bool,

@@ -64,7 +64,7 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Readiness
         asked => drop(asked?),
     }
     let facts = app.host.facts();
-    let trouble = desired.and_then(|file| match (file.problem, file.help) {
+    let file_problem = desired.and_then(|file| match (file.problem, file.help) {
         (Some(problem), Some(help)) => Some(format!("{problem}; {help}")),
         (problem, _) => problem,
     });
@@ -72,6 +72,6 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Readiness
         status: "ready".to_owned(),
         host: facts.description,
         warnings: facts.warnings,
-        desired_file: trouble,
+        desired_file: file_problem,
     }))
 }

@@ -172,7 +172,7 @@ async fn job_changed_over_http_survives_leaving_the_file_until_apply() {
     let plan = explicit(&mut world, &[], Deletions::All).await;
     assert_eq!((plan.deleted, plan.kept), (vec![id("a")], vec![id("b")]));
     let plan = explicit(&mut world, &[], Deletions::All).await;
-    assert_eq!(plan, LoadPlan::default(), "it is nobody's now");
+    assert_eq!(plan, LoadPlan::default(), "it is in no file now");
 }
 
 #[tokio::test(start_paused = true)]
@@ -196,10 +196,10 @@ async fn pool_drains_when_its_last_job_is_deleted_or_changed() {
     assert_eq!(world.warm().await, 2);
     let hash = world.get("a").await.hash.unwrap();
     let plan = world.apply(load.next().unwrap()).await;
-    assert_eq!(plan.drained, [], "a wishes it still");
+    assert_eq!(plan.drained, [], "a still requests it");
     world.run_for(A_WHILE).await;
     let plan = world.apply(load.next().unwrap()).await;
-    assert_eq!(plan.drained, [], "c wishes it from now on");
+    assert_eq!(plan.drained, [], "c requests it from now on");
     world.run_for(A_WHILE).await;
     let plan = world.apply(load.next().unwrap()).await;
     let drained: Vec<_> = plan.drained.iter().map(|pool| (pool.hash, pool.instances)).collect();

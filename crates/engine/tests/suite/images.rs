@@ -47,7 +47,7 @@ async fn job_is_pending_with_the_progress_until_its_image_is_read() {
     world.run_for(A_WHILE * 2).await;
     let later = reason(&mut world, "web").await;
     assert!(later.starts_with("pending: preparing image large.ext4 ("), "{later}");
-    assert_ne!(later, "pending: preparing image large.ext4 (0 of 20 GiB)", "it goes on");
+    assert_ne!(later, "pending: preparing image large.ext4 (0 of 20 GiB)", "it continues");
     world.engine.audit().unwrap();
     // Another job does not wait for it, and one with the same image waits no longer.
     world.post("small", None, &spec("service", &[])).await.unwrap();

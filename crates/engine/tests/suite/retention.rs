@@ -76,7 +76,7 @@ async fn auto_removed_job_goes_a_while_after_its_end() {
     assert_eq!(world.get("failed").await.exit_code, Some(3));
     world.run_for(2 * A_WHILE).await;
     assert_eq!(names(&mut world).await, ["kept"]);
-    // The name is free, and the generation goes on.
+    // The name is free, and the generation continues.
     let (_, again) = world.post("removed", None, &spec("job", &[])).await.unwrap();
     assert!(again.generation.0 > 1, "{again:?}");
 }
