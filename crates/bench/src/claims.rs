@@ -91,8 +91,9 @@ struct Row {
 }
 
 /// What a claim writes: each table with its key, and which of its rows are of `warm-up`.
-const WRITTEN: [(&str, &str, &str); 3] = [
+const WRITTEN: [(&str, &str, &str); 4] = [
     ("jobs", "job_id", "job_id = 'warm-up'"),
+    ("progress", "job_id", "job_id = 'warm-up'"),
     ("instances", "id", "body LIKE '%\"job\":\"warm-up\"%'"),
     ("events", "id", "job_id = 'warm-up' ORDER BY id LIMIT 3"),
 ];

@@ -60,7 +60,8 @@ fn backup_under_load_has_everything_acknowledged_before() {
 fn restore_under_a_daemon_makes_it_restart_itself() {
     let home = Home::new();
     let mut daemon = home.start(&[]);
-    daemon.post("/vms", &body("before", "service", ""));
+    let labels = r#","labels":{"example.com/team":"web","tier":""}"#;
+    daemon.post("/vms", &body("before", "service", labels));
     let file = home.path("backup.db").display().to_string();
     assert!(on_state(&home, &["backup", &file]).1);
     daemon.post("/vms", &body("after", "service", ""));
@@ -79,6 +80,8 @@ fn restore_under_a_daemon_makes_it_restart_itself() {
     assert!(!left.iter().any(|name| name.contains("new")), "{left:?}");
     daemon.until_job("before", "running");
     assert_eq!(daemon.jobs(), ["before"]);
+    let labelled = daemon.get("/vms?label=example.com%2Fteam%3Dweb&label=tier").body;
+    assert!(labelled.contains(r#""labels":{"example.com/team":"web","tier":""}"#), "{labelled}");
 
     // One that was cut off after the check is gone on with by the next daemon.
     daemon.post("/vms", &body("more", "service", ""));
