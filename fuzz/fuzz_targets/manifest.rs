@@ -11,7 +11,7 @@ use hearth_desired_file::{
     parse_tree, write,
 };
 use hearth_engine::{
-    Against, Deletions, EntryDigest, FileEntry, FileLoad, LoadPlan, Reply, Request,
+    Against, ApplyFile, Deletions, EntryDigest, FileEntry, FileLoad, LoadPlan, PlanFile,
 };
 use hearth_fuzz::{ask, engine, is_tame, resolution};
 use hearth_model::{Spec, hash};
@@ -90,20 +90,13 @@ fn applied(file: &File) {
         against: Against::LastApplied,
     };
     let mut engine = engine();
-    let planned = match ask(&mut engine, 0, Request::PlanFile(load())) {
-        Ok(Reply::Planned(plan)) => plan,
-        other => panic!("planning answers {other:?}"),
-    };
-    let applied = |reply| match reply {
-        Ok(Reply::Applied(plan)) => plan,
-        other => panic!("applying answers {other:?}"),
-    };
-    let done = applied(ask(&mut engine, 1, Request::ApplyFile(load())));
+    let planned = ask(&mut engine, 0, PlanFile(load())).expect("a plan is not refused");
+    let done = ask(&mut engine, 1, ApplyFile(load())).expect("memory takes it");
     assert_eq!(planned, done);
     assert_eq!(done.create.len() + done.refused.len(), file.jobs.len());
     assert_eq!(engine.fleet().jobs().len(), done.create.len());
     engine.audit().expect("memory and database are one");
-    let again = applied(ask(&mut engine, 2, Request::ApplyFile(load())));
+    let again = ask(&mut engine, 2, ApplyFile(load())).expect("memory takes it");
     let nothing = LoadPlan {
         unchanged: done.create.len(),
         refused: done.refused.clone(),

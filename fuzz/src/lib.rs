@@ -4,12 +4,15 @@ mod mutate;
 
 pub use mutate::mutate;
 
-use hearth_engine::{Config, Effect, Engine, Input, Now, Refusal, Reply, Request, RequestId};
+use hearth_engine::{
+    Ask, Call, Config, Effect, Engine, Input, Now, Preconditions, Refusal, ReplyTo,
+};
 use hearth_host::sim::{Machine, SimConfig};
-use hearth_model::{InstanceId, Mono, Observation, Observed, Resolution, Spec};
+use hearth_model::{Caller, InstanceId, Mono, Observation, Observed, Resolution, Spec};
 use hearth_planner::{Capacity, Limits};
 use hearth_store::Sqlite;
 use std::collections::BTreeMap;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 /// The boot of the host that an engine takes for its own.
@@ -48,14 +51,26 @@ pub fn resolution(spec: &Spec) -> Resolution {
 }
 
 /// Asks an engine something.
-pub fn ask(engine: &mut Engine, seconds: u64, request: Request) -> Result<Reply, Refusal> {
-    let inputs = vec![Input::Request(RequestId(1), request)];
-    let effects = engine.step(&now(seconds), inputs, &|_| false);
-    let reply = effects.into_iter().find_map(|effect| match effect {
-        Effect::Reply(_, reply) => Some(reply),
-        _ => None,
-    });
-    reply.expect("every request is answered")
+pub fn ask<A: Ask>(engine: &mut Engine, seconds: u64, ask: A) -> Result<A::Reply, Refusal> {
+    ask_if(engine, seconds, Preconditions::NONE, ask)
+}
+
+/// Asks an engine something, if the preconditions hold.
+pub fn ask_if<A: Ask>(
+    engine: &mut Engine,
+    seconds: u64,
+    preconditions: Preconditions,
+    ask: A,
+) -> Result<A::Reply, Refusal> {
+    let (sender, receiver) = channel();
+    let request = ask.reply_to(ReplyTo::new(move |reply| drop(sender.send(reply))));
+    let inputs = vec![Input::Request(Call { caller: Caller::Unknown, preconditions, request })];
+    for effect in engine.step(&now(seconds), inputs, &|_| false) {
+        if let Effect::Reply(reply) = effect {
+            reply.deliver();
+        }
+    }
+    receiver.try_recv().expect("every request is answered")
 }
 
 /// A whole look at a host.

@@ -3,7 +3,7 @@
 
 use crate::admission::Policy;
 use crate::backup::{self, DATABASE};
-use crate::core::{self, Intake};
+use crate::core::{self, EngineHandle};
 use crate::desired::{self, WatchedSource};
 use crate::http::{self, App, Guard, Offload, Tunnels};
 use crate::listen::Listener;
@@ -101,10 +101,10 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
     let (desired_sender, desired) = watch::channel(None);
     let watched = Arc::new(WatchedSource::new(&config.desired));
     let (work, inbox) = mpsc::unbounded_channel();
-    let (intake, core_end) = core::spawn(engine, host.clone(), work)
+    let (engine, core_end) = core::spawn(engine, host.clone(), work)
         .map_err(|source| DaemonError::System { operation: "start a thread", source })?;
     let app = App {
-        intake: intake.clone(),
+        engine: engine.clone(),
         host: host.clone(),
         guard: Guard::new(&listen),
         seen,
@@ -119,12 +119,12 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
 
     state_dir.publish(&listen.to_string())?;
     let mut tasks = JoinSet::new();
-    tasks.spawn(executor::run(host.clone(), intake.clone(), inbox, stopping.clone()));
-    tasks.spawn(observer::run(host.clone(), intake.clone(), seen_sender, stopping.clone()));
+    tasks.spawn(executor::run(host.clone(), engine.clone(), inbox, stopping.clone()));
+    tasks.spawn(observer::run(host.clone(), engine.clone(), seen_sender, stopping.clone()));
     let keep = config.keep_images;
-    tasks.spawn(images::run(host.clone(), intake.clone(), keep, stopping.clone()));
+    tasks.spawn(images::run(host.clone(), engine.clone(), keep, stopping.clone()));
     tasks.spawn(http::serve(listener, http::router(Arc::new(app)), policy, stopping.clone()));
-    tasks.spawn(watch_file(&config, host, intake, desired_sender, watched, stopping));
+    tasks.spawn(watch_file(&config, host, engine, desired_sender, watched, stopping));
     watchdog::tell(sd_notify::NotifyState::Ready);
     // One that has restarted in place begins in the middle of its supervisor's interval.
     watchdog::tell(sd_notify::NotifyState::Watchdog);
@@ -184,12 +184,12 @@ impl Daemon {
 fn watch_file(
     config: &Config,
     host: Arc<dyn Host>,
-    intake: Intake,
+    engine: EngineHandle,
     state: watch::Sender<Option<DesiredFile>>,
     source: Arc<WatchedSource>,
     stop: Stop,
 ) -> impl Future<Output = ()> + use<> {
-    desired::run(config.desired.clone(), config.deletions, host, intake, state, source, stop)
+    desired::run(config.desired.clone(), config.deletions, host, engine, state, source, stop)
 }
 
 async fn open_host(config: &Config, state_dir: &StateDir) -> Result<Arc<dyn Host>, DaemonError> {

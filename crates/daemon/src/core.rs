@@ -5,12 +5,11 @@ use crate::followed::{Followed, Following};
 use crate::watchdog::{self, Progress};
 use crate::{clock, limits};
 use hearth_engine::{
-    ActionId, Effect, Engine, Event, EventKind, Input, JobView, Publication, Refusal, Reply,
-    Request, RequestId, View,
+    ActionId, Ask, Call, Effect, Engine, Event, EventKind, Input, JobView, Preconditions,
+    Publication, Recipient, Refusal, ReplyTo, View,
 };
 use hearth_host::Host;
-use hearth_model::{Action, Generation, JobId, Spec};
-use std::collections::BTreeMap;
+use hearth_model::{Action, Caller, Generation, JobId, Spec};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +25,8 @@ pub(crate) enum Work {
 
 /// The way to the engine.
 #[derive(Clone, Debug)]
-pub(crate) struct Intake {
-    queue: mpsc::Sender<Message>,
+pub(crate) struct EngineHandle {
+    queue: mpsc::Sender<Input>,
     /// What the last step published.
     view: watch::Receiver<View>,
     events: broadcast::Sender<Arc<Event>>,
@@ -49,22 +48,40 @@ pub(crate) enum AskError {
     Refused(#[from] Refusal),
 }
 
-type Answer = Result<Reply, Refusal>;
+/// A client that waits for a reply.
+struct Client<R>(Option<oneshot::Sender<Result<R, Refusal>>>);
 
-#[derive(Debug)]
-pub(crate) enum Message {
-    Ask(Request, oneshot::Sender<Answer>),
-    Input(Input),
+impl<R: Send> Recipient<R> for Client<R> {
+    fn receive(mut self: Box<Self>, reply: Result<R, Refusal>) {
+        if let Some(sender) = self.0.take() {
+            // The client may have gone.
+            let _ = sender.send(reply);
+        }
+    }
+
+    fn has_gone(&self) -> bool {
+        self.0.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
 }
 
-impl Intake {
+impl<R> Drop for Client<R> {
+    /// What was asked of a step that panics may have happened, so that no client is told that it was
+    /// refused: each waits until the process ends.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::mem::forget(self.0.take());
+        }
+    }
+}
+
+impl EngineHandle {
     /// One without an engine, and what comes in.
     #[cfg(test)]
-    pub(crate) fn open() -> (Intake, mpsc::Receiver<Message>) {
-        let (queue, inbox) = mpsc::channel(limits::INTAKE_MAX);
+    pub(crate) fn open() -> (EngineHandle, mpsc::Receiver<Input>) {
+        let (queue, inbox) = mpsc::channel(limits::INPUTS_MAX);
         let (events, followed) = (broadcast::channel(1).0, Followed::default());
         let view = watch::channel(View::default()).1;
-        (Intake { queue, view, events, followed, lookups: Arc::default() }, inbox)
+        (EngineHandle { queue, view, events, followed, lookups: Arc::default() }, inbox)
     }
 
     /// What is shown, as the last step published it: it holds what that one's replies say, and nothing that is
@@ -73,20 +90,27 @@ impl Intake {
         self.view.borrow().clone()
     }
 
-    /// One job of [`Intake::view`].
+    /// One job of [`EngineHandle::view`].
     pub(crate) fn job(&self, id: &JobId) -> Result<Arc<JobView>, AskError> {
         let found = self.view.borrow().job(id).cloned();
         found.ok_or_else(|| Refusal::NotFound(id.clone()).into())
     }
 
     /// Asks the engine, and waits until what follows is on disk.
-    pub(crate) async fn ask(&self, request: Request) -> Result<Reply, AskError> {
-        let (sender, answer) = oneshot::channel();
-        self.queue.try_send(Message::Ask(request, sender)).map_err(|error| match error {
+    pub(crate) async fn request<A: Ask>(
+        &self,
+        caller: Caller,
+        preconditions: Preconditions,
+        ask: A,
+    ) -> Result<A::Reply, AskError> {
+        let (sender, reply) = oneshot::channel();
+        let request = ask.reply_to(ReplyTo::new(Client(Some(sender))));
+        let call = Input::Request(Call { caller, preconditions, request });
+        self.queue.try_send(call).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => AskError::Busy,
             mpsc::error::TrySendError::Closed(_) => AskError::Ending,
         })?;
-        match tokio::time::timeout(limits::REPLY_DEADLINE, answer).await {
+        match tokio::time::timeout(limits::REPLY_DEADLINE, reply).await {
             Ok(Ok(reply)) => Ok(reply?),
             Ok(Err(_)) => Err(AskError::Ending),
             Err(_) => Err(AskError::Slow),
@@ -95,8 +119,8 @@ impl Intake {
 
     /// Tells the engine something. Waits while the queue is full; lost once the daemon ends, when
     /// the next one looks for itself.
-    pub(crate) async fn tell(&self, input: Input) {
-        let _ = self.queue.send(Message::Input(input)).await;
+    pub(crate) async fn send(&self, input: Input) {
+        let _ = self.queue.send(input).await;
     }
 
     /// Events from now on, each once it is on disk. Whoever reads too slowly is told so and has to
@@ -124,11 +148,11 @@ impl Intake {
 
     /// Wakes the engine. A full queue wakes it anyway.
     pub(crate) fn tick(&self) {
-        let _ = self.queue.try_send(Message::Input(Input::Tick));
+        let _ = self.queue.try_send(Input::Tick);
     }
 }
 
-/// Starts the thread, and one that tells its events. They end once every [`Intake`] is gone; then the
+/// Starts the thread, and one that tells its events. They end once every [`EngineHandle`] is gone; then the
 /// receiver resolves.
 ///
 /// The work has no bound of its own: the engine has one action an instance under way at most, and
@@ -137,7 +161,7 @@ pub(crate) fn spawn(
     engine: Engine,
     host: Arc<dyn Host>,
     work: mpsc::UnboundedSender<Work>,
-) -> std::io::Result<(Intake, oneshot::Receiver<()>)> {
+) -> std::io::Result<(EngineHandle, oneshot::Receiver<()>)> {
     let progress = Progress::default();
     let (running, end) = std::sync::mpsc::channel();
     let pace = watchdog::Pace::of(host.facts().time_factor, sd_notify::watchdog_enabled());
@@ -147,12 +171,12 @@ pub(crate) fn spawn(
             watchdog::abort("the engine has taken no step for too long")
         });
     })?;
-    let (queue, inbox) = mpsc::channel(limits::INTAKE_MAX);
+    let (queue, inbox) = mpsc::channel(limits::INPUTS_MAX);
     let (ended, end) = oneshot::channel();
     let (events, _) = broadcast::channel(limits::EVENTS_BUFFERED);
     let followed = Followed::default();
     let (view, shown) = watch::channel(engine.view().clone());
-    let intake = Intake {
+    let handle = EngineHandle {
         queue,
         view: shown,
         events: events.clone(),
@@ -169,21 +193,8 @@ pub(crate) fn spawn(
         let _ = ended.send(());
     })?;
     std::thread::Builder::new().name("hearth-core".to_owned()).spawn(move || {
-        let waiting = BTreeMap::new();
-        // It outlives a panic, and with it those who wait: what was asked of a step that did not end may
-        // have happened, so that nobody is told that it was refused.
-        let mut core = Core {
-            engine,
-            host,
-            work,
-            told,
-            progress,
-            view,
-            followed,
-            waiting,
-            next_request: 0,
-            refuses: false,
-        };
+        let refuses = false;
+        let mut core = Core { engine, host, work, told, progress, view, followed, refuses };
         if catch_unwind(AssertUnwindSafe(|| core.run(inbox))).is_err() {
             // The panic's own message is on stderr already. State in memory may be half changed;
             // the database holds only whole steps, and the microVMs do not need this process.
@@ -192,7 +203,7 @@ pub(crate) fn spawn(
         drop(core);
         drop(running);
     })?;
-    Ok((intake, end))
+    Ok((handle, end))
 }
 
 struct Core {
@@ -204,19 +215,18 @@ struct Core {
     progress: Progress,
     view: watch::Sender<View>,
     followed: Followed,
-    waiting: BTreeMap<RequestId, oneshot::Sender<Answer>>,
-    next_request: u64,
     /// Whether changes were refused at the last step, for the log.
     refuses: bool,
 }
 
 impl Core {
-    fn run(&mut self, mut inbox: mpsc::Receiver<Message>) {
+    fn run(&mut self, mut inbox: mpsc::Receiver<Input>) {
         let mut batch = Vec::with_capacity(limits::BATCH_MAX);
         while inbox.blocking_recv_many(&mut batch, limits::BATCH_MAX) > 0 {
             let followed = self.followed.news().map(Input::Followed);
-            let messages = batch.drain(..).filter_map(|message| self.input(message));
-            let inputs = followed.into_iter().chain(messages).collect();
+            // A reply that no client waits for is not computed.
+            let awaited = |input: &Input| !matches!(input, Input::Request(call) if call.is_moot());
+            let inputs = followed.into_iter().chain(batch.drain(..).filter(awaited)).collect();
             let host = &self.host;
             let effects = self.engine.step(&clock::now(), inputs, &|id| host.alive(id));
             self.progress.step();
@@ -252,31 +262,9 @@ impl Core {
         self.refuses = refusing.is_some();
     }
 
-    /// `None` for a question whose client has gone: nobody sees its answer.
-    fn input(&mut self, message: Message) -> Option<Input> {
-        Some(match message {
-            Message::Input(input) => input,
-            Message::Ask(request, answer) if request.only_reads() && answer.is_closed() => {
-                return None;
-            }
-            Message::Ask(request, answer) => {
-                self.next_request += 1;
-                let id = RequestId(self.next_request);
-                self.waiting.insert(id, answer);
-                Input::Request(id, request)
-            }
-        })
-    }
-
     fn hand_out(&mut self, effect: Effect, events: &mut Vec<Event>) {
         let work = match effect {
-            Effect::Reply(id, reply) => {
-                if let Some(answer) = self.waiting.remove(&id) {
-                    // Whoever asked may have gone.
-                    let _ = answer.send(reply);
-                }
-                return;
-            }
+            Effect::Reply(reply) => return reply.deliver(),
             Effect::Log(event) => {
                 events.push(event);
                 return;

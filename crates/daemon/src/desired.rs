@@ -10,14 +10,16 @@
 mod watch;
 
 use crate::convert::declared::{self, DeclaredJob};
-use crate::core::Intake;
+use crate::core::EngineHandle;
 use crate::stop::Stop;
 use crate::{MassDeletion, clock, limits};
 use hearth_api::{DesiredFile, DesiredFileStatus, RefusedEntry};
 use hearth_desired_file::{Declared, Diagnostics};
-use hearth_engine::{Against, Deletions, EntryDigest, FileLoad, LoadPlan, Reply, Request, Trouble};
+use hearth_engine::{
+    Against, ApplyFile, Deletions, EntryDigest, FileLoad, Incident, LoadPlan, Preconditions,
+};
 use hearth_host::Host;
-use hearth_model::JobId;
+use hearth_model::{Caller, JobId};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
@@ -127,7 +129,7 @@ pub(crate) async fn run(
     desired: DesiredPath,
     deletions: MassDeletion,
     host: Arc<dyn Host>,
-    intake: Intake,
+    engine: EngineHandle,
     state: Sender<Option<DesiredFile>>,
     source: Arc<WatchedSource>,
     mut stop: Stop,
@@ -135,7 +137,7 @@ pub(crate) async fn run(
     let named = matches!(desired, DesiredPath::Named(_));
     let path = std::path::absolute(desired.path()).unwrap_or_else(|_| desired.path().to_owned());
     let mut hints = FileWatch::new(&path);
-    let mut watched = Watched { path, named, deletions, host, intake, state, last: None };
+    let mut watched = Watched { path, named, deletions, host, engine, state, last: None };
     loop {
         // Before the look, so that no change falls between the two.
         block_in_place(|| hints.follow());
@@ -161,7 +163,7 @@ struct Watched {
     named: bool,
     deletions: MassDeletion,
     host: Arc<dyn Host>,
-    intake: Intake,
+    engine: EngineHandle,
     state: Sender<Option<DesiredFile>>,
     last: Option<Look>,
 }
@@ -295,15 +297,15 @@ impl Watched {
         let jobs = parsed
             .map_err(|_| failed("its reader met a bug, which is in the log".to_owned()))?
             .map_err(|problems| LoadError::Problems { path: path.clone(), problems })?;
-        let _lookup = self.intake.lookup().await;
+        let _lookup = self.engine.lookup().await;
         let entries = declared::resolved(&*self.host, jobs).await;
         let count = entries.len();
         let path_of_source = Some(source_of(path));
         let against = Against::LastApplied;
         let load = FileLoad { path: path_of_source, entries, deletions, against };
-        match self.intake.ask(Request::ApplyFile(load)).await {
-            Ok(Reply::Applied(report)) => Ok((count, report)),
-            Ok(_) => Err(failed("the engine answered something else".to_owned())),
+        let load = ApplyFile(load);
+        match self.engine.request(Caller::DesiredFile, Preconditions::NONE, load).await {
+            Ok(report) => Ok((count, report)),
             Err(error) => Err(failed(error.to_string())),
         }
     }
@@ -387,8 +389,9 @@ impl Watched {
 
     /// Into the events and the log; into the log alone where the engine does not answer.
     async fn record(&self, job: Option<JobId>, message: String) {
-        let trouble = Trouble { job, message: message.clone() };
-        if let Err(error) = self.intake.ask(Request::Record(trouble)).await {
+        let incident = Incident { job, message: message.clone() };
+        let recorded = self.engine.request(Caller::DesiredFile, Preconditions::NONE, incident);
+        if let Err(error) = recorded.await {
             tracing::warn!(cause = %error, "{message}");
         }
     }

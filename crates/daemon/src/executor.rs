@@ -1,7 +1,7 @@
 //! Carries out what the engine asks of the host: a bounded number of actions at once, each with a
 //! deadline, each answered. It decides nothing and retries nothing.
 
-use crate::core::{Intake, Work};
+use crate::core::{EngineHandle, Work};
 use crate::limits;
 use crate::stop::Stop;
 use futures_util::FutureExt;
@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 /// Carries out work until `stop` turns true, then waits a little for what is under way.
 pub(crate) async fn run(
     host: Arc<dyn Host>,
-    intake: Intake,
+    engine: EngineHandle,
     mut work: mpsc::UnboundedReceiver<Work>,
     mut stop: Stop,
 ) {
@@ -41,7 +41,7 @@ pub(crate) async fn run(
                     wake_at = Some(wake_at.map_or(at, |known| known.min(at)));
                 }
                 Some(Work::Apply(id, action)) => {
-                    let (host, intake, slots) = (host.clone(), intake.clone(), slots.clone());
+                    let (host, engine, slots) = (host.clone(), engine.clone(), slots.clone());
                     tasks.spawn(async move {
                         // A stop only waits, for up to an hour, and must hold up no other action.
                         let _slot = match action {
@@ -49,21 +49,21 @@ pub(crate) async fn run(
                             _ => slots.acquire().await.ok(),
                         };
                         let outcome = apply(&*host, action).await;
-                        intake.tell(Input::Done(id, outcome)).await;
+                        engine.send(Input::Done(id, outcome)).await;
                     });
                 }
                 Some(Work::Resolve(job, run, spec)) => {
-                    let (host, intake) = (host.clone(), intake.clone());
+                    let (host, engine) = (host.clone(), engine.clone());
                     tasks.spawn(async move {
-                        let _lookup = intake.lookup().await;
+                        let _lookup = engine.lookup().await;
                         let resolution = resolve(&*host, &spec).await;
-                        intake.tell(Input::Resolved(job, run, resolution)).await;
+                        engine.send(Input::Resolved(job, run, resolution)).await;
                     });
                 }
             },
             () = wake, if wake_at.is_some() => {
                 wake_at = None;
-                intake.tick();
+                engine.tick();
             }
         }
     }
@@ -149,7 +149,6 @@ pub(crate) async fn resolve(host: &dyn Host, spec: &Spec) -> Resolution {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::Message;
     use hearth_engine::ActionId;
     use hearth_host::sim::{SimConfig, SimHost};
     use hearth_host::{BoxFuture, Duplex, HostFacts, LogPage, LogQuery};
@@ -228,9 +227,9 @@ mod tests {
     async fn guests_that_take_an_hour_to_stop_block_no_other() {
         let host = Arc::new(Stubborn(SimHost::new(SimConfig::default())));
         let (work, inbox) = mpsc::unbounded_channel();
-        let (intake, mut told) = Intake::open();
+        let (engine, mut told) = EngineHandle::open();
         let (stop, stopping) = Stop::channel();
-        let executor = tokio::spawn(run(host, intake, inbox, stopping));
+        let executor = tokio::spawn(run(host, engine, inbox, stopping));
         let instance = |number: u64| InstanceId::parse(&format!("a{number}")).unwrap();
         let stops = limits::ACTIONS_MAX as u64 + 1;
         for number in 0..stops {
@@ -242,7 +241,7 @@ mod tests {
         work.send(Work::Apply(ActionId(stops), action)).unwrap();
         let first = timeout(Duration::from_secs(1), told.recv()).await.unwrap();
         assert!(
-            matches!(first, Some(Message::Input(Input::Done(ActionId(id), Ok(())))) if id == stops),
+            matches!(first, Some(Input::Done(ActionId(id), Ok(()))) if id == stops),
             "{first:?}"
         );
         stop.send_replace(true);

@@ -20,10 +20,10 @@ use tokio::sync::{Semaphore, mpsc, watch};
 #[must_use]
 pub fn api(engine: Engine, host: Arc<dyn Host>, listen: &Listen) -> (Router, impl Sized) {
     let (work, inbox) = mpsc::unbounded_channel();
-    let (intake, end) = core::spawn(engine, host.clone(), work).expect("a thread is started");
+    let (engine, end) = core::spawn(engine, host.clone(), work).expect("a thread is started");
     let (stop, stopping) = Stop::channel();
     let app = App {
-        intake,
+        engine,
         host,
         guard: Guard::new(listen),
         seen: watch::channel(true).1,

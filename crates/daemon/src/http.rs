@@ -5,12 +5,12 @@ mod declare;
 mod document;
 mod events;
 mod guard;
-mod guarding;
 mod images;
 mod jobs;
 mod logs;
 mod offload;
 mod ports;
+mod preconditions;
 mod problem;
 mod read;
 mod server;
@@ -22,7 +22,7 @@ pub(crate) use offload::Offload;
 pub(crate) use problem::Refused;
 pub(crate) use server::serve;
 
-use crate::core::Intake;
+use crate::core::EngineHandle;
 use crate::desired::WatchedSource;
 use crate::limits;
 use crate::stop::Stop;
@@ -42,7 +42,7 @@ use utoipa_axum::routes;
 
 /// What handlers need.
 pub(crate) struct App {
-    pub(crate) intake: Intake,
+    pub(crate) engine: EngineHandle,
     pub(crate) host: Arc<dyn Host>,
     pub(crate) guard: Guard,
     /// Whether the host was ever seen.

@@ -1,12 +1,12 @@
 //! Unused copies of images: removed once in a while, and on request. The engine decides
 //! which, on what is committed; the host removes them after that.
 
-use crate::core::{AskError, Intake};
+use crate::core::{AskError, EngineHandle};
 use crate::limits;
 use crate::stop::Stop;
-use hearth_engine::{ImagePlan, Reply, Request};
+use hearth_engine::{ImagePlan, PlanImages, Preconditions};
 use hearth_host::{Host, HostError};
-use hearth_model::{KeepImages, StoredImage};
+use hearth_model::{Caller, KeepImages, StoredImage};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::time::{sleep, timeout};
@@ -31,7 +31,12 @@ pub(crate) enum CollectError {
 }
 
 /// Collects once in a while until `stop` turns true.
-pub(crate) async fn run(host: Arc<dyn Host>, intake: Intake, keep: KeepImages, mut stop: Stop) {
+pub(crate) async fn run(
+    host: Arc<dyn Host>,
+    engine: EngineHandle,
+    keep: KeepImages,
+    mut stop: Stop,
+) {
     let mut wait = limits::IMAGES_FIRST;
     loop {
         tokio::select! {
@@ -45,7 +50,7 @@ pub(crate) async fn run(host: Arc<dyn Host>, intake: Intake, keep: KeepImages, m
             // Cut off in the middle, the next one does the rest.
             biased;
             () = stop.asked() => return,
-            collected = collect(&*host, &intake, keep, Collect::Remove) => collected,
+            collected = collect(&*host, &engine, Caller::Hearth, keep, Collect::Remove) => collected,
         };
         if let Err(error) = collected {
             tracing::warn!(cause = %error, "cannot remove unused copies of images");
@@ -56,23 +61,25 @@ pub(crate) async fn run(host: Arc<dyn Host>, intake: Intake, keep: KeepImages, m
 /// The copies that the host has, and which of them are in use.
 pub(crate) async fn list(
     host: &dyn Host,
-    intake: &Intake,
+    engine: &EngineHandle,
+    caller: Caller,
 ) -> Result<(Vec<StoredImage>, BTreeSet<String>), CollectError> {
-    let (stored, plan) = plan(host, intake, KeepImages::NONE).await?;
+    let (stored, plan) = plan(host, engine, caller, KeepImages::NONE).await?;
     Ok((stored, plan.used.into_iter().collect()))
 }
 
 /// Removes the unused copies beyond what is kept of them. Returns those that are gone, or would be.
 pub(crate) async fn collect(
     host: &dyn Host,
-    intake: &Intake,
+    engine: &EngineHandle,
+    caller: Caller,
     keep: KeepImages,
     how: Collect,
 ) -> Result<Vec<StoredImage>, CollectError> {
     // What a request has looked up is named before this begins, and nothing is looked up meanwhile.
-    let quiet = timeout(limits::IMAGES_QUIET_WAIT, intake.without_lookups());
+    let quiet = timeout(limits::IMAGES_QUIET_WAIT, engine.without_lookups());
     let _quiet = quiet.await.map_err(|_| CollectError::Busy)?;
-    let planned = timeout(limits::IMAGES_PLAN_WAIT, plan(host, intake, keep)).await;
+    let planned = timeout(limits::IMAGES_PLAN_WAIT, plan(host, engine, caller, keep)).await;
     let (stored, ImagePlan { used, remove }) = planned.map_err(|_| CollectError::Busy)??;
     let removed = match how {
         Collect::DryRun => remove,
@@ -89,13 +96,12 @@ pub(crate) async fn collect(
 
 async fn plan(
     host: &dyn Host,
-    intake: &Intake,
+    engine: &EngineHandle,
+    caller: Caller,
     keep: KeepImages,
 ) -> Result<(Vec<StoredImage>, ImagePlan), CollectError> {
     let stored = host.images().await?;
-    let request = Request::PlanImages { stored: stored.clone(), keep };
-    match intake.ask(request).await? {
-        Reply::ImagesPlanned(plan) => Ok((stored, plan)),
-        other => unreachable!("a plan of images was answered {other:?}"),
-    }
+    let plan = PlanImages { stored: stored.clone(), keep };
+    let plan = engine.request(caller, Preconditions::NONE, plan).await?;
+    Ok((stored, plan))
 }

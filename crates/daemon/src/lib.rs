@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   http ----\                 .-- replies --> http
-//!   desired --+--> intake --> core (one thread, owns the engine, commits)
+//!   desired --+--> handle --> core (one thread, owns the engine, commits)
 //!   observer-/        ^        '-- actions --> executor --> Host
 //!                     '------------------ done ---'
 //! ```

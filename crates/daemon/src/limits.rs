@@ -59,7 +59,7 @@ pub const TUNNELS_MAX: usize = 512;
 pub const KEY_BYTES_MAX: usize = 255;
 
 /// Inputs that wait for the engine. A request beyond that is refused with 503.
-pub const INTAKE_MAX: usize = 4096;
+pub const INPUTS_MAX: usize = 4096;
 /// Inputs of one step, which share one commit. At 128 commits a batch the disk is no bottleneck.
 pub const BATCH_MAX: usize = 256;
 /// How long a request waits for the engine: it answers within a commit, so this means a fault.
@@ -184,7 +184,7 @@ mod tests {
             "{} MiB, {DECLARED_TURNS} of them worked on",
             DECLARED_BYTES_TOTAL_MAX / 1024 / 1024
         );
-        let asked = format!("{INTAKE_MAX}, {}", seconds(REPLY_DEADLINE));
+        let asked = format!("{INPUTS_MAX}, {}", seconds(REPLY_DEADLINE));
         let end = format!("{} for requests and streams", seconds(DRAIN_HTTP));
         let silence =
             format!("{} in a row, some 30 s", hearth_planner::Limits::default().silence_max);

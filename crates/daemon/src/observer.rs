@@ -2,7 +2,7 @@
 //! as often as that costs next to nothing, each second at most.
 //! A look that fails is logged and skipped, since not seeing is not seeing nothing.
 
-use crate::core::Intake;
+use crate::core::EngineHandle;
 use crate::stop::Stop;
 use crate::{clock, limits};
 use hearth_engine::Input;
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 /// Looks until `stop` turns true. `seen` turns true once a look has been handed in.
 pub(crate) async fn run(
     host: Arc<dyn Host>,
-    intake: Intake,
+    engine: EngineHandle,
     seen: watch::Sender<bool>,
     mut stop: Stop,
 ) {
@@ -33,7 +33,7 @@ pub(crate) async fn run(
             Ok(Ok(observation)) => {
                 let whole = observation.whole;
                 since = Some(observation.revision);
-                intake.tell(Input::Observed { began, observation }).await;
+                engine.send(Input::Observed { began, observation }).await;
                 if whole {
                     let rest = look.elapsed() * limits::OBSERVE_REST_FACTOR;
                     let rest = rest.clamp(limits::OBSERVE_EVERY, limits::OBSERVE_REST_MAX);

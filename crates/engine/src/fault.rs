@@ -6,10 +6,12 @@
 //!   files are lost ──> no change is tried; what actions came to waits ──files are back──> as before
 //! ```
 
+use crate::ask::{Call, Request};
 use crate::engine::Engine;
-use crate::input::{Effect, Input, Now, Refusal, Reply, StepOutput};
+use crate::input::{Effect, Input, Now, Refusal, StepOutput};
 use crate::journal::progress_row;
-use hearth_model::{InstanceId, Mono};
+use crate::reply::Reply;
+use hearth_model::Mono;
 use hearth_store::{Changes, Event, EventKind, InstanceRow, JobRow, Means, StoreError};
 use std::time::Duration;
 
@@ -115,23 +117,19 @@ impl Engine {
     }
 
     /// A step without a database: what only reads is answered from memory, changes are refused.
-    pub(crate) fn step_without_files(
-        &mut self,
-        now: &Now,
-        inputs: Vec<Input>,
-        alive: &dyn Fn(&InstanceId) -> bool,
-    ) -> Vec<Effect> {
+    pub(crate) fn step_without_files(&mut self, now: &Now, inputs: Vec<Input>) -> Vec<Effect> {
         let Some(refusal) = self.health.refusing.clone() else { return Vec::new() };
         // What is seen meanwhile could not be recorded, and has to be seen again.
         self.looked_at = None;
         let mut effects = Vec::new();
         for input in inputs {
             match input {
-                Input::Request(id, request) if request.only_reads() => {
-                    let reply = self.request(now, request, alive, &mut StepOutput::default());
-                    effects.push(Effect::Reply(id, reply));
+                Input::Request(Call { request: Request::Read(read), .. }) => {
+                    effects.push(Effect::Reply(self.read(read)));
                 }
-                Input::Request(id, _) => effects.push(Effect::Reply(id, Err(refusal.clone()))),
+                Input::Request(call) => {
+                    effects.push(Effect::Reply(call.request.refused(refusal.clone())));
+                }
                 input @ (Input::Done(..) | Input::Resolved(..)) => self.health.deferred.push(input),
                 Input::Followed(jobs) => self.followed(now.mono, jobs),
                 Input::Observed { .. } | Input::Tick => {}
@@ -157,7 +155,7 @@ impl Engine {
                 _ => {}
             }
         }
-        let refused = |(id, _)| Effect::Reply(id, Err(refusal.clone()));
+        let refused = |reply: Reply| Effect::Reply(reply.refused(refusal.clone()));
         let mut effects: Vec<Effect> = output.replies.into_iter().map(refused).collect();
         effects.push(Effect::WakeIn(RETRY_EVERY));
         effects
@@ -192,8 +190,8 @@ impl Engine {
         self.note_commit(now, tried.as_ref().err());
     }
 
-    /// The answer to [`crate::Request::Ready`].
-    pub(crate) fn ready(&self) -> Result<Reply, Refusal> {
-        self.health.refusing.clone().map_or(Ok(Reply::Ready), Err)
+    /// The reply to [`crate::CheckReady`].
+    pub(crate) fn ready(&self) -> Result<(), Refusal> {
+        self.health.refusing.clone().map_or(Ok(()), Err)
     }
 }

@@ -8,7 +8,7 @@ use crate::input::{
     Against, Deletions, Drained, FileEntry, FileLoad, LoadPlan, Now, PlannedChange, Refusal,
     StepOutput, Why,
 };
-use crate::request::{Change, Extent};
+use crate::request::{Change, ChangeKind};
 use hearth_model::hash::same_inside;
 use hearth_model::{Job, JobId, Wanted};
 use hearth_store::{AppliedEntry, EventKind};
@@ -160,9 +160,9 @@ impl Engine {
             after: change.job.spec.clone(),
             why: why(before, change),
         };
-        match change.extent {
-            Extent::Policy => plan.update.push(planned),
-            Extent::Create | Extent::Replace => plan.replace.push(planned),
+        match change.kind {
+            ChangeKind::Policy => plan.update.push(planned),
+            ChangeKind::Create | ChangeKind::Replace => plan.replace.push(planned),
         }
     }
 
@@ -206,7 +206,8 @@ fn why(before: &Job, change: &Change) -> Why {
         Wanted::Running if before.progress.outcome.is_some() => Why::Finished,
         // Only its images can have made it another inside.
         Wanted::Running
-            if change.extent == Extent::Replace && same_inside(&before.spec, &change.job.spec) =>
+            if change.kind == ChangeKind::Replace
+                && same_inside(&before.spec, &change.job.spec) =>
         {
             Why::Images
         }

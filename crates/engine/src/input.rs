@@ -1,13 +1,13 @@
 //! What goes into a step and what comes out of it.
 
+use crate::ask::Call;
 use crate::entry::EntryDigest;
-use crate::view::JobView;
+use crate::reply::Reply;
 use hearth_host::HostError;
 use hearth_model::{
-    Action, Generation, JobId, KeepImages, Mono, Observation, Resolution, Selector, Spec, SpecHash,
-    StoredImage, Tenant,
+    Action, Generation, JobId, Mono, Observation, Resolution, Selector, Spec, SpecHash, Tenant,
 };
-use hearth_store::{Accepted, Event, EventPage, Events, StoreError};
+use hearth_store::{Event, StoreError};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,10 +22,6 @@ pub struct Now {
     pub wall: String,
 }
 
-/// Names a request, so that its reply finds the way back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RequestId(pub u64);
-
 /// Names an action under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ActionId(pub u64);
@@ -33,8 +29,8 @@ pub struct ActionId(pub u64);
 /// Something that happened.
 #[derive(Debug)]
 pub enum Input {
-    /// Somebody asks.
-    Request(RequestId, Request),
+    /// A request.
+    Request(Call),
     /// A look at the host. A look that failed is not sent: the engine waits for one that did not.
     Observed {
         /// When the look began: what was done since may be missing from it.
@@ -55,8 +51,8 @@ pub enum Input {
 /// Something to do, after the step's commit is on disk.
 #[derive(Debug)]
 pub enum Effect {
-    /// Answer.
-    Reply(RequestId, Result<Reply, Refusal>),
+    /// Deliver a reply.
+    Reply(Reply),
     /// Apply to the host, then send [`Input::Done`]. At most one a time for each instance.
     Apply(ActionId, Action),
     /// Look the job's images up, then send [`Input::Resolved`].
@@ -71,149 +67,7 @@ pub enum Effect {
 #[derive(Debug, Default)]
 pub(crate) struct StepOutput {
     pub(crate) effects: Vec<Effect>,
-    pub(crate) replies: Vec<(RequestId, Result<Reply, Refusal>)>,
-}
-
-/// What can be asked. How jobs stand is not: it is in the published [`View`](crate::View).
-#[derive(Clone, Debug)]
-pub enum Request {
-    /// A change, unless it was made already or the job has moved on.
-    Guarded(Box<Guarded>),
-    /// Make a job, or replace its spec.
-    Upsert(Upsert),
-    /// Delete a job.
-    Delete {
-        /// Which.
-        job: JobId,
-    },
-    /// Keep the job, end its instance.
-    Stop {
-        /// Which.
-        job: JobId,
-    },
-    /// Run a stopped job; a finished `job` runs again.
-    Start {
-        /// Which.
-        job: JobId,
-    },
-    /// Run a job anew, as a new generation of the same spec.
-    Restart(Restart),
-    /// The events of one job, or all, oldest first.
-    Events(Events),
-    /// Whether changes are accepted.
-    Ready,
-    /// Declared jobs: make it so.
-    ApplyFile(FileLoad),
-    /// Declared jobs: say what applying them would do.
-    PlanFile(FileLoad),
-    /// What becomes of the copies of images that the host has: in use or to be removed.
-    PlanImages {
-        /// The copies.
-        stored: Vec<StoredImage>,
-        /// How long those are kept that nobody uses.
-        keep: KeepImages,
-    },
-    /// Record something that went wrong outside of the engine, for `/events` and the log.
-    Record(Trouble),
-}
-
-impl Request {
-    /// Whether it changes nothing.
-    #[must_use]
-    pub fn only_reads(&self) -> bool {
-        match self {
-            Request::Events(_)
-            | Request::Ready
-            | Request::PlanFile(_)
-            | Request::PlanImages { .. } => true,
-            Request::Guarded(_)
-            | Request::Upsert(_)
-            | Request::Delete { .. }
-            | Request::Stop { .. }
-            | Request::Start { .. }
-            | Request::Restart(_)
-            | Request::ApplyFile(_)
-            | Request::Record(_) => false,
-        }
-    }
-
-    /// The job that it changes, where it changes one and names it.
-    #[must_use]
-    pub fn changed_job(&self) -> Option<&JobId> {
-        match self {
-            Request::Guarded(guarded) => guarded.request.changed_job(),
-            Request::Upsert(upsert) => upsert.job.as_ref(),
-            Request::Restart(restart) => Some(&restart.job),
-            Request::Delete { job } | Request::Stop { job } | Request::Start { job } => Some(job),
-            Request::Events(_)
-            | Request::Ready
-            | Request::ApplyFile(_)
-            | Request::PlanFile(_)
-            | Request::PlanImages { .. }
-            | Request::Record(_) => None,
-        }
-    }
-}
-
-/// Something that went wrong outside of the engine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    /// The job it is about.
-    pub job: Option<JobId>,
-    /// A sentence.
-    pub message: String,
-}
-
-/// A job as somebody wants it.
-#[derive(Clone, Debug)]
-pub struct Upsert {
-    /// Its name; made up where `None`.
-    pub job: Option<JobId>,
-    /// Its tenant, where one was given.
-    pub tenant: Option<Tenant>,
-    /// What it runs.
-    pub spec: Arc<Spec>,
-    /// The digests of its images, looked up by the caller just before.
-    pub resolution: Resolution,
-}
-
-/// A change with what it hangs on.
-#[derive(Clone, Debug)]
-pub struct Guarded {
-    /// What it hangs on.
-    pub guard: Guard,
-    /// The change: an upsert, delete, stop, start or restart.
-    pub request: Request,
-}
-
-/// What a change hangs on.
-#[derive(Clone, Debug, Default)]
-pub struct Guard {
-    /// Made once only.
-    pub repeat: Option<Repeat>,
-    /// Made only to a job that is there, at one of these generations, or at any where empty.
-    pub generations: Option<Vec<u64>>,
-}
-
-/// Tells a repeat of a request from another request.
-#[derive(Clone, Debug)]
-pub struct Repeat {
-    /// The key that the caller made up for it.
-    pub key: String,
-    /// Of all that the request says.
-    pub digest: String,
-}
-
-/// A job that is to run anew.
-#[derive(Clone, Debug)]
-pub struct Restart {
-    /// Which.
-    pub job: JobId,
-    /// Its spec as the caller saw it.
-    pub spec: Arc<Spec>,
-    /// The digests of that spec's images, looked up by the caller just before. Not used where the
-    /// job has another spec by now: that came with its own.
-    pub resolution: Resolution,
+    pub(crate) replies: Vec<Reply>,
 }
 
 /// Which jobs, and how many of them.
@@ -277,32 +131,6 @@ pub struct FileEntry {
     pub digest: EntryDigest,
     /// The digests of its images.
     pub resolution: Resolution,
-}
-
-/// An answer.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Reply {
-    /// An upsert, stop, start or restart was accepted.
-    Changed(Accepted, JobView),
-    /// It was accepted before under the same key: how it was then, and the job as it is now.
-    Repeated(Accepted, JobView),
-    /// A delete was accepted; `gone` where nothing is left to stop.
-    Deleted {
-        /// Whether it is gone already.
-        gone: bool,
-    },
-    /// Events, oldest first.
-    Events(EventPage),
-    /// What a load changed.
-    Applied(LoadPlan),
-    /// What a load would change.
-    Planned(LoadPlan),
-    /// What becomes of the host's copies of images.
-    ImagesPlanned(ImagePlan),
-    /// A trouble is recorded.
-    Recorded,
-    /// Changes are accepted.
-    Ready,
 }
 
 /// What a load does, or would do.

@@ -14,13 +14,13 @@
 
 mod adoption;
 mod agenda;
+mod ask;
 mod claims;
 mod engine;
 mod entry;
 mod execute;
 mod fault;
 mod file;
-mod guard;
 mod health;
 mod images;
 mod input;
@@ -29,24 +29,31 @@ mod observation;
 mod oldest;
 mod operation;
 mod orphans;
+mod preconditions;
 mod publish;
 mod random;
+mod read;
 mod removal;
 mod removals;
+mod reply;
 mod request;
 mod retention;
 mod step;
 mod view;
 
+pub use ask::{
+    ApplyFile, Ask, Call, Changed, CheckReady, Delete, Deleted, Incident, JobChange, PlanFile,
+    PlanImages, Preconditions, Read, Repeat, Request, Restart, Start, Stop, Upsert,
+};
 pub use claims::ClaimCounts;
 pub use engine::{Config, DiskOvercommit, Engine};
 pub use entry::EntryDigest;
 pub use hearth_store::{Accepted, Event, EventKind, EventPage, Events, JobExit};
 pub use input::{
-    ActionId, Against, Deletions, Drained, Effect, FileEntry, FileLoad, Guard, Guarded, ImagePlan,
-    Input, List, LoadPlan, Now, PlannedChange, Refusal, Repeat, Reply, Request, RequestId, Restart,
-    Trouble, Upsert, Why,
+    ActionId, Against, Deletions, Drained, Effect, FileEntry, FileLoad, ImagePlan, Input, List,
+    LoadPlan, Now, PlannedChange, Refusal, Why,
 };
 pub use oldest::Retention;
 pub use publish::Publication;
+pub use reply::{Recipient, Reply, ReplyTo};
 pub use view::{JobPage, JobView, PoolView, View, WarmView};

@@ -1,8 +1,12 @@
 //! Requests. Each is checked whole before it changes anything.
 
+use crate::ask::{
+    Call, Changed, Delete, Deleted, Incident, JobChange, Request, Restart, Start, Stop, Upsert,
+};
 use crate::engine::Engine;
 use crate::execute::serves;
-use crate::input::{Now, Refusal, Reply, Request, Restart, StepOutput, Trouble, Upsert};
+use crate::input::{Now, Refusal, StepOutput};
+use crate::reply::Reply;
 use crate::view::JobView;
 use hearth_model::hash::same_inside;
 use hearth_model::{
@@ -18,12 +22,12 @@ use std::sync::Arc;
 pub(crate) struct Change {
     /// The job as it will be.
     pub(crate) job: Job,
-    pub(crate) extent: Extent,
+    pub(crate) kind: ChangeKind,
 }
 
 /// How far a change reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Extent {
+pub(crate) enum ChangeKind {
     /// The job is new.
     Create,
     /// It is replaced by a new generation.
@@ -33,94 +37,109 @@ pub(crate) enum Extent {
 }
 
 impl Engine {
+    /// Carries a request out.
     pub(crate) fn request(
         &mut self,
         now: &Now,
-        request: Request,
+        call: Call,
         alive: &dyn Fn(&InstanceId) -> bool,
         output: &mut StepOutput,
-    ) -> Result<Reply, Refusal> {
+    ) -> Reply {
+        let Call { caller: _, preconditions, request } = call;
+        let request = match self.check_preconditions(now, &preconditions, request) {
+            Ok(request) => request,
+            Err(reply) => return reply,
+        };
         match request {
-            Request::Guarded(guarded) => self.guarded(now, *guarded, alive, output),
-            Request::Upsert(upsert) => {
-                let (changed, id) = self.upsert(now, upsert)?;
-                let claimed = if changed { self.claim_now(now, &id, alive) } else { None };
-                let mut view = self.job_shown(now, &id)?;
-                let accepted = match view.status {
-                    _ if claimed.is_some() => Accepted::Claimed,
-                    Status::Running if !changed => Accepted::Done,
-                    _ => Accepted::Pending,
-                };
-                if claimed.is_some() {
-                    // While it is brought up its predecessor may still be what serves.
-                    view.instance = claimed;
+            Request::Change(change, to) => {
+                let changed = self.change(now, change, alive);
+                if let (Some(repeat), Ok(changed)) = (preconditions.repeat, &changed) {
+                    self.note_repeat(now.mono, repeat, changed);
                 }
-                Ok(Reply::Changed(accepted, view))
+                to.with(changed)
             }
-            Request::Delete { job } => self.delete(now, &job, output),
-            Request::Stop { job } => {
+            Request::Delete(Delete { job }, to) => to.with(self.delete(now, &job, output)),
+            Request::Apply(load, to) => to.with(Ok(self.apply_file(now, &load, output))),
+            Request::Record(Incident { job, message }, to) => {
+                self.event(now, job.as_ref(), None, None, EventKind::Error, message);
+                to.with(Ok(()))
+            }
+            Request::Read(read) => self.read(read),
+        }
+    }
+
+    fn change(
+        &mut self,
+        now: &Now,
+        change: JobChange,
+        alive: &dyn Fn(&InstanceId) -> bool,
+    ) -> Result<Changed, Refusal> {
+        match change {
+            JobChange::Upsert(upsert) => self.upsert(now, upsert, alive),
+            JobChange::Stop(Stop { job }) => {
                 self.want(now, &job, Wanted::Stopped)?;
                 self.wanted(now, &job)
             }
-            Request::Start { job } => {
+            JobChange::Start(Start { job }) => {
                 self.want(now, &job, Wanted::Running)?;
                 self.claim_now(now, &job, alive);
                 self.wanted(now, &job)
             }
-            Request::Restart(restart) => {
+            JobChange::Restart(restart) => {
                 let job = restart.job.clone();
                 self.restart(now, restart)?;
                 self.claim_now(now, &job, alive);
-                Ok(Reply::Changed(Accepted::Pending, self.job_shown(now, &job)?))
-            }
-            Request::Ready => self.ready(),
-            Request::Events(events) => {
-                if let Some(job) = &events.job
-                    && self.fleet.job(job).is_none()
-                    && !self.tombstones.contains_key(job)
-                {
-                    return Err(Refusal::NotFound(job.clone()));
-                }
-                let page = self.store.events(&events);
-                page.map(Reply::Events).map_err(|error| Refusal::from(&error))
-            }
-            Request::ApplyFile(load) => Ok(Reply::Applied(self.apply_file(now, &load, output))),
-            Request::PlanFile(load) => Ok(Reply::Planned(self.plan_load(&load))),
-            Request::PlanImages { stored, keep } => {
-                Ok(Reply::ImagesPlanned(self.plan_images(&stored, keep)))
-            }
-            Request::Record(Trouble { job, message }) => {
-                self.event(now, job.as_ref(), None, None, EventKind::Error, message);
-                Ok(Reply::Recorded)
+                self.changed(now, &job, Accepted::Pending)
             }
         }
     }
 
+    fn changed(&self, now: &Now, id: &JobId, accepted: Accepted) -> Result<Changed, Refusal> {
+        Ok(Changed { accepted, job: self.shown(now, id)?, repeated: false })
+    }
+
     /// How far a stop or a start has come within its request.
-    fn wanted(&self, now: &Now, id: &JobId) -> Result<Reply, Refusal> {
-        let view = self.job_shown(now, id)?;
-        let settled = match view.status {
+    fn wanted(&self, now: &Now, id: &JobId) -> Result<Changed, Refusal> {
+        let job = self.shown(now, id)?;
+        let settled = match job.status {
             Status::Running | Status::Stopped | Status::Completed | Status::Failed => true,
             Status::Pending | Status::Starting | Status::Stopping => false,
         };
         let accepted = if settled { Accepted::Done } else { Accepted::Pending };
-        Ok(Reply::Changed(accepted, view))
+        Ok(Changed { accepted, job, repeated: false })
     }
 
-    fn job_shown(&self, now: &Now, id: &JobId) -> Result<JobView, Refusal> {
+    fn shown(&self, now: &Now, id: &JobId) -> Result<JobView, Refusal> {
         self.view_of(now, id).ok_or_else(|| Refusal::NotFound(id.clone()))
     }
 
-    /// Makes a job or replaces its spec. Says whether a new instance is wanted for it.
-    fn upsert(&mut self, now: &Now, upsert: Upsert) -> Result<(bool, JobId), Refusal> {
+    /// Creates a job or replaces its spec.
+    fn upsert(
+        &mut self,
+        now: &Now,
+        upsert: Upsert,
+        alive: &dyn Fn(&InstanceId) -> bool,
+    ) -> Result<Changed, Refusal> {
         let Upsert { job, tenant, spec, resolution } = upsert;
         let id = job.unwrap_or_else(|| self.fresh_job());
-        let Some(change) = self.decide(&id, tenant.as_ref(), &spec, &resolution)? else {
-            return Ok((false, id));
+        let decided = self.decide(&id, tenant.as_ref(), &spec, &resolution)?;
+        // Whether it wants a new instance.
+        let renewed = decided.as_ref().is_some_and(|change| change.kind != ChangeKind::Policy);
+        if let Some(change) = decided {
+            self.accept(now, change);
+        }
+        let claimed = if renewed { self.claim_now(now, &id, alive) } else { None };
+        let mut job = self.shown(now, &id)?;
+        let accepted = match job.status {
+            _ if claimed.is_some() => Accepted::Claimed,
+            Status::Running if !renewed => Accepted::Done,
+            _ => Accepted::Pending,
         };
-        let renewed = change.extent != Extent::Policy;
-        self.accept(now, change);
-        Ok((renewed, id))
+        if claimed.is_some() {
+            // While it is brought up its predecessor may still be what serves.
+            job.instance = claimed;
+        }
+        Ok(Changed { accepted, job, repeated: false })
     }
 
     /// What it takes that a job is so; `None` where it is. Changes nothing.
@@ -133,7 +152,7 @@ impl Engine {
     ) -> Result<Option<Change>, Refusal> {
         let Some(job) = self.fleet.job(id) else {
             let job = self.made(id, tenant, spec, resolution);
-            return Ok(Some(Change { job, extent: Extent::Create }));
+            return Ok(Some(Change { job, kind: ChangeKind::Create }));
         };
         if tenant.is_some_and(|tenant| *tenant != job.tenant) {
             return Err(Refusal::OtherTenant(id.clone()));
@@ -154,10 +173,10 @@ impl Engine {
         let mut after =
             Job { generation: job.generation.next(), spec: spec.clone(), ..job.clone() };
         if inside && !idle {
-            return Ok(Some(Change { job: after, extent: Extent::Policy }));
+            return Ok(Some(Change { job: after, kind: ChangeKind::Policy }));
         }
         renew(&mut after, resolution.clone());
-        Ok(Some(Change { job: after, extent: Extent::Replace }))
+        Ok(Some(Change { job: after, kind: ChangeKind::Replace }))
     }
 
     fn made(
@@ -188,10 +207,10 @@ impl Engine {
     }
 
     /// Makes a decided change, on the state that it was decided for.
-    pub(crate) fn accept(&mut self, now: &Now, Change { job: after, extent }: Change) {
+    pub(crate) fn accept(&mut self, now: &Now, Change { job: after, kind }: Change) {
         let (id, generation) = (after.id.clone(), after.generation);
         let before = self.fleet.job(&id).map(|job| job.spec.retries);
-        if extent == Extent::Replace {
+        if kind == ChangeKind::Replace {
             // They are of the generation before.
             self.agenda.forget(&id);
             let notes = self.notes.entry(id.clone()).or_default();
@@ -202,11 +221,11 @@ impl Engine {
             self.fleet.insert_job(after);
             self.notes.insert(id.clone(), JobNotes::default());
         }
-        let what = match extent {
-            Extent::Create | Extent::Replace => "accepted",
-            Extent::Policy => "policy accepted",
+        let what = match kind {
+            ChangeKind::Create | ChangeKind::Replace => "accepted",
+            ChangeKind::Policy => "policy accepted",
         };
-        if extent == Extent::Policy {
+        if kind == ChangeKind::Policy {
             self.apply_policy(&id);
         }
         let message = format!("generation {generation} {what}");
@@ -286,10 +305,15 @@ impl Engine {
         }
     }
 
-    fn delete(&mut self, now: &Now, id: &JobId, output: &mut StepOutput) -> Result<Reply, Refusal> {
+    fn delete(
+        &mut self,
+        now: &Now,
+        id: &JobId,
+        output: &mut StepOutput,
+    ) -> Result<Deleted, Refusal> {
         let Some(job) = self.fleet.job(id) else {
             return match self.tombstones.get(id) {
-                Some(_) => Ok(Reply::Deleted { gone: true }),
+                Some(_) => Ok(Deleted { gone: true }),
                 None => Err(Refusal::NotFound(id.clone())),
             };
         };
@@ -302,7 +326,7 @@ impl Engine {
         if gone {
             self.forget(now, id, output);
         }
-        Ok(Reply::Deleted { gone })
+        Ok(Deleted { gone })
     }
 
     /// Marks a job for deletion, as a new generation; the plan does the rest.

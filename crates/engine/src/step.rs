@@ -6,8 +6,9 @@
 //!                                                  └──files lost──▶ withhold
 //! ```
 
+use crate::ask::{Call, Read, Request};
 use crate::engine::{Engine, forget_times};
-use crate::input::{Effect, Input, Now, Refusal, Request, RequestId, StepOutput};
+use crate::input::{Effect, Input, Now, Refusal, StepOutput};
 use crate::journal::progress_row;
 use hearth_model::{Creation, InstanceId, JobId, Mono};
 use hearth_planner::{Scope, Subject, Subjects, check, plan, status};
@@ -35,7 +36,7 @@ impl Engine {
     ) -> Vec<Effect> {
         let inputs = match self.look_at_files(now, inputs) {
             Ok(inputs) => inputs,
-            Err(inputs) => return self.step_without_files(now, inputs, alive),
+            Err(inputs) => return self.step_without_files(now, inputs),
         };
         let mut output = StepOutput::default();
         let mut reads = Vec::new();
@@ -46,13 +47,10 @@ impl Engine {
         let wake_at = self.reconcile(now, &mut output);
         let mut effects = self.commit_and_release(now, output, wake_at);
         self.publish();
-        let asked = reads.iter().any(|(_, request)| matches!(request, Request::Ready));
+        let asked = reads.iter().any(|read| matches!(read, Read::Ready(_)));
         self.try_writing(now.mono, asked);
         // After the commit, so that everything shown is on disk.
-        for (id, request) in reads {
-            let reply = self.request(now, request, alive, &mut StepOutput::default());
-            effects.push(Effect::Reply(id, reply));
-        }
+        effects.extend(reads.into_iter().map(|read| Effect::Reply(self.read(read))));
         effects
     }
 
@@ -63,13 +61,13 @@ impl Engine {
         input: Input,
         alive: &dyn Fn(&InstanceId) -> bool,
         output: &mut StepOutput,
-        reads: &mut Vec<(RequestId, Request)>,
+        reads: &mut Vec<Read>,
     ) {
         match input {
-            Input::Request(id, request) if request.only_reads() => reads.push((id, request)),
-            Input::Request(id, request) => {
-                let reply = self.request(now, request, alive, output);
-                output.replies.push((id, reply));
+            Input::Request(Call { request: Request::Read(read), .. }) => reads.push(read),
+            Input::Request(call) => {
+                let reply = self.request(now, call, alive, output);
+                output.replies.push(reply);
             }
             Input::Observed { began, observation } => {
                 self.apply_observation(now, began, observation);
@@ -199,7 +197,7 @@ impl Engine {
         match self.commit(now.mono) {
             Ok(events) => {
                 let StepOutput { mut effects, replies } = output;
-                effects.extend(replies.into_iter().map(|(id, reply)| Effect::Reply(id, reply)));
+                effects.extend(replies.into_iter().map(Effect::Reply));
                 effects.extend(events.into_iter().map(Effect::Log));
                 effects.extend(wake_at.map(|at| Effect::WakeIn(at.since(now.mono))));
                 effects
@@ -292,7 +290,7 @@ impl Engine {
         let mut effects: Vec<Effect> = output
             .replies
             .into_iter()
-            .map(|(id, _)| Effect::Reply(id, Err(refusal.clone())))
+            .map(|reply| Effect::Reply(reply.refused(refusal.clone())))
             .collect();
         effects.push(Effect::WakeIn(Duration::from_secs(1)));
         effects

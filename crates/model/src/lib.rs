@@ -1,6 +1,7 @@
 //! What Hearth wants, sees and may do: plain types with their rules. No I/O, no async, no serde.
 
 pub mod action;
+pub mod caller;
 pub mod desired;
 pub mod fields;
 pub mod hash;
@@ -17,6 +18,7 @@ pub mod text;
 pub mod value;
 
 pub use action::{Action, Create, Delivery, Owner};
+pub use caller::{Caller, KnownBy};
 pub use desired::{
     Assignment, Creation, Instance, Job, Mono, Outcome, PoolKey, PoolTenant, Progress, Resolution,
     Wanted,

@@ -1,13 +1,12 @@
 //! What must hold of every answer: it says what is on disk once its step is over, and nothing else, whatever
 //! else the step was asked for.
 
+use crate::asked::Exchange;
 use crate::invariants::{Invariants, Life, Told, serves};
 use crate::schedule::JOBS;
-use hearth_engine::{Accepted, Engine, Guarded, JobPage, JobView, List, Refusal, Reply, Request};
+use hearth_engine::{Accepted, Changed, Delete, Deleted, Engine, JobPage, JobView, List, Refusal};
 use hearth_host::sim::Machine;
 use hearth_model::{Generation, Job, JobId};
-
-type Answer = Result<Reply, Refusal>;
 
 impl Invariants {
     /// A request is answered.
@@ -15,22 +14,21 @@ impl Invariants {
         &mut self,
         engine: &Engine,
         machine: &Machine,
-        request: &Request,
-        answer: &Answer,
+        exchange: &Exchange,
     ) -> Result<(), String> {
-        match (request, answer) {
-            (_, Ok(Reply::Changed(accepted, view))) => {
-                if *accepted == Accepted::Claimed {
-                    is_claimed(engine, machine, view)?;
+        match exchange {
+            Exchange::Change(_, Ok(Changed { accepted, job, repeated })) => {
+                if *accepted == Accepted::Claimed && !repeated {
+                    is_claimed(engine, machine, job)?;
                 }
-                self.tell(engine, &view.job, view.generation)
+                self.tell(engine, &job.job, job.generation)
             }
-            (_, Ok(Reply::Applied(load))) => {
+            Exchange::Apply(Ok(load)) => {
                 let changed = load.replace.iter().chain(&load.update).map(|change| &change.job);
                 let mut all = load.create.iter().chain(changed).chain(&load.deleted);
                 all.try_for_each(|id| self.tell(engine, id, Generation(1)))
             }
-            (Request::Delete { job }, Ok(Reply::Deleted { gone })) => {
+            Exchange::Delete(Delete { job }, Ok(Deleted { gone })) => {
                 // Another request of the same step may have created it again.
                 let made = engine.fleet().job(job).map(|job| job.generation);
                 let created_again = engine.tombstone(job).is_some_and(|last| made > Some(last));
@@ -39,7 +37,6 @@ impl Invariants {
                 }
                 self.tell(engine, job, Generation(1))
             }
-            (_, Ok(Reply::Repeated(_, view))) => self.tell(engine, &view.job, view.generation),
             _ => Ok(()),
         }
     }
@@ -83,20 +80,17 @@ impl Invariants {
     }
 
     /// The answer to a request is on disk, whether it reaches the client or not: one key makes one change.
-    pub(crate) fn keyed(&mut self, request: &Request, answer: &Answer) -> Result<(), String> {
-        let Request::Guarded(guarded) = request else { return Ok(()) };
-        let Guarded { guard, .. } = &**guarded;
-        let Some(repeat) = &guard.repeat else { return Ok(()) };
+    pub(crate) fn keyed(&mut self, exchange: &Exchange) -> Result<(), String> {
+        let Exchange::Change(Some(repeat), answer) = exchange else { return Ok(()) };
         let made = self.keys.get(&repeat.key);
         let fine = match answer {
-            Ok(Reply::Changed(_, view)) => {
+            Ok(Changed { job, repeated: false, .. }) => {
                 let first = made.is_none();
-                self.keys.insert(repeat.key.clone(), view.job.clone());
+                self.keys.insert(repeat.key.clone(), job.job.clone());
                 first
             }
-            Ok(Reply::Repeated(_, JobView { job, .. })) | Err(Refusal::GoneSince(job)) => {
-                made == Some(job)
-            }
+            Ok(Changed { job: JobView { job, .. }, repeated: true, .. })
+            | Err(Refusal::GoneSince(job)) => made == Some(job),
             // It was not made before, as far as any client was told, and is not now.
             Err(Refusal::Store { .. } | Refusal::Lost { .. }) => true,
             _ => made.is_none(),

@@ -12,6 +12,7 @@
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 mod answers;
+mod asked;
 mod edges;
 mod invariants;
 mod requests;

@@ -1,7 +1,7 @@
 //! Names and specs of what is asked for, and what the requests that share a step have to do with each other.
 
 use crate::schedule::{JOBS, Make};
-use hearth_engine::Input;
+use hearth_engine::{Call, Input};
 use hearth_model::{JobId, Lifecycle, Spec, Tenant, Value};
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ impl Asks {
     pub(crate) fn of(inputs: &[Input]) -> Asks {
         let (mut asks, mut changed) = (Asks::default(), BTreeSet::new());
         for input in inputs {
-            let Input::Request(_, request) = input else { continue };
+            let Input::Request(Call { request, .. }) = input else { continue };
             if let Some(job) = request.changed_job() {
                 asks.changes = true;
                 asks.crowded |= !changed.insert(job);

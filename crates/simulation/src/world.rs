@@ -1,14 +1,15 @@
 //! The real engine and planner, over SQLite or memory and the simulated machine, in virtual time: one
 //! queue of what is to come, no thread, no clock. The same schedule gives the same run.
 
+use crate::asked::{Asked, Exchange, Replies};
 use crate::invariants::Invariants;
 use crate::requests::{Asks, id, spec, tenant};
 use crate::schedule::{Death, FAULTS_LAST, Fault, Item, Make, Schedule, What};
 use fastrand::Rng;
 use hearth_engine::{
-    ActionId, Against, Config, Deletions, DiskOvercommit, Effect, Engine, EntryDigest, FileEntry,
-    FileLoad, Guard, Guarded, Input, Now, Refusal, Repeat, Reply, Request, RequestId, Restart,
-    Retention, Upsert,
+    ActionId, Against, Changed, Config, Delete, Deletions, DiskOvercommit, Effect, Engine,
+    EntryDigest, FileEntry, FileLoad, Input, JobChange, Now, PlanImages, Repeat, Restart,
+    Retention, Start, Stop, Upsert,
 };
 use hearth_host::HostError;
 use hearth_host::sim::{Machine, Presence, SimConfig};
@@ -153,6 +154,26 @@ enum Coming {
     Found,
 }
 
+/// What a step comes to.
+enum Outcome {
+    /// A reply to the request of this number.
+    Answer(u64, Exchange),
+    /// Anything else.
+    Effect(Effect),
+}
+
+impl Outcome {
+    fn of(effect: Effect, replies: &Replies) -> Outcome {
+        match effect {
+            Effect::Reply(reply) => {
+                let (number, exchange) = replies.receive(reply);
+                Outcome::Answer(number, exchange)
+            }
+            effect => Outcome::Effect(effect),
+        }
+    }
+}
+
 struct World<'a> {
     now: Duration,
     /// When the machine was last powered on.
@@ -195,9 +216,10 @@ struct World<'a> {
     inbox: Vec<Input>,
     requests: u64,
     /// Those without an answer, which the next step gives.
-    asked: BTreeMap<RequestId, Request>,
+    asked: BTreeMap<u64, Asked>,
+    replies: Replies,
     /// The last changes with a key.
-    keyed: VecDeque<Request>,
+    keyed: VecDeque<Asked>,
     crashes: &'a [CrashPoint],
     invariants: Invariants,
     passed: Passed,
@@ -249,6 +271,7 @@ impl<'a> World<'a> {
             inbox: Vec::new(),
             requests: 0,
             asked: BTreeMap::new(),
+            replies: Replies::default(),
             keyed: VecDeque::new(),
             crashes,
             invariants: Invariants::new(capacity(&config)),
@@ -393,8 +416,8 @@ impl<'a> World<'a> {
         }
         match what {
             _ if what.is_request() => {
-                if let Some(request) = self.request(what) {
-                    self.ask_with_key(request);
+                if let Some(asked) = self.asked_by(what) {
+                    self.ask_with_key(asked);
                 }
             }
             What::Die(nth, death) => self.die(*nth, Some(*death)),
@@ -413,27 +436,28 @@ impl<'a> World<'a> {
     }
 
     /// What a user asks for.
-    fn request(&mut self, what: &What) -> Option<Request> {
+    fn asked_by(&mut self, what: &What) -> Option<Asked> {
         Some(match what {
             What::Upsert(job, make) => {
                 let FileEntry { job, tenant, spec, resolution, .. } = self.entry(*job, *make);
-                Request::Upsert(Upsert { job: Some(job), tenant, spec, resolution })
+                let upsert = Upsert { job: Some(job), tenant, spec, resolution };
+                Asked::Change(JobChange::Upsert(upsert), None)
             }
-            What::Delete(job) => Request::Delete { job: id(*job) },
-            What::Stop(job) => Request::Stop { job: id(*job) },
-            What::Start(job) => Request::Start { job: id(*job) },
+            What::Delete(job) => Asked::Delete(Delete { job: id(*job) }),
+            What::Stop(job) => Asked::Change(JobChange::Stop(Stop { job: id(*job) }), None),
+            What::Start(job) => Asked::Change(JobChange::Start(Start { job: id(*job) }), None),
             What::Restart(job) => {
                 let job = id(*job);
                 let spec = self.engine.as_ref()?.fleet().job(&job)?.spec.clone();
                 let resolution = self.resolution(&spec);
-                Request::Restart(Restart { job, spec, resolution })
+                Asked::Change(JobChange::Restart(Restart { job, spec, resolution }), None)
             }
             What::Load(entries) => {
                 let entry = |(job, make): &(u8, Make)| self.entry(*job, *make);
                 let entries = entries.iter().map(entry).collect();
                 let path = Some(PathBuf::from("vms.exs"));
                 let (deletions, against) = (Deletions::All, Against::LastApplied);
-                Request::ApplyFile(FileLoad { path, entries, deletions, against })
+                Asked::Apply(FileLoad { path, entries, deletions, against })
             }
             _ => return None,
         })
@@ -511,7 +535,7 @@ impl<'a> World<'a> {
             What::Unread(time) => self.machine.replace_image(&may_miss(), *time),
             What::Prune => {
                 let stored = self.machine.images();
-                self.ask(Request::PlanImages { stored, keep: KeepImages::NONE });
+                self.ask(Asked::PlanImages(PlanImages { stored, keep: KeepImages::NONE }));
             }
             What::Missing(time) => {
                 self.machine.set_missing(&may_miss(), Presence::Missing);
@@ -575,9 +599,9 @@ impl<'a> World<'a> {
             self.outside(&What::Load(entries));
         }
         // Who had no answer asks again, and some who had.
-        for request in self.keyed.clone() {
+        for asked in self.keyed.clone() {
             if self.pace.bool() {
-                self.ask(request);
+                self.ask(asked);
             }
         }
         Ok(())
@@ -709,32 +733,32 @@ impl<'a> World<'a> {
         }
     }
 
-    fn ask(&mut self, request: Request) {
+    fn ask(&mut self, asked: Asked) {
         if self.engine.is_some() {
             self.requests += 1;
-            self.asked.insert(RequestId(self.requests), request.clone());
-            self.take_in(Input::Request(RequestId(self.requests), request));
+            self.asked.insert(self.requests, asked.clone());
+            self.take_in(Input::Request(self.replies.call(self.requests, asked)));
         }
     }
 
     /// Half of the upserts have a key, and some of these are sent twice.
-    fn ask_with_key(&mut self, request: Request) {
-        if !matches!(request, Request::Upsert(_)) || self.pace.bool() {
-            return self.ask(request);
-        }
+    fn ask_with_key(&mut self, asked: Asked) {
+        let upsert = match asked {
+            Asked::Change(upsert @ JobChange::Upsert(_), None) if !self.pace.bool() => upsert,
+            asked => return self.ask(asked),
+        };
         self.requests += 1;
         let key = format!("key-{}", self.requests);
         let repeat = Some(Repeat { digest: format!("of {key}"), key });
-        let guard = Guard { repeat, generations: None };
-        let request = Request::Guarded(Box::new(Guarded { guard, request }));
-        self.keyed.push_back(request.clone());
+        let asked = Asked::Change(upsert, repeat);
+        self.keyed.push_back(asked.clone());
         if self.keyed.len() > KEYED_MAX {
             self.keyed.pop_front();
         }
         if self.pace.u8(..8) == 0 {
-            self.ask(request.clone());
+            self.ask(asked.clone());
         }
-        self.ask(request);
+        self.ask(asked);
     }
 
     /// What arrives while the engine is at another step shares the next one.
@@ -785,21 +809,26 @@ impl<'a> World<'a> {
         let asks = Asks::of(&inputs);
         let machine = &self.machine;
         let effects = engine.step(&now, inputs, &|id| machine.alive(id));
+        let effects: Vec<Outcome> =
+            effects.into_iter().map(|effect| Outcome::of(effect, &self.replies)).collect();
         self.stepped(&asks, &seen, &effects)?;
         if let Some(side) = here {
             for effect in effects {
-                if let (Effect::Apply(_, action), Side::Done) = (effect, side) {
+                if let (Outcome::Effect(Effect::Apply(_, action)), Side::Done) = (effect, side) {
                     let _ = self.machine.apply(action);
                 }
             }
             self.crash();
             return Ok(());
         }
-        for effect in effects {
-            self.effect(effect)?;
+        for outcome in effects {
+            match outcome {
+                Outcome::Answer(number, exchange) => self.answered(number, &exchange)?,
+                Outcome::Effect(effect) => self.effect(effect)?,
+            }
         }
         match self.asked.values().next() {
-            Some(request) => Err(format!("no answer to {request:?}")),
+            Some(asked) => Err(format!("no answer to {asked:?}")),
             None => Ok(()),
         }
     }
@@ -809,7 +838,7 @@ impl<'a> World<'a> {
         &mut self,
         asks: &Asks,
         seen: &[InstanceId],
-        effects: &[Effect],
+        effects: &[Outcome],
     ) -> Result<(), String> {
         let Some(engine) = &self.engine else { return Ok(()) };
         if self.disk.any() {
@@ -820,10 +849,10 @@ impl<'a> World<'a> {
         let mut unwritten = false;
         for effect in effects {
             match effect {
-                Effect::Log(event) => self.invariants.event(event)?,
-                Effect::Reply(id, reply) => {
-                    unwritten |= matches!(reply, Err(Refusal::Store { .. } | Refusal::Lost { .. }));
-                    self.invariants.keyed(&self.asked[id], reply)?;
+                Outcome::Effect(Effect::Log(event)) => self.invariants.event(event)?,
+                Outcome::Answer(_, exchange) => {
+                    unwritten |= exchange.is_unwritten();
+                    self.invariants.keyed(exchange)?;
                 }
                 _ => {}
             }
@@ -842,7 +871,7 @@ impl<'a> World<'a> {
 
     fn effect(&mut self, effect: Effect) -> Result<(), String> {
         match effect {
-            Effect::Reply(request, reply) => return self.answered(request, &reply),
+            Effect::Reply(_) => unreachable!("it is an answer"),
             Effect::Apply(id, action) => {
                 self.passed.actions += 1;
                 self.trace(hash_of(action.instance().as_str(), action.name()));
@@ -895,26 +924,20 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    fn answered(
-        &mut self,
-        request: RequestId,
-        reply: &Result<Reply, Refusal>,
-    ) -> Result<(), String> {
-        self.trace(request.0);
+    fn answered(&mut self, number: u64, exchange: &Exchange) -> Result<(), String> {
+        self.trace(number);
         let Some(engine) = &self.engine else { return Ok(()) };
-        let asked = self.asked.remove(&request).ok_or("an answer to no request")?;
-        self.invariants.acknowledged(engine, &self.machine, &asked, reply)?;
-        if let (Request::PlanImages { stored, .. }, Ok(Reply::ImagesPlanned(plan))) =
-            (&asked, reply)
-        {
+        self.asked.remove(&number).ok_or("an answer to no request")?;
+        self.invariants.acknowledged(engine, &self.machine, exchange)?;
+        if let Exchange::PlanImages(PlanImages { stored, .. }, Ok(plan)) = exchange {
             let removed = self.machine.keep_images(&plan.used, &plan.remove);
             Invariants::pruned(engine, stored, &removed)?;
         }
-        self.say(|| match reply {
-            Ok(Reply::Changed(accepted, view)) => {
-                format!("answer: {accepted:?}, {} generation {}", view.job, view.generation)
+        self.say(|| match exchange {
+            Exchange::Change(_, Ok(Changed { accepted, job, repeated: false })) => {
+                format!("answer: {accepted:?}, {} generation {}", job.job, job.generation)
             }
-            Ok(Reply::Applied(load)) => format!(
+            Exchange::Apply(Ok(load)) => format!(
                 "answer: applied {}, deleted {}, kept {}, refused {:?}",
                 load.applied(),
                 load.deleted.len(),

@@ -6,6 +6,7 @@ use super::document::Refuses;
 use super::offload::Room;
 use super::problem::Refused;
 use super::read;
+use crate::caller::CalledBy;
 use crate::convert::declared;
 use axum::body::Body;
 use axum::extract::State;
@@ -13,7 +14,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use hearth_api::Plan;
 use hearth_api::document::Declare;
-use hearth_engine::{Against, Deletions, FileLoad, LoadPlan, Reply, Request};
+use hearth_engine::{Against, ApplyFile, Deletions, FileLoad, LoadPlan, PlanFile, Preconditions};
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
@@ -23,14 +24,13 @@ use tokio::task::spawn_blocking;
     responses((status = 200, description = "What would be done.", body = Plan), Refuses<400>, Refuses<403>, Refuses<408>, Refuses<413>, Refuses<415>, Refuses<422>, Refuses<503>))]
 pub(super) async fn plan(
     State(app): State<Arc<App>>,
+    CalledBy(caller): CalledBy,
     headers: HeaderMap,
     body: Body,
 ) -> Result<impl IntoResponse, Refused> {
     let (load, _held) = load(&app, &headers, body).await?;
-    match app.intake.ask(Request::PlanFile(load)).await? {
-        Reply::Planned(plan) => Ok(written(plan).await),
-        _ => Err(Refused::confused()),
-    }
+    let plan = app.engine.request(caller, Preconditions::NONE, PlanFile(load)).await?;
+    Ok(written(plan).await)
 }
 
 /// `POST /apply`.
@@ -39,14 +39,13 @@ pub(super) async fn plan(
     responses((status = 200, description = "What was done.", body = Plan), Refuses<400>, Refuses<403>, Refuses<408>, Refuses<413>, Refuses<415>, Refuses<422>, Refuses<503>, Refuses<507>))]
 pub(super) async fn apply(
     State(app): State<Arc<App>>,
+    CalledBy(caller): CalledBy,
     headers: HeaderMap,
     body: Body,
 ) -> Result<impl IntoResponse, Refused> {
     let (load, _held) = load(&app, &headers, body).await?;
     let source = load.path.clone();
-    let Reply::Applied(plan) = app.intake.ask(Request::ApplyFile(load)).await? else {
-        return Err(Refused::confused());
-    };
+    let plan = app.engine.request(caller, Preconditions::NONE, ApplyFile(load)).await?;
     if let Some(source) = source {
         app.watched.applied(&source);
     }
@@ -66,7 +65,7 @@ async fn load(
         .offload
         .work(move |gone| declared::declared(&bytes, gone).map_err(Refused::from))
         .await??;
-    let lookup = app.intake.lookup().await;
+    let lookup = app.engine.lookup().await;
     let entries = declared::resolved(&*app.host, declared.jobs).await;
     let deletions = if declared.allow_delete { Deletions::All } else { Deletions::Few };
     let load = FileLoad { path: declared.source, entries, deletions, against: Against::Jobs };

@@ -63,7 +63,7 @@ pub(super) struct Keyed {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 #[allow(dead_code, reason = "only their shape is used")]
-pub(super) struct Guarded {
+pub(super) struct Conditional {
     /// Change the job only at this generation, as `ETag` gives it; `*` for any. Else 412.
     #[param(rename = "If-Match", value_type = String, required = false,
         pattern = r#"^(\*|[0-9]{1,19}|"[0-9]{1,19}")$"#)]

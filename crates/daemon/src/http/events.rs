@@ -7,6 +7,7 @@ use super::document::{OfJob, Refuses};
 use super::problem::Refused;
 use super::read::{self, JobPath, Params};
 use super::{App, Slot};
+use crate::caller::CalledBy;
 use crate::{convert, limits};
 use axum::Json;
 use axum::extract::State;
@@ -15,8 +16,8 @@ use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use hearth_api::{EVENT_STREAM, Page};
-use hearth_engine::{Event, EventPage, Events, Reply, Request};
-use hearth_model::JobId;
+use hearth_engine::{Event, EventPage, Events, Preconditions};
+use hearth_model::{Caller, JobId};
 use serde::Deserialize;
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -59,10 +60,11 @@ pub(super) struct LastEventId {
         content((Page<hearth_api::Event> = "application/json"), (String = "text/event-stream"))), Refuses<400>, Refuses<403>, Refuses<503>))]
 pub(super) async fn events(
     State(app): State<Arc<App>>,
+    CalledBy(caller): CalledBy,
     Params(params): Params<EventParams>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    answer(app, None, params, &headers).await
+    answer(app, caller, None, params, &headers).await
 }
 
 /// `GET /vms/{job_id}/events`: those of one job, also after its end.
@@ -72,15 +74,17 @@ pub(super) async fn events(
         content((Page<hearth_api::Event> = "application/json"), (String = "text/event-stream"))), Refuses<400>, Refuses<403>, Refuses<404>, Refuses<503>))]
 pub(super) async fn events_of_job(
     State(app): State<Arc<App>>,
+    CalledBy(caller): CalledBy,
     JobPath(job): JobPath,
     Params(params): Params<EventParams>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    answer(app, Some(job), params, &headers).await
+    answer(app, caller, Some(job), params, &headers).await
 }
 
 async fn answer(
     app: Arc<App>,
+    caller: Caller,
     job: Option<JobId>,
     params: EventParams,
     headers: &HeaderMap,
@@ -92,7 +96,7 @@ async fn answer(
     if !read::accepts(headers, EVENT_STREAM) {
         let limit = params.limit.unwrap_or(limits::EVENTS_DEFAULT);
         let limit = read::count("limit", limit, 1..=limits::EVENTS_MAX)?;
-        let page = page(&app, Events { job, after: params.after, limit }).await?;
+        let page = page(&app, caller, Events { job, after: params.after, limit }).await?;
         let next = page.events.last().filter(|_| page.more).map(|last| last.id.to_string());
         let items = page.events.iter().map(convert::event).collect();
         return Ok(Json(Page { items, next }).into_response());
@@ -103,10 +107,11 @@ async fn answer(
     };
     let slot = app.follow()?;
     // Before the first page is read, so that nothing falls between.
-    let live = app.intake.events();
+    let live = app.engine.events();
     let first = sse::Event::default().retry(RECONNECT_AFTER);
     let mut follower = Follower {
         app,
+        caller,
         job,
         last: 0,
         behind: true,
@@ -128,11 +133,8 @@ async fn answer(
     Ok(Sse::new(events).keep_alive(alive).into_response())
 }
 
-async fn page(app: &App, events: Events) -> Result<EventPage, Refused> {
-    match app.intake.ask(Request::Events(events)).await? {
-        Reply::Events(page) => Ok(page),
-        _ => Err(Refused::confused()),
-    }
+async fn page(app: &App, caller: Caller, events: Events) -> Result<EventPage, Refused> {
+    Ok(app.engine.request(caller, Preconditions::NONE, events).await?)
 }
 
 /// Where a client was that comes back.
@@ -150,6 +152,7 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Refused> {
 /// Where a stream stands.
 struct Follower {
     app: Arc<App>,
+    caller: Caller,
     job: Option<JobId>,
     /// The last event that was sent, or would have been had it been of this job.
     last: u64,
@@ -196,7 +199,7 @@ impl Follower {
     /// Begins with the newest events.
     async fn begin(&mut self, limit: usize) -> Result<(), Refused> {
         let events = Events { job: self.job.clone(), after: None, limit };
-        let page = page(&self.app, events).await?;
+        let page = page(&self.app, self.caller, events).await?;
         self.queue.extend(page.events.iter().map(written));
         self.last = page.newest;
         self.behind = false;
@@ -206,7 +209,8 @@ impl Follower {
     /// Reads a page behind the last event from the database.
     async fn catch_up(&mut self) -> Result<(), Refused> {
         let (job, limit) = (self.job.clone(), limits::EVENTS_MAX);
-        let page = page(&self.app, Events { job, after: Some(self.last), limit }).await?;
+        let events = Events { job, after: Some(self.last), limit };
+        let page = page(&self.app, self.caller, events).await?;
         let dropped = self.last != 0 && self.last + 1 < page.oldest;
         if dropped || self.last > page.newest {
             self.queue.push_back(lost(self.last, &page));

@@ -5,12 +5,12 @@
 use super::App;
 use super::problem::Refused;
 use crate::Listen;
-use crate::caller::Caller;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Uri, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
+use hearth_model::Caller;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

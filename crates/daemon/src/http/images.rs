@@ -4,6 +4,7 @@ use super::App;
 use super::document::Refuses;
 use super::problem::Refused;
 use super::read::Params;
+use crate::caller::CalledBy;
 use crate::images::{self, Collect, CollectError};
 use axum::Json;
 use axum::extract::State;
@@ -31,8 +32,11 @@ pub(super) struct PruneParams {
 /// `GET /images`.
 #[utoipa::path(get, path = "/images", operation_id = "listImages", summary = "The copies of images that the host has.",
     responses((status = 200, description = "All copies, by name.", body = Images), Refuses<403>, Refuses<503>))]
-pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Json<Images>, Refused> {
-    let (stored, used) = images::list(&*app.host, &app.intake).await.map_err(refused)?;
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    CalledBy(caller): CalledBy,
+) -> Result<Json<Images>, Refused> {
+    let (stored, used) = images::list(&*app.host, &app.engine, caller).await.map_err(refused)?;
     let image = |image: &StoredImage| shown(image, used.contains(&image.name));
     Ok(Json(Images { items: stored.iter().map(image).collect() }))
 }
@@ -43,11 +47,13 @@ pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Json<Images>, Re
     responses((status = 200, description = "What was removed, or would be.", body = Pruned), Refuses<400>, Refuses<403>, Refuses<503>))]
 pub(super) async fn prune(
     State(app): State<Arc<App>>,
+    CalledBy(caller): CalledBy,
     Params(params): Params<PruneParams>,
 ) -> Result<Json<Pruned>, Refused> {
     let keep = if params.all { KeepImages::NONE } else { app.keep_images };
     let how = if params.dry_run { Collect::DryRun } else { Collect::Remove };
-    let removed = images::collect(&*app.host, &app.intake, keep, how).await.map_err(refused)?;
+    let removed = images::collect(&*app.host, &app.engine, caller, keep, how);
+    let removed = removed.await.map_err(refused)?;
     let freed_bytes = removed.iter().map(|image| image.bytes).sum();
     let removed = removed.iter().map(|image| shown(image, false)).collect();
     Ok(Json(Pruned { removed, freed_bytes, dry_run: params.dry_run }))

@@ -1,10 +1,11 @@
 //! Jobs: create or replace, list, show, stop, start, delete.
 
 use super::App;
-use super::document::{Changed, Guarded, Keyed, Listed, OfJob, Refuses, Selecting, Shown};
-use super::guarding::{Guarding, IDEMPOTENCY_REPEATED};
+use super::document::{self, Conditional, Keyed, Listed, OfJob, Refuses, Selecting, Shown};
+use super::preconditions::{IDEMPOTENCY_REPEATED, PreconditionHeaders};
 use super::problem::Refused;
 use super::read::{self, JobPath, Params};
+use crate::caller::CalledBy;
 use crate::{convert, executor, limits};
 use axum::Json;
 use axum::body::Body;
@@ -13,16 +14,19 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hearth_api::document::Create;
 use hearth_api::{Deleted, Job, JobStatus, Page};
-use hearth_engine::{Accepted, JobPage, JobView, List, Reply, Request, Restart, Upsert};
+use hearth_engine::{
+    Accepted, Ask, Changed, Delete, JobPage, JobView, List, Preconditions, Restart, Start, Stop,
+    Upsert,
+};
 use hearth_model::selector::Condition;
-use hearth_model::{Declaration, JobId, Selector};
+use hearth_model::{Caller, Declaration, JobId, Selector};
 use hearth_planner::Status;
 use std::sync::Arc;
 use utoipa::IntoParams;
 
 /// `POST /vms`: 201 with a warm instance, 202 without, 200 where it runs already.
 #[utoipa::path(post, path = "/vms", operation_id = "createJob", summary = "Make a job, or replace its spec.",
-    params(Keyed, Guarded),
+    params(Keyed, Conditional),
     request_body(content = Create, content_type = "application/json", example = json!({
         "job_id": "web-app-2",
         "tenant": "production",
@@ -36,25 +40,26 @@ use utoipa::IntoParams;
             "warm_pool": {"min": 1, "max": 3}
         }
     })),
-    responses(Changed<200>, Changed<201>, Changed<202>, Refuses<400>, Refuses<403>, Refuses<404>, Refuses<408>, Refuses<409>, Refuses<412>, Refuses<413>, Refuses<415>, Refuses<422>, Refuses<503>, Refuses<507>))]
+    responses(document::Changed<200>, document::Changed<201>, document::Changed<202>, Refuses<400>, Refuses<403>, Refuses<404>, Refuses<408>, Refuses<409>, Refuses<412>, Refuses<413>, Refuses<415>, Refuses<422>, Refuses<503>, Refuses<507>))]
 pub(super) async fn create(
     State(app): State<Arc<App>>,
-    guarding: Guarding,
+    CalledBy(caller): CalledBy,
+    conditions: PreconditionHeaders,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refused> {
     let body = read::json(&headers, body, read::CREATE).await?;
     let (Declaration { job_id: job, tenant, spec }, body) = convert::create(&body)?;
-    if job.is_none() && guarding.names_generation() {
+    if job.is_none() && conditions.names_generation() {
         let detail = "If-Match names a generation, and the body no job";
         return Err(
             Refused::new(412, "other-generation", "Other generation", detail).help("give a job_id")
         );
     }
-    let _lookup = app.intake.lookup().await;
+    let _lookup = app.engine.lookup().await;
     let resolution = executor::resolve(&*app.host, &spec).await;
     let upsert = Upsert { job, tenant, spec: Arc::new(spec), resolution };
-    change(&app, guarding.guard(Request::Upsert(upsert), Some(&body))).await
+    change(&app, caller, conditions.preconditions(Some(&body)), upsert).await
 }
 
 /// Which page of the list.
@@ -127,7 +132,7 @@ pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(query): Params<Vec<(String, String)>>,
 ) -> Result<Json<Page<Job>>, Refused> {
-    let JobPage { jobs, more } = app.intake.view().page(&list_of(&query)?);
+    let JobPage { jobs, more } = app.engine.view().page(&list_of(&query)?);
     let items: Vec<Job> = jobs.iter().map(|view| convert::job(view)).collect();
     let next = items.last().filter(|_| more).map(|last| last.job_id.clone());
     Ok(Json(Page { items, next }))
@@ -141,26 +146,25 @@ pub(super) async fn show(
     State(app): State<Arc<App>>,
     JobPath(job): JobPath,
 ) -> Result<impl IntoResponse, Refused> {
-    Ok(shown(&*app.intake.job(&job)?))
+    Ok(shown(&*app.engine.job(&job)?))
 }
 
 /// `DELETE /vms/{job_id}`: 204 when it is gone, 202 while it stops.
 #[utoipa::path(delete, path = "/vms/{job_id}", operation_id = "deleteJob", summary = "Delete a job and end its microVM.",
-    params(OfJob, Guarded),
+    params(OfJob, Conditional),
     responses((status = 202, description = "It is being stopped.", body = Deleted,
         headers(("Location" = String, description = "The job."))),
         (status = 204, description = "It is gone."), Refuses<400>, Refuses<403>, Refuses<404>, Refuses<412>, Refuses<503>, Refuses<507>))]
 pub(super) async fn delete(
     State(app): State<Arc<App>>,
+    CalledBy(caller): CalledBy,
     JobPath(job): JobPath,
-    guarding: Guarding,
+    conditions: PreconditionHeaders,
 ) -> Result<Response, Refused> {
-    let delete = guarding.guard(Request::Delete { job: job.clone() }, None);
-    let Reply::Deleted { gone } = app.intake.ask(delete).await? else {
-        return Err(Refused::confused());
-    };
+    let (preconditions, delete) = (conditions.preconditions(None), Delete { job: job.clone() });
+    let hearth_engine::Deleted { gone } = app.engine.request(caller, preconditions, delete).await?;
     // It may be gone by now.
-    let Some(view) = (if gone { None } else { app.intake.job(&job).ok() }) else {
+    let Some(view) = (if gone { None } else { app.engine.job(&job).ok() }) else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
     let vm_id = view.instance.as_ref().map(hearth_model::InstanceId::vm_id);
@@ -171,51 +175,56 @@ pub(super) async fn delete(
 
 /// `POST /vms/{job_id}/stop`: 200 when it stands still, 202 while it stops.
 #[utoipa::path(post, path = "/vms/{job_id}/stop", operation_id = "stopJob", summary = "End its microVM, keep the job. Cancels a `job` that runs: it ends as stopped.",
-    params(OfJob, Keyed, Guarded),
-    responses(Changed<200>, Changed<202>, Refuses<400>, Refuses<403>, Refuses<404>, Refuses<412>, Refuses<422>, Refuses<503>, Refuses<507>))]
+    params(OfJob, Keyed, Conditional),
+    responses(document::Changed<200>, document::Changed<202>, Refuses<400>, Refuses<403>, Refuses<404>, Refuses<412>, Refuses<422>, Refuses<503>, Refuses<507>))]
 pub(super) async fn stop(
     State(app): State<Arc<App>>,
+    CalledBy(caller): CalledBy,
     JobPath(job): JobPath,
-    guarding: Guarding,
+    conditions: PreconditionHeaders,
 ) -> Result<Response, Refused> {
-    change(&app, guarding.guard(Request::Stop { job }, None)).await
+    change(&app, caller, conditions.preconditions(None), Stop { job }).await
 }
 
 /// `POST /vms/{job_id}/start`: 200 when it runs, 202 while it starts.
 #[utoipa::path(post, path = "/vms/{job_id}/start", operation_id = "startJob", summary = "Start a stopped job, or run a finished one again.",
-    params(OfJob, Keyed, Guarded),
-    responses(Changed<200>, Changed<202>, Refuses<400>, Refuses<403>, Refuses<404>, Refuses<412>, Refuses<422>, Refuses<503>, Refuses<507>))]
+    params(OfJob, Keyed, Conditional),
+    responses(document::Changed<200>, document::Changed<202>, Refuses<400>, Refuses<403>, Refuses<404>, Refuses<412>, Refuses<422>, Refuses<503>, Refuses<507>))]
 pub(super) async fn start(
     State(app): State<Arc<App>>,
+    CalledBy(caller): CalledBy,
     JobPath(job): JobPath,
-    guarding: Guarding,
+    conditions: PreconditionHeaders,
 ) -> Result<Response, Refused> {
-    change(&app, guarding.guard(Request::Start { job }, None)).await
+    change(&app, caller, conditions.preconditions(None), Start { job }).await
 }
 
 /// `POST /vms/{job_id}/restart`: 202, a new generation of the same spec is on its way.
 #[utoipa::path(post, path = "/vms/{job_id}/restart", operation_id = "restartJob", summary = "Run it anew, as a new generation of the same spec: a service beside its old microVM, a daemon or a job after it; what is over or stopped runs again.",
-    params(OfJob, Keyed, Guarded),
-    responses(Changed<202>, Refuses<400>, Refuses<403>, Refuses<404>, Refuses<412>, Refuses<422>, Refuses<503>, Refuses<507>))]
+    params(OfJob, Keyed, Conditional),
+    responses(document::Changed<202>, Refuses<400>, Refuses<403>, Refuses<404>, Refuses<412>, Refuses<422>, Refuses<503>, Refuses<507>))]
 pub(super) async fn restart(
     State(app): State<Arc<App>>,
+    CalledBy(caller): CalledBy,
     JobPath(job): JobPath,
-    guarding: Guarding,
+    conditions: PreconditionHeaders,
 ) -> Result<Response, Refused> {
-    let spec = app.intake.job(&job)?.spec.clone();
-    let _lookup = app.intake.lookup().await;
+    let spec = app.engine.job(&job)?.spec.clone();
+    let _lookup = app.engine.lookup().await;
     let resolution = executor::resolve(&*app.host, &spec).await;
-    let restart = Request::Restart(Restart { job, spec, resolution });
-    change(&app, guarding.guard(restart, None)).await
+    let restart = Restart { job, spec, resolution };
+    change(&app, caller, conditions.preconditions(None), restart).await
 }
 
 /// Asks for a change and answers how it was accepted.
-async fn change(app: &App, request: Request) -> Result<Response, Refused> {
-    let (accepted, view, repeated) = match app.intake.ask(request).await? {
-        Reply::Changed(accepted, view) => (accepted, view, false),
-        Reply::Repeated(accepted, view) => (accepted, view, true),
-        _ => return Err(Refused::confused()),
-    };
+async fn change(
+    app: &App,
+    caller: Caller,
+    preconditions: Preconditions,
+    change: impl Ask<Reply = Changed>,
+) -> Result<Response, Refused> {
+    let Changed { accepted, job: view, repeated } =
+        app.engine.request(caller, preconditions, change).await?;
     let status = match accepted {
         Accepted::Claimed => StatusCode::CREATED,
         Accepted::Pending => StatusCode::ACCEPTED,

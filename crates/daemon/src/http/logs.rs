@@ -6,7 +6,7 @@ use super::document::{OfJob, Refuses};
 use super::problem::Refused;
 use super::read::{self, JobPath, Params};
 use super::{App, Slot};
-use crate::core::Intake;
+use crate::core::EngineHandle;
 use crate::followed::Following;
 use crate::stop::Stop;
 use crate::{clock, convert, limits};
@@ -71,8 +71,8 @@ pub(super) async fn logs(
 ) -> Result<Response, Refused> {
     let part = Part::read(&params)?;
     // Before anything is read, so that the job is not deleted meanwhile.
-    let following = params.follow.then(|| app.intake.follow(&job));
-    let view = app.intake.job(&job)?;
+    let following = params.follow.then(|| app.engine.follow(&job));
+    let view = app.engine.job(&job)?;
     let (format, media) = match read::accepts(&headers, NDJSON) {
         true => (Format::JsonLines, NDJSON),
         false => (Format::Text, "text/plain; charset=utf-8"),
@@ -81,7 +81,7 @@ pub(super) async fn logs(
     let mut reader = Reader::new(app.host.clone(), format);
     let first = reader.first(&view, &part).await?;
     let body = if let (Some(slot), Some(following)) = (slot, following) {
-        let follower = Follower::new(reader, job, following, &app.intake, &app.stop);
+        let follower = Follower::new(reader, job, following, &app.engine, &app.stop);
         let lines = follow(follower, first, slot);
         match format {
             Format::Text => Body::from_stream(lines.map(Ok::<_, Infallible>)),
@@ -250,7 +250,7 @@ struct Follower {
     reader: Reader,
     job: JobId,
     following: Following,
-    engine: Intake,
+    engine: EngineHandle,
     stop: Stop,
     /// Changes when the log of an instance has grown.
     logs: BTreeMap<InstanceId, watch::Receiver<()>>,
@@ -289,7 +289,7 @@ impl Follower {
         reader: Reader,
         job: JobId,
         following: Following,
-        engine: &Intake,
+        engine: &EngineHandle,
         stop: &Stop,
     ) -> Follower {
         let (engine, stop) = (engine.clone(), stop.clone());
@@ -353,9 +353,9 @@ mod tests {
     use crate::core::{self, Work};
     use crate::{executor, observer};
     use futures_util::future::poll_fn;
-    use hearth_engine::{Config, Engine, Request, Restart, Upsert};
+    use hearth_engine::{Config, Engine, Preconditions, Restart, Stop as StopJob, Upsert};
     use hearth_host::sim::{SimConfig, SimHost};
-    use hearth_model::{Resolution, Spec, Value};
+    use hearth_model::{Caller, Resolution, Spec, Value};
     use hearth_planner::{Capacity, Limits};
     use hearth_store::Sqlite;
     use std::pin::Pin;
@@ -398,7 +398,7 @@ mod tests {
     /// An engine on a simulated host, and what carries its work out.
     struct Stack {
         host: SimHost,
-        engine: Intake,
+        engine: EngineHandle,
         stop: Stop,
         _ends: (tempfile::TempDir, watch::Sender<bool>, JoinSet<()>),
     }
@@ -447,7 +447,8 @@ mod tests {
         async fn post(&self, job: &JobId) {
             let (job, resolution) = (Some(job.clone()), self.resolution().await);
             let upsert = Upsert { job, tenant: None, spec: spec(), resolution };
-            self.engine.ask(Request::Upsert(upsert)).await.unwrap();
+            let none = Preconditions::NONE;
+            self.engine.request(Caller::Unknown, none, upsert).await.unwrap();
         }
 
         async fn resolution(&self) -> Resolution {
@@ -531,12 +532,14 @@ mod tests {
         // Its next instance is followed from its first line.
         let (spec, resolution) = (spec(), stack.resolution().await);
         let restart = Restart { job: job.clone(), spec, resolution };
-        stack.engine.ask(Request::Restart(restart)).await.unwrap();
+        let none = || Preconditions::NONE;
+        stack.engine.request(Caller::Unknown, none(), restart).await.unwrap();
         until_line(&mut lines, "simulated: serve").await;
         let next = stack.running(&job, Some(&instance)).await;
         stack.host.write_line(&next, "of the next");
         until_line(&mut lines, "of the next").await;
-        stack.engine.ask(Request::Stop { job: job.clone() }).await.unwrap();
+        let stop = StopJob { job: job.clone() };
+        stack.engine.request(Caller::Unknown, none(), stop).await.unwrap();
         let end = timeout(Duration::from_secs(20), lines.recv()).await;
         assert_eq!(end, Ok(None), "it ends with its job");
     }

@@ -47,7 +47,7 @@ pub(super) async fn connect(
     PortPath(port): PortPath,
     mut request: Request,
 ) -> Result<Response, Refused> {
-    let view = app.intake.job(&job)?;
+    let view = app.engine.job(&job)?;
     let on_upgrade = request.extensions_mut().remove::<OnUpgrade>();
     let Some(on_upgrade) = on_upgrade.filter(|_| asks_for_tcp(request.headers())) else {
         let detail = "this endpoint requires an upgraded connection";

@@ -42,11 +42,6 @@ impl Refused {
         Refused::new(500, "bug", "A bug in Hearth", detail)
             .help("what was asked may have happened: look; microVMs are not touched by this")
     }
-
-    /// The engine answered another question, which is a bug.
-    pub(crate) fn confused() -> Refused {
-        Refused::new(500, "bug", "A bug in Hearth", "the engine answered another question")
-    }
 }
 
 fn written(problem: &Problem) -> Vec<u8> {

@@ -4,7 +4,7 @@ use super::problem::Refused;
 use super::socket::Socket;
 use super::state::HEALTH_PATH;
 use crate::admission::{Admission, Policy};
-use crate::caller::Caller;
+use crate::caller;
 use crate::limits;
 use crate::listen::{Accepted, Listener};
 use crate::stop::Stop;
@@ -14,6 +14,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use hearth_host::Duplex;
 use hearth_host::linux::peer::PeerError;
+use hearth_model::Caller;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -106,7 +107,7 @@ impl Server {
     /// One connection to its end. Those that can't be admitted take no room from those that can.
     async fn attend(self: Arc<Server>, accepted: Accepted, spare: Place) {
         let Accepted { stream, peer } = accepted;
-        let caller = peer.as_ref().map_or(Caller::Unknown, Caller::from);
+        let caller = peer.as_ref().map_or(Caller::Unknown, caller::of);
         let (admission, place) = match (self.policy.decide(&peer), &peer) {
             (Admission::Undecided, Ok(peer)) => {
                 let Ok(place) = self.undecided.clone().try_acquire_owned() else { return };

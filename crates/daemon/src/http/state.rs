@@ -3,6 +3,7 @@
 use super::App;
 use super::document::Refuses;
 use super::problem::Refused;
+use crate::caller::CalledBy;
 use crate::convert;
 use crate::core::AskError;
 use axum::Json;
@@ -10,7 +11,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use hearth_api::{Health, Readiness, Stats};
-use hearth_engine::{Refusal, Request};
+use hearth_engine::{CheckReady, Preconditions, Refusal};
 use std::sync::Arc;
 
 /// `GET /stats`.
@@ -18,7 +19,7 @@ use std::sync::Arc;
 
     responses((status = 200, description = "Everything.", body = Stats), Refuses<403>, Refuses<503>))]
 pub(super) async fn stats(State(app): State<Arc<App>>) -> Result<impl IntoResponse, Refused> {
-    let body = convert::stats(&app.intake.view(), app.desired.borrow().clone());
+    let body = convert::stats(&app.engine.view(), app.desired.borrow().clone());
     Ok(([(header::CONTENT_TYPE, "application/json")], body))
 }
 
@@ -46,7 +47,10 @@ pub(super) async fn openapi() -> impl IntoResponse {
 #[utoipa::path(get, path = "/readyz", operation_id = "readReadiness", summary = "The host was seen, the desired-state file was looked at, changes are accepted.",
 
     responses((status = 200, description = "It is ready.", body = Readiness), Refuses<403>, Refuses<503>))]
-pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Readiness>, Refused> {
+pub(super) async fn readyz(
+    State(app): State<Arc<App>>,
+    CalledBy(caller): CalledBy,
+) -> Result<Json<Readiness>, Refused> {
     let desired = app.desired.borrow().clone();
     let waits_for = match (*app.seen.borrow(), desired.is_some()) {
         (false, _) => Some("the host was not seen yet"),
@@ -56,12 +60,12 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Readiness
     if let Some(detail) = waits_for {
         return Err(Refused::new(503, "not-ready", "Not ready", detail));
     }
-    match app.intake.ask(Request::Ready).await {
+    match app.engine.request(caller, Preconditions::NONE, CheckReady).await {
         Err(AskError::Refused(why @ (Refusal::Store { .. } | Refusal::Lost { .. }))) => {
             let detail = format!("changes are refused: {why}");
             return Err(Refused::new(503, "not-ready", "Not ready", detail));
         }
-        asked => drop(asked?),
+        ready => ready?,
     }
     let facts = app.host.facts();
     let file_problem = desired.and_then(|file| match (file.problem, file.help) {

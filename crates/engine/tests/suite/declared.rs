@@ -2,7 +2,7 @@
 //! to what applying it answers.
 
 use crate::world::{World, env, pool, spec};
-use hearth_engine::{Against, Deletions, FileLoad, LoadPlan, Reply, Request, Why};
+use hearth_engine::{Against, Delete, Deletions, FileLoad, LoadPlan, PlanFile, Stop, Why};
 use hearth_host::sim::Presence;
 use hearth_model::{JobId, Spec, Value};
 use hearth_planner::Status;
@@ -80,8 +80,7 @@ async fn a_plan_changes_nothing() {
     let before = world.stats().await;
     let load = world.watched(&[("c", &web)], Deletions::All).await;
     for against in [Against::LastApplied, Against::Jobs] {
-        let plan = world.ask(Request::PlanFile(FileLoad { against, ..load.clone() })).await;
-        let Ok(Reply::Planned(plan)) = plan else { panic!("no plan") };
+        let plan = world.ask(PlanFile(FileLoad { against, ..load.clone() })).await.unwrap();
         assert_eq!((plan.create.len(), plan.deleted.len()), (1, 2));
     }
     world.run_for(A_WHILE).await;
@@ -97,8 +96,8 @@ async fn explicit_apply_undoes_http_changes_and_watched_file_does_not() {
     explicit(&mut world, &all, Deletions::Few).await;
     world.run_for(A_WHILE).await;
     world.post("changed", None, &two).await.unwrap();
-    world.ask(Request::Delete { job: id("deleted") }).await.unwrap();
-    world.ask(Request::Stop { job: id("stopped") }).await.unwrap();
+    world.ask(Delete { job: id("deleted") }).await.unwrap();
+    world.ask(Stop { job: id("stopped") }).await.unwrap();
     assert_eq!(world.load(&all, Deletions::Few).await.unchanged, 3, "nothing in the file changed");
     let plan = explicit(&mut world, &all, Deletions::Few).await;
     assert_eq!(
@@ -109,7 +108,7 @@ async fn explicit_apply_undoes_http_changes_and_watched_file_does_not() {
     for (job, _) in all {
         assert_eq!(world.status(job).await.0, Status::Running, "{job}");
     }
-    world.ask(Request::Delete { job: id("deleted") }).await.unwrap();
+    world.ask(Delete { job: id("deleted") }).await.unwrap();
     world.run_for(A_WHILE).await;
     let plan = explicit(&mut world, &all, Deletions::Few).await;
     assert_eq!((plan.create, plan.unchanged), (vec![id("deleted")], 2));

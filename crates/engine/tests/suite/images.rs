@@ -1,7 +1,7 @@
 //! Jobs whose images have to be read first, which takes its time.
 
 use crate::world::{World, env, pool, spec};
-use hearth_engine::{Accepted, Deletions, DiskOvercommit, Input, Reply, Request};
+use hearth_engine::{Accepted, Delete, Deletions, DiskOvercommit, Input, Stop};
 use hearth_host::sim::{Presence, SimConfig};
 use hearth_model::{End, Generation, ImageName, InstanceId, JobId, Mono, Resolution, Value};
 use hearth_planner::Status;
@@ -93,14 +93,15 @@ async fn late_look_up_forgives_no_failure_of_a_run() {
 
 #[tokio::test(start_paused = true)]
 async fn image_that_no_job_wants_is_read_no_longer() {
-    type Unwant = fn(JobId) -> Request;
-    let unwants: [Unwant; 2] = [|job| Request::Delete { job }, |job| Request::Stop { job }];
-    for unwant in unwants {
+    for deletes in [true, false] {
         let mut world = reading(60);
         let web = unread("service", &[]);
         world.post("web", None, &web).await.unwrap();
         world.run_for(Duration::from_secs(20)).await;
-        world.ask(unwant(id("web"))).await.unwrap();
+        match deletes {
+            true => drop(world.ask(Delete { job: id("web") }).await.unwrap()),
+            false => drop(world.ask(Stop { job: id("web") }).await.unwrap()),
+        }
         world.run_for(Duration::from_secs(12)).await;
         world.post("web", None, &web).await.unwrap();
         let again = reason(&mut world, "web").await;
@@ -205,8 +206,7 @@ async fn restart_while_the_new_image_is_read_keeps_what_serves() {
     let resolution = world.resolution(&web).await;
     let spec = world.get("web").await.spec;
     let restart = hearth_engine::Restart { job: id("web"), spec, resolution };
-    let reply = world.ask(Request::Restart(restart)).await.unwrap();
-    assert!(matches!(reply, Reply::Changed(Accepted::Pending, _)), "{reply:?}");
+    assert_eq!(world.ask(restart).await.unwrap().accepted, Accepted::Pending);
     world.run_for(A_WHILE).await;
     let view = world.get("web").await;
     assert_eq!((view.status, &view.instance), (Status::Running, &first));
@@ -228,9 +228,7 @@ async fn three_jobs(world: &mut World) -> usize {
 
 async fn errors(world: &mut World) -> Vec<String> {
     let events = hearth_engine::Events { job: None, after: Some(0), limit: 1000 };
-    let Ok(Reply::Events(page)) = world.ask(Request::Events(events)).await else {
-        panic!("no events")
-    };
+    let page = world.ask(events).await.unwrap();
     let errors = page.events.into_iter().filter(|event| event.kind.as_str() == "error");
     errors.map(|event| event.message).collect()
 }
@@ -259,7 +257,7 @@ async fn scratch_disks_that_may_not_fit_wait_where_that_is_refused() {
     world.post("d", None, &spec("service", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
     assert_eq!(world.status("d").await.0, Status::Pending);
-    world.ask(Request::Delete { job: id("a") }).await.unwrap();
+    world.ask(Delete { job: id("a") }).await.unwrap();
     world.run_for(Duration::from_secs(15)).await;
     assert_eq!(world.status("d").await, (Status::Running, None));
 }

@@ -2,7 +2,7 @@
 
 use crate::world::{World, pool, spec};
 use hearth_engine::{
-    Accepted, Guard, Guarded, List, Refusal, Repeat, Reply, Request, Restart, Upsert,
+    Accepted, Changed, Delete, Deleted, List, Preconditions, Refusal, Repeat, Restart, Stop, Upsert,
 };
 use hearth_host::Host;
 use hearth_host::sim::Presence;
@@ -18,10 +18,10 @@ fn id(job: &str) -> JobId {
     JobId::parse(job).unwrap()
 }
 
-async fn restart(world: &mut World, job: &str) -> Result<Reply, Refusal> {
+async fn restart(world: &mut World, job: &str) -> Result<Changed, Refusal> {
     let spec = world.get(job).await.spec;
     let resolution = world.resolution(&spec).await;
-    world.ask(Request::Restart(Restart { job: id(job), spec, resolution })).await
+    world.ask(Restart { job: id(job), spec, resolution }).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -30,7 +30,7 @@ async fn a_restarted_service_gets_a_new_instance_beside_the_old_one() {
     world.post("web", None, &spec("service", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
     let before = world.get("web").await;
-    let Ok(Reply::Changed(_, view)) = restart(&mut world, "web").await else { panic!("no job") };
+    let view = restart(&mut world, "web").await.unwrap().job;
     assert_eq!(view.generation, before.generation.next());
     assert_eq!((view.status, &view.instance), (Status::Running, &before.instance));
     world.run_for(A_WHILE).await;
@@ -70,7 +70,7 @@ async fn restart_claims_warm_reruns_finished_and_starts_stopped_jobs() {
     assert_eq!(world.get("web").await.instance, Some(warm));
     let once = world.get("once").await;
     assert_eq!((once.status, once.generation.0), (Status::Completed, 2));
-    world.ask(Request::Stop { job: id("web") }).await.unwrap();
+    world.ask(Stop { job: id("web") }).await.unwrap();
     world.run_for(A_WHILE).await;
     restart(&mut world, "web").await.unwrap();
     world.run_for(A_WHILE).await;
@@ -96,10 +96,10 @@ async fn what_is_deleted_is_not_restarted() {
     let mut world = World::new();
     world.post("web", None, &spec("service", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
-    world.ask(Request::Delete { job: id("web") }).await.unwrap();
+    world.ask(Delete { job: id("web") }).await.unwrap();
     let spec = Arc::new(spec("service", &[]));
     let resolution = world.resolution(&spec).await;
-    let restart = Request::Restart(Restart { job: id("web"), spec, resolution });
+    let restart = Restart { job: id("web"), spec, resolution };
     assert_eq!(world.ask(restart).await, Err(Refusal::NotFound(id("web"))));
 }
 
@@ -112,7 +112,7 @@ async fn a_running_job_is_cancelled_by_a_stop_and_does_not_run_again() {
     world.post("once", None, &spec("job", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
     assert_eq!(world.status("once").await.0, Status::Running);
-    world.ask(Request::Stop { job: id("once") }).await.unwrap();
+    world.ask(Stop { job: id("once") }).await.unwrap();
     world.run_for(A_WHILE).await;
     assert_eq!(world.status("once").await, (Status::Stopped, None));
     assert!(world.host.observe(None).await.unwrap().instances.is_empty());
@@ -179,59 +179,65 @@ async fn pages_stay_where_they_are_while_jobs_come_and_go() {
     let first = List { limit: 2, ..List::default() };
     assert_eq!(page(&mut world, first).await, (vec!["b".into(), "d".into()], true));
     // The cursor itself goes, and what is before it changes.
-    world.ask(Request::Delete { job: id("d") }).await.unwrap();
+    world.ask(Delete { job: id("d") }).await.unwrap();
     world.post("a", None, &spec("job", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
     let second = List { after: Some(id("d")), limit: 2, ..List::default() };
     assert_eq!(page(&mut world, second).await, (vec!["f".into(), "h".into()], false));
 }
 
-fn keyed(key: &str, digest: &str, request: Request) -> Request {
+fn keyed(key: &str, digest: &str) -> Preconditions {
     let repeat = Some(Repeat { key: key.into(), digest: digest.into() });
-    Request::Guarded(Box::new(Guarded { guard: Guard { repeat, generations: None }, request }))
+    Preconditions { repeat, generations: None }
 }
 
-fn at(generations: &[u64], request: Request) -> Request {
-    let guard = Guard { repeat: None, generations: Some(generations.to_vec()) };
-    Request::Guarded(Box::new(Guarded { guard, request }))
+fn at(generations: &[u64]) -> Preconditions {
+    Preconditions { repeat: None, generations: Some(generations.to_vec()) }
 }
 
-async fn nameless(world: &World) -> Request {
+/// Whether a change was accepted before.
+async fn repeats(world: &mut World, preconditions: Preconditions, upsert: &Upsert) -> bool {
+    world.ask_if(preconditions, upsert.clone()).await.unwrap().repeated
+}
+
+async fn nameless(world: &World) -> Upsert {
     let spec = Arc::new(spec("service", &[pool(1, 2)]));
     let resolution = world.resolution(&spec).await;
-    Request::Upsert(Upsert { job: None, tenant: None, spec, resolution })
+    Upsert { job: None, tenant: None, spec, resolution }
 }
 
 #[tokio::test(start_paused = true)]
 async fn repeat_with_same_key_makes_no_second_job_and_is_marked() {
     let mut world = World::new();
-    let post = keyed("k", "d", nameless(&world).await);
-    let Ok(Reply::Changed(first, made)) = world.ask(post.clone()).await else { panic!("no job") };
-    assert_eq!(first, Accepted::Pending);
+    let (key, post) = (keyed("k", "d"), nameless(&world).await);
+    let Changed { accepted, job: made, repeated } =
+        world.ask_if(key.clone(), post.clone()).await.unwrap();
+    assert_eq!((accepted, repeated), (Accepted::Pending, false));
     world.run_for(A_WHILE).await;
-    match world.ask(post.clone()).await {
-        Ok(Reply::Repeated(accepted, view)) => {
-            assert_eq!((accepted, &view.job), (Accepted::Pending, &made.job), "as it was answered");
-            assert_eq!(view.status, Status::Running, "the job as it is now");
-        }
-        other => panic!("a repeat answered {other:?}"),
-    }
-    let other = keyed("k", "another", nameless(&world).await);
+    let Changed { accepted, job: view, repeated } =
+        world.ask_if(key.clone(), post.clone()).await.unwrap();
+    assert!(repeated);
+    assert_eq!((accepted, &view.job), (Accepted::Pending, &made.job), "as it was answered");
+    assert_eq!(view.status, Status::Running, "the job as it is now");
     let refused = Refusal::KeyOfAnother { key: "k".into(), job: made.job.clone() };
-    assert_eq!(world.ask(other).await, Err(refused));
+    let other = world.ask_if(keyed("k", "another"), nameless(&world).await).await;
+    assert_eq!(other, Err(refused.clone()));
+    let delete = Delete { job: made.job.clone() };
+    assert_eq!(world.ask_if(keyed("k", "another"), delete).await, Err(refused));
     assert_eq!(page(&mut world, List { limit: 9, ..List::default() }).await.0.len(), 1);
-    world.ask(Request::Delete { job: made.job.clone() }).await.unwrap();
+    world.ask(Delete { job: made.job.clone() }).await.unwrap();
     world.run_for(A_WHILE).await;
-    assert_eq!(world.ask(post).await, Err(Refusal::GoneSince(made.job)));
+    assert_eq!(world.ask_if(key, post).await, Err(Refusal::GoneSince(made.job)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_change_uses_no_key() {
     let mut world = World::new();
-    let stop = keyed("k", "stop", Request::Stop { job: id("web") });
-    assert_eq!(world.ask(stop.clone()).await, Err(Refusal::NotFound(id("web"))));
+    let (key, stop) = (keyed("k", "stop"), Stop { job: id("web") });
+    let refused = world.ask_if(key.clone(), stop.clone()).await;
+    assert_eq!(refused, Err(Refusal::NotFound(id("web"))));
     world.post("web", None, &spec("service", &[])).await.unwrap();
-    assert!(matches!(world.ask(stop).await, Ok(Reply::Changed(..))));
+    assert!(!world.ask_if(key, stop).await.unwrap().repeated);
 }
 
 #[tokio::test(start_paused = true)]
@@ -239,14 +245,14 @@ async fn a_key_lives_a_day_and_over_restarts() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("hearth.db");
     let mut world = World::with(Default::default(), Sqlite::open(&path).unwrap());
-    let post = keyed("k", "d", nameless(&world).await);
-    world.ask(post.clone()).await.unwrap();
+    let (key, post) = (keyed("k", "d"), nameless(&world).await);
+    assert!(!repeats(&mut world, key.clone(), &post).await);
     let mut world = world.restart(Sqlite::open(&path).unwrap());
     tokio::time::advance(Duration::from_secs(24 * 3600 - 10)).await;
-    assert!(matches!(world.ask(post.clone()).await, Ok(Reply::Repeated(..))));
+    assert!(repeats(&mut world, key.clone(), &post).await);
     tokio::time::advance(Duration::from_secs(20)).await;
-    assert!(matches!(world.ask(post.clone()).await, Ok(Reply::Changed(..))), "another job");
-    assert!(matches!(world.ask(post).await, Ok(Reply::Repeated(..))), "the key's next life");
+    assert!(!repeats(&mut world, key.clone(), &post).await, "another job");
+    assert!(repeats(&mut world, key, &post).await, "the key's next life");
 }
 
 #[tokio::test(start_paused = true)]
@@ -254,22 +260,23 @@ async fn change_for_another_generation_is_refused_with_the_current() {
     let mut world = World::new();
     world.post("web", None, &spec("service", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
-    let stop = Request::Stop { job: id("web") };
+    let stop = Stop { job: id("web") };
     let refused =
         Refusal::OtherGeneration { job: id("web"), current: Some(hearth_model::Generation(1)) };
-    assert_eq!(world.ask(at(&[2, 7], stop.clone())).await, Err(refused));
+    assert_eq!(world.ask_if(at(&[2, 7]), stop.clone()).await, Err(refused));
     assert_eq!(world.status("web").await.0, Status::Running);
-    assert!(matches!(world.ask(at(&[1], stop.clone())).await, Ok(Reply::Changed(..))));
-    assert!(matches!(world.ask(at(&[], stop)).await, Ok(Reply::Changed(..))), "any");
+    assert!(!world.ask_if(at(&[1]), stop.clone()).await.unwrap().repeated);
+    assert!(!world.ask_if(at(&[]), stop).await.unwrap().repeated, "any");
     let never = Refusal::OtherGeneration { job: id("nope"), current: None };
     let spec = Arc::new(spec("service", &[]));
     let resolution = world.resolution(&spec).await;
     let upsert = Upsert { job: Some(id("nope")), tenant: None, spec, resolution };
-    assert_eq!(world.ask(at(&[], Request::Upsert(upsert))).await, Err(never));
-    let delete = Request::Delete { job: id("web") };
-    assert!(world.ask(at(&[1], delete.clone())).await.is_err(), "the stop made generation 2");
-    world.ask(at(&[2], delete.clone())).await.unwrap();
+    assert_eq!(world.ask_if(at(&[]), upsert).await, Err(never));
+    let delete = Delete { job: id("web") };
+    let refused = world.ask_if(at(&[1]), delete.clone()).await;
+    assert!(refused.is_err(), "the stop made generation 2");
+    world.ask_if(at(&[2]), delete.clone()).await.unwrap();
     world.run_for(A_WHILE).await;
-    let again = world.ask(at(&[2], delete)).await;
-    assert_eq!(again, Ok(Reply::Deleted { gone: true }), "what was asked for has happened");
+    let again = world.ask_if(at(&[2]), delete).await;
+    assert_eq!(again, Ok(Deleted { gone: true }), "what was asked for has happened");
 }

@@ -1,7 +1,7 @@
 //! What is forgotten by itself, and what is not.
 
 use crate::world::{World, spec};
-use hearth_engine::{Deletions, Events, Reply, Request, Retention};
+use hearth_engine::{Delete, Deletions, Events, Retention, Stop};
 use hearth_host::sim::SimConfig;
 use hearth_host::{Host, LogQuery};
 use hearth_model::{End, InstanceId, JobId, Spec, Value};
@@ -90,7 +90,7 @@ async fn auto_removed_job_goes_after_a_stop_too() {
     world.post("job", None, &removed(&[])).await.unwrap();
     world.run_for(2 * GRACE).await;
     assert_eq!(names(&mut world).await, ["job"], "it runs");
-    world.ask(Request::Stop { job: JobId::parse("job").unwrap() }).await.unwrap();
+    world.ask(Stop { job: JobId::parse("job").unwrap() }).await.unwrap();
     world.run_for(GRACE / 2).await;
     assert_eq!(world.status("job").await.0, Status::Stopped);
     world.run_for(GRACE).await;
@@ -177,7 +177,7 @@ async fn logs_that_failed_to_drop_are_dropped_by_the_next_daemon() {
     world.run_for(A_WHILE).await;
     let instance = world.get("web").await.instance.unwrap();
     world.host.refuse("drop-logs", 1);
-    world.ask(Request::Delete { job: JobId::parse("web").unwrap() }).await.unwrap();
+    world.ask(Delete { job: JobId::parse("web").unwrap() }).await.unwrap();
     world.run_for(Duration::from_secs(1)).await;
     assert_eq!(world.find("web").await, None);
     assert!(has_log(&world, &instance).await, "the host refused");
@@ -193,12 +193,9 @@ async fn events_are_kept_by_count_and_by_age() {
         world.post(job, None, &spec("service", &[])).await.unwrap();
         world.run_for(A_WHILE).await;
     }
-    let events = async |world: &mut World| match world
-        .ask(Request::Events(Events { job: None, after: None, limit: 100 }))
-        .await
-    {
-        Ok(Reply::Events(page)) => page.events,
-        other => panic!("{other:?}"),
+    let events = async |world: &mut World| {
+        let all = Events { job: None, after: None, limit: 100 };
+        world.ask(all).await.unwrap().events
     };
     let kept = events(&mut world).await;
     assert!(kept.len() <= 6, "{kept:?}");

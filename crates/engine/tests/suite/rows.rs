@@ -1,7 +1,7 @@
 //! Which rows a step writes: what is wanted of a job and its progress have writers of their own.
 
 use crate::world::{World, spec};
-use hearth_engine::{EventPage, Events, Request};
+use hearth_engine::{EventPage, Events, Stop};
 use hearth_host::sim::{Presence, SimConfig};
 use hearth_model::{End, JobId};
 use hearth_planner::Status;
@@ -105,7 +105,7 @@ async fn stop_writes_the_job_and_what_follows_its_progress() {
     world.post("web", None, &spec("service", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
     written();
-    world.ask(Request::Stop { job: JobId::parse("web").unwrap() }).await.unwrap();
+    world.ask(Stop { job: JobId::parse("web").unwrap() }).await.unwrap();
     assert_eq!(written().jobs, 1);
     world.run_for(A_WHILE).await;
     let rows = written();

@@ -1,7 +1,9 @@
 //! The seed's behaviour, on the real engine, planner and store over a simulated host.
 
 use crate::world::{World, env, pool, spec};
-use hearth_engine::{Accepted, Deletions, EventPage, Events, Refusal, Reply, Request};
+use hearth_engine::{
+    Accepted, Delete, Deleted, Deletions, Events, Preconditions, Refusal, Start, Stop,
+};
 use hearth_host::Host;
 use hearth_host::sim::{Presence, SimConfig};
 use hearth_model::{End, InstanceState, JobId, Mono, OomKill, Phase, Value};
@@ -218,12 +220,12 @@ async fn deleting_takes_the_instance_and_the_pool_with_it() {
     let mut world = World::new();
     world.post("web", None, &spec("service", &[pool(2, 2)])).await.unwrap();
     world.run_for(A_WHILE).await;
-    let delete = || Request::Delete { job: id("web") };
-    assert_eq!(world.ask(delete()).await, Ok(Reply::Deleted { gone: false }));
+    let delete = || Delete { job: id("web") };
+    assert_eq!(world.ask(delete()).await, Ok(Deleted { gone: false }));
     world.run_for(A_WHILE).await;
-    assert_eq!(world.ask(delete()).await, Ok(Reply::Deleted { gone: true }));
+    assert_eq!(world.ask(delete()).await, Ok(Deleted { gone: true }));
     assert!(world.host.observe(None).await.unwrap().instances.is_empty());
-    let never = world.ask(Request::Delete { job: id("never") }).await;
+    let never = world.ask(Delete { job: id("never") }).await;
     assert_eq!(never, Err(Refusal::NotFound(id("never"))));
     let (_, view) = world.post("web", None, &spec("service", &[])).await.unwrap();
     assert!(view.generation.0 > 2, "a generation never falls");
@@ -234,11 +236,11 @@ async fn a_stopped_job_stays_and_starts_again() {
     let mut world = World::new();
     world.post("web", None, &spec("service", &[pool(1, 1)])).await.unwrap();
     world.run_for(A_WHILE).await;
-    world.ask(Request::Stop { job: id("web") }).await.unwrap();
+    world.ask(Stop { job: id("web") }).await.unwrap();
     world.run_for(A_WHILE).await;
     assert_eq!(world.status("web").await, (Status::Stopped, None));
     assert!(world.host.observe(None).await.unwrap().instances.is_empty());
-    world.ask(Request::Start { job: id("web") }).await.unwrap();
+    world.ask(Start { job: id("web") }).await.unwrap();
     world.run_for(A_WHILE).await;
     assert_eq!(world.status("web").await.0, Status::Running);
 }
@@ -394,7 +396,7 @@ async fn failed_commit_refuses_the_request_and_has_no_effect() {
     other.execute_batch(trigger).unwrap();
     let refused = world.post("api", None, &spec("service", &[])).await.unwrap_err();
     assert!(matches!(&refused, Refusal::Store { detail, .. } if detail.contains("on fire")));
-    let refused = world.ask(Request::Delete { job: id("web") }).await.unwrap_err();
+    let refused = world.ask(Delete { job: id("web") }).await.unwrap_err();
     assert!(matches!(refused, Refusal::Store { .. }));
     world.run_for(A_WHILE).await;
     assert_eq!(world.host.observe(None).await.unwrap(), seen, "nothing was done");
@@ -415,25 +417,26 @@ async fn what_is_read_beside_a_change_shows_what_is_on_disk() {
     let (_, view) = world.post("web", None, &spec("service", &[env("1")])).await.unwrap();
     world.run_for(A_WHILE).await;
     let all = async |world: &mut World| {
-        let requests = [
-            world.upsert("web", None, &spec("service", &[env("2")])).await,
-            world.upsert("api", None, &spec("service", &[])).await,
-            Request::Delete { job: id("nobody") },
-        ];
-        let answers = world.ask_at_once(requests).await;
+        let none = || Preconditions::NONE;
+        let replace = world.upsert("web", None, &spec("service", &[env("2")])).await;
+        let create = world.upsert("api", None, &spec("service", &[])).await;
+        let changes = [replace, create].map(|upsert| world.ask_later(none(), upsert));
+        let delete = world.ask_later(none(), Delete { job: id("nobody") });
+        world.step().await;
+        let changes = changes.map(|answer| answer.get().map(drop));
         let view = world.engine.view();
-        (answers, ["web", "api"].map(|job| view.job(&id(job)).map(|shown| shown.generation)))
+        let shown = ["web", "api"].map(|job| view.job(&id(job)).map(|shown| shown.generation));
+        (changes, delete.get().map(drop), shown)
     };
     faults.set_disk_full(true);
-    let (answers, shown) = all(&mut world).await;
-    assert!(
-        answers.iter().all(|answer| matches!(answer, Err(Refusal::Store { .. }))),
-        "{answers:?}"
-    );
+    let (changes, delete, shown) = all(&mut world).await;
+    for refused in changes.into_iter().chain([delete]) {
+        assert!(matches!(refused, Err(Refusal::Store { .. })), "{refused:?}");
+    }
     assert_eq!(shown, [Some(view.generation), None]);
     faults.set_disk_full(false);
-    let (answers, shown) = all(&mut world).await;
-    assert!(answers[..2].iter().all(Result::is_ok), "{answers:?}");
+    let (changes, _, shown) = all(&mut world).await;
+    assert_eq!(changes, [Ok(()), Ok(())]);
     assert!(shown[0] > Some(view.generation) && shown[1].is_some(), "{shown:?}");
 }
 
@@ -458,7 +461,7 @@ async fn what_cannot_be_identified_may_be_alive_and_gets_no_successor() {
     assert_eq!(world.host.observe(None).await.unwrap().instances, before, "nothing was done");
     assert_eq!(world.stats().await.unidentified, [why; 3]);
     let events = Events { job: Some(id("resize")), after: None, limit: 1000 };
-    let Ok(Reply::Events(page)) = world.ask(Request::Events(events)).await else { panic!() };
+    let page = world.ask(events).await.unwrap();
     let said = page.events.iter().filter(|event| event.message == why).count();
     assert_eq!(said, 1, "{page:?}");
 
@@ -495,14 +498,13 @@ async fn failed_action_is_retried_only_after_a_cooldown() {
     world.post("web", None, &spec("service", &[])).await.unwrap();
     world.run_for(A_WHILE).await;
     world.host.refuse("remove", 3);
-    world.ask(Request::Delete { job: id("web") }).await.unwrap();
+    world.ask(Delete { job: id("web") }).await.unwrap();
     world.run_for(Duration::from_millis(2500)).await;
     assert_eq!(world.host.observe(None).await.unwrap().instances.len(), 1);
     world.run_for(Duration::from_millis(1500)).await;
     assert!(world.host.observe(None).await.unwrap().instances.is_empty());
-    let events =
-        world.ask(Request::Events(Events { job: Some(id("web")), after: None, limit: 100 })).await;
-    let Ok(Reply::Events(EventPage { events, .. })) = events else { panic!("{events:?}") };
+    let events = Events { job: Some(id("web")), after: None, limit: 100 };
+    let events = world.ask(events).await.unwrap().events;
     assert_eq!(events.iter().filter(|event| event.kind.as_str() == "error").count(), 3);
 }
 
@@ -562,7 +564,7 @@ async fn daemon_job_runs_until_its_new_generation_can_start() {
 async fn stop_uses_the_policy_that_its_job_has_now() {
     let signal = |name: &str| ("stop_signal", Value::String(name.to_owned()));
     let how_it_ended = async |world: &mut World, job: &str| {
-        world.ask(Request::Stop { job: id(job) }).await.unwrap();
+        world.ask(Stop { job: id(job) }).await.unwrap();
         world.run_for(A_WHILE).await;
         let exited = events(world, job, "exited").await.pop().unwrap();
         exited.split_once(" ended: ").unwrap().1.to_owned()
@@ -589,9 +591,7 @@ async fn stop_uses_the_policy_that_its_job_has_now() {
 /// The messages of a job's events of a kind.
 async fn events(world: &mut World, job: &str, kind: &str) -> Vec<String> {
     let events = Events { job: Some(id(job)), after: None, limit: 100 };
-    let Ok(Reply::Events(page)) = world.ask(Request::Events(events)).await else {
-        panic!("no events")
-    };
+    let page = world.ask(events).await.unwrap();
     page.events
         .into_iter()
         .filter(|event| event.kind.as_str() == kind)

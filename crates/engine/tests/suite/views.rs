@@ -1,7 +1,9 @@
 //! What is shown: exits, events with their fields, pools.
 
 use crate::world::{World, env, pool, spec};
-use hearth_engine::{ClaimCounts, Event, EventKind, Events, JobExit, PoolView, Reply, Request};
+use hearth_engine::{
+    ClaimCounts, Delete, Event, EventKind, Events, JobExit, PoolView, Start, Stop,
+};
 use hearth_host::sim::SimConfig;
 use hearth_model::{End, JobId, OomKill, Tenant, Value};
 use hearth_planner::Status;
@@ -17,9 +19,7 @@ fn id(job: &str) -> JobId {
 /// A job's events of a kind.
 async fn events(world: &mut World, job: &str, kind: &str) -> Vec<Event> {
     let events = Events { job: Some(id(job)), after: None, limit: 100 };
-    let Ok(Reply::Events(page)) = world.ask(Request::Events(events)).await else {
-        panic!("no events")
-    };
+    let page = world.ask(events).await.unwrap();
     page.events.into_iter().filter(|event| event.kind.as_str() == kind).collect()
 }
 
@@ -68,7 +68,7 @@ async fn exit_after_the_timeout_is_timed_out() {
     let exited = events(&mut world, "batch", "exited").await.pop().unwrap();
     assert_eq!(exited.kind, EventKind::Exited(Some(timed_out.clone())));
     // A run that is asked for again has its own exit.
-    world.ask(Request::Start { job: id("batch") }).await.unwrap();
+    world.ask(Start { job: id("batch") }).await.unwrap();
     world.run_for(Duration::from_secs(2)).await;
     let instance = world.get("batch").await.instance.unwrap();
     world.host.end(&instance, End::Code(0));
@@ -87,7 +87,7 @@ async fn events_have_the_fields_of_their_kind() {
     let kill = OomKill { pid: 42, name: "tail".to_owned() };
     world.host.oom_kill(&instance, kill.clone());
     world.run_for(A_WHILE).await;
-    world.ask(Request::Stop { job: id("web") }).await.unwrap();
+    world.ask(Stop { job: id("web") }).await.unwrap();
     world.run_for(A_WHILE).await;
     let killed = events(&mut world, "web", "oom-kill").await.pop().unwrap();
     assert_eq!(killed.kind, EventKind::OomKill { killed: vec![kill], count: Some(1) });
@@ -131,7 +131,7 @@ async fn pools_are_shown_with_their_jobs_and_claims() {
     assert_eq!(shown(&pools), [(None, 2, 1, 1, 0, count(0, 2)), (prod, 2, 2, 2, 0, count(1, 1))]);
     assert_eq!(pools[0].hash, pools[1].hash);
     for job in ["a", "b", "web-1", "web-2"] {
-        world.ask(Request::Delete { job: id(job) }).await.unwrap();
+        world.ask(Delete { job: id(job) }).await.unwrap();
     }
     world.run_for(Duration::from_secs(30)).await;
     assert_eq!(world.stats().await.pools, []);

@@ -1,17 +1,19 @@
 //! An engine over a simulated host, with time that a test moves.
 
 use hearth_engine::{
-    ActionId, Against, Config, Deletions, Effect, Engine, EntryDigest, FileEntry, FileLoad, Input,
-    JobView, LoadPlan, Now, PoolView, Refusal, Reply, Request, RequestId, Upsert, WarmView,
+    Accepted, ActionId, Against, ApplyFile, Ask, Call, Changed, Config, Deletions, Effect, Engine,
+    EntryDigest, FileEntry, FileLoad, Input, JobView, LoadPlan, Now, PlanFile, PoolView,
+    Preconditions, Refusal, ReplyTo, Upsert, WarmView,
 };
 use hearth_host::sim::{SimConfig, SimHost};
 use hearth_host::{Host, HostFacts};
-use hearth_model::{Action, InstanceId, JobId, Mono, Resolution, Spec, Tenant, Value};
+use hearth_model::{Action, Caller, InstanceId, JobId, Mono, Resolution, Spec, Tenant, Value};
 use hearth_planner::{Capacity, Limits, Status};
 use hearth_store::{Sqlite, Store};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -31,12 +33,13 @@ pub struct World {
     began: Instant,
     /// What the next step takes in.
     pub pending: Vec<Input>,
-    requests: u64,
     /// Words to guests wait from now on.
     pub tells_wait: bool,
     waiting: Vec<(ActionId, Action)>,
     /// What the host cannot identify from now on, and why.
     pub unidentified: BTreeMap<InstanceId, String>,
+    /// Who sends the requests from now on.
+    pub caller: Caller,
 }
 
 pub fn capacity(facts: &HostFacts) -> Capacity {
@@ -56,6 +59,15 @@ fn config(host: &SimHost, boot_id: &str) -> Config {
         retention: hearth_engine::Retention::default(),
         boot_id: boot_id.to_owned(),
         seed: 1,
+    }
+}
+
+/// What a request was answered, once its step is over.
+pub struct Answer<R>(Receiver<Result<R, Refusal>>);
+
+impl<R> Answer<R> {
+    pub fn get(self) -> Result<R, Refusal> {
+        self.0.try_recv().expect("each request is answered by its step")
     }
 }
 
@@ -97,10 +109,10 @@ impl World {
             host,
             began: Instant::now(),
             pending: Vec::new(),
-            requests: 0,
             tells_wait: false,
             waiting: Vec::new(),
             unidentified: BTreeMap::new(),
+            caller: Caller::Unknown,
         }
     }
 
@@ -125,17 +137,16 @@ impl World {
         }
     }
 
-    /// One step with what is pending; carries out its effects; returns the replies.
-    pub async fn step(&mut self) -> Vec<(RequestId, Result<Reply, Refusal>)> {
+    /// One step with what is pending; carries out its effects.
+    pub async fn step(&mut self) {
         let now = self.now();
         let inputs = std::mem::take(&mut self.pending);
         let host = self.host.clone();
         let effects = self.engine.step(&now, inputs, &|id: &InstanceId| host.alive(id));
         assert_eq!(self.engine.audit_view(), Ok(()));
-        let mut replies = Vec::new();
         for effect in effects {
             match effect {
-                Effect::Reply(id, reply) => replies.push((id, reply)),
+                Effect::Reply(reply) => reply.deliver(),
                 Effect::Apply(id, action @ Action::Tell { .. }) if self.tells_wait => {
                     self.waiting.push((id, action));
                 }
@@ -150,7 +161,6 @@ impl World {
                 Effect::WakeIn(_) | Effect::Log(_) => {}
             }
         }
-        replies
     }
 
     /// Looks at the host and steps, every 10 ms for so long.
@@ -182,25 +192,28 @@ impl World {
         }
     }
 
-    pub async fn ask(&mut self, request: Request) -> Result<Reply, Refusal> {
-        self.ask_at_once([request]).await.remove(0)
+    pub async fn ask<A: Ask>(&mut self, ask: A) -> Result<A::Reply, Refusal> {
+        self.ask_if(Preconditions::NONE, ask).await
     }
 
-    /// Asks within one step; the answers in the order of the requests.
-    pub async fn ask_at_once(
+    /// Asks, if the preconditions hold.
+    pub async fn ask_if<A: Ask>(
         &mut self,
-        requests: impl IntoIterator<Item = Request>,
-    ) -> Vec<Result<Reply, Refusal>> {
-        let first = self.requests + 1;
-        for request in requests {
-            self.requests += 1;
-            self.pending.push(Input::Request(RequestId(self.requests), request));
-        }
-        let mut replies = self.step().await;
-        replies.sort_by_key(|(id, _)| id.0);
-        let asked: Vec<u64> = replies.iter().map(|(id, _)| id.0).collect();
-        assert_eq!(asked, (first..=self.requests).collect::<Vec<_>>());
-        replies.into_iter().map(|(_, reply)| reply).collect()
+        preconditions: Preconditions,
+        ask: A,
+    ) -> Result<A::Reply, Refusal> {
+        let answer = self.ask_later(preconditions, ask);
+        self.step().await;
+        answer.get()
+    }
+
+    /// Asks within the next step.
+    pub fn ask_later<A: Ask>(&mut self, preconditions: Preconditions, ask: A) -> Answer<A::Reply> {
+        let (sender, receiver) = channel();
+        let to = ReplyTo::new(move |reply| drop(sender.send(reply)));
+        let request = ask.reply_to(to);
+        self.pending.push(Input::Request(Call { caller: self.caller, preconditions, request }));
+        Answer(receiver)
     }
 
     pub async fn resolution(&self, spec: &Spec) -> Resolution {
@@ -216,21 +229,19 @@ impl World {
         job: &str,
         tenant: Option<&str>,
         spec: &Spec,
-    ) -> Result<(hearth_engine::Accepted, JobView), Refusal> {
+    ) -> Result<(Accepted, JobView), Refusal> {
         let upsert = self.upsert(job, tenant, spec).await;
-        match self.ask(upsert).await? {
-            Reply::Changed(accepted, view) => Ok((accepted, view)),
-            other => panic!("an upsert answered {other:?}"),
-        }
+        let Changed { accepted, job, .. } = self.ask(upsert).await?;
+        Ok((accepted, job))
     }
 
-    pub async fn upsert(&self, job: &str, tenant: Option<&str>, spec: &Spec) -> Request {
-        Request::Upsert(Upsert {
+    pub async fn upsert(&self, job: &str, tenant: Option<&str>, spec: &Spec) -> Upsert {
+        Upsert {
             job: Some(JobId::parse(job).unwrap()),
             tenant: tenant.map(|tenant| Tenant::parse(tenant).unwrap()),
             spec: Arc::new(spec.clone()),
             resolution: self.resolution(spec).await,
-        })
+        }
     }
 
     /// The job as it is published, with what is pending.
@@ -239,7 +250,7 @@ impl World {
     }
 
     pub async fn find(&mut self, job: &str) -> Option<JobView> {
-        assert_eq!(self.step().await, []);
+        self.step().await;
         self.engine.view().job(&JobId::parse(job).unwrap()).map(|view| (**view).clone())
     }
 
@@ -250,7 +261,7 @@ impl World {
 
     /// All that is published, with what is pending.
     pub async fn stats(&mut self) -> Stats {
-        assert_eq!(self.step().await, []);
+        self.step().await;
         let view = self.engine.view();
         Stats {
             jobs: view.jobs().cloned().collect(),
@@ -288,14 +299,9 @@ impl World {
 
     /// Plans a load, then applies it: the one says what the other does.
     pub async fn apply(&mut self, load: FileLoad) -> LoadPlan {
-        let planned = match self.ask(Request::PlanFile(load.clone())).await {
-            Ok(Reply::Planned(plan)) => plan,
-            other => panic!("a plan answered {other:?}"),
-        };
-        match self.ask(Request::ApplyFile(load)).await {
-            Ok(Reply::Applied(done)) => assert_eq!(planned, done, "what was planned is done"),
-            other => panic!("a file load answered {other:?}"),
-        }
+        let planned = self.ask(PlanFile(load.clone())).await.unwrap();
+        let done = self.ask(ApplyFile(load)).await.unwrap();
+        assert_eq!(planned, done, "what was planned is done");
         planned
     }
 }

@@ -1,11 +1,11 @@
-//! What a change hangs on: `Idempotency-Key` and `If-Match`.
+//! What must hold for a change: `Idempotency-Key` and `If-Match`.
 
 use super::problem::Refused;
 use crate::limits;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use hearth_engine::{Guard, Guarded, Repeat, Request};
+use hearth_engine::{Preconditions, Repeat};
 use hearth_store::json::Tree;
 
 /// The name of the header that makes a request repeatable.
@@ -13,20 +13,23 @@ pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// The name of the header that tells the answer to a repeat.
 pub(super) const IDEMPOTENCY_REPEATED: &str = "idempotency-repeated";
 
-/// The headers that a change hangs on.
+/// The headers of a change that name its preconditions.
 #[derive(Debug)]
-pub(super) struct Guarding {
+pub(super) struct PreconditionHeaders {
     key: Option<String>,
     generations: Option<Vec<u64>>,
     /// Method and path.
     target: String,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Guarding {
+impl<S: Send + Sync> FromRequestParts<S> for PreconditionHeaders {
     type Rejection = Refused;
 
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Guarding, Refused> {
-        Ok(Guarding {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        _state: &S,
+    ) -> Result<PreconditionHeaders, Refused> {
+        Ok(PreconditionHeaders {
             key: key(&parts.headers)?,
             generations: generations(&parts.headers)?,
             target: format!("{} {}", parts.method, parts.uri.path()),
@@ -34,22 +37,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Guarding {
     }
 }
 
-impl Guarding {
-    /// Whether the change is only for a job that is there.
+impl PreconditionHeaders {
+    /// Whether the change is only for a job that exists.
     pub(super) fn names_generation(&self) -> bool {
         self.generations.is_some()
     }
 
-    /// The change, hung on what the headers say. `body` is what the request says beyond its path.
-    pub(super) fn guard(self, request: Request, body: Option<&Tree>) -> Request {
-        let Guarding { key, generations, target } = self;
+    /// What they say. `body` is what the request says beyond its path.
+    pub(super) fn preconditions(self, body: Option<&Tree>) -> Preconditions {
+        let PreconditionHeaders { key, generations, target } = self;
         let digest = |key| {
             let body = body.and_then(|body| serde_json::to_string(body).ok()).unwrap_or_default();
             let digest = blake3::hash(format!("{target}\n{body}").as_bytes()).to_string();
             Repeat { key, digest }
         };
-        let guard = Guard { repeat: key.map(digest), generations };
-        Request::Guarded(Box::new(Guarded { guard, request }))
+        Preconditions { repeat: key.map(digest), generations }
     }
 }
 
