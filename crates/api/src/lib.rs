@@ -18,10 +18,10 @@ pub use events::{FollowedEvents, News};
 pub use log::{FollowedLog, LogQuery, LogStream};
 pub use problem::{FieldProblem, PROBLEM_JSON, Problem};
 pub use wire::{
-    ChangedJob, CreateVm, Declared, Deleted, DesiredFile, DesiredFileStatus, DrainedPool,
-    EVENT_STREAM, Event, EventKind, Exit, ExitKind, Health, Heartbeat, Image, Images, Job,
-    JobStatus, KilledProcess, LogLine, LogRecord, NDJSON, Page, Plan, Pool, Pruned, Readiness,
-    RefusedEntry, SpecChange, Stats, Summary, WarmVm,
+    Caller, CallerKind, ChangedJob, CreateVm, Declared, Deleted, DesiredFile, DesiredFileStatus,
+    DrainedPool, EVENT_STREAM, Event, EventKind, Exit, ExitKind, Health, Heartbeat, Image, Images,
+    Job, JobStatus, KilledProcess, KnownBy, LogLine, LogRecord, NDJSON, Page, Plan, Pool, Pruned,
+    Readiness, RefusedEntry, SpecChange, Stats, Summary, WarmVm,
 };
 
 /// Where the daemon listens and the command line asks, unless told otherwise.

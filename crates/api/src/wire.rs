@@ -421,6 +421,10 @@ pub struct Event {
     /// The generation it served.
     #[schema(required = true)]
     pub generation: Option<u64>,
+    /// Who asked for it, for a change that was asked for: `accepted`, `deleted`, `loaded`, and `error`
+    /// of a desired-state file. What follows from a change has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Caller>,
     /// What happened.
     pub kind: EventKind,
     /// The same as a sentence, for people.
@@ -527,6 +531,62 @@ impl<'de> Deserialize<'de> for EventKind {
 impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
+    }
+}
+
+/// Who asked for a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Caller {
+    /// What it is.
+    pub kind: CallerKind,
+    /// The number of the local user, for `user`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// How the user is known, for `user`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_by: Option<KnownBy>,
+}
+
+/// What a caller is:
+///
+/// - `user`: a local user
+/// - `desired_file`: the watched desired-state file
+/// - `hearth`: Hearth itself
+/// - `unknown`: the kernel could not say, or this version does not know the kind
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the list above, which openapi.json has")]
+pub enum CallerKind {
+    User,
+    DesiredFile,
+    Hearth,
+    #[serde(other)]
+    Unknown,
+}
+
+/// How a user is known:
+///
+/// - `peer_credentials`: the kernel names the process at the other end of a Unix socket
+/// - `socket_owner`: the kernel names the owner of the client's TCP socket
+/// - `unknown`: in a way that this version does not know
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the list above, which openapi.json has")]
+pub enum KnownBy {
+    PeerCredentials,
+    SocketOwner,
+    #[serde(other)]
+    Unknown,
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.kind, self.uid) {
+            (CallerKind::User, Some(uid)) => write!(f, "uid {uid}"),
+            (CallerKind::User, None) | (CallerKind::Unknown, _) => f.write_str("unknown"),
+            (CallerKind::DesiredFile, _) => f.write_str("desired-state file"),
+            (CallerKind::Hearth, _) => f.write_str("hearth"),
+        }
     }
 }
 

@@ -5,12 +5,12 @@ pub(crate) mod declared;
 use crate::clock;
 use crate::core::AskError;
 use hearth_api::{
-    DesiredFile, Event, Exit, ExitKind, FieldProblem, Job, JobStatus, KilledProcess, Pool, Problem,
-    Summary, WarmVm,
+    CallerKind, DesiredFile, Event, Exit, ExitKind, FieldProblem, Job, JobStatus, KilledProcess,
+    Pool, Problem, Summary, WarmVm,
 };
 use hearth_desired_file::{BodyError, Diagnostic};
 use hearth_engine::{EventKind, JobExit, JobView, PoolView, Refusal, View, WarmView};
-use hearth_model::{Declaration, End, OomKill};
+use hearth_model::{Caller, Declaration, End, KnownBy, OomKill};
 use hearth_planner::Status;
 use hearth_store::json::{self, Tree};
 use serde::{Serialize, Serializer};
@@ -189,6 +189,7 @@ pub(crate) fn event(event: &hearth_engine::Event) -> Event {
         job_id: event.job.as_ref().map(ToString::to_string),
         instance: event.instance.as_ref().map(ToString::to_string),
         generation: event.generation.map(|generation| generation.0),
+        caller: event.caller.map(caller),
         kind: hearth_api::EventKind::Unknown,
         message: event.message.clone(),
         exit: None,
@@ -227,6 +228,24 @@ pub(crate) fn event(event: &hearth_engine::Event) -> Event {
         EventKind::Unknown => hearth_api::EventKind::Unknown,
     };
     told
+}
+
+/// A caller as it travels.
+fn caller(caller: Caller) -> hearth_api::Caller {
+    let other = |kind| hearth_api::Caller { kind, uid: None, known_by: None };
+    match caller {
+        Caller::User { uid, known_by } => hearth_api::Caller {
+            kind: CallerKind::User,
+            uid: Some(uid),
+            known_by: Some(match known_by {
+                KnownBy::PeerCredentials => hearth_api::KnownBy::PeerCredentials,
+                KnownBy::SocketOwner => hearth_api::KnownBy::SocketOwner,
+            }),
+        },
+        Caller::DesiredFile => other(CallerKind::DesiredFile),
+        Caller::Hearth => other(CallerKind::Hearth),
+        Caller::Unknown => other(CallerKind::Unknown),
+    }
 }
 
 /// How a command exited, as it travels.

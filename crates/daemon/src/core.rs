@@ -282,10 +282,11 @@ fn log(event: &Event) {
     let job = event.job.as_ref().map(tracing::field::display);
     let instance = event.instance.as_ref().map(tracing::field::display);
     let generation = event.generation.map(|generation| generation.0);
+    let caller = event.caller.as_ref().map(tracing::field::display);
     let (kind, message) = (event.kind.as_str(), &*event.message);
     if matches!(event.kind, EventKind::Error | EventKind::OomKill { .. }) {
-        tracing::warn!(job, instance, generation, kind, "{message}");
+        tracing::warn!(job, instance, generation, caller, kind, "{message}");
     } else {
-        tracing::info!(job, instance, generation, kind, "{message}");
+        tracing::info!(job, instance, generation, caller, kind, "{message}");
     }
 }

@@ -12,11 +12,13 @@ use crate::publish::Shown;
 use crate::random::Random;
 use crate::removals::Removals;
 use hearth_model::{
-    Action, Creation, Generation, Instance, InstanceId, InstanceState, Job, JobId, Lifecycle, Mono,
-    PoolKey, Resolution,
+    Action, Caller, Creation, Generation, Instance, InstanceId, InstanceState, Job, JobId,
+    Lifecycle, Mono, PoolKey, Resolution,
 };
 use hearth_planner::{Capacity, Fleet, Limits, PoolHealth, Scope, World, plan, status};
-use hearth_store::{AppliedEntry, EventKind, JobNotes, Loaded, Store, StoreError, Tombstone};
+use hearth_store::{
+    AppliedEntry, Event, EventKind, JobNotes, Loaded, Store, StoreError, Tombstone,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -288,7 +290,38 @@ impl Engine {
         kind: EventKind,
         message: impl Into<String>,
     ) {
-        self.journal.event(now, job, instance, generation, kind, message.into());
+        self.journal.event(|id| Event {
+            id,
+            at: now.wall.clone(),
+            job: job.cloned(),
+            instance: instance.cloned(),
+            generation,
+            caller: None,
+            kind,
+            message: message.into(),
+        });
+    }
+
+    /// Records an event of a change that was asked for.
+    pub(crate) fn event_by(
+        &mut self,
+        now: &Now,
+        caller: impl Into<Option<Caller>>,
+        job: Option<&JobId>,
+        generation: Option<Generation>,
+        kind: EventKind,
+        message: impl Into<String>,
+    ) {
+        self.journal.event(|id| Event {
+            id,
+            at: now.wall.clone(),
+            job: job.cloned(),
+            instance: None,
+            generation,
+            caller: caller.into(),
+            kind,
+            message: message.into(),
+        });
     }
 
     /// Begins an action on an instance.

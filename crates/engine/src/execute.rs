@@ -9,7 +9,7 @@ use hearth_model::{
     PoolKey, Resolution, Slot, Spec,
 };
 use hearth_planner::{Step, Subject, Target, backoff};
-use hearth_store::{EventKind, Past, Tombstone};
+use hearth_store::{EventKind, Past, Tombstone, caller_of_word};
 
 /// How many ended instances of a job are remembered, for their logs.
 pub(crate) const PAST_INSTANCES_MAX: usize = 5;
@@ -267,7 +267,10 @@ impl Engine {
         }
         self.oldest.tombstones.insert((tombstone.event, id.clone()));
         self.journal.note_tombstone(id);
-        self.event(now, Some(id), None, Some(job.generation), EventKind::Deleted, "deleted");
+        // `None` if an older version accepted the deletion.
+        let caller = notes.deleted_by.as_deref().map(caller_of_word);
+        let generation = Some(job.generation);
+        self.event_by(now, caller, Some(id), generation, EventKind::Deleted, "deleted");
     }
 
     /// The host has answered an action.

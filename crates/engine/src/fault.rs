@@ -94,6 +94,7 @@ impl Engine {
             job: None,
             instance: None,
             generation: None,
+            caller: None,
             kind: EventKind::Error,
             message: format!("{error}; what had happened before is lost with it"),
         };

@@ -10,7 +10,7 @@ use crate::input::{
 };
 use crate::request::{Change, ChangeKind};
 use hearth_model::hash::same_inside;
-use hearth_model::{Job, JobId, Wanted};
+use hearth_model::{Caller, Job, JobId, Wanted};
 use hearth_store::{AppliedEntry, EventKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -35,12 +35,13 @@ impl Engine {
     pub(crate) fn apply_file(
         &mut self,
         now: &Now,
+        caller: Caller,
         load: &FileLoad,
         output: &mut StepOutput,
     ) -> LoadPlan {
         let Decision { plan, changes, recorded, forgotten } = self.decide_load(load);
         for change in changes {
-            self.accept(now, change);
+            self.accept(now, caller, change);
         }
         if let Some(path) = &load.path {
             for (id, digest) in recorded {
@@ -53,9 +54,8 @@ impl Engine {
         }
         let source = source_name(load);
         for id in &plan.deleted {
-            let generation = self.mark_for_deletion(id);
             let message = format!("{source} no longer declares it");
-            self.event(now, Some(id), None, generation, EventKind::Accepted, message);
+            self.mark_for_deletion(now, caller, id, message);
             if self.observation_is_fresh(now.mono) && self.fleet.of_job(id).next().is_none() {
                 self.forget(now, id, output);
             }
@@ -65,7 +65,7 @@ impl Engine {
         if applied + deleted > 0 {
             let message =
                 format!("{source}: {applied} applied, {deleted} deleted, {unchanged} unchanged");
-            self.event(now, None, None, None, EventKind::Loaded, message);
+            self.event_by(now, caller, None, None, EventKind::Loaded, message);
         }
         plan
     }

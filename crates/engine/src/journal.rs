@@ -2,10 +2,9 @@
 //! the fleet; everything else is noted here when it changes. Which job or pool is planned again is not:
 //! the fleet knows.
 
-use crate::input::Now;
-use hearth_model::{Generation, InstanceId, JobId};
+use hearth_model::{InstanceId, JobId};
 use hearth_planner::{Changed, Fleet};
-use hearth_store::{Event, EventKind, JobNotes, ProgressRow, Used};
+use hearth_store::{Event, JobNotes, ProgressRow, Used};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -66,24 +65,9 @@ impl Journal {
         self.pending.keys.get(key)
     }
 
-    pub(crate) fn event(
-        &mut self,
-        now: &Now,
-        job: Option<&JobId>,
-        instance: Option<&InstanceId>,
-        generation: Option<Generation>,
-        kind: EventKind,
-        message: String,
-    ) {
-        self.pending.events.push(Event {
-            id: self.next_event,
-            at: now.wall.clone(),
-            job: job.cloned(),
-            instance: instance.cloned(),
-            generation,
-            kind,
-            message,
-        });
+    /// Records an event, which is made of its id.
+    pub(crate) fn event(&mut self, event: impl FnOnce(u64) -> Event) {
+        self.pending.events.push(event(self.next_event));
         self.next_event += 1;
     }
 

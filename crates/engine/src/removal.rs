@@ -7,9 +7,8 @@
 
 use crate::engine::Engine;
 use crate::input::Now;
-use hearth_model::{JobId, Mono, Wanted};
+use hearth_model::{Caller, JobId, Mono, Wanted};
 use hearth_planner::Status;
-use hearth_store::EventKind;
 use std::collections::BTreeSet;
 
 impl Engine {
@@ -51,9 +50,8 @@ impl Engine {
                 self.removals.begin(&id, now.mono);
                 continue;
             }
-            let generation = self.mark_for_deletion(&id);
             let message = "deleted by itself, since it has finished";
-            self.event(now, Some(&id), None, generation, EventKind::Accepted, message);
+            self.mark_for_deletion(now, Caller::Hearth, &id, message);
         }
     }
 

@@ -10,11 +10,10 @@ use crate::reply::Reply;
 use crate::view::JobView;
 use hearth_model::hash::same_inside;
 use hearth_model::{
-    Generation, InstanceId, Job, JobId, Lifecycle, Outcome, Progress, Resolution, Spec, Tenant,
-    Wanted,
+    Caller, InstanceId, Job, JobId, Lifecycle, Outcome, Progress, Resolution, Spec, Tenant, Wanted,
 };
 use hearth_planner::{Scope, Status, Step, plan};
-use hearth_store::{Accepted, EventKind, JobNotes};
+use hearth_store::{Accepted, EventKind, JobNotes, caller_word};
 use std::sync::Arc;
 
 /// A change of a job that was decided and not made yet.
@@ -45,23 +44,23 @@ impl Engine {
         alive: &dyn Fn(&InstanceId) -> bool,
         output: &mut StepOutput,
     ) -> Reply {
-        let Call { caller: _, preconditions, request } = call;
+        let Call { caller, preconditions, request } = call;
         let request = match self.check_preconditions(now, &preconditions, request) {
             Ok(request) => request,
             Err(reply) => return reply,
         };
         match request {
             Request::Change(change, to) => {
-                let changed = self.change(now, change, alive);
+                let changed = self.change(now, caller, change, alive);
                 if let (Some(repeat), Ok(changed)) = (preconditions.repeat, &changed) {
                     self.note_repeat(now.mono, repeat, changed);
                 }
                 to.with(changed)
             }
-            Request::Delete(Delete { job }, to) => to.with(self.delete(now, &job, output)),
-            Request::Apply(load, to) => to.with(Ok(self.apply_file(now, &load, output))),
+            Request::Delete(Delete { job }, to) => to.with(self.delete(now, caller, &job, output)),
+            Request::Apply(load, to) => to.with(Ok(self.apply_file(now, caller, &load, output))),
             Request::Record(Incident { job, message }, to) => {
-                self.event(now, job.as_ref(), None, None, EventKind::Error, message);
+                self.event_by(now, caller, job.as_ref(), None, EventKind::Error, message);
                 to.with(Ok(()))
             }
             Request::Read(read) => self.read(read),
@@ -71,23 +70,24 @@ impl Engine {
     fn change(
         &mut self,
         now: &Now,
+        caller: Caller,
         change: JobChange,
         alive: &dyn Fn(&InstanceId) -> bool,
     ) -> Result<Changed, Refusal> {
         match change {
-            JobChange::Upsert(upsert) => self.upsert(now, upsert, alive),
+            JobChange::Upsert(upsert) => self.upsert(now, caller, upsert, alive),
             JobChange::Stop(Stop { job }) => {
-                self.want(now, &job, Wanted::Stopped)?;
+                self.want(now, caller, &job, Wanted::Stopped)?;
                 self.wanted(now, &job)
             }
             JobChange::Start(Start { job }) => {
-                self.want(now, &job, Wanted::Running)?;
+                self.want(now, caller, &job, Wanted::Running)?;
                 self.claim_now(now, &job, alive);
                 self.wanted(now, &job)
             }
             JobChange::Restart(restart) => {
                 let job = restart.job.clone();
-                self.restart(now, restart)?;
+                self.restart(now, caller, restart)?;
                 self.claim_now(now, &job, alive);
                 self.changed(now, &job, Accepted::Pending)
             }
@@ -117,6 +117,7 @@ impl Engine {
     fn upsert(
         &mut self,
         now: &Now,
+        caller: Caller,
         upsert: Upsert,
         alive: &dyn Fn(&InstanceId) -> bool,
     ) -> Result<Changed, Refusal> {
@@ -126,7 +127,7 @@ impl Engine {
         // Whether it wants a new instance.
         let renewed = decided.as_ref().is_some_and(|change| change.kind != ChangeKind::Policy);
         if let Some(change) = decided {
-            self.accept(now, change);
+            self.accept(now, caller, change);
         }
         let claimed = if renewed { self.claim_now(now, &id, alive) } else { None };
         let mut job = self.shown(now, &id)?;
@@ -207,14 +208,15 @@ impl Engine {
     }
 
     /// Makes a decided change, on the state that it was decided for.
-    pub(crate) fn accept(&mut self, now: &Now, Change { job: after, kind }: Change) {
+    pub(crate) fn accept(&mut self, now: &Now, caller: Caller, change: Change) {
+        let Change { job: after, kind } = change;
         let (id, generation) = (after.id.clone(), after.generation);
         let before = self.fleet.job(&id).map(|job| job.spec.retries);
         if kind == ChangeKind::Replace {
             // They are of the generation before.
             self.agenda.forget(&id);
             let notes = self.notes.entry(id.clone()).or_default();
-            (notes.exit_code, notes.exit) = (None, None);
+            (notes.exit_code, notes.exit, notes.deleted_by) = (None, None, None);
             self.journal.note_progress(&id);
         }
         if self.fleet.change_job(&id, |job| *job = after.clone()).is_none() {
@@ -229,7 +231,8 @@ impl Engine {
             self.apply_policy(&id);
         }
         let message = format!("generation {generation} {what}");
-        self.event(now, Some(&id), None, Some(generation), EventKind::Accepted, message);
+        let generation = Some(generation);
+        self.event_by(now, caller, Some(&id), generation, EventKind::Accepted, message);
         if let Some(before) = before {
             self.tried_enough(&id, before);
         }
@@ -308,6 +311,7 @@ impl Engine {
     fn delete(
         &mut self,
         now: &Now,
+        caller: Caller,
         id: &JobId,
         output: &mut StepOutput,
     ) -> Result<Deleted, Refusal> {
@@ -318,9 +322,7 @@ impl Engine {
             };
         };
         if job.wanted != Wanted::Deleted {
-            let generation = self.mark_for_deletion(id);
-            let message = "delete accepted";
-            self.event(now, Some(id), None, generation, EventKind::Accepted, message);
+            self.mark_for_deletion(now, caller, id, "delete accepted");
         }
         let gone = self.observation_is_fresh(now.mono) && self.fleet.of_job(id).next().is_none();
         if gone {
@@ -330,15 +332,32 @@ impl Engine {
     }
 
     /// Marks a job for deletion, as a new generation; the plan does the rest.
-    pub(crate) fn mark_for_deletion(&mut self, id: &JobId) -> Option<Generation> {
-        self.fleet.change_job(id, |job| {
+    pub(crate) fn mark_for_deletion(
+        &mut self,
+        now: &Now,
+        caller: Caller,
+        id: &JobId,
+        message: impl Into<String>,
+    ) {
+        let generation = self.fleet.change_job(id, |job| {
             job.wanted = Wanted::Deleted;
             job.generation = job.generation.next();
             job.generation
-        })
+        });
+        if let Some(notes) = self.notes.get_mut(id) {
+            notes.deleted_by = Some(caller_word(caller));
+            self.journal.note_progress(id);
+        }
+        self.event_by(now, caller, Some(id), generation, EventKind::Accepted, message);
     }
 
-    fn want(&mut self, now: &Now, id: &JobId, wanted: Wanted) -> Result<(), Refusal> {
+    fn want(
+        &mut self,
+        now: &Now,
+        caller: Caller,
+        id: &JobId,
+        wanted: Wanted,
+    ) -> Result<(), Refusal> {
         let not_found = || Refusal::NotFound(id.clone());
         let job = self.fleet.job(id).ok_or_else(not_found)?;
         if job.wanted == Wanted::Deleted {
@@ -363,12 +382,12 @@ impl Engine {
             Wanted::Running => "start accepted",
             _ => "stop accepted",
         };
-        self.event(now, Some(id), None, generation, EventKind::Accepted, message);
+        self.event_by(now, caller, Some(id), generation, EventKind::Accepted, message);
         Ok(())
     }
 
     /// Wants a new instance for a job, whatever it does now.
-    fn restart(&mut self, now: &Now, restart: Restart) -> Result<(), Refusal> {
+    fn restart(&mut self, now: &Now, caller: Caller, restart: Restart) -> Result<(), Refusal> {
         let Restart { job: id, spec, resolution } = restart;
         if self.fleet.job(&id).is_none_or(|job| job.wanted == Wanted::Deleted) {
             return Err(Refusal::NotFound(id));
@@ -379,7 +398,8 @@ impl Engine {
             renew(job, if same_spec { resolution } else { job.progress.resolution.clone() });
             job.generation
         });
-        self.event(now, Some(&id), None, generation, EventKind::Accepted, "restart accepted");
+        let message = "restart accepted";
+        self.event_by(now, caller, Some(&id), generation, EventKind::Accepted, message);
         Ok(())
     }
 }

@@ -5,9 +5,8 @@
 use crate::engine::Engine;
 use crate::input::{Now, StepOutput};
 use crate::oldest::Retention;
-use hearth_model::{Action, InstanceId, JobId, Mono};
+use hearth_model::{Action, Caller, InstanceId, JobId, Mono};
 use hearth_planner::Busy;
-use hearth_store::EventKind;
 use std::time::Duration;
 
 /// Deleted jobs whose names are remembered, so that deleting them again is not an error and their
@@ -52,9 +51,8 @@ impl Engine {
             if self.entries.keys().any(|(_, declared)| *declared == id) {
                 continue;
             }
-            let generation = self.mark_for_deletion(&id);
             let message = "forgotten, since it finished long ago or many have finished since";
-            self.event(now, Some(&id), None, generation, EventKind::Accepted, message);
+            self.mark_for_deletion(now, Caller::Hearth, &id, message);
         }
         while let Some((at, _, _)) = self.oldest.logs.first()
             && old(*at, keep.logs_for)

@@ -501,7 +501,7 @@ impl Output {
         if self.format == Format::Wide {
             let number = |number: Option<u64>| number.map_or("-".to_owned(), |n| n.to_string());
             return self.rows(
-                ["ID", "AT", "JOB", "VM", "GEN", "KIND", "MESSAGE"],
+                ["ID", "AT", "JOB", "VM", "GEN", "CALLER", "KIND", "MESSAGE"],
                 events.iter().map(|event| {
                     let [at, job, vm, kind, message] = event_words(event);
                     [
@@ -510,6 +510,7 @@ impl Output {
                         job,
                         vm,
                         number(event.generation).into(),
+                        event.caller.map_or_else(|| "-".to_owned(), |who| who.to_string()).into(),
                         kind,
                         message,
                     ]

@@ -1,7 +1,7 @@
 //! What must hold in every run, whatever happens. Each is asserted after every step.
 
 use crate::edges::Known;
-use hearth_engine::{Engine, Event};
+use hearth_engine::{Engine, Event, EventKind};
 use hearth_host::sim::Machine;
 use hearth_model::{
     Action, Assignment, Create, Digest, Generation, Images, Instance, InstanceId, InstanceState,
@@ -115,6 +115,11 @@ impl Invariants {
         let last = std::mem::replace(&mut self.last_event, event.id);
         if event.id <= last {
             return Err(format!("event {} comes behind event {last}: {event:?}", event.id));
+        }
+        let asked_for =
+            [EventKind::Accepted, EventKind::Deleted, EventKind::Loaded].contains(&event.kind);
+        if event.caller.is_some() != asked_for {
+            return Err(format!("a change has a caller, and nothing else has: {event:?}"));
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 //! its word and its fields.
 
 use crate::exit::{ExitNote, JobExit};
-use hearth_model::{Generation, InstanceId, JobId, OomKill, Status};
+use hearth_model::{Caller, Generation, InstanceId, JobId, OomKill, Status};
 use serde::{Deserialize, Serialize};
 
 /// Something that happened.
@@ -18,6 +18,9 @@ pub struct Event {
     pub instance: Option<InstanceId>,
     /// The generation it served.
     pub generation: Option<Generation>,
+    /// Who asked for it, for a change that was asked for. `None` for what follows from one, and in
+    /// what a version recorded that did not have it.
+    pub caller: Option<Caller>,
     /// What happened.
     pub kind: EventKind,
     /// The same as a sentence, for people.

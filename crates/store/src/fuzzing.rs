@@ -10,7 +10,7 @@ pub const TABLES: &[(&str, &str)] = &[
     ("instances", "tt"),
     ("tombstones", "tii"),
     ("file_entries", "ttti"),
-    ("events", "itttittt"),
+    ("events", "itttitttt"),
     ("facts", "tt"),
     ("idempotency_keys", "itttti"),
     ("log_drops", "t"),

@@ -13,6 +13,7 @@
 //! ```
 
 mod backup;
+mod caller;
 mod changes;
 mod error;
 mod event;
@@ -30,6 +31,7 @@ mod sqlite;
 mod store;
 
 pub use backup::{Contents, backup, gather, inspect, restore};
+pub use caller::{caller_of_word, caller_word};
 pub use changes::{AppliedEntry, Changes, KEY_LIVES, KEYS_MAX, Loaded, Tombstone, Used};
 pub use error::StoreError;
 pub use event::{Event, EventKind};

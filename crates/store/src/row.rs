@@ -33,6 +33,9 @@ pub struct JobNotes {
     /// When its outcome came about, on the host's monotonic clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at_ms: Option<u64>,
+    /// Who asked for its deletion, as [`crate::caller_word`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted_by: Option<String>,
 }
 
 /// An instance that is gone and whose logs are kept.

@@ -2,6 +2,7 @@
 //! of power.
 
 use crate::backup::{copy_of, inspect};
+use crate::caller::{caller_of_word, caller_word};
 use crate::changes::{AppliedEntry, Changes, KEY_LIVES, KEYS_MAX, Loaded, Tombstone, Used};
 use crate::error::{StoreError, lacks_room};
 use crate::event::{Event, EventKind};
@@ -67,6 +68,9 @@ INSERT INTO progress
 UPDATE jobs SET body = json_remove(body,
     '$.resolution', '$.outcome', '$.failures', '$.not_before_ms', '$.last_failure', '$.notes');
 ";
+
+/// What came with the sixth version: who asked for what an event is of.
+const EVENT_CALLER: &str = "ALTER TABLE events ADD COLUMN caller TEXT;";
 
 /// How long a commit waits for another process that has locked the database, a tool that copies it for
 /// instance: everything else waits with it.
@@ -155,6 +159,7 @@ impl Sqlite {
             M::up(RETENTION),
             M::up(EVENT_DETAILS),
             M::up(PROGRESS),
+            M::up(EVENT_CALLER),
         ])
         .to_latest(&mut connection)
         .map_err(|source| StoreError::Migrate { path: path.to_owned(), source })?;
@@ -401,7 +406,7 @@ impl Store for Sqlite {
         let mut statement = self
             .connection
             .prepare_cached(&format!(
-                "SELECT id, at, job_id, instance, generation, kind, message, details
+                "SELECT id, at, job_id, instance, generation, kind, message, details, caller
                  FROM events
                  WHERE (?1 IS NULL OR job_id = ?1) AND id > ?2 ORDER BY id {order} LIMIT ?3"
             ))
@@ -571,6 +576,7 @@ fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
         job: row.get::<_, Option<String>>(2)?.and_then(|id| JobId::parse(&id).ok()),
         instance: row.get::<_, Option<String>>(3)?.and_then(|id| InstanceId::parse(&id).ok()),
         generation: row.get::<_, Option<u64>>(4)?.map(Generation),
+        caller: row.get::<_, Option<String>>(8)?.as_deref().map(caller_of_word),
         kind: EventKind::from_stored(
             &row.get::<_, String>(5)?,
             row.get::<_, Option<String>>(7)?.as_deref(),
@@ -620,8 +626,8 @@ fn write(transaction: &Transaction<'_>, changes: &Changes<'_>) -> rusqlite::Resu
         transaction.execute("UPDATE idempotency_keys SET since_ms = 0", [])?;
     }
     write_keys(transaction, &changes.keys)?;
-    let mut insert =
-        transaction.prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
+    let mut insert = transaction
+        .prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
     for event in &changes.events {
         insert.execute(params![
             event.id,
@@ -632,6 +638,7 @@ fn write(transaction: &Transaction<'_>, changes: &Changes<'_>) -> rusqlite::Resu
             event.kind.as_str(),
             event.message,
             event.kind.details(),
+            event.caller.map(caller_word),
         ])?;
     }
     // With others, so that a step that changes nothing writes nothing.
@@ -729,7 +736,7 @@ mod tests {
         let mut store = Sqlite::open(&path).unwrap();
         assert_eq!(store.load().unwrap().tombstones.len(), 1);
         let page = store.events(&Events { job: None, after: None, limit: 9 }).unwrap();
-        assert_eq!(page.events[0].kind, EventKind::Exited(None));
+        assert_eq!((&page.events[0].kind, page.events[0].caller), (&EventKind::Exited(None), None));
         commit(&mut store, "k", 5);
         drop(store);
         assert_eq!(Sqlite::open(&path).unwrap().used("k").unwrap(), Some(used(5)));
@@ -925,6 +932,7 @@ mod tests {
             job: None,
             instance: None,
             generation: None,
+            caller: None,
             kind: EventKind::Creating,
             message: "m".into(),
         };

@@ -2,6 +2,7 @@
 //!
 //! One binary for all of it, since linking many takes longer than running them.
 
+mod callers;
 mod copies;
 mod declared;
 mod images;

@@ -41,6 +41,7 @@ mod system {
     use super::{Answer, Daemon, Home, body, unix};
     use crate::support::{DEADLINE, behind};
     use rustix::process::{Gid, Uid};
+    use serde_json::{Value, json};
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpStream};
     use std::os::unix::fs::PermissionsExt;
@@ -181,6 +182,43 @@ mod system {
         std::fs::set_permissions(&socket, PermissionsExt::from_mode(0o666)).expect("a mode");
         assert_eq!(status_for(&daemon, SUPPLEMENTARY, &[54_000]), 403);
         assert_eq!(status_for(&daemon, OVERFLOW, &[OVERFLOW]), 403);
+    }
+
+    #[test]
+    fn events_name_the_user_of_each_change() {
+        for (tcp, known_by) in [(false, "peer_credentials"), (true, "socket_owner")] {
+            let home = Home::new();
+            open(&home.path(""));
+            let url = if tcp { "127.0.0.1:0".to_owned() } else { unix(&home) };
+            let serve = home.serve_at(&url, &["--group", "keepers"]);
+            let log = home.path("log").display().to_string();
+            let wrapper = ["sh", "-c", "exec \"$@\" 2>\"$0\"", &log];
+            let daemon = Daemon::spawn(behind(&wrapper, &with_users(&home, &serve)));
+            let own = rustix::process::getuid().as_raw();
+            let post = body("web", "service", "");
+            as_user(PRIMARY, &[GROUP], || assert_eq!(daemon.post("/vms", &post).status, 202));
+            daemon.until("it runs", || daemon.get("/vms/web").json()["status"] == "running");
+            daemon.request("DELETE", "/vms/web", &[], "");
+            daemon.until("it is gone", || daemon.get("/vms/web").status == 404);
+            let events = daemon.get("/vms/web/events").json();
+            let called: Vec<(&str, &Value)> = events["items"]
+                .as_array()
+                .expect("a list")
+                .iter()
+                .filter_map(|event| Some((event["kind"].as_str()?, event.get("caller")?)))
+                .collect();
+            let user = |uid: u32| json!({"kind": "user", "uid": uid, "known_by": known_by});
+            let (primary, own) = (user(PRIMARY), user(own));
+            let expected = [("accepted", &primary), ("accepted", &own), ("deleted", &own)];
+            assert_eq!(called, expected, "{events}");
+            drop(daemon.terminate());
+            let said = std::fs::read_to_string(&log).expect("a log");
+            let line = |line: &str| {
+                line.contains("generation 1 accepted")
+                    && line.contains(&format!("uid {PRIMARY} by"))
+            };
+            assert!(said.lines().any(line), "{said}");
+        }
     }
 
     #[test]

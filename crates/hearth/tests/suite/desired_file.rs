@@ -2,7 +2,7 @@
 
 use crate::support::{Daemon, Home, body};
 use expect_test::{Expect, expect};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
@@ -59,6 +59,19 @@ fn the_example_file_is_loaded_from_its_default_place() {
     daemon.until_job("image-resizer", "completed");
     daemon.until_job("web-api", "running");
     daemon.until_warm(3);
+}
+
+#[test]
+fn loads_of_the_file_name_it_as_their_caller() {
+    let home = Home::new();
+    home.write("desired.exs", &file(&["web"]));
+    let daemon = start(&home);
+    let events = daemon.get("/events").json();
+    let items = events["items"].as_array().expect("a list");
+    for kind in ["accepted", "loaded"] {
+        let event = items.iter().find(|event| event["kind"] == kind).expect(kind);
+        assert_eq!(event["caller"], json!({"kind": "desired_file"}), "{event}");
+    }
 }
 
 #[test]

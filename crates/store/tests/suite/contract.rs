@@ -1,7 +1,7 @@
 //! What the engine counts on, whatever the store.
 
 use hearth_model::{
-    Assignment, Creation, Digest, End, Exit, Generation, Images, Instance, InstanceId,
+    Assignment, Caller, Creation, Digest, End, Exit, Generation, Images, Instance, InstanceId,
     InstanceState, Job, JobId, Mono, Outcome, PoolKey, PoolTenant, Progress, Resolution, Slot,
     Spec, SpecHash, Stage, Tenant, Value, Wanted,
 };
@@ -88,6 +88,7 @@ fn job(name: &str) -> (Job, JobNotes) {
         reason: Some("exit code 3".to_owned()),
         since: "2026-11-25T00:00:00Z".to_owned(),
         finished_at_ms: Some(99),
+        deleted_by: Some("hearth".to_owned()),
     };
     (job, notes)
 }
@@ -136,6 +137,7 @@ fn event(id: u64, job: Option<&str>) -> Event {
         job: job.map(job_id),
         instance: (!id.is_multiple_of(2)).then(|| instance_id("abc")),
         generation: Some(Generation(id)),
+        caller: id.is_multiple_of(2).then_some(Caller::DesiredFile),
         kind: EventKind::Stopping { reason: Some(format!("reason {id}")) },
         message: format!("event {id}"),
     }

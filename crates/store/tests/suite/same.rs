@@ -1,7 +1,7 @@
 //! The same changes at random on both stores: no answer may differ.
 
 use fastrand::Rng;
-use hearth_model::{Generation, InstanceId, JobId, Mono};
+use hearth_model::{Caller, Generation, InstanceId, JobId, KnownBy, Mono};
 use hearth_store::{
     Accepted, AppliedEntry, Changes, Event, EventKind, Events, Faults, Faulty, Memory, Sqlite,
     Store, Tombstone, Used,
@@ -35,6 +35,10 @@ fn changes(random: &mut Rng, first_event: u64, time_ms: u64) -> Changes<'static>
         job: (id % 3 > 0).then(|| job(id % 3)),
         instance: (id % 2 > 0).then(|| instance(id)),
         generation: (id % 5 > 0).then_some(Generation(id)),
+        caller: (id % 3 > 0).then(|| {
+            let uid = u32::try_from(id).unwrap();
+            Caller::User { uid, known_by: KnownBy::SocketOwner }
+        }),
         kind: EventKind::Creating,
         message: format!("event {id}"),
     };
