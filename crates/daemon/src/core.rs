@@ -290,3 +290,39 @@ fn log(event: &Event) {
         tracing::info!(job, instance, generation, caller, kind, "{message}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Client, EngineHandle};
+    use futures_util::FutureExt;
+    use hearth_engine::{Ask, CheckReady, Delete, Input, Preconditions, Refusal};
+    use hearth_model::{Caller, JobId};
+    use tokio::sync::oneshot::{self, error::TryRecvError};
+
+    #[test]
+    fn client_of_a_step_that_panics_gets_no_reply() {
+        let (sender, mut reply) = oneshot::channel::<Result<(), Refusal>>();
+        let client = Client(Some(sender));
+        let step = std::thread::spawn(move || {
+            let _client = client;
+            panic!("a step panics")
+        });
+        assert!(step.join().is_err());
+        assert_eq!(reply.try_recv(), Err(TryRecvError::Empty), "it waits on");
+    }
+
+    /// Asks, goes away at once, and returns what has reached the engine.
+    async fn moot(ask: impl Ask) -> bool {
+        let (handle, mut inbox) = EngineHandle::open();
+        let asked = handle.request(Caller::Unknown, Preconditions::NONE, ask).now_or_never();
+        assert!(asked.is_none(), "there is no engine to answer");
+        let Ok(Input::Request(call)) = inbox.try_recv() else { panic!("nothing was sent") };
+        call.is_moot()
+    }
+
+    #[tokio::test]
+    async fn reads_without_a_client_are_moot_and_changes_are_not() {
+        assert!(moot(CheckReady).await);
+        assert!(!moot(Delete { job: JobId::parse("web").expect("a name") }).await);
+    }
+}
