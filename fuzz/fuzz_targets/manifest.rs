@@ -11,7 +11,7 @@ use hearth_desired_file::{
     parse_tree, write,
 };
 use hearth_engine::{
-    Against, ApplyFile, Deletions, EntryDigest, FileEntry, FileLoad, LoadPlan, PlanFile,
+    ApplyFile, Deletions, DiffBase, EntryDigest, FileEntry, FileLoad, LoadPlan, PlanFile,
 };
 use hearth_fuzz::{ask, engine, is_tame, resolution};
 use hearth_model::{Spec, hash};
@@ -87,7 +87,7 @@ fn applied(file: &File) {
         path: Some(PathBuf::from("/etc/vms.exs")),
         entries: file.jobs.iter().map(entry).collect(),
         deletions: Deletions::Few,
-        against: Against::LastApplied,
+        against: DiffBase::LastApplied,
     };
     let mut engine = engine();
     let planned = ask(&mut engine, 0, PlanFile(load())).expect("a plan is not refused");

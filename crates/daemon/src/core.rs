@@ -31,7 +31,7 @@ pub(crate) struct EngineHandle {
     view: watch::Receiver<View>,
     events: broadcast::Sender<Arc<Event>>,
     followed: Followed,
-    /// Read by whoever looks images up, until the engine is asked to name them.
+    /// Held for reading by each look-up of images, until the engine is asked to name them.
     lookups: Arc<RwLock<()>>,
 }
 
@@ -123,8 +123,8 @@ impl EngineHandle {
         let _ = self.queue.send(input).await;
     }
 
-    /// Events from now on, each once it is on disk. Whoever reads too slowly is told so and has to
-    /// ask for what it missed: nobody waits for a reader.
+    /// Events from now on, each once it is on disk. A reader that is too slow gets an error and
+    /// has to ask for what it missed: the engine never waits for a reader.
     pub(crate) fn events(&self) -> broadcast::Receiver<Arc<Event>> {
         self.events.subscribe()
     }
@@ -187,7 +187,7 @@ pub(crate) fn spawn(
     std::thread::Builder::new().name("hearth-events".to_owned()).spawn(move || {
         for event in telling.into_iter().flatten() {
             log(&event);
-            // Nobody may listen.
+            // There may be no listener.
             let _ = events.send(Arc::new(event));
         }
         let _ = ended.send(());
@@ -273,7 +273,7 @@ impl Core {
             Effect::Resolve(job, run, spec) => Work::Resolve(job, run, spec),
             Effect::WakeIn(duration) => Work::WakeIn(duration),
         };
-        // Nobody carries it out once the daemon ends; the next one plans it again.
+        // It is not carried out once the daemon ends; the next one plans it again.
         let _ = self.work.send(work);
     }
 }

@@ -16,7 +16,7 @@ use crate::{MassDeletion, clock, limits};
 use hearth_api::{DesiredFile, DesiredFileStatus, RefusedEntry};
 use hearth_desired_file::{Declared, Diagnostics};
 use hearth_engine::{
-    Against, ApplyFile, Deletions, EntryDigest, FileLoad, Incident, LoadPlan, Preconditions,
+    ApplyFile, Deletions, DiffBase, EntryDigest, FileLoad, Incident, LoadPlan, Preconditions,
 };
 use hearth_host::Host;
 use hearth_model::{Caller, JobId};
@@ -32,7 +32,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use watch::FileWatch;
 
-/// Where the file is looked for when nobody names one.
+/// Where the file is looked for if none is named.
 pub const DEFAULT_DESIRED: &str = "config/desired_vms.exs";
 
 /// Which file.
@@ -185,13 +185,13 @@ impl Watched {
         let first = self.last.is_none();
         let stamp = match stamp(&self.path).await {
             Ok(stamp) => stamp,
-            Err(source) => return self.unseen(source).await,
+            Err(source) => return self.unreadable(source).await,
         };
         let mut look = match self.last.take() {
             Some(last) if last.stamp.as_ref() == Some(&stamp) => last,
             before => Look {
                 at: Instant::now(),
-                // A file that nobody has touched since before the start is whole.
+                // A file that was last written well before the start is whole.
                 quiet: first && stamp.is_old(),
                 content: before.and_then(|before| before.content),
                 stamp: Some(stamp.clone()),
@@ -224,8 +224,8 @@ impl Watched {
         }
     }
 
-    /// The file can't be seen.
-    async fn unseen(&mut self, source: io::Error) {
+    /// The file does not exist, or can't be read.
+    async fn unreadable(&mut self, source: io::Error) {
         self.last = Some(Look { stamp: None, at: Instant::now(), quiet: false, content: None });
         let loaded = self.state.borrow().as_ref().is_some_and(|file| file.loaded_at.is_some());
         if source.kind() == io::ErrorKind::NotFound && !self.named && !loaded {
@@ -301,7 +301,7 @@ impl Watched {
         let entries = declared::resolved(&*self.host, jobs).await;
         let count = entries.len();
         let path_of_source = Some(source_of(path));
-        let against = Against::LastApplied;
+        let against = DiffBase::LastApplied;
         let load = FileLoad { path: path_of_source, entries, deletions, against };
         let load = ApplyFile(load);
         match self.engine.request(Caller::DesiredFile, Preconditions::NONE, load).await {
@@ -492,7 +492,7 @@ fn too_slow() -> io::Error {
 }
 
 impl Stamp {
-    /// Whether nobody has written it for the time that counts as quiet.
+    /// Whether it was not written for the time that counts as quiet.
     fn is_old(&self) -> bool {
         let age = jiff::Timestamp::now().as_second().saturating_sub(self.changed.0);
         age > limits::DESIRED_QUIET.as_secs().cast_signed()

@@ -5,7 +5,7 @@
 use crate::engine::Engine;
 use crate::entry::EntryDigest;
 use crate::input::{
-    Against, Deletions, Drained, FileEntry, FileLoad, LoadPlan, Now, PlannedChange, Refusal,
+    Deletions, DiffBase, Drained, FileEntry, FileLoad, LoadPlan, Now, PlannedChange, Refusal,
     StepOutput, Why,
 };
 use crate::request::{Change, ChangeKind};
@@ -105,7 +105,7 @@ impl Engine {
         let plan = &mut decision.plan;
         let EntryDigest(digest) = &entry.digest;
         let settled = match load.against {
-            Against::LastApplied => {
+            DiffBase::LastApplied => {
                 let applied = self.applied_entry(load, &entry.job);
                 if applied.is_some_and(|applied| applied.digest == *digest) {
                     plan.unchanged += 1;
@@ -113,7 +113,7 @@ impl Engine {
                 }
                 false
             }
-            Against::Jobs => self.is_as_declared(entry),
+            DiffBase::Jobs => self.is_as_declared(entry),
         };
         let decided: Result<Option<Change>, Refusal> = if settled {
             Ok(None)

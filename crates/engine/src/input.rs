@@ -77,7 +77,7 @@ pub struct List {
     pub after: Option<JobId>,
     /// At most this many.
     pub limit: usize,
-    /// Only jobs that stand so; any where empty.
+    /// Only jobs with one of these statuses; with any if empty.
     pub statuses: Vec<hearth_planner::Status>,
     /// Only jobs that this selects.
     pub selector: Selector,
@@ -94,16 +94,16 @@ pub struct FileLoad {
     /// What may be deleted.
     pub deletions: Deletions,
     /// What the entries are compared with.
-    pub against: Against,
+    pub against: DiffBase,
 }
 
 /// What a load's entries are compared with: those that differ count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Against {
+pub enum DiffBase {
     /// The same file's entries as they were applied last, so that what was changed over HTTP stays:
     /// the watched file.
     LastApplied,
-    /// The jobs as they are: somebody asked to make it so.
+    /// The jobs as they are: a user applies the declaration.
     Jobs,
 }
 
@@ -138,7 +138,7 @@ pub struct FileEntry {
 pub struct LoadPlan {
     /// Jobs that are made.
     pub create: Vec<JobId>,
-    /// Jobs that run anew, as a new generation.
+    /// Jobs that run again, as a new generation.
     pub replace: Vec<PlannedChange>,
     /// Jobs whose policy alone changes: their instances stay.
     pub update: Vec<PlannedChange>,
@@ -152,7 +152,7 @@ pub struct LoadPlan {
     pub refused: Vec<(JobId, String)>,
     /// Entries that are as they were.
     pub unchanged: usize,
-    /// Pools that no job wishes any more.
+    /// Pools that no job wants any more.
     pub drained: Vec<Drained>,
 }
 
@@ -192,7 +192,7 @@ pub enum Why {
     Finished,
 }
 
-/// A pool that no job wishes any more.
+/// A pool that no job wants any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drained {
     /// What its instances are made of.

@@ -50,7 +50,7 @@ pub use engine::{Config, DiskOvercommit, Engine};
 pub use entry::EntryDigest;
 pub use hearth_store::{Accepted, Event, EventKind, EventPage, Events, JobExit};
 pub use input::{
-    ActionId, Against, Deletions, Drained, Effect, FileEntry, FileLoad, ImagePlan, Input, List,
+    ActionId, Deletions, DiffBase, Drained, Effect, FileEntry, FileLoad, ImagePlan, Input, List,
     LoadPlan, Now, PlannedChange, Refusal, Why,
 };
 pub use oldest::Retention;

@@ -7,7 +7,7 @@ use crate::requests::{Asks, id, spec, tenant};
 use crate::schedule::{Death, FAULTS_LAST, Fault, Item, Make, Schedule, What};
 use fastrand::Rng;
 use hearth_engine::{
-    ActionId, Against, Changed, Config, Delete, Deletions, DiskOvercommit, Effect, Engine,
+    ActionId, Changed, Config, Delete, Deletions, DiffBase, DiskOvercommit, Effect, Engine,
     EntryDigest, FileEntry, FileLoad, Input, JobChange, Now, PlanImages, Repeat, Restart,
     Retention, Start, Stop, Upsert,
 };
@@ -456,7 +456,7 @@ impl<'a> World<'a> {
                 let entry = |(job, make): &(u8, Make)| self.entry(*job, *make);
                 let entries = entries.iter().map(entry).collect();
                 let path = Some(PathBuf::from("vms.exs"));
-                let (deletions, against) = (Deletions::All, Against::LastApplied);
+                let (deletions, against) = (Deletions::All, DiffBase::LastApplied);
                 Asked::Apply(FileLoad { path, entries, deletions, against })
             }
             _ => return None,

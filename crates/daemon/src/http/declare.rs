@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use hearth_api::Plan;
 use hearth_api::document::Declare;
-use hearth_engine::{Against, ApplyFile, Deletions, FileLoad, LoadPlan, PlanFile, Preconditions};
+use hearth_engine::{ApplyFile, Deletions, DiffBase, FileLoad, LoadPlan, PlanFile, Preconditions};
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
@@ -68,7 +68,7 @@ async fn load(
     let lookup = app.engine.lookup().await;
     let entries = declared::resolved(&*app.host, declared.jobs).await;
     let deletions = if declared.allow_delete { Deletions::All } else { Deletions::Few };
-    let load = FileLoad { path: declared.source, entries, deletions, against: Against::Jobs };
+    let load = FileLoad { path: declared.source, entries, deletions, against: DiffBase::Jobs };
     Ok((load, (room, lookup)))
 }
 

@@ -73,7 +73,7 @@ pub(super) struct ListPage {
     /// Only jobs behind this one: the `next` of the page before.
     #[param(value_type = String, required = false, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     after: Option<String>,
-    /// Only jobs that stand so: one status, or several with commas between.
+    /// Only jobs with this status, or with one of several, with commas between.
     #[param(value_type = Vec<JobStatus>, required = false, style = Form, explode = false,
         min_items = 1)]
     status: Option<String>,
@@ -163,7 +163,7 @@ pub(super) async fn delete(
 ) -> Result<Response, Refused> {
     let (preconditions, delete) = (conditions.preconditions(None), Delete { job: job.clone() });
     let hearth_engine::Deleted { gone } = app.engine.request(caller, preconditions, delete).await?;
-    // It may be gone by now.
+    // It may be gone already.
     let Some(view) = (if gone { None } else { app.engine.job(&job).ok() }) else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
@@ -200,7 +200,7 @@ pub(super) async fn start(
 }
 
 /// `POST /vms/{job_id}/restart`: 202, a new generation of the same spec is on its way.
-#[utoipa::path(post, path = "/vms/{job_id}/restart", operation_id = "restartJob", summary = "Run it anew, as a new generation of the same spec: a service beside its old microVM, a daemon or a job after it; what is over or stopped runs again.",
+#[utoipa::path(post, path = "/vms/{job_id}/restart", operation_id = "restartJob", summary = "Run it again, as a new generation of the same spec: a service beside its old microVM, a daemon or a job after it; a finished or stopped one runs again.",
     params(OfJob, Keyed, Conditional),
     responses(document::Changed<202>, Refuses<400>, Refuses<403>, Refuses<404>, Refuses<412>, Refuses<422>, Refuses<503>, Refuses<507>))]
 pub(super) async fn restart(

@@ -2,7 +2,7 @@
 //! to what applying it answers.
 
 use crate::world::{World, env, pool, spec};
-use hearth_engine::{Against, Delete, Deletions, FileLoad, LoadPlan, PlanFile, Stop, Why};
+use hearth_engine::{Delete, Deletions, DiffBase, FileLoad, LoadPlan, PlanFile, Stop, Why};
 use hearth_host::sim::Presence;
 use hearth_model::{JobId, Spec, Value};
 use hearth_planner::Status;
@@ -18,13 +18,13 @@ fn id(job: &str) -> JobId {
 /// `hearth apply -f vms.exs`.
 async fn explicit(world: &mut World, jobs: &[(&str, &Spec)], deletions: Deletions) -> LoadPlan {
     let load = world.watched(jobs, deletions).await;
-    world.apply(FileLoad { against: Against::Jobs, ..load }).await
+    world.apply(FileLoad { against: DiffBase::Jobs, ..load }).await
 }
 
 /// `hearth apply -f -`.
 async fn from_stdin(world: &mut World, jobs: &[(&str, &Spec)]) -> LoadPlan {
     let load = world.watched(jobs, Deletions::All).await;
-    world.apply(FileLoad { against: Against::Jobs, path: None, ..load }).await
+    world.apply(FileLoad { against: DiffBase::Jobs, path: None, ..load }).await
 }
 
 fn whys(plan: &LoadPlan) -> Vec<(&str, Why)> {
@@ -54,7 +54,7 @@ async fn a_plan_says_for_each_entry_what_applying_does() {
         )
         .await;
     load.entries[4].tenant = Some(hearth_model::Tenant::parse("mine").unwrap());
-    let plan = world.apply(FileLoad { against: Against::Jobs, ..load }).await;
+    let plan = world.apply(FileLoad { against: DiffBase::Jobs, ..load }).await;
     assert_eq!(plan.create, [id("fresh")]);
     assert_eq!(whys(&plan), [("new", Why::Spec)]);
     assert_eq!((&*plan.replace[0].before, &*plan.replace[0].after), (&one, &two));
@@ -79,7 +79,7 @@ async fn a_plan_changes_nothing() {
     world.run_for(A_WHILE).await;
     let before = world.stats().await;
     let load = world.watched(&[("c", &web)], Deletions::All).await;
-    for against in [Against::LastApplied, Against::Jobs] {
+    for against in [DiffBase::LastApplied, DiffBase::Jobs] {
         let plan = world.ask(PlanFile(FileLoad { against, ..load.clone() })).await.unwrap();
         assert_eq!((plan.create.len(), plan.deleted.len()), (1, 2));
     }

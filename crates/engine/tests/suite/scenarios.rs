@@ -55,7 +55,7 @@ async fn claim_skips_a_warm_instance_that_has_just_died() {
         let seen = world.host.observe(None).await.unwrap().instances;
         let first = world.get("web-1").await.instance;
         let warm: Vec<_> = seen.into_keys().filter(|id| Some(id) != first.as_ref()).collect();
-        // Nobody has looked since.
+        // There was no look since.
         world.host.end(&warm[dies], End::Vmm("killed".to_owned()));
         let (accepted, view) = world.post("web-2", Some("prod"), &web).await.unwrap();
         assert_eq!((accepted, view.instance), (Accepted::Claimed, Some(warm[1 - dies].clone())));
@@ -283,7 +283,7 @@ async fn job_that_does_not_fit_evicts_warm_ones_and_waits() {
     let (status, reason) = world.status("c").await;
     assert_eq!(status, Status::Pending);
     assert!(reason.unwrap().starts_with("waiting for capacity: it needs 1 vCPU and 4101 MiB"));
-    assert_eq!(world.warm().await, 1, "what can never fit evicts nobody");
+    assert_eq!(world.warm().await, 1, "what can never fit evicts no instance");
 }
 
 #[tokio::test(start_paused = true)]
@@ -316,7 +316,7 @@ async fn a_failed_look_is_not_an_empty_world() {
 }
 
 /// The word came after the last look, and the next look comes after the time in which it should have been
-/// taken: the guest runs its command, though nobody has seen it.
+/// taken: the guest runs its command, though no look has shown it.
 #[tokio::test(start_paused = true)]
 async fn guest_told_late_is_observed_before_it_is_replaced() {
     let mut world = World::new();
@@ -421,7 +421,7 @@ async fn what_is_read_beside_a_change_shows_what_is_on_disk() {
         let replace = world.upsert("web", None, &spec("service", &[env("2")])).await;
         let create = world.upsert("api", None, &spec("service", &[])).await;
         let changes = [replace, create].map(|upsert| world.ask_later(none(), upsert));
-        let delete = world.ask_later(none(), Delete { job: id("nobody") });
+        let delete = world.ask_later(none(), Delete { job: id("unknown") });
         world.step().await;
         let changes = changes.map(|answer| answer.get().map(drop));
         let view = world.engine.view();

@@ -1,7 +1,7 @@
 //! An engine over a simulated host, with time that a test moves.
 
 use hearth_engine::{
-    Accepted, ActionId, Against, ApplyFile, Ask, Call, Changed, Config, Deletions, Effect, Engine,
+    Accepted, ActionId, ApplyFile, Ask, Call, Changed, Config, Deletions, DiffBase, Effect, Engine,
     EntryDigest, FileEntry, FileLoad, Input, JobView, LoadPlan, Now, PlanFile, PoolView,
     Preconditions, Refusal, ReplyTo, Upsert, WarmView,
 };
@@ -294,7 +294,7 @@ impl World {
                 resolution: self.resolution(spec).await,
             });
         }
-        FileLoad { path, entries, deletions, against: Against::LastApplied }
+        FileLoad { path, entries, deletions, against: DiffBase::LastApplied }
     }
 
     /// Plans a load, then applies it: the one says what the other does.
