@@ -118,6 +118,10 @@ impl Policy {
 
     fn unknown(&self, error: &PeerError) -> Refused {
         let detail = format!("the caller is not known: {}", sentence(error));
+        if error.is_transient() {
+            // Not a verdict on the caller, who may try again.
+            return Refused::new(503, "unavailable", "Unavailable", detail).help("try again");
+        }
         refused(detail).help(match error {
             PeerError::Closed => "leave the connection open in both directions until the answer",
             PeerError::Unmapped => "call from a user that the daemon's user namespace has",
@@ -206,6 +210,26 @@ mod tests {
             "the caller is not known: cannot ask the kernel for the user of a connection: permission denied"
             "listen on a Unix socket (hearth serve --listen unix:///run/hearth.sock), or let the daemon use netlink sockets: modprobe tcp_diag, AF_NETLINK in the unit's RestrictAddressFamilies""#]],
         );
+    }
+
+    #[test]
+    fn kernel_short_of_memory_refuses_no_caller_for_good() {
+        use rustix::io::Errno;
+        let policy = policy("hearth", false, "127.0.0.1:8088");
+        let status = |errno: Errno| {
+            let error = io::Error::from_raw_os_error(errno.raw_os_error());
+            let Admission::Refused(refused) = policy.decide(&Err(error.into())) else {
+                panic!("{errno} admits a caller")
+            };
+            let problem: serde_json::Value = serde_json::from_slice(&refused.body()).expect("JSON");
+            problem["status"].as_u64()
+        };
+        for errno in [Errno::NOBUFS, Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::INTR] {
+            assert_eq!(status(errno), Some(503), "{errno}");
+        }
+        for errno in [Errno::ACCESS, Errno::PERM, Errno::AFNOSUPPORT, Errno::NOENT] {
+            assert_eq!(status(errno), Some(403), "{errno}");
+        }
     }
 
     #[test]

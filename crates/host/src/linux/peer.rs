@@ -48,6 +48,17 @@ pub enum PeerError {
     Kernel(#[from] io::Error),
 }
 
+impl PeerError {
+    /// Whether the kernel only lacked something just now, so that the next connection may be known.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        let PeerError::Kernel(error) = self else { return false };
+        let lacks =
+            [libc::EAGAIN, libc::EINTR, libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+        error.raw_os_error().is_some_and(|code| lacks.contains(&code))
+    }
+}
+
 /// The peer of an accepted connection over a Unix socket.
 ///
 /// # Errors
