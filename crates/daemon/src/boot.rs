@@ -159,7 +159,7 @@ impl Daemon {
                 Err(error) => format!("a task of the daemon failed: {error}"),
             }),
         };
-        tracing::info!(anew = how == Exit::Reexec, "ending; microVMs keep running");
+        tracing::info!(restarts = how == Exit::Reexec, "ending; microVMs keep running");
         self.stop.send_replace(true);
         let drained = async {
             while let Some(ended) = self.tasks.join_next().await {

@@ -17,7 +17,7 @@ const EXCLUDED: &str = "CHANGELOG.md";
 const EXTENSIONS: [&str; 6] = ["rs", "md", "toml", "trycmd", "exs", "sh"];
 
 /// Lines with a listed word.
-const LINES_MAX: usize = 5;
+const LINES_MAX: usize = 4;
 /// Functions, tests above all, whose names are longer than [`NAME_LENGTH_MAX`].
 const LONG_NAMES_MAX: usize = 0;
 const NAME_LENGTH_MAX: usize = 60;
