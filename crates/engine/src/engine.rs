@@ -290,15 +290,10 @@ impl Engine {
         kind: EventKind,
         message: impl Into<String>,
     ) {
+        let message = message.into();
         self.journal.event(|id| Event {
-            id,
-            at: now.wall.clone(),
-            job: job.cloned(),
             instance: instance.cloned(),
-            generation,
-            caller: None,
-            kind,
-            message: message.into(),
+            ..event(id, now, job, generation, kind, message)
         });
     }
 
@@ -312,15 +307,10 @@ impl Engine {
         kind: EventKind,
         message: impl Into<String>,
     ) {
+        let message = message.into();
         self.journal.event(|id| Event {
-            id,
-            at: now.wall.clone(),
-            job: job.cloned(),
-            instance: None,
-            generation,
             caller: caller.into(),
-            kind,
-            message: message.into(),
+            ..event(id, now, job, generation, kind, message)
         });
     }
 
@@ -362,5 +352,26 @@ pub(crate) fn forget_times(loaded: &mut Loaded) {
     for notes in loaded.notes.values_mut() {
         notes.finished_at_ms = notes.finished_at_ms.map(|_| 0);
         notes.past.iter_mut().for_each(|past| past.removed_at_ms = 0);
+    }
+}
+
+/// An event of no instance and no caller.
+fn event(
+    id: u64,
+    now: &Now,
+    job: Option<&JobId>,
+    generation: Option<Generation>,
+    kind: EventKind,
+    message: String,
+) -> Event {
+    Event {
+        id,
+        at: now.wall.clone(),
+        job: job.cloned(),
+        instance: None,
+        generation,
+        caller: None,
+        kind,
+        message,
     }
 }
