@@ -8,7 +8,7 @@ use crate::diagnostic::{Diagnostic, Places, Problem, Problems};
 use crate::fields::{self, Origin, Source};
 use crate::node::{Entry, Kind, Node, Span};
 use crate::{Declared, Format};
-use hearth_model::{Declaration, Path, Segment, Value, fields::suggest};
+use hearth_model::{Declaration, Path, Segment, Value, text::suggest};
 
 /// The fields of a body that declares many jobs.
 pub const DECLARED_FIELDS: &[&str] = &["source", "entries", "allow_delete"];

@@ -1,9 +1,8 @@
 //! What the host can be asked to do. Every action is idempotent: applied twice it does what it
 //! does once.
 
-use crate::desired::PoolTenant;
-use crate::hash::SpecHash;
-use crate::ids::{Identity, InstanceId, Slot};
+use crate::digest::SpecHash;
+use crate::ids::{Identity, InstanceId, PoolTenant, Slot};
 use crate::machine::Machine;
 use crate::signal::Signal;
 use crate::spec::{Boot, Spec, Stage};

@@ -1,7 +1,8 @@
 //! What should be, and what Hearth has recorded of how far it is: jobs and instances.
 
-use crate::hash::{SpecHash, spec_hash};
-use crate::ids::{Generation, InstanceId, JobId, Slot, Tenant};
+use crate::digest::SpecHash;
+use crate::hash::spec_hash;
+use crate::ids::{Generation, InstanceId, JobId, PoolKey, PoolTenant, Slot, Tenant};
 use crate::observed::{End, Exit, InstanceState, Phase};
 use crate::spec::{ImageProgress, Images, Lookup, Spec, Stage};
 use std::sync::Arc;
@@ -129,24 +130,6 @@ pub enum Outcome {
     Completed,
     /// Anything else; a sentence.
     Failed(String),
-}
-
-/// Who may share a pool: a tenant that was given, or all whose tenant was only defaulted.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PoolTenant {
-    /// Jobs without a tenant of their own.
-    Shared,
-    /// Jobs of this tenant.
-    Named(Tenant),
-}
-
-/// Names a pool.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PoolKey {
-    /// Who may claim from it.
-    pub tenant: PoolTenant,
-    /// What its instances are made of.
-    pub hash: SpecHash,
 }
 
 /// What an instance is for.

@@ -2,16 +2,16 @@
 //! and find every problem at once; [`Spec::write`] is the inverse of the latter.
 
 use crate::ids::{IdError, JobId, Tenant};
-use crate::problems::{FieldErrors, cut};
+use crate::problems::{FieldError, FieldErrors, FieldPart, Path, Segment};
 use crate::signal::Signal;
 use crate::spec::{
     Boot, ImageName, LABELS_MAX, Lifecycle, Ready, ReadyCheck, Resources, Spec, Stage, WarmPool,
     label_key_fault, label_value_fault,
 };
+use crate::text::{cut, suggest};
 use crate::value::Value;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt;
 
 /// Most arguments of a command; a shell line fits many times.
 pub const CMD_ARGS_MAX: usize = 256;
@@ -29,10 +29,6 @@ pub const POOL_MAX: i64 = 1000;
 pub const READY_TIMEOUT_S_DEFAULT: u32 = 60;
 /// Seconds from the stop signal to SIGKILL.
 pub const STOP_TIMEOUT_S_DEFAULT: u32 = 10;
-/// Longest word that is compared with known names, in bytes: twice the longest of them.
-const SUGGEST_BYTES_MAX: usize = 64;
-/// Longest key in a pointer, in bytes: a key that is meant is shorter.
-pub const POINTER_KEY_BYTES_MAX: usize = 256;
 /// Longest number that a message quotes whole, in bytes: no value that is meant is longer.
 const QUOTED_BYTES_MAX: usize = 64;
 /// MiB of scratch disk.
@@ -62,77 +58,9 @@ pub const SPEC_FIELDS: &[&str] = &[
 /// `job_id`.
 pub const DECLARATION_FIELDS: &[&str] = &["job_id", "vm_id", "tenant", "spec"];
 
-/// A step from a tree's root to a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Segment {
-    /// A key of a map.
-    Key(String),
-    /// A place in a list.
-    Index(usize),
-}
-
-/// The way to a value.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Path(pub Vec<Segment>);
-
 /// The text that stands in a file or a request for the value at a path, if it is a number, a boolean
 /// or null: what a hint quotes, since `1.10` and `1.1` are the same value.
 pub type SourceText<'a> = dyn Fn(&Path) -> Option<String> + 'a;
-
-/// What an error is about, of that to which its path leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FieldPart {
-    /// The value.
-    Value,
-    /// The key, which is the path's last step; the sentence names it.
-    Key,
-    /// A key that does not exist, the path's last step; the sentence names it.
-    Absent,
-}
-
-/// One thing that is wrong with a tree.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FieldError {
-    /// Where.
-    pub path: Path,
-    /// What there.
-    pub target: FieldPart,
-    /// What is wrong, as a sentence without a full stop.
-    pub detail: String,
-    /// How to fix it.
-    pub help: Option<String>,
-}
-
-impl Path {
-    /// As a JSON pointer (RFC 6901). A key of more than 256 bytes is cut.
-    #[must_use]
-    pub fn pointer(&self) -> String {
-        self.0
-            .iter()
-            .map(|segment| match segment {
-                Segment::Key(key) => {
-                    let key = cut(key, POINTER_KEY_BYTES_MAX);
-                    format!("/{}", key.replace('~', "~0").replace('/', "~1"))
-                }
-                Segment::Index(index) => format!("/{index}"),
-            })
-            .collect()
-    }
-}
-
-/// As a user would write it: `resources.vcpu`, `cmd[0]`.
-impl fmt::Display for Path {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, segment) in self.0.iter().enumerate() {
-            match segment {
-                Segment::Key(key) if at == 0 => f.write_str(key)?,
-                Segment::Key(key) => write!(f, ".{key}")?,
-                Segment::Index(index) => write!(f, "[{index}]")?,
-            }
-        }
-        Ok(())
-    }
-}
 
 /// A job as it is declared, in a file's entry or in a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -297,36 +225,6 @@ fn ready_part(ready: &Ready) -> Part<'_> {
         parts.push(("timeout_s", ready.timeout_s.into()));
     }
     Part::Map(parts)
-}
-
-/// The nearest of the known names, where one is near enough to be meant.
-#[must_use]
-pub fn suggest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    // A longer word is near to none of them, and comparing takes its length.
-    if word.len() > SUGGEST_BYTES_MAX {
-        return None;
-    }
-    known
-        .iter()
-        .map(|name| (edit_distance(&word.to_lowercase(), &name.to_lowercase()), *name))
-        .filter(|(distance, name)| *distance <= (name.len() / 3).max(1))
-        .min()
-        .map(|(_, name)| name)
-}
-
-fn edit_distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, a) in left.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in right.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[right.len()]
 }
 
 /// Why this can't name an environment variable, if it can't. A name that shows as another one, or not

@@ -1,6 +1,7 @@
 //! Names and numbers of things. Every id is a type of its own. Names are cheap to clone: each stands
 //! in many indexes.
 
+use crate::digest::SpecHash;
 use std::fmt;
 use std::sync::Arc;
 
@@ -80,6 +81,24 @@ fn check_name(text: &str, what: &str) -> Result<(), IdError> {
         return Ok(());
     };
     Err(IdError { detail: format!("{what} {rule}") })
+}
+
+/// Who may share a pool: a tenant that was given, or all whose tenant was only defaulted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PoolTenant {
+    /// Jobs without a tenant of their own.
+    Shared,
+    /// Jobs of this tenant.
+    Named(Tenant),
+}
+
+/// Names a pool.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PoolKey {
+    /// Who may claim from it.
+    pub tenant: PoolTenant,
+    /// What its instances are made of.
+    pub hash: SpecHash,
 }
 
 /// The opaque suffix of one microVM, never reused. Lower-case letters and digits.

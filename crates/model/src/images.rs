@@ -1,7 +1,7 @@
 //! The copies of images that a host keeps, and for how long it keeps unused ones.
 
 use crate::desired::{Instance, Job, Resolution};
-use crate::hash::Digest;
+use crate::digest::Digest;
 use crate::spec::Images;
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -3,6 +3,7 @@
 pub mod action;
 pub mod caller;
 pub mod desired;
+pub mod digest;
 pub mod fields;
 pub mod hash;
 pub mod ids;
@@ -20,18 +21,19 @@ pub mod value;
 pub use action::{Action, Create, Delivery, Owner};
 pub use caller::{Caller, KnownBy};
 pub use desired::{
-    Assignment, Creation, Instance, Job, Mono, Outcome, PoolKey, PoolTenant, Progress, Resolution,
-    Wanted,
+    Assignment, Creation, Instance, Job, Mono, Outcome, Progress, Resolution, Wanted,
 };
-pub use fields::{Declaration, FieldError, FieldPart, Part, Path, Segment};
-pub use hash::{Digest, SpecHash};
-pub use ids::{Generation, IdError, Identity, InstanceId, JobId, Slot, Tenant};
+pub use digest::{Digest, SpecHash};
+pub use fields::{Declaration, Part};
+pub use ids::{
+    Generation, IdError, Identity, InstanceId, JobId, PoolKey, PoolTenant, Slot, Tenant,
+};
 pub use images::{ImageUses, KeepImages, StoredImage};
 pub use machine::{DriveRole, Machine};
 pub use observed::{
     End, Exit, InstanceState, Made, Observation, Observed, OomKill, OomKills, Phase, SILENT_AFTER,
 };
-pub use problems::{FieldErrors, PROBLEMS_MAX};
+pub use problems::{FieldError, FieldErrors, FieldPart, PROBLEMS_MAX, Path, Segment};
 pub use selector::Selector;
 pub use signal::Signal;
 pub use spec::{

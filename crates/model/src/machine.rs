@@ -2,7 +2,7 @@
 //! starts. What runs inside (command, environment, identity) is not part of it, and no path of a host is:
 //! each host lays the files out as it likes.
 
-use crate::hash::Digest;
+use crate::digest::Digest;
 use crate::spec::{Boot, Images, Resources, Spec};
 
 /// The context id of every guest: a host tells guests apart by their sockets, and the same id everywhere

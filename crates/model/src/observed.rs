@@ -1,7 +1,7 @@
 //! What the host says is.
 
 use crate::action::{Create, Owner};
-use crate::hash::SpecHash;
+use crate::digest::SpecHash;
 use crate::ids::{Generation, Identity, InstanceId, Slot};
 use crate::spec::{Images, Resources, Stage};
 use std::collections::BTreeMap;

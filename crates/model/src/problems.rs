@@ -1,7 +1,8 @@
 //! What is wrong with a tree, bounded: a hostile body has a million problems, which no client reads.
 
-use crate::fields::{FieldError, Segment};
+use crate::text::cut;
 use std::borrow::Cow;
+use std::fmt;
 
 /// Most problems that are listed of one file or request: more than anyone reads, little enough to draw.
 /// The others are counted.
@@ -10,11 +11,74 @@ pub const PROBLEMS_MAX: usize = 100;
 /// Longest sentence about a problem, in bytes. Ours are shorter; what they quote may not be.
 const SENTENCE_BYTES_MAX: usize = 512;
 
-/// A text of at most `bytes_max` bytes, with a mark where it is cut.
-pub(crate) fn cut(text: &str, bytes_max: usize) -> Cow<'_, str> {
-    match text.len() <= bytes_max {
-        true => Cow::Borrowed(text),
-        false => Cow::Owned(format!("{}…", &text[..text.floor_char_boundary(bytes_max)])),
+/// Longest key in a pointer, in bytes: a key that is meant is shorter.
+const POINTER_KEY_BYTES_MAX: usize = 256;
+
+/// A step from a tree's root to a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Segment {
+    /// A key of a map.
+    Key(String),
+    /// A place in a list.
+    Index(usize),
+}
+
+/// The way to a value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Path(pub Vec<Segment>);
+
+/// What an error is about, of that to which its path leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldPart {
+    /// The value.
+    Value,
+    /// The key, which is the path's last step; the sentence names it.
+    Key,
+    /// A key that does not exist, the path's last step; the sentence names it.
+    Absent,
+}
+
+/// One thing that is wrong with a tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// Where.
+    pub path: Path,
+    /// What there.
+    pub target: FieldPart,
+    /// What is wrong, as a sentence without a full stop.
+    pub detail: String,
+    /// How to fix it.
+    pub help: Option<String>,
+}
+
+impl Path {
+    /// As a JSON pointer (RFC 6901). A key of more than 256 bytes is cut.
+    #[must_use]
+    pub fn pointer(&self) -> String {
+        self.0
+            .iter()
+            .map(|segment| match segment {
+                Segment::Key(key) => {
+                    let key = cut(key, POINTER_KEY_BYTES_MAX);
+                    format!("/{}", key.replace('~', "~0").replace('/', "~1"))
+                }
+                Segment::Index(index) => format!("/{index}"),
+            })
+            .collect()
+    }
+}
+
+/// As a user would write it: `resources.vcpu`, `cmd[0]`.
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, segment) in self.0.iter().enumerate() {
+            match segment {
+                Segment::Key(key) if at == 0 => f.write_str(key)?,
+                Segment::Key(key) => write!(f, ".{key}")?,
+                Segment::Index(index) => write!(f, "[{index}]")?,
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Signals by name and by number, as `docker run --stop-signal` takes them.
 
-use crate::fields::suggest;
+use crate::text::suggest;
 use std::fmt;
 
 /// A signal of Linux on x86-64.

@@ -1,11 +1,11 @@
 //! What a job runs.
 
-use crate::hash::Digest;
+use crate::digest::Digest;
 use crate::signal::Signal;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What a job runs. Made by [`Spec::read`](crate::fields), which checks every field.
+/// What a job runs. Made by [`Spec::read`], which checks every field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
     /// Whether Hearth's init runs in the guest.

@@ -1,7 +1,11 @@
-//! Text that others wrote, made fit to be shown: names, sentences, output of guests.
+//! Text that others wrote: made fit to be shown (names, sentences, output of guests), and compared with
+//! known names.
 
 use std::borrow::Cow;
 use std::fmt::Write;
+
+/// Longest word that is compared with known names, in bytes: twice the longest of them.
+const SUGGEST_BYTES_MAX: usize = 64;
 
 /// Text in which every character is seen: control characters and [hidden](is_hidden) ones are
 /// written as Rust's escapes, `\u{1b}`, `\r`. Tabs and line ends stay.
@@ -68,6 +72,44 @@ pub fn is_hidden(c: char) -> bool {
         | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
         | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
         | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// A text of at most `bytes_max` bytes, with a mark where it is cut.
+pub(crate) fn cut(text: &str, bytes_max: usize) -> Cow<'_, str> {
+    match text.len() <= bytes_max {
+        true => Cow::Borrowed(text),
+        false => Cow::Owned(format!("{}…", &text[..text.floor_char_boundary(bytes_max)])),
+    }
+}
+
+/// The nearest of the known names, where one is near enough to be meant.
+#[must_use]
+pub fn suggest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    // A longer word is near to none of them, and comparing takes its length.
+    if word.len() > SUGGEST_BYTES_MAX {
+        return None;
+    }
+    known
+        .iter()
+        .map(|name| (edit_distance(&word.to_lowercase(), &name.to_lowercase()), *name))
+        .filter(|(distance, name)| *distance <= (name.len() / 3).max(1))
+        .min()
+        .map(|(_, name)| name)
+}
+
+fn edit_distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (i, a) in left.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in right.iter().enumerate() {
+            let replaced = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[right.len()]
 }
 
 #[cfg(test)]

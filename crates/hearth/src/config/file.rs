@@ -6,7 +6,7 @@ use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use anyhow::Context;
 use hearth_model::PROBLEMS_MAX;
-use hearth_model::fields::suggest;
+use hearth_model::text::suggest;
 use hearth_model::text::{plain, visible};
 use std::collections::BTreeMap;
 use std::ops::Range;

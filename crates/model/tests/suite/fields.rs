@@ -1,8 +1,9 @@
 //! The grammar of fields: what is read, what is refused and in which words.
 
 use expect_test::{Expect, expect};
-use hearth_model::fields::{CMD_ARGS_MAX, CMD_ENV_BYTES_MAX, ENV_VARS_MAX, Path, Segment, suggest};
-use hearth_model::{Declaration, Spec, Value};
+use hearth_model::fields::{CMD_ARGS_MAX, CMD_ENV_BYTES_MAX, ENV_VARS_MAX};
+use hearth_model::text::suggest;
+use hearth_model::{Declaration, Path, Segment, Spec, Value};
 use proptest::prelude::*;
 
 fn map(entries: &[(&str, Value)]) -> Value {
