@@ -4,13 +4,12 @@
 //! broke off or could not serve: it happens once. Nothing else is repeated.
 
 use crate::endpoint::Endpoint;
-use crate::events::FollowedEvents;
+use crate::error::ClientError;
 use crate::lines::Lines;
-use crate::log::{FollowedLog, LogQuery, LogStream};
 use crate::problem::Problem;
 use crate::wire::{
-    CreateVm, Declared, Deleted, EVENT_STREAM, Event, Health, Images, Job, JobStatus, NDJSON, Page,
-    Plan, Pruned, Readiness, Stats,
+    CreateVm, Declared, Deleted, Health, Images, Job, JobStatus, Page, Plan, Pruned, Readiness,
+    Stats,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -36,10 +35,6 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 const REPEAT_MAX: Duration = Duration::from_secs(30);
 /// The time between two tries.
 const REPEAT_EVERY: Duration = Duration::from_millis(500);
-/// How long a daemon may be away before a follower gives it up: an upgrade takes seconds.
-pub(crate) const AWAY_MAX: Duration = Duration::from_secs(60);
-/// How often a daemon that is away is asked for.
-pub(crate) const AWAY_LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Jobs on one page: the most that the daemon gives.
 const PAGE_ITEMS: usize = 1000;
 
@@ -49,81 +44,6 @@ pub struct Client {
     endpoint: Endpoint,
     /// Changes are for this generation only.
     generation: Option<u64>,
-}
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// Nothing listens there, or may not be talked to.
-    #[error("cannot reach the daemon at {endpoint}")]
-    Connect {
-        /// Where.
-        endpoint: Endpoint,
-        /// Why.
-        source: io::Error,
-    },
-    /// The connection broke.
-    #[error("cannot {operation}: the connection to the daemon broke")]
-    Broken {
-        /// What was being done.
-        operation: String,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// There was no answer in time.
-    #[error("cannot {operation}: the daemon did not answer within {seconds} s")]
-    Deadline {
-        /// What was being done.
-        operation: String,
-        /// How long it was waited, in seconds.
-        seconds: u64,
-    },
-    /// The daemon refused.
-    #[error("cannot {operation}")]
-    Refused {
-        /// What was being done.
-        operation: String,
-        /// What the daemon said.
-        source: Box<Problem>,
-    },
-    /// The answer was not Hearth's.
-    #[error("cannot {operation}: the answer is not one of Hearth's")]
-    Foreign {
-        /// What was being done.
-        operation: String,
-        /// What is wrong with it.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-}
-
-impl ClientError {
-    /// What the daemon said, where it refused.
-    #[must_use]
-    pub fn problem(&self) -> Option<&Problem> {
-        match self {
-            ClientError::Refused { source, .. } => Some(source),
-            _ => None,
-        }
-    }
-
-    /// The status of the daemon's refusal, where it refused.
-    #[must_use]
-    pub fn status(&self) -> Option<u16> {
-        self.problem().map(|problem| problem.status)
-    }
-
-    /// Whether asking again may help: the daemon is away, broke off, or can't serve just now. A
-    /// change that was asked for may have happened; see [`Client::create`] for how to repeat it.
-    #[must_use]
-    pub fn may_pass(&self) -> bool {
-        match self {
-            ClientError::Connect { .. }
-            | ClientError::Broken { .. }
-            | ClientError::Deadline { .. } => true,
-            ClientError::Refused { source, .. } => source.status == 503,
-            ClientError::Foreign { .. } => false,
-        }
-    }
 }
 
 impl Client {
@@ -275,50 +195,6 @@ impl Client {
         self.get("read the stats", "/stats").await
     }
 
-    /// `GET /events`, or those of one job; the newest `limit`, oldest first.
-    ///
-    /// # Errors
-    /// Every [`ClientError`].
-    pub async fn events(&self, job: Option<&str>, limit: usize) -> Result<Vec<Event>, ClientError> {
-        let (operation, path) = events_of(job);
-        let page: Page<Event> = self.get(&operation, &format!("{path}?limit={limit}")).await?;
-        Ok(page.items)
-    }
-
-    /// The newest so many events and then each as it happens, over restarts of the daemon.
-    ///
-    /// # Errors
-    /// Every [`ClientError`].
-    pub async fn follow_events(
-        &self,
-        job: Option<&str>,
-        newest: usize,
-    ) -> Result<FollowedEvents, ClientError> {
-        FollowedEvents::open(self.clone(), job, newest).await
-    }
-
-    pub(crate) async fn event_lines(
-        &self,
-        job: Option<&str>,
-        newest: usize,
-        after: Option<u64>,
-    ) -> Result<Lines, ClientError> {
-        let (operation, path) = events_of(job);
-        let query = match (after, newest) {
-            (Some(after), _) => format!("?after={after}"),
-            (None, 0) => String::new(),
-            (None, newest) => format!("?limit={newest}"),
-        };
-        let mut request = self.request(Method::GET, &format!("{path}{query}"), Vec::new());
-        let accept = hyper::header::HeaderValue::from_static(EVENT_STREAM);
-        request.headers_mut().insert(ACCEPT, accept);
-        let response = self.send(&operation, request).await?;
-        if !response.status().is_success() {
-            return Err(refusal(operation, response).await);
-        }
-        Ok(Lines::new(operation, response.into_body()))
-    }
-
     /// `GET /healthz`.
     ///
     /// # Errors
@@ -333,43 +209,6 @@ impl Client {
     /// Every [`ClientError`]; a daemon that is not ready refuses with 503.
     pub async fn readiness(&self) -> Result<Readiness, ClientError> {
         self.get("ask whether the daemon is ready", "/readyz").await
-    }
-
-    /// `GET /vms/{job_id}/logs`: the part that `query` asks for.
-    ///
-    /// # Errors
-    /// Every [`ClientError`].
-    pub async fn logs(&self, job: &str, query: &LogQuery) -> Result<LogStream, ClientError> {
-        self.log_lines(job, query, "follow=false").await
-    }
-
-    /// The same, and then every new line until the job has ended, over restarts of the daemon.
-    ///
-    /// # Errors
-    /// Every [`ClientError`].
-    pub async fn follow_logs(
-        &self,
-        job: &str,
-        query: &LogQuery,
-    ) -> Result<FollowedLog, ClientError> {
-        FollowedLog::open(self.clone(), job, query).await
-    }
-
-    pub(crate) async fn log_lines(
-        &self,
-        job: &str,
-        query: &LogQuery,
-        follow: &str,
-    ) -> Result<LogStream, ClientError> {
-        let operation = format!("read the log of job {job}");
-        let path = path_of(job, &format!("/logs?{follow}{}", query.written()));
-        let mut request = self.request(Method::GET, &path, Vec::new());
-        request.headers_mut().insert(ACCEPT, hyper::header::HeaderValue::from_static(NDJSON));
-        let response = self.send(&operation, request).await?;
-        if !response.status().is_success() {
-            return Err(refusal(operation, response).await);
-        }
-        Ok(LogStream::new(Lines::new(operation, response.into_body())))
     }
 
     /// `GET /vms/{job_id}/ports/{port}`, upgraded: a stream to a TCP port of the guest's loopback.
@@ -391,6 +230,22 @@ impl Client {
             Ok(upgraded) => Ok(TokioIo::new(upgraded)),
             Err(error) => Err(ClientError::Broken { operation, source: error.into() }),
         }
+    }
+
+    /// The lines of an answer of this type, as they come.
+    pub(crate) async fn lines(
+        &self,
+        operation: String,
+        path: &str,
+        accept: &'static str,
+    ) -> Result<Lines, ClientError> {
+        let mut request = self.request(Method::GET, path, Vec::new());
+        request.headers_mut().insert(ACCEPT, hyper::header::HeaderValue::from_static(accept));
+        let response = self.send(&operation, request).await?;
+        if !response.status().is_success() {
+            return Err(refusal(operation, response).await);
+        }
+        Ok(Lines::new(operation, response.into_body()))
     }
 
     /// A change to a job under a key of its own, repeated until it is answered.
@@ -424,7 +279,7 @@ impl Client {
         }
     }
 
-    async fn get<T: DeserializeOwned>(
+    pub(crate) async fn get<T: DeserializeOwned>(
         &self,
         operation: &str,
         path: &str,
@@ -563,15 +418,7 @@ async fn whole(operation: &str, response: Response<Incoming>) -> Result<Bytes, C
     }
 }
 
-/// What reading events is called, and where they are.
-fn events_of(job: Option<&str>) -> (String, String) {
-    match job {
-        Some(job) => (format!("read the events of job {job}"), path_of(job, "/events")),
-        None => ("read the events".to_owned(), "/events".to_owned()),
-    }
-}
-
-fn path_of(job: &str, rest: &str) -> String {
+pub(crate) fn path_of(job: &str, rest: &str) -> String {
     format!("/vms/{}{rest}", escape(job))
 }
 

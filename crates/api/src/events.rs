@@ -1,8 +1,9 @@
 //! What happens, as it happens, over restarts of the daemon.
 
-use crate::client::{AWAY_LOOK_EVERY, AWAY_MAX, Client, ClientError};
-use crate::lines::Lines;
-use crate::wire::Event;
+use crate::client::{Client, path_of};
+use crate::error::ClientError;
+use crate::lines::{AWAY_LOOK_EVERY, AWAY_MAX, Lines};
+use crate::wire::{EVENT_STREAM, Event, Page};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
@@ -36,17 +37,48 @@ struct Loss {
     message: String,
 }
 
-impl FollowedEvents {
-    pub(crate) async fn open(
-        client: Client,
+impl Client {
+    /// `GET /events`, or those of one job; the newest `limit`, oldest first.
+    ///
+    /// # Errors
+    /// Every [`ClientError`].
+    pub async fn events(&self, job: Option<&str>, limit: usize) -> Result<Vec<Event>, ClientError> {
+        let (operation, path) = events_of(job);
+        let page: Page<Event> = self.get(&operation, &format!("{path}?limit={limit}")).await?;
+        Ok(page.items)
+    }
+
+    /// The newest so many events and then each as it happens, over restarts of the daemon.
+    ///
+    /// # Errors
+    /// Every [`ClientError`].
+    pub async fn follow_events(
+        &self,
         job: Option<&str>,
         newest: usize,
     ) -> Result<FollowedEvents, ClientError> {
-        let lines = client.event_lines(job, newest, None).await?;
-        let (job, name) = (job.map(str::to_owned), String::new());
-        Ok(FollowedEvents { client, job, lines, last: None, name })
+        let lines = self.event_lines(job, newest, None).await?;
+        let (client, job) = (self.clone(), job.map(str::to_owned));
+        Ok(FollowedEvents { client, job, lines, last: None, name: String::new() })
     }
 
+    async fn event_lines(
+        &self,
+        job: Option<&str>,
+        newest: usize,
+        after: Option<u64>,
+    ) -> Result<Lines, ClientError> {
+        let (operation, path) = events_of(job);
+        let query = match (after, newest) {
+            (Some(after), _) => format!("?after={after}"),
+            (None, 0) => String::new(),
+            (None, newest) => format!("?limit={newest}"),
+        };
+        self.lines(operation, &format!("{path}{query}"), EVENT_STREAM).await
+    }
+}
+
+impl FollowedEvents {
     /// The next of the news. It never ends by itself. Not cancel safe while a daemon is away; no
     /// event is lost by it.
     ///
@@ -106,5 +138,13 @@ impl FollowedEvents {
                 Err(_) => sleep(AWAY_LOOK_EVERY).await,
             }
         }
+    }
+}
+
+/// What reading events is called, and where they are.
+fn events_of(job: Option<&str>) -> (String, String) {
+    match job {
+        Some(job) => (format!("read the events of job {job}"), path_of(job, "/events")),
+        None => ("read the events".to_owned(), "/events".to_owned()),
     }
 }

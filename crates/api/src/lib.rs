@@ -6,14 +6,16 @@
 mod client;
 pub mod document;
 mod endpoint;
+mod error;
 mod events;
 mod lines;
 mod log;
 mod problem;
 mod wire;
 
-pub use client::{Client, ClientError, JobFilter, Prune, Tunnel};
+pub use client::{Client, JobFilter, Prune, Tunnel};
 pub use endpoint::{Endpoint, EndpointError};
+pub use error::ClientError;
 pub use events::{FollowedEvents, News};
 pub use log::{FollowedLog, LogQuery, LogStream};
 pub use problem::{FieldProblem, PROBLEM_JSON, Problem};

@@ -1,12 +1,17 @@
 //! The lines of an answer as they come.
 
-use crate::client::ClientError;
+use crate::error::ClientError;
 use bytes::{Buf, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use std::time::Duration;
 
 /// Longest line, in bytes: a record of a log has 256 KiB, and JSON writes a control character in six.
 const LINE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// How long a daemon may be away before a follower gives it up: an upgrade takes seconds.
+pub(crate) const AWAY_MAX: Duration = Duration::from_secs(60);
+/// How often a daemon that is away is asked for.
+pub(crate) const AWAY_LOOK_EVERY: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(crate) struct Lines {

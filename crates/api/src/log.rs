@@ -1,8 +1,9 @@
 //! Lines of a job's log: once, or followed until the job has ended, over restarts of the daemon.
 
-use crate::client::{AWAY_LOOK_EVERY, AWAY_MAX, Client, ClientError, parameter};
-use crate::lines::Lines;
-use crate::wire::{LogLine, LogRecord};
+use crate::client::{Client, parameter, path_of};
+use crate::error::ClientError;
+use crate::lines::{AWAY_LOOK_EVERY, AWAY_MAX, Lines};
+use crate::wire::{LogLine, LogRecord, NDJSON};
 use std::collections::BTreeMap;
 use tokio::time::{Instant, sleep};
 
@@ -20,7 +21,7 @@ pub struct LogQuery {
 
 impl LogQuery {
     /// As further parameters of a query.
-    pub(crate) fn written(&self) -> String {
+    fn written(&self) -> String {
         let tail = self.tail.map(|lines| lines.to_string());
         let places: Vec<String> =
             self.after.iter().map(|(vm_id, cursor)| format!("{vm_id}:{cursor}")).collect();
@@ -36,10 +37,6 @@ impl LogQuery {
 pub struct LogStream(Lines);
 
 impl LogStream {
-    pub(crate) fn new(lines: Lines) -> LogStream {
-        LogStream(lines)
-    }
-
     /// The next line; `None` at the end. Cancel safe.
     ///
     /// # Errors
@@ -69,17 +66,42 @@ pub struct FollowedLog {
     ended: bool,
 }
 
-impl FollowedLog {
-    pub(crate) async fn open(
-        client: Client,
+impl Client {
+    /// `GET /vms/{job_id}/logs`: the part that `query` asks for.
+    ///
+    /// # Errors
+    /// Every [`ClientError`].
+    pub async fn logs(&self, job: &str, query: &LogQuery) -> Result<LogStream, ClientError> {
+        self.log_lines(job, query, "follow=false").await
+    }
+
+    /// The same, and then every new line until the job has ended, over restarts of the daemon.
+    ///
+    /// # Errors
+    /// Every [`ClientError`].
+    pub async fn follow_logs(
+        &self,
         job: &str,
         query: &LogQuery,
     ) -> Result<FollowedLog, ClientError> {
-        let stream = client.log_lines(job, query, "follow=true").await?;
-        let (job, query) = (job.to_owned(), query.clone());
+        let stream = self.log_lines(job, query, "follow=true").await?;
+        let (client, job, query) = (self.clone(), job.to_owned(), query.clone());
         Ok(FollowedLog { client, job, query, stream, ended: false })
     }
 
+    async fn log_lines(
+        &self,
+        job: &str,
+        query: &LogQuery,
+        follow: &str,
+    ) -> Result<LogStream, ClientError> {
+        let operation = format!("read the log of job {job}");
+        let path = path_of(job, &format!("/logs?{follow}{}", query.written()));
+        self.lines(operation, &path, NDJSON).await.map(LogStream)
+    }
+}
+
+impl FollowedLog {
     /// The next line; `None` once the job has ended or is gone. Not cancel safe while a daemon is
     /// away; no line is lost by it.
     ///
