@@ -1,11 +1,12 @@
 //! Requests: what a caller can ask the engine, and the type of the reply to each. How jobs stand is not asked:
 //! it is in the published [`View`](crate::View).
 
-use crate::input::{FileLoad, ImagePlan, LoadPlan, Refusal};
-use crate::reply::{Reply, ReplyTo};
+use crate::entry::EntryDigest;
+use crate::reply::{Refusal, Reply, ReplyTo};
 use crate::view::JobView;
-use hearth_model::{Caller, JobId, KeepImages, Resolution, Spec, StoredImage, Tenant};
+use hearth_model::{Caller, JobId, KeepImages, Resolution, Spec, SpecHash, StoredImage, Tenant};
 use hearth_store::{Accepted, EventPage, Events};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A request as it reaches the engine.
@@ -262,6 +263,124 @@ pub struct ApplyFile(pub FileLoad);
 #[derive(Clone, Debug)]
 pub struct PlanFile(pub FileLoad);
 
+/// Jobs that a file or a person declares.
+#[derive(Clone, Debug)]
+pub struct FileLoad {
+    /// Which file; entries of other files are not touched. Where `None`, nothing is remembered of the
+    /// entries, and so nothing is ever deleted for having left.
+    pub path: Option<PathBuf>,
+    /// What it declares. No two are of one job.
+    pub entries: Vec<FileEntry>,
+    /// What may be deleted.
+    pub deletions: Deletions,
+    /// What the entries are compared with.
+    pub against: DiffBase,
+}
+
+/// What a load's entries are compared with: those that differ count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiffBase {
+    /// The same file's entries as they were applied last, so that what was changed over HTTP stays:
+    /// the watched file.
+    LastApplied,
+    /// The jobs as they are: a user applies the declaration.
+    Jobs,
+}
+
+/// What a file may delete by leaving jobs out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletions {
+    /// Nothing yet: the file has changed within the last 2 s.
+    Wait,
+    /// Up to half of the file's jobs, or a single one.
+    Few,
+    /// As many as it leaves out.
+    All,
+}
+
+/// One entry of a file.
+#[derive(Clone, Debug)]
+pub struct FileEntry {
+    /// The job.
+    pub job: JobId,
+    /// Its tenant, where one was given.
+    pub tenant: Option<Tenant>,
+    /// What it runs.
+    pub spec: Arc<Spec>,
+    /// The digest of its tenant and its spec.
+    pub digest: EntryDigest,
+    /// The digests of its images.
+    pub resolution: Resolution,
+}
+
+/// What a load does, or would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadPlan {
+    /// Jobs that are made.
+    pub create: Vec<JobId>,
+    /// Jobs that run again, as a new generation.
+    pub replace: Vec<PlannedChange>,
+    /// Jobs whose policy alone changes: their instances stay.
+    pub update: Vec<PlannedChange>,
+    /// Jobs that are deleted, since the file no longer has them.
+    pub deleted: Vec<JobId>,
+    /// Jobs that would be deleted; see [`Deletions`].
+    pub held: Vec<JobId>,
+    /// Jobs that the file no longer has and that stay, since they were changed otherwise since.
+    pub kept: Vec<JobId>,
+    /// Entries that are refused, with the reason.
+    pub refused: Vec<(JobId, String)>,
+    /// Entries that are as they were.
+    pub unchanged: usize,
+    /// Pools that no job wants any more.
+    pub drained: Vec<Drained>,
+}
+
+impl LoadPlan {
+    /// How many jobs are made or changed.
+    #[must_use]
+    pub fn applied(&self) -> usize {
+        self.create.len() + self.replace.len() + self.update.len()
+    }
+}
+
+/// A change of a job that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedChange {
+    /// Which.
+    pub job: JobId,
+    /// Its spec as it was.
+    pub before: Arc<Spec>,
+    /// As it will be.
+    pub after: Arc<Spec>,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why a job is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Its spec is another.
+    Spec,
+    /// Its images have changed.
+    Images,
+    /// It was stopped.
+    Stopped,
+    /// It was being deleted.
+    BeingDeleted,
+    /// It had finished.
+    Finished,
+}
+
+/// A pool that no job wants any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// What its instances are made of.
+    pub hash: SpecHash,
+    /// How many of them go.
+    pub instances: usize,
+}
+
 /// Record something that went wrong outside of the engine, for `/events` and the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incident {
@@ -282,4 +401,13 @@ pub struct PlanImages {
     pub stored: Vec<StoredImage>,
     /// How long unused ones are kept.
     pub keep: KeepImages,
+}
+
+/// The reply to [`PlanImages`]: what is decided of the copies that a host has, by their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImagePlan {
+    /// Those in use.
+    pub used: Vec<String>,
+    /// Those that go, in this order.
+    pub remove: Vec<String>,
 }

@@ -8,9 +8,9 @@ use crate::journal::Journal;
 use crate::oldest::{Oldest, Retention};
 use crate::operation::Operations;
 use crate::orphans::Orphans;
-use crate::publish::Shown;
 use crate::random::Random;
 use crate::removals::Removals;
+use crate::view::Shown;
 use hearth_model::{
     Action, Caller, Creation, Generation, Instance, InstanceId, InstanceState, Job, JobId,
     Lifecycle, Mono, PoolKey, Resolution,

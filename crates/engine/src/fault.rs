@@ -8,9 +8,9 @@
 
 use crate::ask::{Call, Request};
 use crate::engine::Engine;
-use crate::input::{Effect, Input, Now, Refusal, StepOutput};
+use crate::input::{Effect, Input, Now, StepOutput};
 use crate::journal::progress_row;
-use crate::reply::Reply;
+use crate::reply::{Refusal, Reply};
 use hearth_model::Mono;
 use hearth_store::{Changes, Event, EventKind, InstanceRow, JobRow, Means, StoreError};
 use std::time::Duration;

@@ -2,12 +2,11 @@
 //! decided by [`Engine::decide_load`] alone, which changes nothing: a plan is that decision told, an
 //! apply is that decision carried out.
 
+use crate::ask::{Deletions, DiffBase, Drained, FileEntry, FileLoad, LoadPlan, PlannedChange, Why};
 use crate::engine::Engine;
 use crate::entry::EntryDigest;
-use crate::input::{
-    Deletions, DiffBase, Drained, FileEntry, FileLoad, LoadPlan, Now, PlannedChange, Refusal,
-    StepOutput, Why,
-};
+use crate::input::{Now, StepOutput};
+use crate::reply::Refusal;
 use crate::request::{Change, ChangeKind};
 use hearth_model::hash::same_inside;
 use hearth_model::{Caller, Job, JobId, Wanted};

@@ -1,6 +1,7 @@
 //! Whether the database takes changes.
 
-use crate::input::{Input, Refusal};
+use crate::input::Input;
+use crate::reply::Refusal;
 use hearth_model::Mono;
 
 /// Whether the database takes changes.

@@ -1,8 +1,8 @@
 //! Which copies of images are in use, and which of the others go. Decided on what is committed; the host
 //! removes them after that.
 
+use crate::ask::ImagePlan;
 use crate::engine::Engine;
-use crate::input::ImagePlan;
 use hearth_model::{ImageUses, KeepImages, StoredImage};
 use hearth_planner::images_to_remove;
 

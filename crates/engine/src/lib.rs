@@ -42,18 +42,16 @@ mod step;
 mod view;
 
 pub use ask::{
-    ApplyFile, Ask, Call, Changed, CheckReady, Delete, Deleted, Incident, JobChange, PlanFile,
-    PlanImages, Preconditions, Read, Repeat, Request, Restart, Start, Stop, Upsert,
+    ApplyFile, Ask, Call, Changed, CheckReady, Delete, Deleted, Deletions, DiffBase, Drained,
+    FileEntry, FileLoad, ImagePlan, Incident, JobChange, LoadPlan, PlanFile, PlanImages,
+    PlannedChange, Preconditions, Read, Repeat, Request, Restart, Start, Stop, Upsert, Why,
 };
 pub use claims::ClaimCounts;
 pub use engine::{Config, DiskOvercommit, Engine};
 pub use entry::EntryDigest;
 pub use hearth_store::{Accepted, Event, EventKind, EventPage, Events, JobExit};
-pub use input::{
-    ActionId, Deletions, DiffBase, Drained, Effect, FileEntry, FileLoad, ImagePlan, Input, List,
-    LoadPlan, Now, PlannedChange, Refusal, Why,
-};
+pub use input::{ActionId, Effect, Input, Now};
 pub use oldest::Retention;
 pub use publish::Publication;
-pub use reply::{Recipient, Reply, ReplyTo};
-pub use view::{JobPage, JobView, PoolView, View, WarmView};
+pub use reply::{Recipient, Refusal, Reply, ReplyTo};
+pub use view::{JobPage, JobView, List, PoolView, View, WarmView};

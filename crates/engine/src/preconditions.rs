@@ -3,8 +3,8 @@
 
 use crate::ask::{Changed, Preconditions, Repeat, Request};
 use crate::engine::Engine;
-use crate::input::{Now, Refusal};
-use crate::reply::Reply;
+use crate::input::Now;
+use crate::reply::{Refusal, Reply};
 use hearth_model::{JobId, Mono, Wanted};
 use hearth_store::{Accepted, KEY_LIVES, Used};
 

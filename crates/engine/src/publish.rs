@@ -1,5 +1,5 @@
 //! Keeps the view true at the cost of what a step changed. What is out of date is collected during the step
-//! and made again after its commit, so that nothing is shown that is not on disk.
+//! (in [`Shown`](crate::view::Shown)) and made again after its commit, so that nothing is shown that is not on disk.
 
 use crate::engine::Engine;
 use crate::input::Now;
@@ -18,44 +18,6 @@ pub struct Publication {
     pub view: View,
     /// Jobs that are new, shown otherwise, or gone.
     pub jobs: BTreeSet<JobId>,
-}
-
-/// The view, and what of it is out of date.
-#[derive(Debug, Default)]
-pub(crate) struct Shown {
-    view: View,
-    /// Jobs and pools that may have to be shown otherwise.
-    stale: Subjects,
-    /// Whether what could not be identified may be another.
-    unidentified_stale: bool,
-    /// Whether the view is another than the last that was taken, and in which jobs.
-    changed: bool,
-    jobs: BTreeSet<JobId>,
-}
-
-impl Shown {
-    /// These may have to be shown otherwise.
-    pub(crate) fn stale(&mut self, subjects: Subjects) {
-        self.stale.jobs.extend(subjects.jobs);
-        self.stale.pools.extend(subjects.pools);
-    }
-
-    /// These jobs may have to be shown otherwise.
-    pub(crate) fn stale_jobs(&mut self, jobs: impl IntoIterator<Item = JobId>) {
-        self.stale.jobs.extend(jobs);
-    }
-
-    /// What could not be identified may be another.
-    pub(crate) fn stale_unidentified(&mut self) {
-        self.unidentified_stale = true;
-    }
-
-    /// Everything that is shown, or was, may have to be shown otherwise.
-    pub(crate) fn stale_all(&mut self) {
-        self.stale.jobs.extend(self.view.jobs.keys().cloned());
-        self.stale.pools.extend(self.view.pools.keys().cloned());
-        self.unidentified_stale = true;
-    }
 }
 
 impl Engine {

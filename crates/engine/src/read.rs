@@ -3,8 +3,7 @@
 
 use crate::ask::{PlanImages, Read};
 use crate::engine::Engine;
-use crate::input::Refusal;
-use crate::reply::Reply;
+use crate::reply::{Refusal, Reply};
 use hearth_store::{EventPage, Events};
 
 impl Engine {

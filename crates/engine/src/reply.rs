@@ -1,8 +1,9 @@
-//! Where a reply goes. A request carries the recipient of its reply through the engine, which can only
+//! Where a reply goes, and why a request is refused. A request carries the recipient of its reply through the engine, which can only
 //! address a reply of the right type to it: no reply can reach the wrong recipient. The engine never
 //! calls a recipient. The caller of [`crate::Engine::step`] does, by [`Reply::deliver`].
 
-use crate::input::Refusal;
+use hearth_model::{Generation, JobId};
+use hearth_store::StoreError;
 use std::fmt;
 
 /// Takes a reply.
@@ -75,5 +76,77 @@ impl Reply {
 impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reply").field("verdict", &self.verdict).finish_non_exhaustive()
+    }
+}
+
+/// Why a request was refused. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such job: 404.
+    #[error("there is no job {0}")]
+    NotFound(JobId),
+    /// The job is another tenant's: 409.
+    #[error("job {0} belongs to another tenant; use another job_id")]
+    OtherTenant(JobId),
+    /// The job is at another generation than the change hangs on, or not there: 412.
+    #[error("{}", other_generation(.job, .current.as_ref()))]
+    OtherGeneration {
+        /// Which job.
+        job: JobId,
+        /// Its generation.
+        current: Option<Generation>,
+    },
+    /// The key was another request's: 422.
+    #[error(
+        "the key {key:?} was used for another request, which concerned job {job}; \
+         nothing was changed, use another key"
+    )]
+    KeyOfAnother {
+        /// The key.
+        key: String,
+        /// The job of that request.
+        job: JobId,
+    },
+    /// The request was carried out before, and its job has been deleted since: 404.
+    #[error("job {0}, which this request was accepted for, was deleted since")]
+    GoneSince(JobId),
+    /// The database could not be written: 503, or 507 where the disk is full.
+    #[error("cannot write the database: {detail}; nothing was changed, try again")]
+    Store {
+        /// What it said.
+        detail: String,
+        /// Whether the disk is full.
+        disk_full: bool,
+    },
+    /// The database is not where it was, or not what it was: 503 until a person has done something. What
+    /// was asked for at the very moment when that happened may be in what is left of it.
+    #[error("the database is lost: {detail}")]
+    Lost {
+        /// What has happened, and what to do about it.
+        detail: String,
+    },
+}
+
+impl From<&StoreError> for Refusal {
+    /// Why a change is refused when the database could not be used.
+    fn from(error: &StoreError) -> Refusal {
+        if error.is_lost() {
+            return Refusal::Lost { detail: error.to_string() };
+        }
+        let detail = match std::error::Error::source(error) {
+            Some(source) => source.to_string(),
+            None => error.to_string(),
+        };
+        Refusal::Store { detail, disk_full: error.is_disk_full() }
+    }
+}
+
+fn other_generation(job: &JobId, current: Option<&Generation>) -> String {
+    match current {
+        Some(current) => format!(
+            "job {job} is at generation {current}, which is not the one that the change is for; \
+             nothing was changed, look at the job again"
+        ),
+        None => format!("there is no job {job}, and so not the generation that the change is for"),
     }
 }

@@ -5,8 +5,8 @@ use crate::ask::{
 };
 use crate::engine::Engine;
 use crate::execute::serves;
-use crate::input::{Now, Refusal, StepOutput};
-use crate::reply::Reply;
+use crate::input::{Now, StepOutput};
+use crate::reply::{Refusal, Reply};
 use crate::view::JobView;
 use hearth_model::hash::same_inside;
 use hearth_model::{

@@ -8,8 +8,9 @@
 
 use crate::ask::{Call, Read, Request};
 use crate::engine::{Engine, forget_times};
-use crate::input::{Effect, Input, Now, Refusal, StepOutput};
+use crate::input::{Effect, Input, Now, StepOutput};
 use crate::journal::progress_row;
+use crate::reply::Refusal;
 use hearth_model::{Creation, InstanceId, JobId, Mono};
 use hearth_planner::{Scope, Subject, Subjects, check, plan, status};
 use hearth_store::{Changes, Event, EventKind, InstanceRow, JobRow, StoreError};

@@ -2,11 +2,13 @@
 //! its commit. A clone shares all of it, so that a reader keeps one and waits for no step.
 
 use crate::claims::ClaimCounts;
-use crate::input::List;
-use hearth_model::{Generation, InstanceId, JobId, Mono, PoolKey, Spec, SpecHash, Status, Tenant};
-use hearth_planner::Reason;
+use hearth_model::{
+    Generation, InstanceId, JobId, Mono, PoolKey, Selector, Spec, SpecHash, Status, Tenant,
+};
+use hearth_planner::{Reason, Subjects};
 use hearth_store::JobExit;
 use rpds::RedBlackTreeMapSync;
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -16,6 +18,19 @@ pub struct View {
     pub(crate) jobs: RedBlackTreeMapSync<JobId, Arc<JobView>>,
     pub(crate) pools: RedBlackTreeMapSync<PoolKey, Arc<PoolMembers>>,
     pub(crate) unidentified: Arc<[String]>,
+}
+
+/// Which jobs, and how many of them.
+#[derive(Clone, Debug, Default)]
+pub struct List {
+    /// Only jobs behind this one, which need not be there any more.
+    pub after: Option<JobId>,
+    /// At most this many.
+    pub limit: usize,
+    /// Only jobs with one of these statuses; with any if empty.
+    pub statuses: Vec<Status>,
+    /// Only jobs that this selects.
+    pub selector: Selector,
 }
 
 /// A page of the jobs.
@@ -156,5 +171,43 @@ impl JobView {
     #[must_use]
     pub fn reason_at(&self, now: Mono) -> Option<String> {
         self.reason.as_ref().map(|reason| reason.at(now))
+    }
+}
+
+/// The view, and what of it is out of date.
+#[derive(Debug, Default)]
+pub(crate) struct Shown {
+    pub(crate) view: View,
+    /// Jobs and pools that may have to be shown otherwise.
+    pub(crate) stale: Subjects,
+    /// Whether what could not be identified may be another.
+    pub(crate) unidentified_stale: bool,
+    /// Whether the view is another than the last that was taken, and in which jobs.
+    pub(crate) changed: bool,
+    pub(crate) jobs: BTreeSet<JobId>,
+}
+
+impl Shown {
+    /// These may have to be shown otherwise.
+    pub(crate) fn stale(&mut self, subjects: Subjects) {
+        self.stale.jobs.extend(subjects.jobs);
+        self.stale.pools.extend(subjects.pools);
+    }
+
+    /// These jobs may have to be shown otherwise.
+    pub(crate) fn stale_jobs(&mut self, jobs: impl IntoIterator<Item = JobId>) {
+        self.stale.jobs.extend(jobs);
+    }
+
+    /// What could not be identified may be another.
+    pub(crate) fn stale_unidentified(&mut self) {
+        self.unidentified_stale = true;
+    }
+
+    /// Everything that is shown, or was, may have to be shown otherwise.
+    pub(crate) fn stale_all(&mut self) {
+        self.stale.jobs.extend(self.view.jobs.keys().cloned());
+        self.stale.pools.extend(self.view.pools.keys().cloned());
+        self.unidentified_stale = true;
     }
 }
