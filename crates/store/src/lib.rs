@@ -8,7 +8,7 @@
 //! Both pass one contract suite (`tests/suite/contract.rs`), and the simulation does the same over either.
 //!
 //! ```text
-//!   backup ◀─▶ sqlite ──▶ store ──▶ changes ──▶ row, event ──▶ exit, json
+//!   backup ──▶ sqlite ──▶ store ──▶ changes ──▶ row, event ──▶ exit, json
 //!                └──▶ files ──▶ error ──▶ loss
 //! ```
 
@@ -30,7 +30,7 @@ mod row;
 mod sqlite;
 mod store;
 
-pub use backup::{Contents, backup, gather, inspect, restore};
+pub use backup::{backup, gather, restore};
 pub use caller::{caller_of_word, caller_word};
 pub use changes::{AppliedEntry, Changes, KEY_LIVES, KEYS_MAX, Loaded, Tombstone, Used};
 pub use error::StoreError;
@@ -43,4 +43,5 @@ pub use memory::Memory;
 pub use query::{Accepted, EventPage, Events};
 pub use row::{InstanceRow, JobNotes, JobRow, Past, ProgressRow};
 pub use sqlite::Sqlite;
+pub use sqlite::copy::{Contents, inspect};
 pub use store::Store;

@@ -1,82 +1,25 @@
 //! The database: one SQLite file. `synchronous=FULL`, so that a commit that returned survives a loss
 //! of power.
 
-use crate::backup::{copy_of, inspect};
-use crate::caller::{caller_of_word, caller_word};
-use crate::changes::{AppliedEntry, Changes, KEY_LIVES, KEYS_MAX, Loaded, Tombstone, Used};
-use crate::error::{StoreError, lacks_room};
-use crate::event::{Event, EventKind};
+mod connection;
+pub(crate) mod copy;
+mod read;
+mod schema;
+mod write;
+
+use crate::changes::{Changes, Loaded, Used};
+use crate::error::StoreError;
 use crate::files::{self, Anchor, Files, Seen};
-use crate::loss::{Loss, Means};
-use crate::query::{Accepted, EventPage, Events};
-use crate::row::{self, InstanceRow, JobRow, ProgressRow};
+use crate::loss::Loss;
+use crate::query::{EventPage, Events};
+use crate::sqlite::connection::{BUSY, PROBE_BUSY, connect, settle, unusable, verified};
+use crate::sqlite::copy::{copy_of, inspect};
+use crate::sqlite::read::newest_event;
+use crate::sqlite::schema::migrations;
 use crate::store::Store;
-use hearth_model::{Generation, InstanceId, JobId, Mono};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
-use rusqlite_migration::{M, Migrations};
-use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::FileExt;
+use rusqlite::{Connection, OpenFlags};
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-const SCHEMA: &str = "
-CREATE TABLE jobs (job_id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE instances (id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
--- Deleted jobs, so that a generation never falls and a second delete is not a mistake.
-CREATE TABLE tombstones (job_id TEXT PRIMARY KEY, generation INTEGER NOT NULL)
-    STRICT, WITHOUT ROWID;
--- What was last applied from each file. It outlives the jobs.
-CREATE TABLE file_entries (
-    path TEXT NOT NULL, job_id TEXT NOT NULL, digest TEXT NOT NULL, generation INTEGER NOT NULL,
-    PRIMARY KEY (path, job_id)) STRICT, WITHOUT ROWID;
-CREATE TABLE events (
-    id INTEGER PRIMARY KEY, at TEXT NOT NULL, job_id TEXT, instance TEXT, generation INTEGER,
-    kind TEXT NOT NULL, message TEXT NOT NULL) STRICT;
-CREATE INDEX events_by_job ON events (job_id, id);
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-";
-
-/// What came with the second version of the schema: requests by the key that their callers gave
-/// them. `since_ms` is of the host's monotonic clock; `id` gives their order.
-const IDEMPOTENCY: &str = "
-CREATE TABLE idempotency_keys (
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, digest TEXT NOT NULL, job_id TEXT NOT NULL,
-    accepted TEXT NOT NULL, since_ms INTEGER NOT NULL) STRICT;
-CREATE INDEX idempotency_keys_by_age ON idempotency_keys (since_ms);
-";
-
-/// What came with the third version: the order of tombstones, by the event of the deletion, and logs
-/// that are to be removed.
-const RETENTION: &str = "
-ALTER TABLE tombstones ADD COLUMN event INTEGER NOT NULL DEFAULT 0;
-CREATE TABLE log_drops (instance TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
-";
-
-/// What came with the fourth version: the fields of events, as JSON.
-const EVENT_DETAILS: &str = "ALTER TABLE events ADD COLUMN details TEXT;";
-
-/// What came with the fifth version: the progress of a job has a row of its own, beside what is wanted of
-/// it.
-const PROGRESS: &str = "
-CREATE TABLE progress (job_id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
-INSERT INTO progress
-    SELECT job_id, json_remove(body,
-        '$.tenant', '$.tenant_given', '$.generation', '$.run', '$.spec', '$.wanted')
-    FROM jobs;
-UPDATE jobs SET body = json_remove(body,
-    '$.resolution', '$.outcome', '$.failures', '$.not_before_ms', '$.last_failure', '$.notes');
-";
-
-/// What came with the sixth version: who asked for what an event is of.
-const EVENT_CALLER: &str = "ALTER TABLE events ADD COLUMN caller TEXT;";
-
-/// How long a commit waits for another process that has locked the database, a tool that copies it for
-/// instance: everything else waits with it.
-const BUSY: Duration = Duration::from_secs(1);
-/// And how long one that only tries whether a commit would succeed.
-const PROBE_BUSY: Duration = Duration::from_millis(50);
 
 /// How many pages of 4 KiB the write-ahead log grows to before it goes into the database file: a
 /// page that changes with every commit is then written there once for many.
@@ -153,22 +96,10 @@ impl Sqlite {
         connection.pragma_update(None, "journal_mode", "WAL").map_err(open)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(open)?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(open)?;
-        Migrations::new(vec![
-            M::up(SCHEMA),
-            M::up(IDEMPOTENCY),
-            M::up(RETENTION),
-            M::up(EVENT_DETAILS),
-            M::up(PROGRESS),
-            M::up(EVENT_CALLER),
-        ])
-        .to_latest(&mut connection)
-        .map_err(|source| StoreError::Migrate { path: path.to_owned(), source })?;
-        Ok(Sqlite::over(connection))
-    }
-
-    /// Of a connection that is what it should be.
-    pub(crate) fn over(connection: Connection) -> Sqlite {
-        Sqlite { connection, place: None, last_event: 0 }
+        migrations()
+            .to_latest(&mut connection)
+            .map_err(|source| StoreError::Migrate { path: path.to_owned(), source })?;
+        Ok(Sqlite { connection, place: None, last_event: 0 })
     }
 
     /// Takes the database for a daemon: no other process gets it while it is open, and these have to stay where
@@ -228,113 +159,6 @@ impl Sqlite {
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
     }
-
-    /// Jobs with their progress. One without the other is damage.
-    fn load_jobs(&self, loaded: &mut Loaded) -> Result<(), StoreError> {
-        let mut progress: BTreeMap<String, String> =
-            self.bodies(self.progress_query()?)?.into_iter().collect();
-        for (id, body) in self.bodies("SELECT job_id, body FROM jobs")? {
-            let bad = |detail: String| StoreError::Row { what: format!("job {id}"), detail };
-            let row: JobRow<'_> = serde_json::from_str(&body).map_err(|e| bad(e.to_string()))?;
-            let body =
-                progress.remove(&id).ok_or_else(|| bad("its progress is missing".to_owned()))?;
-            let (progress, notes) = serde_json::from_str::<ProgressRow<'_>>(&body)
-                .map_err(|error| error.to_string())
-                .and_then(ProgressRow::into_progress)
-                .map_err(|detail| bad(format!("its progress: {detail}")))?;
-            let job = row.into_job(&id, progress).map_err(bad)?;
-            loaded.notes.insert(job.id.clone(), notes);
-            loaded.jobs.insert(job.id.clone(), job);
-        }
-        match progress.pop_first() {
-            Some((id, _)) => {
-                let detail = "there is no job for it".to_owned();
-                Err(StoreError::Row { what: format!("the progress of job {id}"), detail })
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// What reads the progress of all jobs. Until the fifth version it was in the row of the job, and what
-    /// only looks at a database does not bring it to this version's form.
-    fn progress_query(&self) -> Result<&'static str, StoreError> {
-        let exists = "SELECT count(*) FROM sqlite_schema WHERE name = 'progress'";
-        let exists: u32 =
-            self.connection.query_row(exists, [], |row| row.get(0)).map_err(StoreError::Read)?;
-        Ok(match exists {
-            0 => "SELECT job_id, body FROM jobs",
-            _ => "SELECT job_id, body FROM progress",
-        })
-    }
-
-    fn load_rest(&self, loaded: &mut Loaded) -> Result<(), StoreError> {
-        let job_id = |id: &str| {
-            JobId::parse(id).map_err(|error| StoreError::Row {
-                what: format!("job {id}"),
-                detail: error.to_string(),
-            })
-        };
-        let mut statement = self
-            .connection
-            .prepare("SELECT job_id, generation, event FROM tombstones")
-            .map_err(StoreError::Read)?;
-        let rows = statement
-            .query_map([], |row| {
-                let generation = Generation(row.get(1)?);
-                Ok((row.get::<_, String>(0)?, Tombstone { generation, event: row.get(2)? }))
-            })
-            .map_err(StoreError::Read)?;
-        for row in rows {
-            let (id, tombstone) = row.map_err(StoreError::Read)?;
-            row::generation(tombstone.generation.0).map_err(|detail| StoreError::Row {
-                what: format!("the deleted job {id}"),
-                detail,
-            })?;
-            loaded.tombstones.insert(job_id(&id)?, tombstone);
-        }
-        let mut statement =
-            self.connection.prepare("SELECT instance FROM log_drops").map_err(StoreError::Read)?;
-        let rows =
-            statement.query_map([], |row| row.get::<_, String>(0)).map_err(StoreError::Read)?;
-        for row in rows {
-            let name = row.map_err(StoreError::Read)?;
-            let id = InstanceId::parse(&name).map_err(|error| StoreError::Row {
-                what: format!("the logs of instance {name}"),
-                detail: error.detail,
-            })?;
-            loaded.log_drops.insert(id);
-        }
-        let mut statement = self
-            .connection
-            .prepare("SELECT path, job_id, digest, generation FROM file_entries")
-            .map_err(StoreError::Read)?;
-        let rows = statement
-            .query_map([], |row| {
-                let entry =
-                    AppliedEntry { digest: row.get(2)?, generation: Generation(row.get(3)?) };
-                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, entry))
-            })
-            .map_err(StoreError::Read)?;
-        for row in rows {
-            let (path, id, entry) = row.map_err(StoreError::Read)?;
-            loaded.entries.insert((PathBuf::from(path), job_id(&id)?), entry);
-        }
-        loaded.last_event = newest_event(&self.connection).map_err(StoreError::Read)?;
-        loaded.boot_id = self
-            .connection
-            .query_row("SELECT value FROM facts WHERE name = 'boot_id'", [], |row| row.get(0))
-            .optional()
-            .map_err(StoreError::Read)?;
-        Ok(())
-    }
-
-    fn bodies(&self, query: &str) -> Result<Vec<(String, String)>, StoreError> {
-        let mut statement = self.connection.prepare(query).map_err(StoreError::Read)?;
-        let rows = statement
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
-            .map_err(StoreError::Read)?;
-        rows.collect::<Result<_, _>>().map_err(StoreError::Read)
-    }
 }
 
 impl From<Sqlite> for Box<dyn Store> {
@@ -345,16 +169,7 @@ impl From<Sqlite> for Box<dyn Store> {
 
 impl Store for Sqlite {
     fn load(&self) -> Result<Loaded, StoreError> {
-        let mut loaded = Loaded::default();
-        self.load_jobs(&mut loaded)?;
-        for (id, body) in self.bodies("SELECT id, body FROM instances")? {
-            let bad = |detail: String| StoreError::Row { what: format!("instance {id}"), detail };
-            let row: InstanceRow = serde_json::from_str(&body).map_err(|e| bad(e.to_string()))?;
-            let instance = row.into_instance(&id).map_err(bad)?;
-            loaded.instances.insert(instance.id.clone(), instance);
-        }
-        self.load_rest(&mut loaded)?;
-        Ok(loaded)
+        read::load(&self.connection)
     }
 
     fn commit(&mut self, changes: &Changes<'_>) -> Result<(), StoreError> {
@@ -362,68 +177,18 @@ impl Store for Sqlite {
             return Ok(());
         }
         let transaction = self.connection.transaction().map_err(StoreError::Write)?;
-        write(&transaction, changes).map_err(StoreError::Write)?;
+        write::write(&transaction, changes).map_err(StoreError::Write)?;
         transaction.commit().map_err(StoreError::Write)?;
         self.last_event = changes.events.last().map_or(self.last_event, |event| event.id);
         self.committed()
     }
 
     fn used(&self, key: &str) -> Result<Option<Used>, StoreError> {
-        let mut statement = self
-            .connection
-            .prepare_cached(
-                "SELECT digest, job_id, accepted, since_ms FROM idempotency_keys WHERE key = ?1",
-            )
-            .map_err(StoreError::Read)?;
-        let row = statement
-            .query_row([key], |row| {
-                let texts = (row.get::<_, String>(1)?, row.get::<_, String>(2)?);
-                Ok((row.get::<_, String>(0)?, texts, row.get::<_, u64>(3)?))
-            })
-            .optional()
-            .map_err(StoreError::Read)?;
-        let Some((digest, (job, accepted), since_ms)) = row else { return Ok(None) };
-        let bad = |detail: String| StoreError::Row { what: format!("the key {key:?}"), detail };
-        let job = JobId::parse(&job).map_err(|error| bad(error.detail))?;
-        let accepted = Accepted::parse(&accepted).ok_or_else(|| bad(accepted.clone()))?;
-        Ok(Some(Used { digest, job, accepted, at: Mono::from_millis(since_ms) }))
+        read::used(&self.connection, key)
     }
 
     fn events(&self, query: &Events) -> Result<EventPage, StoreError> {
-        let job = query.job.as_ref().map(JobId::as_str);
-        let (oldest, newest) = self
-            .connection
-            .prepare_cached(
-                "SELECT coalesce((SELECT min(id) FROM events), 0),
-                        coalesce((SELECT max(id) FROM events), 0)",
-            )
-            .and_then(|mut ends| ends.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
-            .map_err(StoreError::Read)?;
-        let (order, after) = match query.after {
-            Some(after) => ("ASC", after),
-            None => ("DESC", 0),
-        };
-        let mut statement = self
-            .connection
-            .prepare_cached(&format!(
-                "SELECT id, at, job_id, instance, generation, kind, message, details, caller
-                 FROM events
-                 WHERE (?1 IS NULL OR job_id = ?1) AND id > ?2 ORDER BY id {order} LIMIT ?3"
-            ))
-            .map_err(StoreError::Read)?;
-        let rows = statement
-            .query_map(
-                params![job, i64::try_from(after).unwrap_or(i64::MAX), query.limit + 1],
-                event,
-            )
-            .map_err(StoreError::Read)?;
-        let mut events: Vec<Event> = rows.collect::<Result<_, _>>().map_err(StoreError::Read)?;
-        let more = query.after.is_some() && events.len() > query.limit;
-        events.truncate(query.limit);
-        if query.after.is_none() {
-            events.reverse();
-        }
-        Ok(EventPage { events, more, oldest, newest })
+        read::events(&self.connection, query)
     }
 
     fn check(&mut self) -> Result<(), StoreError> {
@@ -471,242 +236,14 @@ impl Store for Sqlite {
     }
 }
 
-/// Whether what is on disk is whole, and holds what was committed: read again, by another connection.
-fn verified(own: &Connection, path: &Path, last_event: u64, seen: Seen) -> Result<(), Loss> {
-    let loss = |problem: String| Loss { problem, means: Means::Database };
-    let read = || -> rusqlite::Result<(String, u64)> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-        let other = Connection::open_with_flags(path, flags)?;
-        other.busy_timeout(PROBE_BUSY)?;
-        let verdict = other.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-        Ok((verdict, newest_event(&other)?))
-    };
-    let path = path.display();
-    match read() {
-        Ok((verdict, newest)) if verdict == "ok" && newest == last_event => {}
-        Ok((verdict, _)) if verdict == "ok" => {
-            return Err(loss(format!("{path} was overwritten with another database")));
-        }
-        Ok(_) => return Err(loss(format!("{path} was overwritten or cut off"))),
-        // A connection that holds the database alone, as on a full disk, lets no other one look.
-        Err(error) if is_locked(&error) && seen != Seen::Shorter => return Ok(()),
-        Err(error) => {
-            return Err(loss(format!("{path} was overwritten or cut off ({error})")));
-        }
-    }
-    if seen != Seen::Shorter {
-        return Ok(());
-    }
-    // A log that was cut off may still be counted on by its index: it begins again.
-    let busy = own.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, u32>(0));
-    match busy {
-        Ok(0) => Ok(()),
-        _ => Err(loss(format!("{path}-wal was cut off"))),
-    }
-}
-
-fn is_locked(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
-    error.sqlite_error_code().is_some_and(|code| [DatabaseBusy, DatabaseLocked].contains(&code))
-}
-
-fn newest_event(connection: &Connection) -> rusqlite::Result<u64> {
-    connection.query_row("SELECT coalesce(max(id), 0) FROM events", [], |row| row.get(0))
-}
-
-/// Opens a database that is there. All that use one share the index of its log, in a file; on a disk without
-/// room for that it is held in memory, and no other process can use the database meanwhile.
-///
-/// # Errors
-/// Where that can't be done; that it is no database is said only to who asks it something.
-pub(crate) fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
-    let open = |flags| -> rusqlite::Result<Connection> {
-        let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(BUSY)?;
-        Ok(connection)
-    };
-    let shared = open(flags)?;
-    match shared.query_row("PRAGMA schema_version", [], |_| Ok(())) {
-        Err(error) if lacks_room(&error) => {}
-        _ => return Ok(shared),
-    }
-    drop(shared);
-    // To be alone takes the right to write.
-    let alone = open(OpenFlags::default() | flags & OpenFlags::SQLITE_OPEN_NOFOLLOW)?;
-    alone.query_row("PRAGMA locking_mode = EXCLUSIVE", [], |_| Ok(()))?;
-    Ok(alone)
-}
-
-/// Why a database can't be opened.
-fn unusable(path: &Path, error: rusqlite::Error) -> StoreError {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-    let path = path.to_owned();
-    match error.sqlite_error_code() {
-        Some(DatabaseCorrupt | NotADatabase) => {
-            StoreError::Damaged { path, detail: error.to_string() }
-        }
-        _ => StoreError::Open { path, source: error },
-    }
-}
-
-/// Puts what can be read of a file on disk, by writing each of its bytes again. After a sync that failed the
-/// kernel may hold bytes that it takes for written and that are not: they are read, and what is appended
-/// behind them would be lost with them.
-fn settle(path: &Path) -> io::Result<()> {
-    let file = match OpenOptions::new().read(true).write(true).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        opened => opened?,
-    };
-    let mut chunk = vec![0; 1024 * 1024];
-    let mut at = 0;
-    loop {
-        let count = file.read_at(&mut chunk, at)?;
-        if count == 0 {
-            return file.sync_all();
-        }
-        file.write_all_at(&chunk[..count], at)?;
-        at += count as u64;
-    }
-}
-
-fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
-    Ok(Event {
-        id: row.get(0)?,
-        at: row.get(1)?,
-        job: row.get::<_, Option<String>>(2)?.and_then(|id| JobId::parse(&id).ok()),
-        instance: row.get::<_, Option<String>>(3)?.and_then(|id| InstanceId::parse(&id).ok()),
-        generation: row.get::<_, Option<u64>>(4)?.map(Generation),
-        caller: row.get::<_, Option<String>>(8)?.as_deref().map(caller_of_word),
-        kind: EventKind::from_stored(
-            &row.get::<_, String>(5)?,
-            row.get::<_, Option<String>>(7)?.as_deref(),
-        ),
-        message: row.get(6)?,
-    })
-}
-
-fn write(transaction: &Transaction<'_>, changes: &Changes<'_>) -> rusqlite::Result<()> {
-    let jobs = changes.jobs.iter().map(|(id, row)| (id.as_str(), row.as_ref()));
-    put(transaction, "jobs", "job_id", jobs)?;
-    let progress = changes.progress.iter().map(|(id, row)| (id.as_str(), row.as_ref()));
-    put(transaction, "progress", "job_id", progress)?;
-    let instances = changes.instances.iter().map(|(id, row)| (id.as_str(), row.as_ref()));
-    put(transaction, "instances", "id", instances)?;
-    for (id, tombstone) in &changes.tombstones {
-        match tombstone {
-            Some(Tombstone { generation, event }) => transaction
-                .prepare_cached("INSERT OR REPLACE INTO tombstones VALUES (?1, ?2, ?3)")?
-                .execute(params![id.as_str(), generation.0, event])?,
-            None => transaction
-                .prepare_cached("DELETE FROM tombstones WHERE job_id = ?1")?
-                .execute([id.as_str()])?,
-        };
-    }
-    for (id, wanted) in &changes.log_drops {
-        let statement = match wanted {
-            true => "INSERT OR REPLACE INTO log_drops VALUES (?1)",
-            false => "DELETE FROM log_drops WHERE instance = ?1",
-        };
-        transaction.prepare_cached(statement)?.execute([id.as_str()])?;
-    }
-    for ((path, id), entry) in &changes.entries {
-        let path = path.to_string_lossy();
-        match entry {
-            Some(entry) => transaction
-                .prepare_cached("INSERT OR REPLACE INTO file_entries VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![path, id.as_str(), entry.digest, entry.generation.0])?,
-            None => transaction
-                .prepare_cached("DELETE FROM file_entries WHERE path = ?1 AND job_id = ?2")?
-                .execute(params![path, id.as_str()])?,
-        };
-    }
-    if let Some(boot_id) = &changes.boot_id {
-        transaction.execute("INSERT OR REPLACE INTO facts VALUES ('boot_id', ?1)", [boot_id])?;
-        // The clock has started again: a key lives too long rather than too short.
-        transaction.execute("UPDATE idempotency_keys SET since_ms = 0", [])?;
-    }
-    write_keys(transaction, &changes.keys)?;
-    let mut insert = transaction
-        .prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
-    for event in &changes.events {
-        insert.execute(params![
-            event.id,
-            event.at,
-            event.job.as_ref().map(JobId::as_str),
-            event.instance.as_ref().map(InstanceId::as_str),
-            event.generation.map(|generation| generation.0),
-            event.kind.as_str(),
-            event.message,
-            event.kind.details(),
-            event.caller.map(caller_word),
-        ])?;
-    }
-    // With others, so that a step that changes nothing writes nothing.
-    transaction
-        .prepare_cached("DELETE FROM events WHERE id < ?1")?
-        .execute([changes.first_event])?;
-    Ok(())
-}
-
-/// Records keys, and drops those that are too old or too many.
-fn write_keys(transaction: &Transaction<'_>, keys: &[(String, Used)]) -> rusqlite::Result<()> {
-    let Some((_, newest)) = keys.last() else { return Ok(()) };
-    for (key, used) in keys {
-        transaction
-            .prepare_cached(
-                "INSERT OR REPLACE INTO idempotency_keys (key, digest, job_id, accepted, since_ms)
-                 VALUES (?1, ?2, ?3, ?4, ?5)",
-            )?
-            .execute(params![
-                key,
-                used.digest,
-                used.job.as_str(),
-                used.accepted.as_str(),
-                used.at.as_millis()
-            ])?;
-    }
-    let first = transaction.last_insert_rowid() - KEYS_MAX;
-    let lives = u64::try_from(KEY_LIVES.as_millis()).unwrap_or(u64::MAX);
-    if let Some(oldest) = newest.at.as_millis().checked_sub(lives) {
-        transaction
-            .prepare_cached("DELETE FROM idempotency_keys WHERE since_ms <= ?1")?
-            .execute([oldest])?;
-    }
-    transaction.prepare_cached("DELETE FROM idempotency_keys WHERE id <= ?1")?.execute([first])?;
-    Ok(())
-}
-
-/// Writes rows by their ids; `None` removes.
-fn put<'a, T: serde::Serialize + 'a>(
-    transaction: &Transaction<'_>,
-    table: &str,
-    key: &str,
-    rows: impl ExactSizeIterator<Item = (&'a str, Option<&'a T>)>,
-) -> rusqlite::Result<()> {
-    if rows.len() == 0 {
-        return Ok(());
-    }
-    let put = format!("INSERT OR REPLACE INTO {table} VALUES (?1, ?2)");
-    let mut put = transaction.prepare_cached(&put)?;
-    let remove = format!("DELETE FROM {table} WHERE {key} = ?1");
-    let mut remove = transaction.prepare_cached(&remove)?;
-    let mut body = Vec::with_capacity(1024);
-    for (id, row) in rows {
-        let Some(row) = row else {
-            remove.execute([id])?;
-            continue;
-        };
-        body.clear();
-        serde_json::to_writer(&mut body, row).expect("rows hold only what JSON can say");
-        let body = str::from_utf8(&body)?;
-        put.execute(params![id, body])?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use super::schema::{EVENT_DETAILS, IDEMPOTENCY, RETENTION, SCHEMA};
     use super::*;
+    use crate::changes::{KEY_LIVES, KEYS_MAX, Tombstone};
+    use crate::event::{Event, EventKind};
+    use crate::query::Accepted;
+    use hearth_model::{Generation, InstanceId, JobId, Mono};
 
     fn used(at_ms: u64) -> Used {
         Used {
@@ -870,7 +407,7 @@ mod tests {
         old.execute("INSERT INTO log_drops VALUES ('xyz')", []).unwrap();
         drop(old);
         // Backup and doctor look at it before it is opened.
-        let read = Sqlite::over(Connection::open(&path).unwrap()).load().unwrap();
+        let read = read::load(&Connection::open(&path).unwrap()).unwrap();
         assert_eq!(inspect(&path).unwrap().logs.len(), 3);
         let store = Sqlite::open(&path).unwrap();
         let migrated = store.load().unwrap();
