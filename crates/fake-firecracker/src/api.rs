@@ -1,11 +1,13 @@
 //! The endpoints: from a request to what is done and what is answered.
 
-use crate::process::{Shared, VERSION};
+use crate::shared::Shared;
 use crate::vm::{BootSource, Drive, Entropy, MachineConfig, Refused, Vm, Vsock};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::sync::Arc;
+
+pub(crate) const VERSION: &str = "1.12.1";
 
 /// A request with its body.
 #[derive(Debug)]

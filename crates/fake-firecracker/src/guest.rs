@@ -11,8 +11,8 @@
 //! With `FAKE_PROTOCOL=1` in its environment the guest is one of the first protocol: it ends the control
 //! stream at an unknown command, Hello is one, and opens ports by bare numbers only.
 
-use crate::process::{self, Shared, lock};
 use crate::script::{Does, Effect};
+use crate::shared::{Shared, before, lock};
 use hearth_guest::{
     CHANNEL_PORT, CONTROL_PORT, Channel, ClockReading, Command, Config, Delivery, DriveRole,
     Ending, Exit, Hello, Identity, LOG_PAYLOAD_BYTES_MAX, LOG_PORT, LateWorkload, LogCursor,
@@ -338,7 +338,7 @@ impl Guest {
 
 /// What a script has happen to a stream of the guest.
 fn meets(shared: &Shared, stream: &UnixStream, does: &Does) -> io::Result<()> {
-    process::before(shared, does);
+    before(shared, does);
     match does {
         Does::Close => {
             stream.shutdown(std::net::Shutdown::Both)?;

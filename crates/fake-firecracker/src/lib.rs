@@ -26,6 +26,7 @@ mod output;
 mod process;
 mod script;
 mod server;
+mod shared;
 mod vm;
 
 pub use process::run;

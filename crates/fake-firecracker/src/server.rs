@@ -1,12 +1,13 @@
 //! HTTP over the API's socket: up to ten connections, calls in order.
 
 use crate::api::{self, Answer, Request};
-use crate::process::{self, Shared, lock};
 use crate::script::{Does, Effect};
+use crate::shared::{Shared, before, lock};
+use crate::vm::Vm;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 const CONNECTIONS_MAX: usize = 10;
 /// Longest line of a head, in bytes.
@@ -31,8 +32,9 @@ enum Told {
     Nothing,
 }
 
-/// Serves until the listener fails.
+/// Serves until the listener fails. The microVM is locked over a call: calls are served in order.
 pub(crate) fn serve(
+    vm: &Arc<Mutex<Vm>>,
     shared: &Arc<Shared>,
     listener: &UnixListener,
     body_bytes_max: usize,
@@ -49,15 +51,16 @@ pub(crate) fn serve(
             let _ = stream.write_all(TOO_MANY);
             continue;
         }
-        let shared = Arc::clone(shared);
+        let (vm, shared) = (Arc::clone(vm), Arc::clone(shared));
         std::thread::spawn(move || {
             // A connection that breaks is its client's affair.
-            let _ = converse(&shared, &stream, &place, body_bytes_max);
+            let _ = converse(&vm, &shared, &stream, &place, body_bytes_max);
         });
     }
 }
 
 fn converse(
+    vm: &Arc<Mutex<Vm>>,
     shared: &Arc<Shared>,
     stream: &UnixStream,
     place: &Place,
@@ -73,14 +76,14 @@ fn converse(
                 write(stream, &answer)?;
                 return Ok(());
             }
-            Some(Ok(request)) => answer(shared, &request, place.0.load(Ordering::Acquire)),
+            Some(Ok(request)) => answer(vm, shared, &request, place.0.load(Ordering::Acquire)),
         };
         match told {
             Told::Answer(answer) => write(stream, &answer)?,
             Told::Bytes(bytes) => return (&*stream).write_all(bytes.as_bytes()),
             Told::Nothing => return Ok(()),
         }
-        lock(&shared.vm).let_run();
+        lock(vm).let_run();
     }
 }
 
@@ -147,15 +150,15 @@ fn line(reader: &mut BufReader<&UnixStream>) -> io::Result<Option<String>> {
 }
 
 /// Does what is asked for, or what the script says. Locks the microVM until then.
-fn answer(shared: &Arc<Shared>, request: &Request, open: usize) -> Told {
-    let mut vm = lock(&shared.vm);
+fn answer(vm: &Mutex<Vm>, shared: &Arc<Shared>, request: &Request, open: usize) -> Told {
+    let mut vm = lock(vm);
     let fault = lock(&shared.script).at_call(&request.name(), open);
     let Some((effect, does)) = fault else {
         return Told::Answer(api::handle(shared, &mut vm, request));
     };
     let done = (effect == Effect::Done).then(|| api::handle(shared, &mut vm, request));
     vm.let_run();
-    process::before(shared, &does);
+    before(shared, &does);
     match does {
         Does::Answer { status, message } => Told::Answer(Answer::fault(status, &message)),
         Does::Garbage(bytes) => Told::Bytes(bytes),

@@ -4,7 +4,7 @@ use crate::cpu::{self, Halt};
 use crate::guest;
 use crate::loader::{self, Loaded};
 use crate::output::Console;
-use crate::process::{self, Shared};
+use crate::shared::{Shared, before, for_ever, lock};
 use hearth_guest::{DriveRole, assigned_device};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -302,12 +302,12 @@ impl Vm {
             guest::listen(shared, listener, self.guest.clone());
         }
         self.started = true;
-        let faults = process::lock(&shared.script).after_boot();
+        let faults = lock(&shared.script).after_boot();
         for (after_ms, does) in faults {
             let shared = Arc::clone(shared);
             std::thread::spawn(move || {
                 std::thread::sleep(Duration::from_millis(after_ms));
-                process::before(&shared, &does);
+                before(&shared, &does);
             });
         }
         Ok(())
@@ -343,7 +343,7 @@ fn run_bare(loaded: &Loaded) {
     match cpu::run(&loaded.code, loaded.entry, &mut console) {
         Halt::ForEver => {
             console.flush();
-            process::for_ever();
+            for_ever();
         }
         Halt::Reset => {
             console.flush();
