@@ -1,18 +1,15 @@
 //! Where the settings of `hearth serve` come from: a flag, else a variable, else the config file,
-//! else the default. And `hearth config`, which shows and checks them.
+//! else the default.
 
 mod file;
 
 pub(crate) use file::{ConfigFile, Problem};
 
-use crate::args::ConfigCommand;
-use crate::exit;
-use crate::output::Output;
 use crate::settings::{CONFIG_VARIABLE, SETTINGS, ServeArgs, Setting, Settings, default_file};
-use anyhow::{Context, bail};
+use anyhow::Context;
 use std::ffi::OsString;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +70,19 @@ impl std::error::Error for Problems {}
 /// # Errors
 /// [`Problems`], all of them; or that a config file can't be read.
 pub(crate) fn resolve(args: &ServeArgs) -> anyhow::Result<Resolved> {
-    resolve_with(args, &|name| std::env::var_os(name).filter(|value| !value.is_empty()))
+    resolve_with(args, &variable_here)
+}
+
+/// The path of the config file that `hearth serve` would read.
+///
+/// # Errors
+/// Where it cannot be known whether the default one exists.
+pub(crate) fn found() -> anyhow::Result<Option<PathBuf>> {
+    find(&ServeArgs::default(), &variable_here)
+}
+
+fn variable_here(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 type Variables<'a> = &'a dyn Fn(&str) -> Option<OsString>;
@@ -136,33 +145,6 @@ fn variable(
     let mut names = names.chain(setting.other_variable.map(str::to_owned));
     let (name, value) = names.find_map(|name| Some((name.clone(), variables(&name)?)))?;
     Some((name, value.into_string().map_err(|value| format!("{value:?} is not UTF-8"))))
-}
-
-/// Carries out `hearth config`. Returns the exit code.
-///
-/// # Errors
-/// Where the settings have problems, or a file can't be read.
-pub(crate) fn run(command: ConfigCommand, output: &Output) -> anyhow::Result<u8> {
-    match command {
-        ConfigCommand::Show(args) => output.settings(&resolve(&args)?),
-        ConfigCommand::Check { file } => return check(file.as_deref(), output),
-    }
-    Ok(exit::DONE)
-}
-
-fn check(path: Option<&Path>, output: &Output) -> anyhow::Result<u8> {
-    let found = match path {
-        Some(path) => Some(path.to_owned()),
-        None => find(&ServeArgs::default(), &|name| {
-            std::env::var_os(name).filter(|value| !value.is_empty())
-        })?,
-    };
-    let Some(path) = found else {
-        bail!("there is no {}; name a file to check", default_file().display())
-    };
-    let file = ConfigFile::read(&path)?;
-    output.checked(&file);
-    Ok(if file.problems.is_empty() { exit::DONE } else { exit::ERROR })
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The daemon's log: on stderr, as text or as JSON lines. A thread of its own writes what has come
 //! together, so that neither a slow reader nor a system call a line holds the engine up.
 
-use crate::settings::LogFormat;
 use anyhow::Context;
 use hearth_model::text::{plain, plain_json, visible};
 use std::io::{self, BufWriter, Write};
@@ -11,6 +10,15 @@ use tracing_subscriber::EnvFilter;
 /// Lines that wait for a reader of stderr: some 2 MB. Lines beyond that are lost, and the daemon
 /// continues.
 const LINES_WAITING_MAX: usize = 10_000;
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
 
 /// Starts logging. What was logged is written once the guard is gone, at the latest.
 ///

@@ -1,6 +1,7 @@
 //! What `hearth serve` can be told. One table of it makes the flags, the variables, the keys of the
 //! config file, `hearth config show` and the table of docs/settings.md, so that they can't differ.
 
+use crate::logging::{self, LogFormat};
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use hearth_daemon::{
@@ -90,15 +91,6 @@ pub(crate) struct Settings {
 enum HostKind {
     Linux,
     Sim,
-}
-
-/// How the log is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// Every setting, in the order in which it is shown.
@@ -344,7 +336,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         help: "Log level or filter: error, warn, info, debug, trace, or by module",
         default: Default::Is("info"),
         other_variable: None,
-        take: |s, text| crate::logging::checked(text).map(|()| s.log = text.to_owned()),
+        take: |s, text| logging::checked(text).map(|()| s.log = text.to_owned()),
         show: |s| s.log.clone(),
     },
     Setting {

@@ -1,11 +1,24 @@
 //! Waiting for a job to stand as somebody asked.
 
-use crate::args::Lifecycle;
 use crate::exit::TimedOut;
+use crate::lifecycle::Lifecycle;
 use crate::output::Output;
+use crate::span;
 use anyhow::bail;
+use clap::Args as ClapArgs;
 use hearth_api::{Client, ClientError, Job, JobStatus};
 use std::time::{Duration, Instant};
+
+/// Whether to wait until what was asked for has happened.
+#[derive(Clone, Copy, Debug, ClapArgs)]
+pub(crate) struct WaitArgs {
+    /// Wait until the jobs run and are ready, have stopped, or are gone
+    #[arg(short, long)]
+    pub(crate) wait: bool,
+    /// With --wait: give up after so long, as in 30s or 5m, and exit with 124 [default: never]
+    #[arg(long, value_name = "TIME", requires = "wait", value_parser = span::span)]
+    pub(crate) timeout: Option<Duration>,
+}
 
 /// How often a command that waits looks again.
 const LOOK_EVERY: Duration = Duration::from_millis(200);

@@ -53,7 +53,7 @@ impl Tone {
 /// A line, or several, in the making. Whatever is put in is made fit for a terminal, so that only tones
 /// drive it.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(crate) struct Line {
     shown: String,
     colour: bool,
 }

@@ -1,13 +1,15 @@
 //! `hearth run`: a spec in flags.
 
-use crate::args::Lifecycle;
+use crate::commands::change::print_changed;
+use crate::commands::logs;
 use crate::interrupt::Interrupt;
+use crate::lifecycle::Lifecycle;
 use crate::output::Output;
 use crate::wait::{Goal, Limit, until};
-use crate::{env_file, exit, follow, interrupt, span};
+use crate::{env_file, exit, interrupt, span};
 use anyhow::bail;
 use clap::{Args as ClapArgs, ValueEnum};
-use hearth_api::{Client, ClientError, CreateVm};
+use hearth_api::{Client, ClientError, CreateVm, Job, JobStatus};
 use hearth_model::fields::STOP_TIMEOUT_S_DEFAULT;
 use serde_json::{Map, Value, json};
 use std::ffi::OsString;
@@ -187,18 +189,18 @@ pub(crate) async fn run_job(args: RunArgs, client: &Client, output: &Output) -> 
     }
     let (_, job) = client.create(&request).await?;
     if !wait {
-        output.changed(&job);
+        print_changed(&job, output);
         return Ok(exit::DONE);
     }
     name.get_or_init(|| job.job_id.clone());
     if !is_job {
         if let Some(job) = until(&job.job_id, Goal::Running, limit, client, output).await? {
-            output.changed(&job);
+            print_changed(&job, output);
         }
         return Ok(exit::DONE);
     }
-    let ended = follow::to_the_end(&job, limit, client, output).await?;
-    Ok(follow::code_of(&ended, output))
+    let ended = logs::to_the_end(&job, limit, client, output).await?;
+    Ok(code_of(&ended, output))
 }
 
 /// Says what becomes of the job when the command is interrupted, which it dies of.
@@ -232,13 +234,13 @@ async fn run_removed(
     })?;
     let (_, job) = client.create(request).await?;
     let id = &job.job_id;
-    let mut ended = pin!(follow::to_the_end(&job, limit, client, output));
+    let mut ended = pin!(logs::to_the_end(&job, limit, client, output));
     let signal: Interrupt = tokio::select! {
         // Both arms are cancel safe: one continues below, the other has done all.
         biased;
         Ok(signal) = &mut first => signal,
         ended = &mut ended => {
-            let code = follow::code_of(&ended?, output);
+            let code = code_of(&ended?, output);
             delete(id, client, output).await;
             return Ok(code);
         }
@@ -262,6 +264,23 @@ async fn run_removed(
         )),
     }
     Ok(signal.exit_code())
+}
+
+/// The exit code for a job that has ended.
+fn code_of(job: &Job, output: &Output) -> u8 {
+    match (job.status, job.exit_code) {
+        (JobStatus::Completed, code) => code.unwrap_or(exit::DONE),
+        (JobStatus::Failed, Some(code)) if code != 0 => code,
+        _ => {
+            print_without_code(job, output);
+            exit::NO_CODE
+        }
+    }
+}
+
+fn print_without_code(job: &Job, output: &Output) {
+    let reason = job.reason.as_deref().unwrap_or("no reason is known");
+    output.note(&format!("job {} is {}: {reason}", job.job_id, job.status));
 }
 
 fn unless_absent(error: anyhow::Error) -> anyhow::Result<()> {

@@ -1,15 +1,29 @@
 //! `hearth convert FILE`.
 
-use crate::args::ConvertArgs;
 use crate::exit;
-use crate::output::Output;
-use crate::source::Source;
+use crate::output::{Output, counted};
+use crate::source::{FileFormat, Source, SourceArgs, print_problems};
 use anyhow::{Context, anyhow};
+use clap::Args as ClapArgs;
 use hearth_desired_file::{Format, UnknownFormat};
+use serde_json::json;
 use std::fs::Permissions;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// The command line of `hearth convert`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ConvertArgs {
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// The format to write [default: by the extension of --into]
+    #[arg(long, value_enum, value_name = "FORMAT", required_unless_present = "into")]
+    pub(crate) to: Option<FileFormat>,
+    /// A new file to write to [default: stdout]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) into: Option<PathBuf>,
+}
 
 /// Writes a file's jobs in another format, to stdout or to a new file. Returns the exit code.
 ///
@@ -32,7 +46,7 @@ pub(crate) fn convert(args: &ConvertArgs, output: &Output) -> anyhow::Result<u8>
     let file = match source.parse() {
         Ok(file) => file,
         Err(diagnostics) => {
-            output.invalid(&diagnostics);
+            print_problems(&diagnostics, output);
             return Ok(exit::ERROR);
         }
     };
@@ -41,7 +55,7 @@ pub(crate) fn convert(args: &ConvertArgs, output: &Output) -> anyhow::Result<u8>
         None => output.text(&text),
         Some(path) => {
             create(path, &text)?;
-            output.converted(source.label(), path, file.jobs.len());
+            print_converted(source.label(), path, file.jobs.len(), output);
         }
     }
     Ok(exit::DONE)
@@ -67,4 +81,11 @@ fn create(path: &Path, text: &str) -> anyhow::Result<()> {
         ErrorKind::AlreadyExists => is_there(),
         _ => anyhow::Error::new(error.error).context(format!("cannot create {shown}")),
     })
+}
+
+fn print_converted(label: &str, path: &Path, jobs: usize, output: &Output) {
+    let path = path.display().to_string();
+    if !output.printed(&json!({ "file": label, "jobs": jobs, "into": path })) {
+        output.line(format_args!("{label}: {} written to {path}", counted(jobs, "job")));
+    }
 }

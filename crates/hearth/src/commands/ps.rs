@@ -1,10 +1,11 @@
 //! `hearth ps`: which jobs it lists, and what it shows of each.
 
-use crate::args::Lifecycle;
-use crate::output::{Tone, Word, age, or_dash, shortened};
+use crate::exit;
+use crate::lifecycle::Lifecycle;
+use crate::output::{Output, Tone, Word, age, or_dash, shortened};
 use clap::Args as ClapArgs;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use hearth_api::{Job, JobFilter, JobStatus};
+use hearth_api::{Client, Job, JobFilter, JobStatus};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -43,12 +44,35 @@ impl From<PsArgs> for JobFilter {
     }
 }
 
+/// Lists the jobs.
+///
+/// # Errors
+/// Where the daemon cannot be asked or refuses.
+pub(crate) async fn ps(args: PsArgs, client: &Client, output: &Output) -> anyhow::Result<u8> {
+    print_jobs(&client.jobs(&args.into()).await?, output);
+    Ok(exit::DONE)
+}
+
+/// Shows jobs in a table.
+pub(crate) fn print_jobs(jobs: &[Job], output: &Output) {
+    if output.printed(jobs) {
+        return;
+    }
+    if jobs.is_empty() {
+        return output.note("there are no jobs");
+    }
+    let now = Timestamp::now();
+    match output.is_wide() {
+        true => output.rows(WIDE, jobs.iter().map(|job| wide(job, now))),
+        false => output.rows(NARROW, jobs.iter().map(|job| narrow(job, now))),
+    }
+}
+
 /// The columns of the table.
-pub(crate) const NARROW: [&str; 7] =
-    ["JOB", "TENANT", "LIFECYCLE", "STATUS", "AGE", "VM", "REASON"];
+const NARROW: [&str; 7] = ["JOB", "TENANT", "LIFECYCLE", "STATUS", "AGE", "VM", "REASON"];
 
 /// A job in these columns.
-pub(crate) fn narrow(job: &Job, now: Timestamp) -> [Word; 7] {
+fn narrow(job: &Job, now: Timestamp) -> [Word; 7] {
     [
         job.job_id.as_str().into(),
         job.tenant.as_str().into(),
@@ -61,7 +85,7 @@ pub(crate) fn narrow(job: &Job, now: Timestamp) -> [Word; 7] {
 }
 
 /// The columns of the wide table.
-pub(crate) const WIDE: [&str; 14] = [
+const WIDE: [&str; 14] = [
     "JOB",
     "TENANT",
     "LIFECYCLE",
@@ -79,7 +103,7 @@ pub(crate) const WIDE: [&str; 14] = [
 ];
 
 /// A job in these columns.
-pub(crate) fn wide(job: &Job, now: Timestamp) -> [Word; 14] {
+fn wide(job: &Job, now: Timestamp) -> [Word; 14] {
     let number = |value: &Value| value.as_u64().map_or("-".to_owned(), |n| n.to_string());
     [
         job.job_id.as_str().into(),

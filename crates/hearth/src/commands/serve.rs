@@ -4,7 +4,7 @@ use crate::output::Output;
 use crate::settings::ServeArgs;
 use crate::{config, logging};
 use anyhow::Context;
-use hearth_daemon::Exit;
+use hearth_daemon::{Exit, Listen};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -30,7 +30,7 @@ pub(crate) fn serve(args: ServeArgs, output: &Output) -> anyhow::Result<u8> {
     let installed = installed();
     match run(args, output)? {
         Exit::Stopped => {
-            output.ended();
+            print_ended(output);
             Ok(0)
         }
         Exit::Reexec => Err(reexec(&installed, output)),
@@ -53,7 +53,7 @@ fn run(args: ServeArgs, output: &Output) -> anyhow::Result<Exit> {
         for warning in &daemon.host_facts().warnings {
             tracing::warn!("{warning}");
         }
-        output.serving(daemon.address(), &daemon.host_facts().description);
+        print_serving(daemon.address(), &daemon.host_facts().description, output);
         anyhow::Ok(daemon.run().await)
     })?;
     // What still runs is told to go; nothing waits for it.
@@ -108,4 +108,12 @@ fn become_program(program: &Path) -> io::Error {
         command.arg0(name);
     }
     command.args(args).exec()
+}
+
+fn print_serving(address: &Listen, host: &str, output: &Output) {
+    output.line(format_args!("hearth: listening on {address} ({host})"));
+}
+
+fn print_ended(output: &Output) {
+    output.line("hearth: ended; microVMs keep running, the next `hearth serve` takes them over");
 }
