@@ -11,6 +11,7 @@ mod watch;
 
 use crate::convert::declared::{self, DeclaredJob};
 use crate::core::EngineHandle;
+use crate::source::source_of;
 use crate::stop::Stop;
 use crate::{MassDeletion, clock, limits};
 use hearth_api::{DesiredFile, DesiredFileStatus, RefusedEntry};
@@ -22,7 +23,7 @@ use hearth_host::Host;
 use hearth_model::{Caller, JobId};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::io::AsyncReadExt;
 use tokio::sync::Notify;
@@ -42,23 +43,6 @@ pub enum DesiredPath {
     Named(PathBuf),
     /// [`DEFAULT_DESIRED`], which need not be there.
     Default,
-}
-
-/// The name under which what a file declares is remembered: its absolute path without `.` and
-/// `..`. Links are not followed, so that a path stays one source while what it leads to is swapped.
-#[must_use]
-pub fn source_of(path: &Path) -> PathBuf {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let mut source = PathBuf::new();
-    for component in absolute.components() {
-        match component {
-            Component::ParentDir => {
-                source.pop();
-            }
-            component => source.push(component),
-        }
-    }
-    source
 }
 
 impl DesiredPath {
@@ -496,22 +480,5 @@ impl Stamp {
     fn is_old(&self) -> bool {
         let age = jiff::Timestamp::now().as_second().saturating_sub(self.changed.0);
         age > limits::DESIRED_QUIET.as_secs().cast_signed()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::source_of;
-    use std::path::Path;
-
-    #[test]
-    fn a_path_is_one_source_however_it_is_written() {
-        assert_eq!(
-            source_of(Path::new("/etc/./hearth/../hearth/vms.exs")),
-            Path::new("/etc/hearth/vms.exs")
-        );
-        assert_eq!(source_of(Path::new("/../vms.exs")), Path::new("/vms.exs"));
-        let here = std::env::current_dir().expect("a directory");
-        assert_eq!(source_of(Path::new("vms.exs")), here.join("vms.exs"));
     }
 }

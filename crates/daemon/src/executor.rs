@@ -24,7 +24,7 @@ pub(crate) async fn run(
     mut work: mpsc::UnboundedReceiver<Work>,
     mut stop: Stop,
 ) {
-    let slots = Arc::new(Semaphore::new(limits::ACTIONS_MAX));
+    let permits = Arc::new(Semaphore::new(limits::ACTIONS_MAX));
     let mut tasks = JoinSet::new();
     let mut wake_at: Option<Instant> = None;
     loop {
@@ -41,12 +41,12 @@ pub(crate) async fn run(
                     wake_at = Some(wake_at.map_or(at, |known| known.min(at)));
                 }
                 Some(Work::Apply(id, action)) => {
-                    let (host, engine, slots) = (host.clone(), engine.clone(), slots.clone());
+                    let (host, engine, permits) = (host.clone(), engine.clone(), permits.clone());
                     tasks.spawn(async move {
                         // A stop only waits, for up to an hour, and must hold up no other action.
-                        let _slot = match action {
+                        let _permit = match action {
                             Action::Stop { .. } => None,
-                            _ => slots.acquire().await.ok(),
+                            _ => permits.acquire().await.ok(),
                         };
                         let outcome = apply(&*host, action).await;
                         engine.send(Input::Done(id, outcome)).await;

@@ -62,12 +62,12 @@ pub(crate) struct App {
     pub(crate) offload: Offload,
 }
 
-/// The room that a follower takes.
-type Slot = OwnedSemaphorePermit;
+/// The room that a follower takes among those that are bounded.
+type StreamPermit = OwnedSemaphorePermit;
 
 impl App {
     /// Room for one more follower.
-    fn follow(&self) -> Result<Slot, Refused> {
+    fn follow(&self) -> Result<StreamPermit, Refused> {
         self.streams.clone().try_acquire_owned().map_err(|_| {
             let detail = format!("{} logs and events are followed already", limits::STREAMS_MAX);
             Refused::new(503, "unavailable", "Unavailable", detail)

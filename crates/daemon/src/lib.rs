@@ -29,16 +29,18 @@ pub mod limits;
 mod listen;
 mod observer;
 mod ownership;
+mod source;
 mod state_dir;
 mod stop;
 mod watchdog;
 
 pub use backup::{BackupError, Restored, backup, restore};
 pub use boot::{Daemon, Exit, start};
-pub use desired::{DEFAULT_DESIRED, DesiredPath, source_of};
+pub use desired::{DEFAULT_DESIRED, DesiredPath};
 pub use hearth_engine::{DiskOvercommit, Retention};
 pub use hearth_model::KeepImages;
 pub use listen::{Listen, ListenError};
+pub use source::source_of;
 pub use state_dir::{StateDirError, default_state_dir, in_use};
 
 use std::path::PathBuf;

@@ -4,7 +4,7 @@
 //! Time and memory grow with the length of the body: a node takes about 50 bytes, and of the problems
 //! the first [`PROBLEMS_MAX`](crate::PROBLEMS_MAX) are kept.
 
-use crate::diagnostic::{Diagnostic, Places, Problem, Problems};
+use crate::diagnostic::{Diagnostic, FieldProblem, Places, Problem, Problems};
 use crate::fields::{self, Origin, Source};
 use crate::node::{Entry, Kind, Node, Span};
 use crate::{Declared, Format};
@@ -39,17 +39,6 @@ pub enum BodyError {
         /// How many more there are.
         omitted: usize,
     },
-}
-
-/// One field of a body that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FieldProblem {
-    /// Where it is: a JSON pointer (RFC 6901).
-    pub pointer: String,
-    /// What is wrong with it, a sentence without a full stop.
-    pub detail: String,
-    /// What to do about it.
-    pub help: Option<String>,
 }
 
 /// Reads a body that declares one job, whose name it may leave out. The tree is the body as it was

@@ -1,6 +1,5 @@
 //! What is wrong with a file, and where. Nothing here draws: see `render`.
 
-use crate::body::FieldProblem;
 use crate::node::Span;
 use crate::{DEPTH_MAX, PROBLEMS_MAX};
 use hearth_model::text::plain;
@@ -45,6 +44,17 @@ pub struct Related {
     pub line: usize,
     /// What is there.
     pub label: String,
+}
+
+/// One field of a body that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldProblem {
+    /// Where it is: a JSON pointer (RFC 6901).
+    pub pointer: String,
+    /// What is wrong with it, a sentence without a full stop.
+    pub detail: String,
+    /// What to do about it.
+    pub help: Option<String>,
 }
 
 /// All that is wrong with one file; never empty. `Display` draws it without colours.

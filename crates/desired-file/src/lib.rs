@@ -21,10 +21,8 @@ mod toml;
 mod write;
 mod yaml;
 
-pub use body::{
-    BodyError, DECLARED_FIELDS, DeclaredBody, FieldProblem, read_declaration, read_declared,
-};
-pub use diagnostic::{Diagnostic, Diagnostics, Related};
+pub use body::{BodyError, DECLARED_FIELDS, DeclaredBody, read_declaration, read_declared};
+pub use diagnostic::{Diagnostic, Diagnostics, FieldProblem, Related};
 pub use format::{Format, UnknownFormat};
 pub use hearth_model::PROBLEMS_MAX;
 pub use node::{Entry, Kind, Node, Span};

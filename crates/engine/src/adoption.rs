@@ -94,7 +94,7 @@ impl Engine {
                     return None;
                 }
                 let spec = of_size(&job.spec, made.resources);
-                self.make_room(observed, identity);
+                self.move_generations(observed, identity);
                 let (job, run) = (identity.job_id.clone(), identity.generation);
                 Some((Assignment::Job { job, run, claimed_at: None }, spec))
             }
@@ -109,7 +109,7 @@ impl Engine {
     /// Moves the generations of a job, so that an instance of `identity` is its current one where it
     /// is made of the job's spec and nothing else is that, and of another run where it is not. No
     /// generation that was ever assigned is used again.
-    fn make_room(&mut self, observed: &Observed, identity: &Identity) {
+    fn move_generations(&mut self, observed: &Observed, identity: &Identity) {
         let Some(job) = self.fleet.job(&identity.job_id) else { return };
         let has_current = self.fleet.of_job(&job.id).any(|instance| match &instance.assignment {
             Assignment::Job { run, .. } => *run == job.run,

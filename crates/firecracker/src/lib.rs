@@ -18,6 +18,7 @@ mod directory;
 mod fork;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+pub mod names;
 mod process;
 mod spawn;
 mod version;
@@ -31,5 +32,5 @@ pub use console::{CONSOLE_BYTES_MAX, Console, escaped};
 pub use directory::{Directory, SOCKET_PATH_BYTES_MAX};
 pub use fork::try_cgroup;
 pub use process::{AdoptError, Identity, Process, ProcessExit, boot_id};
-pub use spawn::{Launched, Spawn, SpawnError, names};
+pub use spawn::{Launched, Spawn, SpawnError};
 pub use version::{Concern, ProbeError, VERSION_MIN, Version};

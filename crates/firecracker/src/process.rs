@@ -5,7 +5,7 @@
 //! open, and signals go through the pidfd only. What doesn't match is never signalled.
 
 use crate::directory::Directory;
-use crate::spawn::names;
+use crate::names;
 use rustix::fs::AtFlags;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,

@@ -10,6 +10,7 @@ use crate::client::Client;
 use crate::console::{Console, open_fifo};
 use crate::directory::Directory;
 use crate::fork::Program;
+use crate::names;
 use crate::process::{self, Process, ProcessExit};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, WaitId};
@@ -22,20 +23,6 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// The files of a Firecracker in its working directory.
-pub mod names {
-    /// The API's socket.
-    pub const API_SOCKET: &str = "api.sock";
-    /// Where the guest's serial port and Firecracker's own stdout and stderr go.
-    pub const CONSOLE_FIFO: &str = "console.fifo";
-    /// Where Firecracker's log goes.
-    pub const LOG_FIFO: &str = "log.fifo";
-    /// The pid, written before exec.
-    pub const PID_FILE: &str = "pid";
-    /// The host's end of the vsock.
-    pub const VSOCK_SOCKET: &str = "vsock.sock";
-}
 
 /// How long a process may take to its API socket on a host with KVM of its own; 0.5 ms is usual.
 const SOCKET_DEADLINE: Duration = Duration::from_secs(2);

@@ -39,7 +39,7 @@ use hearth_guest::{
 use machine::MicroVm;
 use ring::Ring;
 use rustix::system::{RebootCommand, reboot};
-use serve::Slots;
+use serve::Connections;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -94,8 +94,8 @@ fn run(devices: &Devices, status_drive: &File) {
 struct Guest {
     supervisor: Supervisor<MicroVm>,
     begun: Result<(), Ending>,
-    control: Arc<Slots>,
-    logs: Arc<Slots>,
+    control: Arc<Connections>,
+    logs: Arc<Connections>,
 }
 
 fn start(config: Config, run_dir: &Path, ring: &Arc<Ring>) -> std::io::Result<Guest> {

@@ -98,15 +98,15 @@ impl Write for &Conn {
 }
 
 /// How many connections of a port are open.
-pub(crate) struct Slots {
+pub(crate) struct Connections {
     used: Mutex<usize>,
     changed: Condvar,
     max: usize,
 }
 
-impl Slots {
-    fn new(max: usize) -> Slots {
-        Slots { used: Mutex::new(0), changed: Condvar::new(), max }
+impl Connections {
+    fn new(max: usize) -> Connections {
+        Connections { used: Mutex::new(0), changed: Condvar::new(), max }
     }
 
     /// Waits until no connection is open, or the deadline is over.
@@ -127,21 +127,21 @@ impl Slots {
     }
 }
 
-/// One of the [`Slots`], given back when it is dropped.
-struct ConnectionSlot(Arc<Slots>);
+/// One of the [`Connections`], given back when it is dropped.
+struct ConnectionPermit(Arc<Connections>);
 
-impl ConnectionSlot {
-    fn take(slots: &Arc<Slots>) -> Option<ConnectionSlot> {
-        let mut used = slots.lock();
-        if *used == slots.max {
+impl ConnectionPermit {
+    fn take(connections: &Arc<Connections>) -> Option<ConnectionPermit> {
+        let mut used = connections.lock();
+        if *used == connections.max {
             return None;
         }
         *used += 1;
-        Some(ConnectionSlot(Arc::clone(slots)))
+        Some(ConnectionPermit(Arc::clone(connections)))
     }
 }
 
-impl Drop for ConnectionSlot {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         *self.0.lock() -= 1;
         self.0.changed.notify_all();
@@ -157,9 +157,9 @@ pub(crate) fn serve(
     listener: impl Listener,
     max: usize,
     handle: impl Fn(Conn) + Send + Sync + 'static,
-) -> std::io::Result<Arc<Slots>> {
-    let slots = Arc::new(Slots::new(max));
-    let serving = Arc::clone(&slots);
+) -> std::io::Result<Arc<Connections>> {
+    let connections = Arc::new(Connections::new(max));
+    let serving = Arc::clone(&connections);
     let handle = Arc::new(handle);
     let accept = move || {
         loop {
@@ -167,17 +167,17 @@ pub(crate) fn serve(
                 std::thread::sleep(ACCEPT_PAUSE);
                 continue;
             };
-            let Some(slot) = ConnectionSlot::take(&serving) else { continue };
+            let Some(permit) = ConnectionPermit::take(&serving) else { continue };
             let handle = Arc::clone(&handle);
-            // A thread that can't be started drops the connection with its slot.
+            // A thread that can't be started drops the connection with its permit.
             let _ = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
                 handle(Conn::new(socket));
-                drop(slot);
+                drop(permit);
             });
         }
     };
     std::thread::Builder::new().stack_size(STACK_BYTES).spawn(accept)?;
-    Ok(slots)
+    Ok(connections)
 }
 
 #[cfg(test)]
@@ -197,13 +197,13 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let path = dir.path().join("socket");
         let listener = UnixListener::bind(&path).expect("bind");
-        let slots = serve(listener, 1, |conn| {
+        let connections = serve(listener, 1, |conn| {
             let line = conn.read_line(10).unwrap_or_default();
             let _ = (&conn).write_all(&line);
         });
-        let slots = slots.expect("serve");
+        let connections = connections.expect("serve");
         let mut first = UnixStream::connect(&path).expect("connect");
-        while *slots.lock() == 0 {
+        while *connections.lock() == 0 {
             std::thread::yield_now();
         }
         let mut answer = String::new();
@@ -212,7 +212,7 @@ mod tests {
         first.write_all(b"hello\n").expect("write");
         first.read_to_string(&mut answer).expect("answer");
         assert_eq!(answer, "hello");
-        slots.wait_idle(Instant::now() + Duration::from_secs(60));
+        connections.wait_idle(Instant::now() + Duration::from_secs(60));
         let mut third = UnixStream::connect(&path).expect("connect");
         third.write_all(b"again\n").expect("write");
         assert_eq!(third.read_to_string(&mut answer).expect("answer"), 5);

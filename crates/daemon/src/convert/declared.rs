@@ -1,8 +1,8 @@
 //! Declared jobs: the body of a plan or an apply, and the answer to it.
 
 use super::unfit;
-use crate::desired::source_of;
 use crate::executor;
+use crate::source::source_of;
 use hearth_api::{ChangedJob, DrainedPool, Plan, Problem, RefusedEntry, SpecChange};
 use hearth_desired_file::DeclaredBody;
 use hearth_engine::{EntryDigest, FileEntry, LoadPlan, PlannedChange, Why};

@@ -6,7 +6,7 @@
 use super::document::{OfJob, Refuses};
 use super::problem::Refused;
 use super::read::{self, JobPath, Params};
-use super::{App, Slot};
+use super::{App, StreamPermit};
 use crate::caller::CalledBy;
 use crate::{convert, limits};
 use axum::Json;
@@ -105,7 +105,7 @@ async fn answer(
         Some(limit) => read::count("limit", limit, 1..=limits::EVENTS_MAX)?,
         None => 0,
     };
-    let slot = app.follow()?;
+    let permit = app.follow()?;
     // Before the first page is read, so that nothing falls between.
     let live = app.engine.events();
     let first = sse::Event::default().retry(RECONNECT_AFTER);
@@ -117,7 +117,7 @@ async fn answer(
         behind: true,
         live,
         queue: VecDeque::from([first]),
-        _slot: slot,
+        _permit: permit,
     };
     match last.or(params.after) {
         Some(last) => {
@@ -161,7 +161,7 @@ struct Follower {
     live: broadcast::Receiver<Arc<Event>>,
     /// A page at most.
     queue: VecDeque<sse::Event>,
-    _slot: Slot,
+    _permit: StreamPermit,
 }
 
 impl Follower {

@@ -5,7 +5,7 @@
 use super::document::{OfJob, Refuses};
 use super::problem::Refused;
 use super::read::{self, JobPath, Params};
-use super::{App, Slot};
+use super::{App, StreamPermit};
 use crate::core::EngineHandle;
 use crate::followed::Following;
 use crate::stop::Stop;
@@ -77,12 +77,12 @@ pub(super) async fn logs(
         true => (Format::JsonLines, NDJSON),
         false => (Format::Text, "text/plain; charset=utf-8"),
     };
-    let slot = params.follow.then(|| app.follow()).transpose()?;
+    let permit = params.follow.then(|| app.follow()).transpose()?;
     let mut reader = Reader::new(app.host.clone(), format);
     let first = reader.first(&view, &part).await?;
-    let body = if let (Some(slot), Some(following)) = (slot, following) {
+    let body = if let (Some(permit), Some(following)) = (permit, following) {
         let follower = Follower::new(reader, job, following, &app.engine, &app.stop);
-        let lines = follow(follower, first, slot);
+        let lines = follow(follower, first, permit);
         match format {
             Format::Text => Body::from_stream(lines.map(Ok::<_, Infallible>)),
             Format::JsonLines => Body::from_stream(with_heartbeats(lines).map(Ok::<_, Infallible>)),
@@ -258,10 +258,10 @@ struct Follower {
     read_at: Instant,
 }
 
-fn follow(follower: Follower, first: Bytes, slot: Slot) -> impl Stream<Item = Bytes> {
+fn follow(follower: Follower, first: Bytes, permit: StreamPermit) -> impl Stream<Item = Bytes> {
     let first = stream::iter((!first.is_empty()).then_some(first));
-    let lines = stream::unfold((follower, slot), |(mut follower, slot)| async move {
-        follower.next().await.map(|bytes| (bytes, (follower, slot)))
+    let lines = stream::unfold((follower, permit), |(mut follower, permit)| async move {
+        follower.next().await.map(|bytes| (bytes, (follower, permit)))
     });
     first.chain(lines)
 }
@@ -474,8 +474,8 @@ mod tests {
             let following = self.engine.follow(job);
             let reader = Reader::new(Arc::new(self.host.clone()), Format::Text);
             let follower = Follower::new(reader, job.clone(), following, &self.engine, &self.stop);
-            let slot = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
-            Box::pin(follow(follower, Bytes::new(), slot))
+            let permit = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
+            Box::pin(follow(follower, Bytes::new(), permit))
         }
     }
 

@@ -47,7 +47,7 @@ struct Server {
     policy: Policy,
     /// Most connections that are served.
     max: usize,
-    slots: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
     /// For callers whom the user database has to be asked about.
     undecided: Arc<Semaphore>,
     /// For callers who are not admitted.
@@ -66,7 +66,7 @@ pub(crate) async fn serve(listener: Listener, router: Router, policy: Policy, mu
         full: full(),
         policy,
         max,
-        slots: Arc::new(Semaphore::new(max)),
+        connections: Arc::new(Semaphore::new(max)),
         undecided: Arc::new(Semaphore::new(limits::STRANGERS_MAX)),
         strangers: Arc::new(Semaphore::new(limits::STRANGERS_MAX)),
         said_full: Seldom::default(),
@@ -131,7 +131,7 @@ impl Server {
     }
 
     async fn admit(&self, stream: Box<dyn Duplex>, caller: Caller, place: Place) {
-        if let Ok(_slot) = self.slots.clone().try_acquire_owned() {
+        if let Ok(_permit) = self.connections.clone().try_acquire_owned() {
             drop(place);
             let gate = Gate { router: self.router.clone(), caller, refusal: None };
             return converse(stream, gate, self.stop.clone()).await;
