@@ -156,9 +156,9 @@ impl Generation {
     /// in whatever reads JSON and SQL.
     const MAX: u64 = 1 << 53;
 
-    /// One that was kept; `None` where it can't be one.
+    /// A stored one; `None` if it cannot be one.
     #[must_use]
-    pub fn kept(number: u64) -> Option<Generation> {
+    pub fn from_stored(number: u64) -> Option<Generation> {
         (1..=Generation::MAX).contains(&number).then_some(Generation(number))
     }
 
@@ -183,9 +183,9 @@ impl Slot {
     /// More than any host has microVMs, and few enough to keep account of those that are free.
     const COUNT: u32 = 1 << 16;
 
-    /// One that was kept; `None` where it can't be one.
+    /// A stored one; `None` if it cannot be one.
     #[must_use]
-    pub fn kept(number: u32) -> Option<Slot> {
+    pub fn from_stored(number: u32) -> Option<Slot> {
         (number < Slot::COUNT).then_some(Slot(number))
     }
 }

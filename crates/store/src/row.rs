@@ -181,7 +181,7 @@ struct ExitRow {
 
 /// A generation of a row.
 pub(crate) fn generation(number: u64) -> Result<Generation, String> {
-    Generation::kept(number).ok_or_else(|| format!("bad generation {number}"))
+    Generation::from_stored(number).ok_or_else(|| format!("bad generation {number}"))
 }
 
 /// A row holds what is not usual: most are written often and read once.
@@ -354,7 +354,7 @@ impl InstanceRow {
         };
         Ok(Instance {
             id: InstanceId::parse(id).map_err(|error| error.to_string())?,
-            slot: Slot::kept(self.slot).ok_or_else(|| format!("bad slot {}", self.slot))?,
+            slot: Slot::from_stored(self.slot).ok_or_else(|| format!("bad slot {}", self.slot))?,
             assignment,
             hash: hash(&self.hash)?,
             images: self.images.into_images()?,

@@ -148,7 +148,7 @@ impl OwnerForm {
             OwnerForm::Job { job, tenant: of, generation } => Owner::Job(hearth_model::Identity {
                 job_id: JobId::parse(job).ok()?,
                 tenant: tenant(of)?,
-                generation: Generation::kept(*generation)?,
+                generation: Generation::from_stored(*generation)?,
             }),
             OwnerForm::Pool { tenant: None } => Owner::Pool(PoolTenant::Shared),
             OwnerForm::Pool { tenant: Some(of) } => Owner::Pool(PoolTenant::Named(tenant(of)?)),
@@ -192,7 +192,7 @@ impl InstanceRecord {
         if SpecHash::parse(&record.spec_hash).is_none() {
             return Err(invalid("its spec hash is none".to_owned()));
         }
-        if Slot::kept(record.slot).is_none() {
+        if Slot::from_stored(record.slot).is_none() {
             return Err(invalid(format!("its slot {} is none", record.slot)));
         }
         if let Some(form) = &record.made

@@ -49,12 +49,12 @@ fn an_image_is_named_by_its_file_name() {
 
 #[test]
 fn numbers_that_were_kept_are_taken_back_within_their_bounds() {
-    let kept = |number| Generation::kept(number).map(|generation| generation.0);
+    let kept = |number| Generation::from_stored(number).map(|generation| generation.0);
     assert_eq!((kept(0), kept(1), kept(1 << 53)), (None, Some(1), Some(1 << 53)));
     assert_eq!((kept((1 << 53) + 1), kept(u64::MAX)), (None, None));
     assert_eq!(Generation(4).next(), Generation(5));
     assert_eq!(Generation(4).to_string(), "4");
-    let kept = |number| Slot::kept(number).map(|slot| slot.0);
+    let kept = |number| Slot::from_stored(number).map(|slot| slot.0);
     assert_eq!((kept(0), kept(65_535)), (Some(0), Some(65_535)));
     assert_eq!((kept(65_536), kept(u32::MAX)), (None, None));
 }
