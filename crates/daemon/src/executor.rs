@@ -101,7 +101,7 @@ async fn apply(host: &dyn Host, action: Action) -> Result<(), HostError> {
 fn deadline(action: &Action) -> Duration {
     match action {
         Action::Create(_) => CREATE_DEADLINE,
-        Action::Tell { .. } => limits::TELL_DEADLINE,
+        Action::AssignIdentity { .. } => limits::ASSIGN_DEADLINE,
         Action::Stop { timeout_s, .. } => {
             Duration::from_secs(u64::from(*timeout_s)) + limits::STOP_SLACK
         }

@@ -86,7 +86,7 @@ pub const IMAGE_WAIT: Duration = Duration::from_secs(1);
 /// minute of a processor.
 pub const IMAGE_MAX_GIB: u64 = 64;
 /// Longest assignment of an identity to a guest, on hardware.
-pub const TELL_DEADLINE: Duration = Duration::from_secs(10);
+pub const ASSIGN_DEADLINE: Duration = Duration::from_secs(10);
 /// What a stop may take beyond the job's own grace, on hardware.
 pub const STOP_SLACK: Duration = Duration::from_secs(20);
 /// Longest clean-up of an ended instance, on hardware.

@@ -30,7 +30,9 @@ impl Engine {
                     again = true;
                 }
                 Step::Create(target) => self.create(now, target, output),
-                Step::Tell { instance, go } => self.tell(&instance, go, output),
+                Step::AssignIdentity { instance, release } => {
+                    self.assign_identity(&instance, release, output)
+                }
                 Step::Stop { instance, reason, failed } => {
                     self.stop(now, &instance, reason, failed, output);
                 }
@@ -132,12 +134,12 @@ impl Engine {
         (id, self.fleet.free_slot())
     }
 
-    fn tell(&mut self, instance: &InstanceId, go: bool, output: &mut StepOutput) {
+    fn assign_identity(&mut self, instance: &InstanceId, release: bool, output: &mut StepOutput) {
         let Some(known) = self.fleet.instance(instance) else { return };
         let job = known.job().and_then(|job| self.fleet.job(job));
         let Some(identity) = job.map(identity) else { return };
         let (instance, spec) = (instance.clone(), known.spec.clone());
-        self.act(output, Action::Tell { instance, spec, identity, go });
+        self.act(output, Action::AssignIdentity { instance, spec, identity, release });
     }
 
     fn stop(
@@ -300,7 +302,7 @@ impl Engine {
                 self.log_drops.remove(&instance);
                 self.journal.note_log_drop(&instance);
             }
-            Action::Tell { .. } | Action::Stop { .. } => {
+            Action::AssignIdentity { .. } | Action::Stop { .. } => {
                 if self.fleet.instance(id).is_some_and(|instance| !shows(instance, &action)) {
                     self.operations.await_confirmation(id, now);
                 }
@@ -358,9 +360,10 @@ impl Engine {
 /// Whether the state of an instance shows the effect of an action.
 fn shows(instance: &Instance, action: &Action) -> bool {
     match (action, &instance.state) {
-        (Action::Tell { identity, go, .. }, Some(InstanceState::Up { phase, told, .. })) => {
-            *told >= Some(identity.generation) && !(*go && *phase == Phase::Held)
-        }
+        (
+            Action::AssignIdentity { identity, release, .. },
+            Some(InstanceState::Up { phase, told, .. }),
+        ) => *told >= Some(identity.generation) && !(*release && *phase == Phase::Held),
         _ => instance.exit().is_some(),
     }
 }

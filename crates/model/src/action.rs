@@ -15,7 +15,7 @@ pub enum Action {
     Create(Box<Create>),
     /// Assigns an identity to a guest, after the workload if it waits for that. Done when the guest has
     /// acknowledged both.
-    Tell {
+    AssignIdentity {
         /// Which guest.
         instance: InstanceId,
         /// What it runs.
@@ -23,7 +23,7 @@ pub enum Action {
         /// Its identity from now on.
         identity: Identity,
         /// Whether a held command may start.
-        go: bool,
+        release: bool,
     },
     /// Ends an instance: politely, then not. Done when the process is gone.
     Stop {
@@ -73,7 +73,7 @@ pub struct Create {
 pub enum Delivery {
     /// With the configuration that it boots with.
     Inline,
-    /// With the first [`Action::Tell`]. Until then nothing of a job is in it.
+    /// With the first [`Action::AssignIdentity`]. Until then nothing of a job is in it.
     Late,
 }
 
@@ -115,7 +115,7 @@ impl Action {
     pub fn instance(&self) -> &InstanceId {
         match self {
             Action::Create(create) => &create.instance,
-            Action::Tell { instance, .. }
+            Action::AssignIdentity { instance, .. }
             | Action::Stop { instance, .. }
             | Action::Remove { instance }
             | Action::DropLogs { instance } => instance,
@@ -127,7 +127,7 @@ impl Action {
     pub fn name(&self) -> &'static str {
         match self {
             Action::Create(_) => "create",
-            Action::Tell { .. } => "tell",
+            Action::AssignIdentity { .. } => "assign-identity",
             Action::Stop { .. } => "stop",
             Action::Remove { .. } => "remove",
             Action::DropLogs { .. } => "drop-logs",

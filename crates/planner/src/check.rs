@@ -59,7 +59,7 @@ pub fn check(world: &World<'_>, plan: &Plan) -> Result<(), Violation> {
 fn acted_on(step: &Step) -> Option<&InstanceId> {
     match step {
         Step::Claim { instance, .. }
-        | Step::Tell { instance, .. }
+        | Step::AssignIdentity { instance, .. }
         | Step::Stop { instance, .. }
         | Step::Remove { instance } => Some(instance),
         Step::Create(_) | Step::Resolve { .. } | Step::TimeOut { .. } | Step::Forget { .. } => None,

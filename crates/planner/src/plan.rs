@@ -350,12 +350,12 @@ impl<'a> Planner<'a> {
                 self.stop(instance, "the guest did not take its identity in time");
                 return;
             }
-            self.tell(instance, old.is_empty() || *phase == Phase::Running);
+            self.assign_identity(instance, old.is_empty() || *phase == Phase::Running);
             return;
         }
         if *phase == Phase::Held {
             if old.is_empty() || job.spec.lifecycle == Lifecycle::Service {
-                self.tell(instance, true);
+                self.assign_identity(instance, true);
             }
             return;
         }
@@ -369,9 +369,9 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn tell(&mut self, instance: &Instance, go: bool) {
+    fn assign_identity(&mut self, instance: &Instance, release: bool) {
         if self.is_free(instance) && self.taken.insert(instance.id.clone()) {
-            self.step(Step::Tell { instance: instance.id.clone(), go });
+            self.step(Step::AssignIdentity { instance: instance.id.clone(), release });
         }
     }
 

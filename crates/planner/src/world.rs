@@ -139,11 +139,11 @@ pub enum Step {
     /// Boot an instance.
     Create(Target),
     /// Assign an identity to a guest.
-    Tell {
+    AssignIdentity {
         /// Which.
         instance: InstanceId,
         /// Whether a held command may start.
-        go: bool,
+        release: bool,
     },
     /// End an instance.
     Stop {

@@ -357,12 +357,12 @@ impl Invariants {
                     return Err(format!("{id} is stopped while it serves {}", job.id));
                 }
             }
-            Action::Tell { identity, .. }
+            Action::AssignIdentity { identity, .. }
                 if !serves(instance, &identity.job_id, identity.generation) =>
             {
                 return Err(format!("{id} is to be told {identity:?}, and is {instance:?}"));
             }
-            Action::Tell { spec, .. } if !hash::same_inside(spec, &instance.spec) => {
+            Action::AssignIdentity { spec, .. } if !hash::same_inside(spec, &instance.spec) => {
                 return Err(format!("{id} is to get a workload that is not its own"));
             }
             Action::Remove { .. } if instance.exit().is_none() => {

@@ -723,10 +723,10 @@ impl<'a> World<'a> {
                 }
             }
             // The guest has it, or its workload alone, and the acknowledgement does not come.
-            Action::Tell { instance, spec, identity, .. } if self.pace.bool() => {
+            Action::AssignIdentity { instance, spec, identity, .. } if self.pace.bool() => {
                 let _ = self.machine.deliver(&instance, &spec, &identity);
             }
-            tell @ Action::Tell { .. } => {
+            tell @ Action::AssignIdentity { .. } => {
                 let _ = self.machine.apply(tell);
             }
             Action::Stop { .. } | Action::Remove { .. } | Action::DropLogs { .. } => {}

@@ -26,9 +26,9 @@ pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 pub(super) const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a guest may take to acknowledge its workload and its identity. They are two lines, of a
 /// mebibyte at most, that it keeps in memory: one that has not by then is not going to, and a job waits.
-const TELL_DEADLINE: Duration = Duration::from_secs(5);
-/// After this long without an acknowledgement it is told again.
-const TELL_AGAIN: Duration = Duration::from_secs(1);
+const ASSIGN_DEADLINE: Duration = Duration::from_secs(5);
+/// After this long without an acknowledgement it is assigned again.
+const ASSIGN_AGAIN: Duration = Duration::from_secs(1);
 
 /// Characters of a failing check's words that are kept.
 const READY_DETAIL_CHARS_MAX: usize = 1024;
@@ -42,12 +42,12 @@ const OOM_NAME_CHARS_MAX: usize = 60;
 
 /// Assigns an identity to a guest, again and again until it acknowledges. One that waits for its workload
 /// gets that first.
-pub(super) async fn tell(
+pub(super) async fn assign_identity(
     shared: &Arc<Shared>,
     id: &InstanceId,
     spec: Arc<Spec>,
     identity: Identity,
-    go: bool,
+    release: bool,
 ) -> Result<(), HostError> {
     let refused =
         |why| HostError::transient(format!("cannot assign an identity to instance {id}: {why}"));
@@ -65,16 +65,16 @@ pub(super) async fn tell(
         }
         return Ok(());
     }
-    let telling = Telling { identity: to_wire(&identity, id), spec, go };
-    let told = telling.until_acknowledged(&instance, TELL_AGAIN * shared.factor());
-    let told = tokio::time::timeout(TELL_DEADLINE * shared.factor(), told).await;
+    let assignment = IdentityAssignment { identity: to_wire(&identity, id), spec, release };
+    let told = assignment.until_acknowledged(&instance, ASSIGN_AGAIN * shared.factor());
+    let told = tokio::time::timeout(ASSIGN_DEADLINE * shared.factor(), told).await;
     told.unwrap_or_else(|_| {
         let lacks = instance
             .told
             .borrow()
             .workload
             .as_ref()
-            .is_some_and(|late| late.generation != Some(telling.identity.generation));
+            .is_some_and(|late| late.generation != Some(assignment.identity.generation));
         Err(refused(match lacks {
             true => "it does not acknowledge its workload",
             false => "it does not acknowledge",
@@ -83,13 +83,13 @@ pub(super) async fn tell(
 }
 
 /// What a guest is to have.
-struct Telling {
+struct IdentityAssignment {
     identity: hearth_guest::Identity,
     spec: Arc<Spec>,
-    go: bool,
+    release: bool,
 }
 
-impl Telling {
+impl IdentityAssignment {
     /// Says it as often as it takes.
     async fn until_acknowledged(
         &self,
@@ -116,7 +116,7 @@ impl Telling {
                 return Err(HostError::permanent(message));
             }
             let known = has.identity.as_ref().map(|known| known.generation);
-            if known >= Some(self.identity.generation) && !(self.go && is_held(&seen)) {
+            if known >= Some(self.identity.generation) && !(self.release && is_held(&seen)) {
                 return Ok(());
             }
             was_delivered |= self.say(instance, &seen, &has, was_delivered);
@@ -165,7 +165,7 @@ impl Telling {
         }
         let clock_ns = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let clock_ns = u64::try_from(clock_ns.as_nanos()).unwrap_or(u64::MAX);
-        let (identity, go) = (self.identity.clone(), self.go);
+        let (identity, go) = (self.identity.clone(), self.release);
         // A guest that has refused the workload does not take it.
         let _ = instance.commands.try_send(Command::Identity { identity, go, clock_ns });
         is_late

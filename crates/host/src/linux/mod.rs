@@ -282,8 +282,8 @@ impl Host for LinuxHost {
                     let work = create::create(Arc::clone(&shared), *create);
                     shared.to_the_end(work).await
                 }
-                Action::Tell { instance, spec, identity, go } => {
-                    control::tell(&shared, &instance, spec, identity, go).await
+                Action::AssignIdentity { instance, spec, identity, release } => {
+                    control::assign_identity(&shared, &instance, spec, identity, release).await
                 }
                 Action::Stop { instance, signal, timeout_s } => {
                     let work = stop::stop(Arc::clone(&shared), instance, signal, timeout_s);

@@ -267,9 +267,9 @@ impl Machine {
         }
         match action {
             Action::Create(create) => self.create(*create),
-            Action::Tell { instance, spec, identity, go } => {
+            Action::AssignIdentity { instance, spec, identity, release } => {
                 self.deliver(&instance, &spec, &identity)?;
-                return self.tell(&instance, &identity, go);
+                return self.assign_identity(&instance, &identity, release);
             }
             Action::Stop { instance, signal, .. } => {
                 self.exit(&instance, End::Signal(signal.number()), true);
@@ -565,7 +565,12 @@ impl Machine {
         Ok(vm)
     }
 
-    fn tell(&mut self, id: &InstanceId, identity: &Identity, go: bool) -> Result<(), HostError> {
+    fn assign_identity(
+        &mut self,
+        id: &InstanceId,
+        identity: &Identity,
+        release: bool,
+    ) -> Result<(), HostError> {
         let vm = self.up(id)?;
         let InstanceState::Up { phase, told, .. } = &mut vm.state else { return Ok(()) };
         *told = (*told).max(Some(identity.generation));
@@ -573,7 +578,7 @@ impl Machine {
         let made = vm.made.told(identity);
         vm.create.owner = made.owner.clone();
         vm.made = Arc::new(made);
-        if held && go {
+        if held && release {
             self.run(id, told);
         } else {
             self.bump(id);

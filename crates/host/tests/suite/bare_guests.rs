@@ -63,7 +63,8 @@ mod native {
         assert!(lab.host.alive(&id));
         lab.says(&id, "OK").await;
         let (instance, spec) = (id.clone(), std::sync::Arc::new(raw("speaker")));
-        let tell = Action::Tell { instance, spec, identity: job("web", 1), go: true };
+        let tell =
+            Action::AssignIdentity { instance, spec, identity: job("web", 1), release: true };
         lab.host.apply(tell).await.expect("a raw guest needs no telling");
         let refused = lab.host.apply(Action::Remove { instance: id.clone() }).await;
         assert!(refused.expect_err("it runs").is_transient());

@@ -70,7 +70,7 @@ fn is_up(state: &InstanceState) -> bool {
 /// Tells a guest that it is the seventh generation of `web`, with its command.
 fn tell(id: &InstanceId, cmd: &[&str]) -> Action {
     let spec = std::sync::Arc::new(init(cmd));
-    Action::Tell { instance: id.clone(), spec, identity: job("web", 7), go: true }
+    Action::AssignIdentity { instance: id.clone(), spec, identity: job("web", 7), release: true }
 }
 
 impl Stand {
@@ -235,7 +235,12 @@ async fn instances_of_the_first_version_are_adopted() {
         |state: &InstanceState| matches!(state, InstanceState::Up { phase: Phase::Held, .. });
     stand.lab.wait(&id, held).await;
     let identity = job("web", 3);
-    let tell = Action::Tell { instance: id.clone(), spec, identity: identity.clone(), go: true };
+    let tell = Action::AssignIdentity {
+        instance: id.clone(),
+        spec,
+        identity: identity.clone(),
+        release: true,
+    };
     stand.lab.host.apply(tell).await.expect("acknowledged");
     stand.lab.says(&id, "hello").await;
     let seen = stand.lab.host.observe(None).await.expect("a look");
@@ -664,7 +669,7 @@ async fn long_late_workload_reaches_its_guest() {
     let pool = Owner::Pool(PoolTenant::Shared);
     let id = stand.lab.create("a1", spec.clone(), Stage::Init, pool).await;
     let (instance, spec) = (id.clone(), std::sync::Arc::new(spec));
-    let tell = Action::Tell { instance, spec, identity: job("web", 7), go: true };
+    let tell = Action::AssignIdentity { instance, spec, identity: job("web", 7), release: true };
     // Without a wait for the first report: the guest is told once it has come.
     stand.lab.host.apply(tell).await.expect("told");
     stand.lab.says(&id, "hello").await;

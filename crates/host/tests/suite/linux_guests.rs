@@ -191,11 +191,11 @@ mod lab {
             matches!(state, InstanceState::Up { phase: Phase::Held, told: None, .. })
         };
         lab.wait(&id, held).await;
-        let tell = |identity| Action::Tell {
+        let tell = |identity| Action::AssignIdentity {
             instance: id.clone(),
             spec: spec.clone(),
             identity,
-            go: true,
+            release: true,
         };
         lab.host.apply(tell(job("web-9", 4))).await.expect("told");
         lab.says(&id, "\"job_id\": \"web-9\"").await;

@@ -165,7 +165,10 @@ fn an_action_names_its_instance_and_itself() {
     assert_eq!(Owner::Pool(PoolTenant::Shared).identity(), None);
     let actions = [
         (Action::Create(Box::new(create)), "create"),
-        (Action::Tell { instance: id.clone(), spec: spec(), identity, go: true }, "tell"),
+        (
+            Action::AssignIdentity { instance: id.clone(), spec: spec(), identity, release: true },
+            "assign-identity",
+        ),
         (Action::Stop { instance: id.clone(), signal: Signal::TERM, timeout_s: 1 }, "stop"),
         (Action::Remove { instance: id.clone() }, "remove"),
         (Action::DropLogs { instance: id.clone() }, "drop-logs"),

@@ -219,8 +219,8 @@ impl Setting {
             Step::Claim { instance, job } => format!("claim {instance} for {job}"),
             Step::Create(Target::Job(job)) => format!("create for {job}"),
             Step::Create(Target::Pool(_)) => "create a spare one".to_owned(),
-            Step::Tell { instance, go: true } => format!("go {instance}"),
-            Step::Tell { instance, go: false } => format!("tell {instance}"),
+            Step::AssignIdentity { instance, release: true } => format!("release {instance}"),
+            Step::AssignIdentity { instance, release: false } => format!("assign {instance}"),
             Step::Stop { instance, reason, failed: false } => format!("stop {instance}: {reason}"),
             Step::Stop { instance, reason, failed: true } => format!("fail {instance}: {reason}"),
             Step::Remove { instance } => format!("remove {instance}"),
@@ -347,7 +347,7 @@ fn a_service_serves_on_until_its_next_generation_does() {
     assert_eq!(with(&[ending]).steps(), ["create for web", "stop a: because"]);
     // A service gets its start signal while the old one still serves.
     let told = instance("new", of("web", RUN), up(Phase::Held, false, Some(RUN)));
-    assert_eq!(with(&[told]).steps(), ["go new"]);
+    assert_eq!(with(&[told]).steps(), ["release new"]);
 }
 
 #[test]
@@ -409,11 +409,11 @@ fn the_others_stop_before_their_next_generation_starts() {
         assert!(!pooled(warm("new")).contains(&"claim new for web".to_owned()));
         let new = instance("new", claimed("web", NOW), up(Phase::Held, false, None));
         let steps = setting(&[one.clone()], &[stopping(old.clone()), new]).steps();
-        assert_eq!(steps, ["tell new", "stop old: because"]);
+        assert_eq!(steps, ["assign new", "stop old: because"]);
         let told = instance("new", of("web", RUN), up(Phase::Held, false, Some(RUN)));
         let steps = setting(&[one.clone()], &[stopping(old), told.clone()]).steps();
         assert_eq!(steps, ["stop old: because"], "both would run at once");
-        assert_eq!(setting(&[one], &[told]).steps(), ["go new"]);
+        assert_eq!(setting(&[one], &[told]).steps(), ["release new"]);
     }
 }
 
@@ -422,18 +422,21 @@ fn guest_is_assigned_an_identity_within_its_deadline() {
     let web = job("web", "service", &[]);
     let with = |instance: Instance| setting(&[web.clone()], &[instance]);
     let untold = |at| instance("a", claimed("web", at), up(Phase::Running, true, None));
-    assert_eq!(with(untold(ago(4))).steps(), ["go a"]);
+    assert_eq!(with(untold(ago(4))).steps(), ["release a"]);
     assert_eq!(with(untold(ago(4))).wakes(), Some(ahead(1)));
     assert_eq!(
         with(untold(ago(5))).steps(),
         ["stop a: the guest did not take its identity in time"]
     );
     let adopted = |seen| with(Instance { seen_at: Some(ago(seen)), ..untold(ago(1000)) });
-    assert_eq!((adopted(4).steps(), adopted(4).wakes()), (vec!["go a".to_owned()], Some(ahead(1))));
+    assert_eq!(
+        (adopted(4).steps(), adopted(4).wakes()),
+        (vec!["release a".to_owned()], Some(ahead(1)))
+    );
     assert_eq!(adopted(5).steps(), ["stop a: the guest did not take its identity in time"]);
     assert_eq!(with(untold(ago(4))).busy("a").steps(), nothing(), "it is being told");
     let made = instance("a", of("web", RUN), up(Phase::Running, true, None));
-    assert_eq!(with(Instance { created_at: ago(100), ..made }).steps(), ["go a"]);
+    assert_eq!(with(Instance { created_at: ago(100), ..made }).steps(), ["release a"]);
     let ending = instance("a", of("web", RUN), up(Phase::Stopping, false, Some(RUN)));
     assert_eq!(with(ending).steps(), nothing());
     let two = [serving("a", "web", RUN), serving("b", "web", RUN)];

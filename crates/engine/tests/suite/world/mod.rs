@@ -147,7 +147,7 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Reply(reply) => reply.deliver(),
-                Effect::Apply(id, action @ Action::Tell { .. }) if self.tells_wait => {
+                Effect::Apply(id, action @ Action::AssignIdentity { .. }) if self.tells_wait => {
                     self.waiting.push((id, action));
                 }
                 Effect::Apply(id, action) => {

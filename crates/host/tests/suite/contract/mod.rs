@@ -183,7 +183,8 @@ impl Subject<'_> {
         assert!(page.lines.is_empty());
         let spec = Arc::new(self.service.clone());
         let identity = identity(1);
-        let tell = Action::Tell { instance: instance.clone(), spec, identity, go: true };
+        let tell =
+            Action::AssignIdentity { instance: instance.clone(), spec, identity, release: true };
         assert!(self.host.apply(tell).await.is_err());
         assert!(!self.host.alive(&instance));
         assert!(self.host.connect(&instance, 80).await.is_err());
@@ -277,11 +278,11 @@ impl Subject<'_> {
     async fn a_held_instance_waits_for_go_and_ignores_older_generations(&self) {
         let create = self.create(&self.service, Stage::Init, Owner::Pool(PoolTenant::Shared)).await;
         let id = &create.instance;
-        let tell = |generation, go| Action::Tell {
+        let tell = |generation, release| Action::AssignIdentity {
             instance: id.clone(),
             spec: create.spec.clone(),
             identity: identity(generation),
-            go,
+            release,
         };
         self.until(id, "held", |state| is_up(state, Phase::Held, None)).await;
         self.apply(tell(3, false)).await;
@@ -301,11 +302,11 @@ impl Subject<'_> {
         let create = self.create(&self.service, Stage::Init, Owner::Pool(PoolTenant::Shared)).await;
         assert_eq!(create.workload, Delivery::Late);
         let id = &create.instance;
-        let tell = |generation, spec: &Arc<Spec>, go| Action::Tell {
+        let tell = |generation, spec: &Arc<Spec>, release| Action::AssignIdentity {
             instance: id.clone(),
             spec: spec.clone(),
             identity: identity(generation),
-            go,
+            release,
         };
         let mut other = self.service.clone();
         other.env.insert("OTHER".to_owned(), "yes".to_owned());
