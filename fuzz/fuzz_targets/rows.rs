@@ -101,12 +101,12 @@ fn seen(engine: &Engine, seconds: u64, all: bool) -> Input {
     look(
         seconds,
         instances.map(|instance| {
-            let told = match &instance.assignment {
+            let acknowledged = match &instance.assignment {
                 Assignment::Job { run, .. } => Some(*run),
                 Assignment::Pool(_) => None,
             };
             let phase = Phase::Running;
-            let state = InstanceState::Up { phase, ready: true, told, ready_detail: None };
+            let state = InstanceState::Up { phase, ready: true, acknowledged, ready_detail: None };
             let observed = Observed {
                 slot: instance.slot,
                 hash: instance.hash,

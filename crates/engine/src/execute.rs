@@ -362,8 +362,8 @@ fn shows(instance: &Instance, action: &Action) -> bool {
     match (action, &instance.state) {
         (
             Action::AssignIdentity { identity, release, .. },
-            Some(InstanceState::Up { phase, told, .. }),
-        ) => *told >= Some(identity.generation) && !(*release && *phase == Phase::Held),
+            Some(InstanceState::Up { phase, acknowledged, .. }),
+        ) => *acknowledged >= Some(identity.generation) && !(*release && *phase == Phase::Held),
         _ => instance.exit().is_some(),
     }
 }

@@ -97,10 +97,10 @@ impl Made {
         }
     }
 
-    /// The same, since it is to be told that it is of this job. What it knows of a later generation
+    /// The same, once it is to be assigned this identity. What it knows of a later generation
     /// stays.
     #[must_use]
-    pub fn told(&self, identity: &Identity) -> Made {
+    pub fn assigned(&self, identity: &Identity) -> Made {
         match &self.owner {
             Owner::Job(known) if known.generation >= identity.generation => self.clone(),
             _ => Made { owner: Owner::Job(identity.clone()), ..self.clone() },
@@ -120,7 +120,7 @@ pub enum InstanceState {
         /// Whether the readiness check has passed.
         ready: bool,
         /// The generation in the guest's identity file.
-        told: Option<Generation>,
+        acknowledged: Option<Generation>,
         /// Why the readiness check fails, the last time it did.
         ready_detail: Option<String>,
     },
@@ -139,8 +139,8 @@ impl InstanceState {
     #[must_use]
     pub fn serves(&self, run: Generation) -> bool {
         match self {
-            InstanceState::Up { phase: Phase::Running, ready, told, .. } => {
-                *ready && *told == Some(run)
+            InstanceState::Up { phase: Phase::Running, ready, acknowledged, .. } => {
+                *ready && *acknowledged == Some(run)
             }
             _ => false,
         }

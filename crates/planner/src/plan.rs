@@ -2,7 +2,7 @@
 //! what is wanted? It is asked again after every change, so each step may be small.
 //!
 //! ```text
-//!            no instance ──claim──▶ told? ──▶ go ──▶ ready ──▶ old generation is stopped
+//!            no instance ──claim──▶ acknowledged? ──▶ release ──▶ ready ──▶ old generation stopped
 //!                 │                  ▲
 //!                 └──create──────────┘        any end ──▶ remove ──▶ back-off ──▶ no instance
 //! ```
@@ -329,7 +329,8 @@ impl<'a> Planner<'a> {
             return;
         }
         let limits = self.world.limits;
-        let Some(InstanceState::Up { phase, told, ready_detail, .. }) = &instance.state else {
+        let Some(InstanceState::Up { phase, acknowledged, ready_detail, .. }) = &instance.state
+        else {
             let booting = instance.state.is_some();
             if booting && self.overdue(instance.deadline_start(instance.created_at), limits.boot) {
                 let reason = format!("the guest did not report within {} s", limits.boot.as_secs());
@@ -344,7 +345,7 @@ impl<'a> Planner<'a> {
             Assignment::Job { claimed_at, .. } => *claimed_at,
             Assignment::Pool(_) => None,
         };
-        if *told != Some(job.run) {
+        if *acknowledged != Some(job.run) {
             if claimed_at.is_some_and(|at| self.overdue(instance.deadline_start(at), limits.claim))
             {
                 self.stop(instance, "the guest did not take its identity in time");

@@ -52,7 +52,7 @@ pub(crate) struct Invariants {
     /// The revision of the host as it was last judged.
     host_revision: u64,
     /// The generation in the guest's identity file.
-    told_guests: BTreeMap<InstanceId, Generation>,
+    acknowledged: BTreeMap<InstanceId, Generation>,
     /// Instances whose creation the database knows to be done.
     pub(crate) created: BTreeSet<InstanceId>,
     /// Instances whose command has begun.
@@ -76,7 +76,7 @@ impl Invariants {
             gone: BTreeSet::new(),
             marked: BTreeSet::new(),
             host_revision: 0,
-            told_guests: BTreeMap::new(),
+            acknowledged: BTreeMap::new(),
             created: BTreeSet::new(),
             begun: BTreeSet::new(),
             runs: BTreeMap::new(),
@@ -287,19 +287,27 @@ impl Invariants {
             return Ok(());
         }
         for (create, state) in machine.instances() {
-            let InstanceState::Up { phase, told: Some(told), .. } = state else { continue };
-            let last = self.told_guests.get(&create.instance);
-            if last != Some(told) {
-                if last > Some(told) {
-                    return Err(format!("{} was told {told} behind {last:?}", create.instance));
+            let InstanceState::Up { phase, acknowledged: Some(acknowledged), .. } = state else {
+                continue;
+            };
+            let last = self.acknowledged.get(&create.instance);
+            if last != Some(acknowledged) {
+                if last > Some(acknowledged) {
+                    return Err(format!(
+                        "{} was told {acknowledged} behind {last:?}",
+                        create.instance
+                    ));
                 }
-                self.told_guests.insert(create.instance.clone(), *told);
+                self.acknowledged.insert(create.instance.clone(), *acknowledged);
             }
             if *phase != Phase::Running {
                 continue;
             }
-            if let Some(of) = machine.delivered(&create.instance).filter(|of| of != told) {
-                return Err(format!("{} runs the workload of {of} as {told}", create.instance));
+            if let Some(of) = machine.delivered(&create.instance).filter(|of| of != acknowledged) {
+                return Err(format!(
+                    "{} runs the workload of {of} as {acknowledged}",
+                    create.instance
+                ));
             }
             if create.spec.lifecycle != Lifecycle::Job || self.begun.contains(&create.instance) {
                 continue;
@@ -308,12 +316,15 @@ impl Invariants {
             let Some(identity) = create.owner.identity() else {
                 return Err(format!("{} runs its command without an identity", create.instance));
             };
-            let run = (identity.job_id.clone(), identity.tenant.clone(), *told);
+            let run = (identity.job_id.clone(), identity.tenant.clone(), *acknowledged);
             let retries = self.retries.get(&run).copied().unwrap_or_default();
             let runs = self.runs.entry(run).or_default();
             *runs += 1;
             if *runs > 1 + retries {
-                return Err(format!("{} ran {runs} times as generation {told}", identity.job_id));
+                return Err(format!(
+                    "{} ran {runs} times as generation {acknowledged}",
+                    identity.job_id
+                ));
             }
         }
         Ok(())
@@ -512,14 +523,17 @@ fn claimed_by_its_own(
 /// What was told that it is of a generation is made of that generation's spec.
 fn generations_have_one_spec(engine: &Engine, machine: &Machine) -> Result<(), String> {
     for (create, state) in machine.instances() {
-        let InstanceState::Up { told: Some(told), .. } = state else { continue };
+        let InstanceState::Up { acknowledged: Some(acknowledged), .. } = state else { continue };
         let Some(instance) = engine.fleet().instance(&create.instance) else { continue };
         let Some(job) = instance.job().and_then(|job| engine.fleet().job(job)) else { continue };
-        if *told > job.generation {
-            return Err(format!("{} was told {told}, and there is {job:?}", create.instance));
+        if *acknowledged > job.generation {
+            return Err(format!(
+                "{} was told {acknowledged}, and there is {job:?}",
+                create.instance
+            ));
         }
-        if job.run == *told && job.hash().is_some_and(|hash| hash != create.hash) {
-            return Err(format!("{} is generation {told} of {job:?}", create.instance));
+        if job.run == *acknowledged && job.hash().is_some_and(|hash| hash != create.hash) {
+            return Err(format!("{} is generation {acknowledged} of {job:?}", create.instance));
         }
     }
     Ok(())

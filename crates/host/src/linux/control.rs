@@ -2,7 +2,7 @@
 //! stream is made again whenever it breaks; nothing in it is trusted but its form.
 
 use super::clock;
-use super::instance::{Instance, Told};
+use super::instance::{Acknowledged, Instance};
 use super::layout::names as files;
 use super::{Shared, errors, lock, workload};
 use crate::HostError;
@@ -66,11 +66,11 @@ pub(super) async fn assign_identity(
         return Ok(());
     }
     let assignment = IdentityAssignment { identity: to_wire(&identity, id), spec, release };
-    let told = assignment.until_acknowledged(&instance, ASSIGN_AGAIN * shared.factor());
-    let told = tokio::time::timeout(ASSIGN_DEADLINE * shared.factor(), told).await;
-    told.unwrap_or_else(|_| {
+    let acknowledged = assignment.until_acknowledged(&instance, ASSIGN_AGAIN * shared.factor());
+    let acknowledged = tokio::time::timeout(ASSIGN_DEADLINE * shared.factor(), acknowledged).await;
+    acknowledged.unwrap_or_else(|_| {
         let lacks = instance
-            .told
+            .acknowledged
             .borrow()
             .workload
             .as_ref()
@@ -97,7 +97,7 @@ impl IdentityAssignment {
         again: Duration,
     ) -> Result<(), HostError> {
         let id = &instance.id;
-        let mut told = instance.told.subscribe();
+        let mut acknowledged = instance.acknowledged.subscribe();
         let mut state = instance.watch();
         let mut was_delivered = false;
         loop {
@@ -106,7 +106,7 @@ impl IdentityAssignment {
                 let message = format!("cannot assign an identity to instance {id}: it has ended");
                 return Err(HostError::transient(message));
             }
-            let has = told.borrow_and_update().clone();
+            let has = acknowledged.borrow_and_update().clone();
             if has.identity.as_ref().is_some_and(|known| !serves(known, &self.identity)) {
                 let message = format!("instance {id} serves another job already");
                 return Err(HostError::permanent(message));
@@ -123,7 +123,7 @@ impl IdentityAssignment {
             // Either change ends the wait; both are looked at above.
             tokio::select! {
                 biased;
-                _ = told.changed() => {}
+                _ = acknowledged.changed() => {}
                 _ = state.changed() => {}
                 () = tokio::time::sleep(again) => {}
             }
@@ -131,7 +131,7 @@ impl IdentityAssignment {
     }
 
     /// Why the guest has refused this workload.
-    fn refusal(&self, has: &Told) -> Option<String> {
+    fn refusal(&self, has: &Acknowledged) -> Option<String> {
         let refused = has.workload.as_ref()?.refused.as_ref()?;
         let reason: String = refused.reason.chars().take(REFUSAL_CHARS_MAX).collect();
         (refused.generation == self.identity.generation).then(|| escaped(&reason))
@@ -143,7 +143,7 @@ impl IdentityAssignment {
         &self,
         instance: &Instance,
         state: &InstanceState,
-        has: &Told,
+        has: &Acknowledged,
         was_delivered: bool,
     ) -> bool {
         if *state == InstanceState::Booting {
@@ -172,8 +172,8 @@ impl IdentityAssignment {
     }
 }
 
-fn serves(told: &hearth_guest::Identity, asked: &hearth_guest::Identity) -> bool {
-    told.job_id == asked.job_id && told.tenant == asked.tenant
+fn serves(acknowledged: &hearth_guest::Identity, asked: &hearth_guest::Identity) -> bool {
+    acknowledged.job_id == asked.job_id && acknowledged.tenant == asked.tenant
 }
 
 fn is_held(state: &InstanceState) -> bool {
@@ -235,7 +235,9 @@ async fn read_reports(
                 let agreed = Hello::own().agreed(&hello);
                 tracing::debug!(instance = %instance.id, ?agreed, "the guest has answered Hello");
                 let takes_workload = agreed.capabilities.contains(LATE_WORKLOAD);
-                instance.told.send_modify(|told| told.takes_workload = takes_workload);
+                instance
+                    .acknowledged
+                    .send_modify(|acknowledged| acknowledged.takes_workload = takes_workload);
             }
             Ok(Message::Unsupported { unsupported }) => {
                 let command = escaped(&unsupported);
@@ -250,7 +252,7 @@ async fn read_reports(
 }
 
 fn take_report(shared: &Shared, instance: &Instance, report: Report) {
-    let told = report.identity.as_ref().map(|identity| Generation(identity.generation));
+    let acknowledged = report.identity.as_ref().map(|identity| Generation(identity.generation));
     let phase = match report.phase {
         hearth_guest::Phase::Held => Phase::Held,
         hearth_guest::Phase::Running => Phase::Running,
@@ -262,10 +264,15 @@ fn take_report(shared: &Shared, instance: &Instance, report: Report) {
         .map(|detail| escaped(&detail.chars().take(READY_DETAIL_CHARS_MAX).collect::<String>()));
     let news = [
         instance.set_oom_kills(oom_kills(&report.oom_kills)),
-        instance.set_state(InstanceState::Up { phase, ready: report.ready, told, ready_detail }),
+        instance.set_state(InstanceState::Up {
+            phase,
+            ready: report.ready,
+            acknowledged,
+            ready_detail,
+        }),
     ];
-    instance.told.send_modify(|told| {
-        (told.identity, told.workload) = (report.identity, report.workload);
+    instance.acknowledged.send_modify(|acknowledged| {
+        (acknowledged.identity, acknowledged.workload) = (report.identity, report.workload);
     });
     if news.contains(&true) {
         shared.bump(instance);

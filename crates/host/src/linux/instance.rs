@@ -34,7 +34,7 @@ pub(super) struct Instance {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) commands_taken: Mutex<Option<mpsc::Receiver<Command>>>,
     /// What the guest has, for those who tell it.
-    pub(super) told: watch::Sender<Told>,
+    pub(super) acknowledged: watch::Sender<Acknowledged>,
     state: watch::Sender<InstanceState>,
     oom_kills: Mutex<OomKills>,
     live: OnceLock<Live>,
@@ -48,7 +48,7 @@ pub(super) struct Instance {
 
 /// What a guest says that it has.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Told {
+pub(super) struct Acknowledged {
     /// Its identity, by the last report.
     pub(super) identity: Option<hearth_guest::Identity>,
     /// How far a late workload is, by the last report.
@@ -83,7 +83,7 @@ impl Instance {
             directory,
             commands,
             commands_taken: Mutex::new(Some(receiver)),
-            told: watch::channel(Told::default()).0,
+            acknowledged: watch::channel(Acknowledged::default()).0,
             state: watch::channel(InstanceState::Booting).0,
             oom_kills: Mutex::default(),
             live: OnceLock::new(),
@@ -115,12 +115,12 @@ impl Instance {
     /// one action on an instance at a time.
     pub(super) fn remember(&self, identity: &Identity) -> io::Result<()> {
         let Some(known) = lock(&self.made).clone() else { return Ok(()) };
-        let told = known.told(identity);
-        if told != *known {
+        let assigned = known.assigned(identity);
+        if assigned != *known {
             let mut record = InstanceRecord::read(self.directory.path(), &self.id)?;
-            record.set_owner(&told.owner);
+            record.set_owner(&assigned.owner);
             record.write(self.directory.path())?;
-            *lock(&self.made) = Some(Arc::new(told));
+            *lock(&self.made) = Some(Arc::new(assigned));
         }
         Ok(())
     }
@@ -132,7 +132,7 @@ impl Instance {
         InstanceState::Up {
             phase: Phase::Running,
             ready: true,
-            told: identity.map(|identity| identity.generation),
+            acknowledged: identity.map(|identity| identity.generation),
             ready_detail: None,
         }
     }

@@ -443,13 +443,15 @@ impl Machine {
     pub fn set_ready(&mut self, ready: bool) {
         self.unready = !ready;
         let passes = |(id, vm): (&InstanceId, &Vm)| match vm.state {
-            InstanceState::Up { phase: Phase::Running, ready: false, told, .. } if ready => {
-                Some((id.clone(), told))
+            InstanceState::Up { phase: Phase::Running, ready: false, acknowledged, .. }
+                if ready =>
+            {
+                Some((id.clone(), acknowledged))
             }
             _ => None,
         };
         let now: Vec<_> = self.vms.iter().filter_map(passes).collect();
-        now.into_iter().for_each(|(id, told)| self.set(&id, Phase::Running, told));
+        now.into_iter().for_each(|(id, acknowledged)| self.set(&id, Phase::Running, acknowledged));
     }
 
     /// Whether looks fail from now on.
@@ -490,18 +492,18 @@ impl Machine {
     /// A guest's first report.
     fn report(&mut self, id: &InstanceId) {
         let Some(vm) = self.vms.get(id) else { return };
-        let told = match &vm.create.owner {
+        let acknowledged = match &vm.create.owner {
             Owner::Job(identity) => Some(identity.generation),
             Owner::Pool(_) => None,
         };
         match vm.create.stage {
-            Stage::App => self.run(id, told),
-            Stage::Init => self.set(id, Phase::Held, told),
+            Stage::App => self.run(id, acknowledged),
+            Stage::Init => self.set(id, Phase::Held, acknowledged),
         }
     }
 
     /// The command begins.
-    fn run(&mut self, id: &InstanceId, told: Option<Generation>) {
+    fn run(&mut self, id: &InstanceId, acknowledged: Option<Generation>) {
         let Some(vm) = self.vms.get(id) else { return };
         // An init without its workload takes no identity.
         let Some(spec) = vm.workload.clone() else { return };
@@ -512,14 +514,14 @@ impl Machine {
             let over = self.now.after(self.config.work);
             self.timers.insert((over, id.clone(), epoch, Timer::Over));
         }
-        self.set(id, Phase::Running, told);
+        self.set(id, Phase::Running, acknowledged);
     }
 
-    fn set(&mut self, id: &InstanceId, phase: Phase, told: Option<Generation>) {
+    fn set(&mut self, id: &InstanceId, phase: Phase, acknowledged: Option<Generation>) {
         let Some(vm) = self.vms.get_mut(id) else { return };
         let passes = !(self.unready && vm.create.spec.ready.is_some());
         let ready = phase == Phase::Running && passes;
-        vm.state = InstanceState::Up { phase, ready, told, ready_detail: None };
+        vm.state = InstanceState::Up { phase, ready, acknowledged, ready_detail: None };
         self.bump(id);
     }
 
@@ -535,7 +537,7 @@ impl Machine {
         identity: &Identity,
     ) -> Result<(), HostError> {
         let vm = self.up(id)?;
-        vm.made = Arc::new(vm.made.told(identity));
+        vm.made = Arc::new(vm.made.assigned(identity));
         let is_held = matches!(vm.state, InstanceState::Up { phase: Phase::Held, .. });
         if vm.create.workload == Delivery::Inline || !is_held {
             return Ok(());
@@ -572,14 +574,14 @@ impl Machine {
         release: bool,
     ) -> Result<(), HostError> {
         let vm = self.up(id)?;
-        let InstanceState::Up { phase, told, .. } = &mut vm.state else { return Ok(()) };
-        *told = (*told).max(Some(identity.generation));
-        let (held, told) = (*phase == Phase::Held, *told);
-        let made = vm.made.told(identity);
+        let InstanceState::Up { phase, acknowledged, .. } = &mut vm.state else { return Ok(()) };
+        *acknowledged = (*acknowledged).max(Some(identity.generation));
+        let (held, acknowledged) = (*phase == Phase::Held, *acknowledged);
+        let made = vm.made.assigned(identity);
         vm.create.owner = made.owner.clone();
         vm.made = Arc::new(made);
         if held && release {
-            self.run(id, told);
+            self.run(id, acknowledged);
         } else {
             self.bump(id);
         }

@@ -544,10 +544,10 @@ async fn a_guest_that_misses_its_identity_is_told_again() {
         stand.lab.wait(&id, is_up).await;
         let tell = tell(&id, &["/fake/serve"]);
         stand.lab.host.apply(tell).await.expect("told at last");
-        let told = |state: &InstanceState| {
-            matches!(state, InstanceState::Up { told: Some(Generation(7)), .. })
+        let acknowledged = |state: &InstanceState| {
+            matches!(state, InstanceState::Up { acknowledged: Some(Generation(7)), .. })
         };
-        stand.lab.wait(&id, told).await;
+        stand.lab.wait(&id, acknowledged).await;
     }
     stand.clean().await;
 }

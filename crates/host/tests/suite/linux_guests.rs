@@ -188,7 +188,7 @@ mod lab {
         let (id, spec) = (create.instance.clone(), create.spec.clone());
         lab.host.apply(Action::Create(Box::new(create))).await.expect("created");
         let held = |state: &InstanceState| {
-            matches!(state, InstanceState::Up { phase: Phase::Held, told: None, .. })
+            matches!(state, InstanceState::Up { phase: Phase::Held, acknowledged: None, .. })
         };
         lab.wait(&id, held).await;
         let tell = |identity| Action::AssignIdentity {
@@ -199,11 +199,11 @@ mod lab {
         };
         lab.host.apply(tell(job("web-9", 4))).await.expect("told");
         lab.says(&id, "\"job_id\": \"web-9\"").await;
-        let told = |state: &InstanceState| {
-            matches!(state, InstanceState::Up { phase: Phase::Running, told, .. }
-                if *told == Some(Generation(4)))
+        let acknowledged = |state: &InstanceState| {
+            matches!(state, InstanceState::Up { phase: Phase::Running, acknowledged, .. }
+                if *acknowledged == Some(Generation(4)))
         };
-        lab.wait(&id, told).await;
+        lab.wait(&id, acknowledged).await;
         let refused = lab.host.apply(tell(job("other", 5))).await.expect_err("it serves another");
         assert!(!refused.is_transient());
 
@@ -256,11 +256,11 @@ mod lab {
         lab.restart().await;
         assert_eq!(lab.exit(&ends).await, Exit { end: End::Code(9), stop_requested: false });
         assert_eq!(lab.texts(&ends).await, ["first", "last"]);
-        let told = |state: &InstanceState| {
-            matches!(state, InstanceState::Up { phase: Phase::Running, told, .. }
-                if *told == Some(Generation(3)))
+        let acknowledged = |state: &InstanceState| {
+            matches!(state, InstanceState::Up { phase: Phase::Running, acknowledged, .. }
+                if *acknowledged == Some(Generation(3)))
         };
-        lab.wait(&runs, told).await;
+        lab.wait(&runs, acknowledged).await;
         let seen = lab.texts(&runs).await.len();
         lab.says(&runs, &format!("line {}", seen + 3)).await;
         let texts = lab.texts(&runs).await;

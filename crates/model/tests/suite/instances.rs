@@ -72,9 +72,9 @@ fn instance(assignment: Assignment, stage: Stage, state: Option<InstanceState>) 
     }
 }
 
-fn up(phase: Phase, ready: bool, told: Option<u64>) -> Option<InstanceState> {
-    let told = told.map(Generation);
-    Some(InstanceState::Up { phase, ready, told, ready_detail: None })
+fn up(phase: Phase, ready: bool, acknowledged: Option<u64>) -> Option<InstanceState> {
+    let acknowledged = acknowledged.map(Generation);
+    Some(InstanceState::Up { phase, ready, acknowledged, ready_detail: None })
 }
 
 fn exited() -> Option<InstanceState> {
@@ -195,7 +195,7 @@ fn workload_is_late_only_in_a_pool_that_holds_it() {
 }
 
 #[test]
-fn what_is_remembered_of_a_telling_is_the_latest_generation() {
+fn what_is_remembered_of_an_assignment_is_the_latest_generation() {
     let identity = |generation| Identity {
         job_id: job().id,
         tenant: job().tenant,
@@ -205,8 +205,8 @@ fn what_is_remembered_of_a_telling_is_the_latest_generation() {
         |owner| Made { owner, images: images(), stage: Stage::App, resources: spec().resources };
     let generation = |made: Made| made.owner.identity().map(|identity| identity.generation.0);
     let spare = of(Owner::Pool(PoolTenant::Shared));
-    assert_eq!(generation(spare.told(&identity(2))), Some(2));
+    assert_eq!(generation(spare.assigned(&identity(2))), Some(2));
     let known = of(Owner::Job(identity(2)));
-    assert_eq!(generation(known.told(&identity(1))), Some(2), "it does not forget");
-    assert_eq!(generation(known.told(&identity(3))), Some(3));
+    assert_eq!(generation(known.assigned(&identity(1))), Some(2), "it does not forget");
+    assert_eq!(generation(known.assigned(&identity(3))), Some(3));
 }

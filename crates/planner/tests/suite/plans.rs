@@ -64,8 +64,9 @@ fn job(number: u8, lifecycle: &str, pool: u32, kind: u8) -> Job {
 }
 
 fn state(kind: u8) -> Option<InstanceState> {
-    let up =
-        |phase, ready, told| Some(InstanceState::Up { phase, ready, told, ready_detail: None });
+    let up = |phase, ready, acknowledged| {
+        Some(InstanceState::Up { phase, ready, acknowledged, ready_detail: None })
+    };
     match kind {
         0 => None,
         1 => Some(InstanceState::Booting),

@@ -128,9 +128,9 @@ fn spare() -> Assignment {
     Assignment::Pool(key())
 }
 
-fn up(phase: Phase, ready: bool, told: Option<u64>) -> Option<InstanceState> {
-    let told = told.map(Generation);
-    Some(InstanceState::Up { phase, ready, told, ready_detail: None })
+fn up(phase: Phase, ready: bool, acknowledged: Option<u64>) -> Option<InstanceState> {
+    let acknowledged = acknowledged.map(Generation);
+    Some(InstanceState::Up { phase, ready, acknowledged, ready_detail: None })
 }
 
 fn serving(id: &str, job: &str, run: u64) -> Instance {
@@ -346,8 +346,8 @@ fn a_service_serves_on_until_its_next_generation_does() {
     let ending = stopping(Instance { created_at: NOW, ..serving("a", "web", 1) });
     assert_eq!(with(&[ending]).steps(), ["create for web", "stop a: because"]);
     // A service gets its start signal while the old one still serves.
-    let told = instance("new", of("web", RUN), up(Phase::Held, false, Some(RUN)));
-    assert_eq!(with(&[told]).steps(), ["release new"]);
+    let acknowledged = instance("new", of("web", RUN), up(Phase::Held, false, Some(RUN)));
+    assert_eq!(with(&[acknowledged]).steps(), ["release new"]);
 }
 
 #[test]
@@ -410,10 +410,10 @@ fn the_others_stop_before_their_next_generation_starts() {
         let new = instance("new", claimed("web", NOW), up(Phase::Held, false, None));
         let steps = setting(&[one.clone()], &[stopping(old.clone()), new]).steps();
         assert_eq!(steps, ["assign new", "stop old: because"]);
-        let told = instance("new", of("web", RUN), up(Phase::Held, false, Some(RUN)));
-        let steps = setting(&[one.clone()], &[stopping(old), told.clone()]).steps();
+        let acknowledged = instance("new", of("web", RUN), up(Phase::Held, false, Some(RUN)));
+        let steps = setting(&[one.clone()], &[stopping(old), acknowledged.clone()]).steps();
         assert_eq!(steps, ["stop old: because"], "both would run at once");
-        assert_eq!(setting(&[one], &[told]).steps(), ["release new"]);
+        assert_eq!(setting(&[one], &[acknowledged]).steps(), ["release new"]);
     }
 }
 
@@ -421,20 +421,20 @@ fn the_others_stop_before_their_next_generation_starts() {
 fn guest_is_assigned_an_identity_within_its_deadline() {
     let web = job("web", "service", &[]);
     let with = |instance: Instance| setting(&[web.clone()], &[instance]);
-    let untold = |at| instance("a", claimed("web", at), up(Phase::Running, true, None));
-    assert_eq!(with(untold(ago(4))).steps(), ["release a"]);
-    assert_eq!(with(untold(ago(4))).wakes(), Some(ahead(1)));
+    let unacknowledged = |at| instance("a", claimed("web", at), up(Phase::Running, true, None));
+    assert_eq!(with(unacknowledged(ago(4))).steps(), ["release a"]);
+    assert_eq!(with(unacknowledged(ago(4))).wakes(), Some(ahead(1)));
     assert_eq!(
-        with(untold(ago(5))).steps(),
+        with(unacknowledged(ago(5))).steps(),
         ["stop a: the guest did not take its identity in time"]
     );
-    let adopted = |seen| with(Instance { seen_at: Some(ago(seen)), ..untold(ago(1000)) });
+    let adopted = |seen| with(Instance { seen_at: Some(ago(seen)), ..unacknowledged(ago(1000)) });
     assert_eq!(
         (adopted(4).steps(), adopted(4).wakes()),
         (vec!["release a".to_owned()], Some(ahead(1)))
     );
     assert_eq!(adopted(5).steps(), ["stop a: the guest did not take its identity in time"]);
-    assert_eq!(with(untold(ago(4))).busy("a").steps(), nothing(), "it is being told");
+    assert_eq!(with(unacknowledged(ago(4))).busy("a").steps(), nothing(), "it is being told");
     let made = instance("a", of("web", RUN), up(Phase::Running, true, None));
     assert_eq!(with(Instance { created_at: ago(100), ..made }).steps(), ["release a"]);
     let ending = instance("a", of("web", RUN), up(Phase::Stopping, false, Some(RUN)));
@@ -467,8 +467,9 @@ fn guest_that_misses_its_boot_or_ready_deadline_has_failed() {
     let checked = job("web", "service", &[("ready", check)]);
     let unready = |since, detail: Option<&str>| {
         let ready_detail = detail.map(str::to_owned);
-        let told = Some(Generation(RUN));
-        let state = InstanceState::Up { phase: Phase::Running, ready: false, told, ready_detail };
+        let acknowledged = Some(Generation(RUN));
+        let state =
+            InstanceState::Up { phase: Phase::Running, ready: false, acknowledged, ready_detail };
         let known = instance("a", of("web", RUN), Some(state));
         setting(&[checked.clone()], &[Instance { running_since: Some(since), ..known }])
     };
@@ -712,8 +713,9 @@ fn how_a_job_stands_is_a_word_a_sentence_and_an_instance() {
     starting(up(Phase::Running, true, None), "waiting for the guest to take its identity");
     starting(up(Phase::Stopping, true, Some(RUN)), "stopping");
     let detail = Some("port 80 refuses".to_owned());
-    let (phase, told_run) = (Phase::Running, Some(Generation(RUN)));
-    let state = InstanceState::Up { phase, ready: false, told: told_run, ready_detail: detail };
+    let (phase, acknowledged) = (Phase::Running, Some(Generation(RUN)));
+    let state =
+        InstanceState::Up { phase, ready: false, acknowledged: acknowledged, ready_detail: detail };
     starting(Some(state), "not ready: port 80 refuses");
 
     let serves = serving("a", "web", RUN);

@@ -331,8 +331,8 @@ impl Subject<'_> {
 }
 
 fn is_up(state: &InstanceState, wanted: Phase, generation: Option<u64>) -> bool {
-    matches!(state, InstanceState::Up { phase, told, .. }
-        if *phase == wanted && *told == generation.map(Generation))
+    matches!(state, InstanceState::Up { phase, acknowledged, .. }
+        if *phase == wanted && *acknowledged == generation.map(Generation))
 }
 
 fn identity(generation: u64) -> Identity {
