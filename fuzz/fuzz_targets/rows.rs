@@ -110,7 +110,7 @@ fn seen(engine: &Engine, seconds: u64, all: bool) -> Input {
             let observed = Observed {
                 slot: instance.slot,
                 hash: instance.hash,
-                made: None,
+                created: None,
                 state,
                 oom_kills: OomKills::default(),
                 silence: 0,

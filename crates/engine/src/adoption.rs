@@ -7,8 +7,8 @@
 use crate::engine::Engine;
 use crate::input::Now;
 use hearth_model::{
-    Assignment, Creation, Generation, Identity, Instance, Job, JobId, Made, Observed, Owner,
-    PoolKey, Resources, Spec, SpecHash, Tenant, Wanted,
+    Assignment, CreatedInstance, Creation, Generation, Identity, Instance, Job, JobId, Observed,
+    Owner, PoolKey, Resources, Spec, SpecHash, Tenant, Wanted,
 };
 use hearth_store::EventKind;
 use std::cmp::Reverse;
@@ -22,7 +22,7 @@ impl Engine {
             self.orphans.0.iter().map(|(id, one)| (id.clone(), one.clone())).collect();
         orphans.sort_by_key(|(_, observed)| Reverse(self.worth(observed)));
         for (id, observed) in orphans {
-            let Some(made) = observed.made.clone().filter(|_| !self.fleet.has(observed.slot))
+            let Some(made) = observed.created.clone().filter(|_| !self.fleet.has(observed.slot))
             else {
                 continue;
             };
@@ -60,7 +60,7 @@ impl Engine {
     }
 
     fn worth(&self, observed: &Observed) -> Option<(bool, Generation)> {
-        let identity = observed.made.as_ref()?.owner.identity()?;
+        let identity = observed.created.as_ref()?.owner.identity()?;
         let job = self.fleet.job(&identity.job_id)?;
         Some((is_made_of(job, observed), identity.generation))
     }
@@ -75,7 +75,7 @@ impl Engine {
     ) -> Generation {
         let before = self.tombstones.get(job).map_or(Generation(0), |last| last.generation);
         let told = |observed: &Observed| {
-            let identity = observed.made.as_ref()?.owner.identity()?;
+            let identity = observed.created.as_ref()?.owner.identity()?;
             let same = identity.tenant == *tenant && Some(observed.hash) == hash;
             (identity.job_id == *job).then_some((identity.generation, same))
         };
@@ -86,7 +86,11 @@ impl Engine {
     }
 
     /// Where an instance belongs, and the spec that it has as far as that is known.
-    fn place_of(&mut self, observed: &Observed, made: &Made) -> Option<(Assignment, Arc<Spec>)> {
+    fn place_of(
+        &mut self,
+        observed: &Observed,
+        made: &CreatedInstance,
+    ) -> Option<(Assignment, Arc<Spec>)> {
         match &made.owner {
             Owner::Job(identity) => {
                 let job = self.fleet.job(&identity.job_id)?;

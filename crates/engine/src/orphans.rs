@@ -30,7 +30,7 @@ impl Orphans {
     /// What they leave of the capacity.
     pub(crate) fn left_of(&self, capacity: Capacity) -> Capacity {
         let runs = |observed: &&Observed| !observed.state.is_exited();
-        let needs = self.0.values().filter(runs).filter_map(|observed| observed.made.as_ref());
+        let needs = self.0.values().filter(runs).filter_map(|observed| observed.created.as_ref());
         let taken =
             needs.map(|made| capacity.need_of(made.resources)).fold(Need::default(), Need::plus);
         let left = capacity.total().minus(taken);
@@ -41,7 +41,7 @@ impl Orphans {
     /// A sentence for each.
     pub(crate) fn sentences(&self) -> impl Iterator<Item = String> {
         self.0.iter().map(|(id, observed)| {
-            let what = match observed.made.as_ref().map(|made| &made.owner) {
+            let what = match observed.created.as_ref().map(|made| &made.owner) {
                 Some(Owner::Job(Identity { job_id, generation, .. })) => format!(
                     "instance {id} of job {job_id}, generation {generation}, is on the host and the \
                      job is not in the database: declare the job to have it taken over"

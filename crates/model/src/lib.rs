@@ -31,7 +31,8 @@ pub use ids::{
 pub use images::{ImageUses, KeepImages, StoredImage};
 pub use machine::{DriveRole, Machine};
 pub use observed::{
-    End, Exit, InstanceState, Made, Observation, Observed, OomKill, OomKills, Phase, SILENT_AFTER,
+    CreatedInstance, End, Exit, InstanceState, Observation, Observed, OomKill, OomKills, Phase,
+    SILENT_AFTER,
 };
 pub use problems::{FieldError, FieldErrors, FieldPart, PROBLEMS_MAX, Path, Segment};
 pub use selector::Selector;

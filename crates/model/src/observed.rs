@@ -34,7 +34,7 @@ pub struct Observed {
     /// The hash of the spec that it was made of.
     pub hash: SpecHash,
     /// What else is remembered of how it was made; nothing of what an older Hearth made.
-    pub made: Option<Arc<Made>>,
+    pub created: Option<Arc<CreatedInstance>>,
     /// What it does.
     pub state: InstanceState,
     /// What its kernel has killed for lack of memory, but for its command.
@@ -74,7 +74,7 @@ pub const SILENT_AFTER: u32 = 2;
 
 /// What the host remembers of an instance for when the database does not name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Made {
+pub struct CreatedInstance {
     /// Its job or pool: the last that it was to be assigned, else the one that it was created for.
     pub owner: Owner,
     /// The digests of its images.
@@ -85,11 +85,11 @@ pub struct Made {
     pub resources: Resources,
 }
 
-impl Made {
+impl CreatedInstance {
     /// What is remembered of a creation.
     #[must_use]
-    pub fn of(create: &Create) -> Made {
-        Made {
+    pub fn of(create: &Create) -> CreatedInstance {
+        CreatedInstance {
             owner: create.owner.clone(),
             images: create.machine.images(),
             stage: create.stage,
@@ -100,10 +100,10 @@ impl Made {
     /// The same, once it is to be assigned this identity. What it knows of a later generation
     /// stays.
     #[must_use]
-    pub fn assigned(&self, identity: &Identity) -> Made {
+    pub fn assigned(&self, identity: &Identity) -> CreatedInstance {
         match &self.owner {
             Owner::Job(known) if known.generation >= identity.generation => self.clone(),
-            _ => Made { owner: Owner::Job(identity.clone()), ..self.clone() },
+            _ => CreatedInstance { owner: Owner::Job(identity.clone()), ..self.clone() },
         }
     }
 }

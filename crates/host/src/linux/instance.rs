@@ -7,8 +7,8 @@ use super::lock;
 use hearth_firecracker::{Client, Directory, Process};
 use hearth_guest::Command;
 use hearth_model::{
-    Boot, Exit, Identity, InstanceId, InstanceState, Made, Observed, OomKills, Phase, Slot,
-    SpecHash,
+    Boot, CreatedInstance, Exit, Identity, InstanceId, InstanceState, Observed, OomKills, Phase,
+    Slot, SpecHash,
 };
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -24,7 +24,7 @@ pub(super) struct Instance {
     pub(super) id: InstanceId,
     pub(super) slot: Slot,
     pub(super) hash: SpecHash,
-    made: Mutex<Option<Arc<Made>>>,
+    created: Mutex<Option<Arc<CreatedInstance>>>,
     pub(super) boot: Boot,
     pub(super) has_rootfs: bool,
     /// The version of the protocol that its init speaks.
@@ -76,7 +76,7 @@ impl Instance {
             id,
             slot: record.slot(),
             hash: record.hash(),
-            made: Mutex::new(record.made().map(Arc::new)),
+            created: Mutex::new(record.created().map(Arc::new)),
             boot: record.boot(),
             has_rootfs: record.has_rootfs(),
             protocol: record.protocol(),
@@ -103,31 +103,31 @@ impl Instance {
     }
 
     pub(super) fn observed(&self) -> Observed {
-        let made = lock(&self.made).clone();
+        let created = lock(&self.created).clone();
         // They are set before the state, so that a reader who sees how it ended sees these too.
         let state = self.state();
         let oom_kills = lock(&self.oom_kills).clone();
         let silence = self.silence.load(Ordering::Acquire);
-        Observed { slot: self.slot, hash: self.hash, made, state, oom_kills, silence }
+        Observed { slot: self.slot, hash: self.hash, created, state, oom_kills, silence }
     }
 
     /// Records, over a loss of the database too, the identity that is to be assigned. Blocks. There is
     /// one action on an instance at a time.
     pub(super) fn remember(&self, identity: &Identity) -> io::Result<()> {
-        let Some(known) = lock(&self.made).clone() else { return Ok(()) };
+        let Some(known) = lock(&self.created).clone() else { return Ok(()) };
         let assigned = known.assigned(identity);
         if assigned != *known {
             let mut record = InstanceRecord::read(self.directory.path(), &self.id)?;
             record.set_owner(&assigned.owner);
             record.write(self.directory.path())?;
-            *lock(&self.made) = Some(Arc::new(assigned));
+            *lock(&self.created) = Some(Arc::new(assigned));
         }
         Ok(())
     }
 
     /// What a raw guest does as long as it runs. It is told nothing: its identity is what is remembered.
     pub(super) fn raw_state(&self) -> InstanceState {
-        let owner = lock(&self.made);
+        let owner = lock(&self.created);
         let identity = owner.as_ref().and_then(|made| made.owner.identity());
         InstanceState::Up {
             phase: Phase::Running,

@@ -9,8 +9,8 @@ use super::layout::{absent_is_fine, create_file, names, open_file};
 use hearth_firecracker::Identity;
 use hearth_guest::{PROTOCOL, PROTOCOL_FIRST};
 use hearth_model::{
-    Boot, Digest, DriveRole, Generation, Images, InstanceId, JobId, Machine, Made, Owner,
-    PoolTenant, Resources, Slot, SpecHash, Stage, Tenant,
+    Boot, CreatedInstance, Digest, DriveRole, Generation, Images, InstanceId, JobId, Machine,
+    Owner, PoolTenant, Resources, Slot, SpecHash, Stage, Tenant,
 };
 use machine_form::MachineForm;
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,7 @@ pub(super) struct InstanceRecord {
     has_rootfs: bool,
     /// What the database would say of it, for when it does not; absent in what an older Hearth made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    made: Option<MadeForm>,
+    made: Option<CreatedForm>,
     /// How its VMM was configured; absent in what an older Hearth made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     machine: Option<MachineForm>,
@@ -56,7 +56,7 @@ enum BootForm {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct MadeForm {
+struct CreatedForm {
     owner: OwnerForm,
     kernel: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -89,9 +89,9 @@ enum StageForm {
     App,
 }
 
-impl MadeForm {
-    fn of(made: &Made) -> MadeForm {
-        MadeForm {
+impl CreatedForm {
+    fn of(made: &CreatedInstance) -> CreatedForm {
+        CreatedForm {
             owner: OwnerForm::of(&made.owner),
             kernel: made.images.kernel.to_string(),
             modules: made.images.modules.map(|digest| digest.to_string()),
@@ -106,12 +106,12 @@ impl MadeForm {
     }
 
     /// `None` where a name or a digest is none.
-    fn read(&self) -> Option<Made> {
+    fn read(&self) -> Option<CreatedInstance> {
         let digest = |hex: &Option<String>| match hex {
             Some(hex) => Digest::parse(hex).map(Some),
             None => Some(None),
         };
-        Some(Made {
+        Some(CreatedInstance {
             owner: self.owner.read()?,
             images: Images {
                 kernel: Digest::parse(&self.kernel)?,
@@ -169,7 +169,7 @@ impl InstanceRecord {
             },
             host_boot: host_boot.to_owned(),
             has_rootfs: create.machine.drive(DriveRole::Rootfs).is_some(),
-            made: Some(MadeForm::of(&Made::of(create))),
+            made: Some(CreatedForm::of(&CreatedInstance::of(create))),
             machine: Some(MachineForm::of(&create.machine)),
             protocol: (create.machine.guest() == Boot::Init).then_some(PROTOCOL),
             process: None,
@@ -265,8 +265,8 @@ impl InstanceRecord {
     }
 
     /// Checked when it was read.
-    pub(super) fn made(&self) -> Option<Made> {
-        self.made.as_ref().and_then(MadeForm::read)
+    pub(super) fn created(&self) -> Option<CreatedInstance> {
+        self.made.as_ref().and_then(CreatedForm::read)
     }
 
     pub(super) fn set_owner(&mut self, owner: &Owner) {
@@ -332,7 +332,7 @@ mod tests {
         InstanceRecord::new(&create, "boot").write(dir.path()).expect("written");
         let record = InstanceRecord::read(dir.path(), &create.instance).expect("a record");
         assert_eq!(record.machine(), Some(create.machine.clone()));
-        assert_eq!(record.made(), Some(Made::of(&create)));
+        assert_eq!(record.created(), Some(CreatedInstance::of(&create)));
         assert_eq!((record.boot(), record.has_rootfs()), (Boot::Init, true));
         assert_eq!(record.protocol(), 2);
     }
@@ -346,14 +346,14 @@ mod tests {
         );
         assert_eq!((record.machine(), record.protocol(), record.started), (None, 1, true));
         assert!(record.process.is_some() && record.is_of_boot(BOOT_1));
-        let made = record.made().expect("what the database would say");
+        let made = record.created().expect("what the database would say");
         let owner = made.owner.identity().expect("a job");
         assert_eq!((owner.job_id.as_str(), owner.generation), ("web", Generation(3)));
         assert_eq!(made.resources, Resources { vcpu: 1, mem_mib: 128 });
         assert!(made.images.rootfs.is_some() && made.images.modules.is_none());
         let record = read(RAW_1, "oldraw").expect("a record");
         assert_eq!((record.boot(), record.has_rootfs()), (Boot::Raw, false));
-        let made = record.made().expect("what the database would say");
+        let made = record.created().expect("what the database would say");
         assert_eq!(made.owner, Owner::Pool(PoolTenant::Shared));
     }
 

@@ -121,7 +121,7 @@ fn instance(path: &Path, boot: &str) -> What {
         Ok(record) => record,
         Err(error) => return unknown(&format!("cannot read its instance record: {error}")),
     };
-    let owner = record.made().map(|made| made.owner);
+    let owner = record.created().map(|made| made.owner);
     if !record.is_of_boot(boot) {
         return What::Instance { id, owner, process: None };
     }

@@ -3,9 +3,9 @@
 
 use crate::HostError;
 use hearth_model::{
-    Action, Create, Delivery, Digest, End, Exit, Generation, Identity, ImageName, ImageProgress,
-    Images, InstanceId, InstanceState, Lifecycle, Lookup, Made, Mono, Observation, Observed,
-    OomKill, OomKills, Owner, Phase, SILENT_AFTER, Spec, Stage, StoredImage,
+    Action, Create, CreatedInstance, Delivery, Digest, End, Exit, Generation, Identity, ImageName,
+    ImageProgress, Images, InstanceId, InstanceState, Lifecycle, Lookup, Mono, Observation,
+    Observed, OomKill, OomKills, Owner, Phase, SILENT_AFTER, Spec, Stage, StoredImage,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -83,7 +83,7 @@ struct Reading {
 #[derive(Debug)]
 struct Vm {
     create: Create,
-    made: Arc<Made>,
+    created: Arc<CreatedInstance>,
     /// What its guest runs, or holds; `None` before it has come.
     workload: Option<Arc<Spec>>,
     /// The generation of a workload that came late.
@@ -240,7 +240,7 @@ impl Machine {
         let observed = |vm: &Vm| Observed {
             slot: vm.create.slot,
             hash: vm.create.hash,
-            made: Some(Arc::clone(&vm.made)),
+            created: Some(Arc::clone(&vm.created)),
             state: vm.state.clone(),
             oom_kills: vm.oom_kills.clone(),
             silence: vm.silence(),
@@ -344,7 +344,7 @@ impl Machine {
         }
         let goes = |name: &&String| {
             Digest::parse(name).is_some_and(|digest| {
-                let linked = self.vms.values().any(|vm| has(&vm.made.images, &digest));
+                let linked = self.vms.values().any(|vm| has(&vm.created.images, &digest));
                 if !linked {
                     self.copies.remove(&digest);
                 }
@@ -355,7 +355,7 @@ impl Machine {
     }
 
     fn is_linked(&self, digest: &Digest) -> bool {
-        self.vms.values().any(|vm| has(&vm.made.images, digest))
+        self.vms.values().any(|vm| has(&vm.created.images, digest))
     }
 
     /// Ends an instance as if its command or its Firecracker had ended by itself.
@@ -469,14 +469,14 @@ impl Machine {
         let Images { kernel, modules, rootfs } = create.machine.images();
         let copies = [Some(kernel), modules, rootfs].into_iter().flatten();
         self.copies.extend(copies.map(|digest| (digest, self.now)));
-        let made = Arc::new(Made::of(&create));
+        let created = Arc::new(CreatedInstance::of(&create));
         let workload = match create.workload {
             Delivery::Inline => Some(create.spec.clone()),
             Delivery::Late => None,
         };
         let vm = Vm {
             create,
-            made,
+            created,
             workload,
             delivered: None,
             state: InstanceState::Booting,
@@ -537,7 +537,7 @@ impl Machine {
         identity: &Identity,
     ) -> Result<(), HostError> {
         let vm = self.up(id)?;
-        vm.made = Arc::new(vm.made.assigned(identity));
+        vm.created = Arc::new(vm.created.assigned(identity));
         let is_held = matches!(vm.state, InstanceState::Up { phase: Phase::Held, .. });
         if vm.create.workload == Delivery::Inline || !is_held {
             return Ok(());
@@ -577,9 +577,9 @@ impl Machine {
         let InstanceState::Up { phase, acknowledged, .. } = &mut vm.state else { return Ok(()) };
         *acknowledged = (*acknowledged).max(Some(identity.generation));
         let (held, acknowledged) = (*phase == Phase::Held, *acknowledged);
-        let made = vm.made.assigned(identity);
-        vm.create.owner = made.owner.clone();
-        vm.made = Arc::new(made);
+        let created = vm.created.assigned(identity);
+        vm.create.owner = created.owner.clone();
+        vm.created = Arc::new(created);
         if held && release {
             self.run(id, acknowledged);
         } else {

@@ -244,7 +244,7 @@ async fn instances_of_the_first_version_are_adopted() {
     stand.lab.host.apply(tell).await.expect("acknowledged");
     stand.lab.says(&id, "hello").await;
     let seen = stand.lab.host.observe(None).await.expect("a look");
-    let owner = seen.instances[&id].made.as_ref().map(|made| made.owner.clone());
+    let owner = seen.instances[&id].created.as_ref().map(|made| made.owner.clone());
     assert_eq!(owner, Some(Owner::Job(identity)), "the old record takes the new owner");
     assert_eq!(echo(&stand, &id).await, "hello");
     stand.lab.stop(&id, 1).await;

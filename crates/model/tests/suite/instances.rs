@@ -1,10 +1,10 @@
 //! What is asked of jobs, instances and actions.
 
 use hearth_model::{
-    Action, Assignment, Boot, Create, Creation, Delivery, Digest, End, Exit, Generation, Identity,
-    Images, Instance, InstanceId, InstanceState, Job, JobId, Machine, Made, Mono, Owner, Phase,
-    PoolKey, PoolTenant, Progress, Resolution, Signal, Slot, Spec, SpecHash, Stage, Tenant, Value,
-    Wanted,
+    Action, Assignment, Boot, Create, CreatedInstance, Creation, Delivery, Digest, End, Exit,
+    Generation, Identity, Images, Instance, InstanceId, InstanceState, Job, JobId, Machine, Mono,
+    Owner, Phase, PoolKey, PoolTenant, Progress, Resolution, Signal, Slot, Spec, SpecHash, Stage,
+    Tenant, Value, Wanted,
 };
 use std::sync::Arc;
 
@@ -201,9 +201,14 @@ fn what_is_remembered_of_an_assignment_is_the_latest_generation() {
         tenant: job().tenant,
         generation: Generation(generation),
     };
-    let of =
-        |owner| Made { owner, images: images(), stage: Stage::App, resources: spec().resources };
-    let generation = |made: Made| made.owner.identity().map(|identity| identity.generation.0);
+    let of = |owner| CreatedInstance {
+        owner,
+        images: images(),
+        stage: Stage::App,
+        resources: spec().resources,
+    };
+    let generation =
+        |made: CreatedInstance| made.owner.identity().map(|identity| identity.generation.0);
     let spare = of(Owner::Pool(PoolTenant::Shared));
     assert_eq!(generation(spare.assigned(&identity(2))), Some(2));
     let known = of(Owner::Job(identity(2)));

@@ -714,8 +714,7 @@ fn how_a_job_stands_is_a_word_a_sentence_and_an_instance() {
     starting(up(Phase::Stopping, true, Some(RUN)), "stopping");
     let detail = Some("port 80 refuses".to_owned());
     let (phase, acknowledged) = (Phase::Running, Some(Generation(RUN)));
-    let state =
-        InstanceState::Up { phase, ready: false, acknowledged: acknowledged, ready_detail: detail };
+    let state = InstanceState::Up { phase, ready: false, acknowledged, ready_detail: detail };
     starting(Some(state), "not ready: port 80 refuses");
 
     let serves = serving("a", "web", RUN);

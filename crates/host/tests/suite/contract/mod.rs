@@ -2,9 +2,9 @@
 
 use hearth_host::{Host, HostError, LogQuery};
 use hearth_model::{
-    Action, Create, Delivery, End, Exit, Generation, Identity, InstanceId, InstanceState, JobId,
-    Lookup, Machine, Made, Owner, Phase, PoolTenant, Signal, Slot, Spec, Stage, Tenant, Value,
-    hash,
+    Action, Create, CreatedInstance, Delivery, End, Exit, Generation, Identity, InstanceId,
+    InstanceState, JobId, Lookup, Machine, Owner, Phase, PoolTenant, Signal, Slot, Spec, Stage,
+    Tenant, Value, hash,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -125,8 +125,12 @@ impl Subject<'_> {
         let seen = self.host.observe(None).await.unwrap();
         assert_eq!(seen.instances[id].slot, create.slot);
         assert_eq!(seen.instances[id].hash, create.hash);
-        let made = seen.instances[id].made.as_deref();
-        assert_eq!(made, Some(&Made::of(&create)), "what the database would say is remembered");
+        let made = seen.instances[id].created.as_deref();
+        assert_eq!(
+            made,
+            Some(&CreatedInstance::of(&create)),
+            "what the database would say is remembered"
+        );
         self.apply(Action::Stop { instance: id.clone(), signal: Signal::TERM, timeout_s: 1 }).await;
         self.clean(id).await;
     }
@@ -288,7 +292,7 @@ impl Subject<'_> {
         self.apply(tell(3, false)).await;
         self.until(id, "told", |state| is_up(state, Phase::Held, Some(3))).await;
         let seen = self.host.observe(None).await.unwrap();
-        let owner = seen.instances[id].made.as_ref().map(|made| made.owner.clone());
+        let owner = seen.instances[id].created.as_ref().map(|made| made.owner.clone());
         assert_eq!(owner, Some(Owner::Job(identity(3))), "its owner is recorded");
         self.apply(tell(2, false)).await;
         self.apply(tell(3, true)).await;
