@@ -6,20 +6,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// The crates, and how many of their files may be in a cycle: a bound that only falls.
-const CRATES: [(&str, usize); 5] =
-    [("api", 0), ("engine", 0), ("hearth", 11), ("model", 0), ("store", 0)];
+/// How many files of a crate may be in a cycle, if any: bounds that only fall.
+const FILES_MAX: [(&str, usize); 1] = [("planner", 2)];
 
 /// Modules by their paths, such as `output::plan`, with the modules that they import.
 type Imports = BTreeMap<String, BTreeSet<String>>;
 
 #[test]
 fn files_do_not_import_each_other() {
-    for (name, files_max) in CRATES {
-        let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates").join(name).join("src");
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
+    let mut files_count = 0;
+    for entry in std::fs::read_dir(crates).unwrap() {
+        let dir = entry.unwrap().path();
+        let name = dir.file_name().unwrap().to_str().unwrap();
+        let known = FILES_MAX.iter().find(|(known, _)| *known == name);
+        let files_max = known.map_or(0, |(_, files_max)| *files_max);
         let mut files = BTreeMap::new();
-        read(&src, "", &mut files);
-        assert!(files.len() > 5, "only {} files were found in crates/{name}", files.len());
+        read(&dir.join("src"), "", &mut files);
+        files_count += files.len();
         let cycles = cycles(&imports(&files));
         assert!(
             cycles.len() <= files_max,
@@ -27,6 +31,7 @@ fn files_do_not_import_each_other() {
             cycles.len()
         );
     }
+    assert!(files_count > 100, "only {files_count} files were found");
 }
 
 #[test]

@@ -65,7 +65,8 @@ pub(super) async fn assign_identity(
         }
         return Ok(());
     }
-    let assignment = IdentityAssignment { identity: to_wire(&identity, id), spec, release };
+    let assignment =
+        IdentityAssignment { identity: workload::to_wire(&identity, id), spec, release };
     let acknowledged = assignment.until_acknowledged(&instance, ASSIGN_AGAIN * shared.factor());
     let acknowledged = tokio::time::timeout(ASSIGN_DEADLINE * shared.factor(), acknowledged).await;
     acknowledged.unwrap_or_else(|_| {
@@ -178,16 +179,6 @@ fn serves(acknowledged: &hearth_guest::Identity, asked: &hearth_guest::Identity)
 
 fn is_held(state: &InstanceState) -> bool {
     matches!(state, InstanceState::Up { phase: Phase::Held, .. })
-}
-
-/// An identity as the guest gets it.
-pub(super) fn to_wire(identity: &Identity, id: &InstanceId) -> hearth_guest::Identity {
-    hearth_guest::Identity {
-        job_id: identity.job_id.as_str().to_owned(),
-        tenant: identity.tenant.as_str().to_owned(),
-        generation: identity.generation.0,
-        vm_id: id.vm_id(),
-    }
 }
 
 /// Keeps the control stream of an instance. Never ends; dropped when the process is gone.

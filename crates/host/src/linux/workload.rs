@@ -1,8 +1,7 @@
 //! What runs inside a guest, as its init gets it.
 
-use super::control;
 use hearth_guest::{Config, Workload};
-use hearth_model::{Create, Delivery, Owner, ReadyCheck, Spec, Stage};
+use hearth_model::{Create, Delivery, Identity, InstanceId, Owner, ReadyCheck, Spec, Stage};
 
 /// The content of the config drive, with a workload that comes this way.
 pub(super) fn config(create: &Create, delivery: Delivery) -> Config {
@@ -22,9 +21,19 @@ pub(super) fn config(create: &Create, delivery: Delivery) -> Config {
         stop_signal: spec.stop_signal.number(),
         stop_timeout_s: spec.stop_timeout_s,
         identity: match &create.owner {
-            Owner::Job(identity) => Some(control::to_wire(identity, &create.instance)),
+            Owner::Job(identity) => Some(to_wire(identity, &create.instance)),
             Owner::Pool(_) => None,
         },
+    }
+}
+
+/// An identity as the guest gets it.
+pub(super) fn to_wire(identity: &Identity, id: &InstanceId) -> hearth_guest::Identity {
+    hearth_guest::Identity {
+        job_id: identity.job_id.as_str().to_owned(),
+        tenant: identity.tenant.as_str().to_owned(),
+        generation: identity.generation.0,
+        vm_id: id.vm_id(),
     }
 }
 
