@@ -3,6 +3,7 @@
 //! One binary for all of it, since linking many takes longer than running them.
 
 mod bodies;
+mod cases;
 mod formats;
 mod golden;
 mod line_ends;

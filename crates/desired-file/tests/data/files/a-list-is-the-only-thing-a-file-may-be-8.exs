@@ -1,0 +1,2 @@
+kernel = "vmlinux"
+[{"web", %{kernel: kernel}}]

@@ -1,0 +1,2 @@
+[{"a", %{rootfs: "r.ext4", kernel: "vmlinux", cmd: ["/run"], resources: %{vcpu: 1, mem_mb: 64}, lifecycle: "daemon"}},
+ {:b, %{rootfs: "r.ext4", kernel: "vmlinux", cmd: ["/run"], resources: %{vcpu: 1, mem_mb: 64}, lifecycle: "daemon"}}, {"c", nil, %{rootfs: "r.ext4", kernel: "vmlinux", cmd: ["/run"], resources: %{vcpu: 1, mem_mb: 64}, lifecycle: "daemon"}}, {"d", :t, %{rootfs: "r.ext4", kernel: "vmlinux", cmd: ["/run"], resources: %{vcpu: 1, mem_mb: 64}, lifecycle: "daemon"}}]
