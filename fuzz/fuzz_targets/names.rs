@@ -12,7 +12,7 @@ use hearth_fuzz::work_dir;
 use hearth_host::linux::fuzzing::{Library, images};
 use hearth_model::{
     Declaration, Digest, ImageName, InstanceId, JobId, Path as Pointer, Segment, SpecHash, Tenant,
-    Value, fields,
+    Value, fields, problems, text,
 };
 use libfuzzer_sys::fuzz_target;
 use std::fs;
@@ -164,7 +164,7 @@ fn digests(text: &str) {
 
 /// A key is found again by the pointer to it, which is cut beyond a bound.
 fn pointer(text: &str) {
-    if text.len() > fields::POINTER_KEY_BYTES_MAX {
+    if text.len() > problems::POINTER_KEY_BYTES_MAX {
         return;
     }
     let pointer = Pointer(vec![Segment::Key(text.to_owned()), Segment::Index(1)]).pointer();
@@ -173,10 +173,10 @@ fn pointer(text: &str) {
 }
 
 fn suggested(text: &str) {
-    let near = fields::suggest(text, fields::SPEC_FIELDS);
+    let near = text::suggest(text, fields::SPEC_FIELDS);
     assert!(near.is_none_or(|near| fields::SPEC_FIELDS.contains(&near)));
     for field in fields::SPEC_FIELDS {
-        assert_eq!(fields::suggest(field, fields::SPEC_FIELDS), Some(*field));
+        assert_eq!(text::suggest(field, fields::SPEC_FIELDS), Some(*field));
     }
     let declared = Declaration::read(&Value::Map(vec![(text.to_owned(), Value::Null)]), &|_| None);
     let errors = declared.expect_err("it has no spec");

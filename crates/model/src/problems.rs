@@ -12,7 +12,7 @@ pub const PROBLEMS_MAX: usize = 100;
 const SENTENCE_BYTES_MAX: usize = 512;
 
 /// Longest key in a pointer, in bytes: a key that is meant is shorter.
-const POINTER_KEY_BYTES_MAX: usize = 256;
+pub const POINTER_KEY_BYTES_MAX: usize = 256;
 
 /// A step from a tree's root to a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
