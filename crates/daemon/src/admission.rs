@@ -83,7 +83,7 @@ impl Policy {
                     "cannot find out whether user {uid} is a member of the group {group}: the user \
                      database does not answer"
                 );
-                Admission::Refused(refused(detail).help("try again, or call as root"))
+                Admission::Refused(for_now(detail).help("try again, or call as root"))
             }
         }
     }
@@ -119,8 +119,7 @@ impl Policy {
     fn unknown(&self, error: &PeerError) -> Refused {
         let detail = format!("the caller is not known: {}", sentence(error));
         if error.is_transient() {
-            // Not a verdict on the caller, who may try again.
-            return Refused::new(503, "unavailable", "Unavailable", detail).help("try again");
+            return for_now(detail);
         }
         refused(detail).help(match error {
             PeerError::Closed => "leave the connection open in both directions until the answer",
@@ -138,6 +137,11 @@ pub(crate) fn closed(error: &PeerError) -> String {
 /// What to do if the kernel does not tell the users of TCP connections.
 pub(crate) const UNIX_SOCKET: &str = "listen on a Unix socket (hearth serve --listen unix:///run/hearth.sock), or let the daemon use \
      netlink sockets: modprobe tcp_diag, AF_NETLINK in the unit's RestrictAddressFamilies";
+
+/// Not a verdict on the caller, whose next connection may be admitted.
+fn for_now(detail: String) -> Refused {
+    Refused::for_now("unavailable", "Unavailable", detail)
+}
 
 fn refused(detail: String) -> Refused {
     Refused::new(403, "not-admitted", "Not admitted", detail)

@@ -69,6 +69,11 @@ pub(crate) fn problem(status: u16, slug: &str, title: &str, detail: impl Into<St
     }
 }
 
+/// A problem that may pass: 503, which is answered with `Retry-After`. No other one tells a client to try again.
+pub(crate) fn for_now(slug: &str, title: &str, detail: impl Into<String>, help: &str) -> Problem {
+    Problem { help: Some(help.to_owned()), ..problem(503, slug, title, detail) }
+}
+
 /// What the engine refused, as it travels.
 pub(crate) fn refused(error: &AskError) -> Problem {
     let detail = error.to_string();
@@ -87,17 +92,20 @@ pub(crate) fn refused(error: &AskError) -> Problem {
         AskError::Refused(Refusal::OtherTenant(_)) => {
             problem(409, "other-tenant", "Job of another tenant", detail)
         }
-        AskError::Refused(Refusal::Store { disk_full: true, .. }) => {
-            problem(507, "disk-full", "Disk full", detail)
-        }
+        AskError::Refused(Refusal::Store { disk_full: true, .. }) => Problem {
+            help: Some("free space on the disk of the state directory".to_owned()),
+            ..problem(507, "disk-full", "Disk full", detail)
+        },
         AskError::Refused(Refusal::Store { .. }) => {
-            problem(503, "database", "Database unavailable", detail)
+            for_now("database", "Database unavailable", detail, "try again")
         }
         AskError::Refused(Refusal::Lost { .. }) => {
             problem(503, "database-lost", "Database lost", detail)
         }
-        AskError::Busy | AskError::Slow | AskError::Ending => {
-            problem(503, "unavailable", "Unavailable", detail)
+        AskError::Busy => for_now("unavailable", "Unavailable", detail, "try again"),
+        AskError::Slow => for_now("unavailable", "Unavailable", detail, "look again"),
+        AskError::Ending => {
+            for_now("unavailable", "Unavailable", detail, "try again once it is back")
         }
     }
 }
@@ -272,5 +280,35 @@ pub(crate) fn status(status: Status) -> JobStatus {
         Status::Stopped => JobStatus::Stopped,
         Status::Completed => JobStatus::Completed,
         Status::Failed => JobStatus::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hearth_model::JobId;
+
+    #[test]
+    fn only_a_refusal_that_may_pass_asks_to_try_again() {
+        let job = || JobId::parse("web").expect("a name");
+        let store = |disk_full| Refusal::Store { detail: "x".to_owned(), disk_full };
+        let (key, detail) = ("k".to_owned(), "x".to_owned());
+        for (error, status, help) in [
+            (AskError::Busy, 503, Some("try again")),
+            (AskError::Slow, 503, Some("look again")),
+            (AskError::Ending, 503, Some("try again once it is back")),
+            (store(false).into(), 503, Some("try again")),
+            (store(true).into(), 507, Some("free space on the disk of the state directory")),
+            (Refusal::Lost { detail }.into(), 503, None),
+            (Refusal::NotFound(job()).into(), 404, None),
+            (Refusal::GoneSince(job()).into(), 404, None),
+            (Refusal::KeyOfAnother { key, job: job() }.into(), 422, None),
+            (Refusal::OtherGeneration { job: job(), current: None }.into(), 412, None),
+            (Refusal::OtherTenant(job()).into(), 409, None),
+        ] {
+            let problem = refused(&error);
+            assert_eq!((problem.status, problem.help.as_deref()), (status, help), "{error:?}");
+            assert!(!problem.detail.contains("try again"), "{}", problem.detail);
+        }
     }
 }

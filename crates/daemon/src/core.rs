@@ -38,11 +38,11 @@ pub(crate) struct EngineHandle {
 /// Why the engine did not answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AskError {
-    #[error("too many requests wait for the database; try again")]
+    #[error("too many requests wait for the database")]
     Busy,
-    #[error("the database did not answer in time; what was asked may still happen: look again")]
+    #[error("the database did not answer in time; what was asked may still happen")]
     Slow,
-    #[error("the daemon is ending; try again once it is back")]
+    #[error("the daemon is ending")]
     Ending,
     #[error(transparent)]
     Refused(#[from] Refusal),

@@ -111,7 +111,7 @@ pub enum Refusal {
     #[error("job {0}, which this request was accepted for, was deleted since")]
     GoneSince(JobId),
     /// The database could not be written: 503, or 507 where the disk is full.
-    #[error("cannot write the database: {detail}; nothing was changed, try again")]
+    #[error("cannot write the database: {detail}; nothing was changed")]
     Store {
         /// What it said.
         detail: String,

@@ -3,6 +3,7 @@
 
 use crate::limits;
 use hearth_host::linux::peer::{Peer, PeerGroups};
+use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -105,9 +106,18 @@ fn has(groups: &[u32], gid: Option<u32>) -> bool {
     gid.is_some_and(|gid| groups.contains(&gid))
 }
 
+/// What the user database gives for a name or a number, `None` if it has no entry for it: getpwnam_r(3) lists
+/// the errors by which some of its sources say so. Any other one may pass.
+fn entry<T>(found: nix::Result<Option<T>>) -> nix::Result<Option<T>> {
+    match found {
+        Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => Ok(None),
+        found => found,
+    }
+}
+
 /// The number of a group, if it exists. May take as long as the user database.
 pub(crate) fn gid_of(group: &str) -> nix::Result<Option<u32>> {
-    match Group::from_name(group)? {
+    match entry(Group::from_name(group))? {
         Some(group) => Ok(Some(group.gid.as_raw())),
         None => Ok(group.parse().ok()),
     }
@@ -115,7 +125,7 @@ pub(crate) fn gid_of(group: &str) -> nix::Result<Option<u32>> {
 
 /// Whether it is the primary or a supplementary group of a user.
 fn is_member(uid: u32, gid: u32) -> nix::Result<bool> {
-    let Some(user) = User::from_uid(Uid::from_raw(uid))? else { return Ok(false) };
+    let Some(user) = entry(User::from_uid(Uid::from_raw(uid)))? else { return Ok(false) };
     let Ok(name) = CString::new(user.name) else { return Ok(false) };
     Ok(getgrouplist(&name, user.gid)?.contains(&Gid::from_raw(gid)))
 }
@@ -153,6 +163,8 @@ impl<K: Eq + Hash, V: Copy> Recent<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Callers;
+    use crate::admission::{Admission, Policy};
 
     fn peer(uid: u32, groups: PeerGroups) -> Peer {
         Peer { uid, groups }
@@ -192,6 +204,30 @@ mod tests {
         assert_eq!(directory.remembers(&root), Some(true));
         assert_eq!(directory.is_member(&peer(65_534, PeerGroups::OfUser)).await, Some(false));
         assert_eq!(directory.remembers(&peer(65_534, PeerGroups::OfUser)), Some(false));
+    }
+
+    #[test]
+    fn missing_entry_is_an_answer_and_a_fault_is_none() {
+        for missing in [Errno::ENOENT, Errno::ESRCH, Errno::EBADF, Errno::EPERM] {
+            assert_eq!(entry::<u32>(Err(missing)), Ok(None), "{missing}");
+        }
+        for fault in [Errno::EAGAIN, Errno::EINTR, Errno::EIO, Errno::EMFILE, Errno::ENOMEM] {
+            assert_eq!(entry::<u32>(Err(fault)), Err(fault), "{fault}");
+        }
+        assert_eq!(entry(Ok(Some(7))), Ok(Some(7)));
+    }
+
+    #[tokio::test]
+    async fn user_database_without_an_answer_refuses_no_caller_for_good() {
+        let callers = Callers { group: "hearth".to_owned(), open_loopback: false };
+        let policy = Policy::new(callers, &"127.0.0.1:8088".parse().expect("an address"));
+        policy.directory.lookups.close();
+        for groups in [PeerGroups::OfUser, PeerGroups::OfProcess(vec![54_321])] {
+            let Admission::Refused(refused) = policy.look_up(&peer(54_321, groups)).await else {
+                panic!("a caller is admitted without an answer")
+            };
+            assert_eq!((refused.status().as_u16(), refused.retry_after()), (503, Some("1")));
+        }
     }
 
     #[tokio::test(start_paused = true)]

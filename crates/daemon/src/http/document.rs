@@ -218,7 +218,9 @@ fn why(status: u16) -> String {
         }
         404 => "There is no such job.",
         408 => return format!("The body did not come within {:?}.", limits::BODY_DEADLINE),
-        409 => "The job does not allow it: it is another tenant's, or has no microVM.",
+        409 => {
+            "The job does not allow it: it is another tenant's, or has no microVM or none with ports."
+        }
         412 => "The job is at another generation than `If-Match` says, or not there.",
         413 => "The body is too large.",
         415 => "The body's type is not JSON.",

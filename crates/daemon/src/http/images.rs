@@ -71,7 +71,6 @@ fn shown(image: &StoredImage, in_use: bool) -> Image {
 fn refused(error: CollectError) -> Refused {
     match error {
         CollectError::Ask(error) => error.into(),
-        error => Refused::new(503, "images", "Image store unavailable", error.to_string())
-            .help("try again"),
+        error => Refused::for_now("images", "Image store unavailable", error.to_string()),
     }
 }

@@ -199,9 +199,10 @@ impl Reader {
     }
 
     async fn page(&self, instance: &InstanceId, query: LogQuery) -> Result<LogPage, Refused> {
-        self.host.logs(instance, query).await.map_err(|error| {
-            Refused::new(503, "log", "Log unavailable", error.sentence()).help("try again")
-        })
+        self.host
+            .logs(instance, query)
+            .await
+            .map_err(|error| Refused::for_now("log", "Log unavailable", error.sentence()))
     }
 
     fn write(&mut self, instance: &InstanceId, page: &LogPage, text: &mut Vec<u8>) {

@@ -92,7 +92,7 @@ async fn permit(semaphore: &Arc<Semaphore>, count: u32) -> Result<OwnedSemaphore
 
 fn busy() -> Refused {
     let detail = "too many plans and applies are being read; nothing was changed";
-    Refused::new(503, "unavailable", "Unavailable", detail).help("try again")
+    Refused::for_now("unavailable", "Unavailable", detail)
 }
 
 #[cfg(test)]

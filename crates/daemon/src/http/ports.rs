@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use hearth_host::Duplex;
+use hearth_host::{Duplex, HostError};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -59,10 +59,9 @@ pub(super) async fn connect(
         return Err(Refused::new(409, "no-vm", "No microVM", detail));
     };
     let deadline = limits::CONNECT_DEADLINE * app.host.facts().time_factor.max(1);
-    let unreachable = |detail| Refused::new(502, "unreachable", "Guest unreachable", detail);
     let guest = match timeout(deadline, app.host.connect(&instance, port)).await {
         Ok(Ok(guest)) => guest,
-        Ok(Err(error)) => return Err(unreachable(error.sentence())),
+        Ok(Err(error)) => return Err(not_connected(&error)),
         Err(_) => {
             return Err(unreachable(format!(
                 "port {port} of job {job} did not answer within {} s",
@@ -81,6 +80,18 @@ pub(super) async fn connect(
     Ok(response)
 }
 
+/// A guest may listen a moment later; one without a forwarder never has ports.
+fn not_connected(error: &HostError) -> Refused {
+    match error.is_transient() {
+        true => unreachable(error.sentence()),
+        false => Refused::new(409, "no-forwarder", "No forwarder", error.sentence()),
+    }
+}
+
+fn unreachable(detail: String) -> Refused {
+    Refused::new(502, "unreachable", "Guest unreachable", detail)
+}
+
 fn asks_for_tcp(headers: &HeaderMap) -> bool {
     let upgrade = headers.get(header::UPGRADE).and_then(|value| value.to_str().ok());
     upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case("tcp"))
@@ -91,4 +102,15 @@ fn asks_for_tcp(headers: &HeaderMap) -> bool {
 async fn carry(on_upgrade: OnUpgrade, mut guest: Box<dyn Duplex>) {
     let Ok(upgraded) = on_upgrade.await else { return };
     let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(upgraded), &mut guest).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guest_that_never_has_ports_is_not_called_unreachable() {
+        assert_eq!(not_connected(&HostError::transient("no answer")).status(), 502);
+        assert_eq!(not_connected(&HostError::permanent("no forwarder")).status(), 409);
+    }
 }

@@ -15,6 +15,11 @@ impl Refused {
         Refused(Box::new(convert::problem(status, slug, title, detail)))
     }
 
+    /// One that may pass, with `Retry-After`.
+    pub(crate) fn for_now(slug: &str, title: &str, detail: impl Into<String>) -> Refused {
+        Refused(Box::new(convert::for_now(slug, title, detail, "try again")))
+    }
+
     /// With what to do about it.
     pub(crate) fn help(mut self, help: impl Into<String>) -> Refused {
         self.0.help = Some(help.into());
@@ -27,8 +32,13 @@ impl Refused {
     }
 
     /// Its status code.
-    pub(super) fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// When to send the request again: the value of `Retry-After`, in seconds.
+    pub(crate) fn retry_after(&self) -> Option<&'static str> {
+        (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some("1")
     }
 
     /// What travels.
@@ -65,12 +75,11 @@ impl From<AskError> for Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let status = self.status();
-        let mut response = (status, self.body()).into_response();
+        let mut response = (self.status(), self.body()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
         }
         response
     }

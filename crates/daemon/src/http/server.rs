@@ -191,7 +191,8 @@ impl Gate {
         let answer = match &self.refusal {
             Some(refusal) if request.uri().path() != HEALTH_PATH => {
                 let (method, path) = (request.method(), request.uri().path());
-                tracing::debug!(%method, path, caller = %self.caller, status = 403, "request");
+                let status = refusal.status().as_u16();
+                tracing::debug!(%method, path, caller = %self.caller, status, "request");
                 // Its body is not read.
                 Err(refusal.clone())
             }
@@ -220,8 +221,7 @@ fn full() -> Router {
         // Who still sends would lose the answer at the close.
         let mut body = request.into_body();
         while let Some(Ok(_)) = body.frame().await {}
-        let refused = Refused::new(
-            503,
+        let refused = Refused::for_now(
             "connections",
             "Too many connections",
             "there is no room for another connection",

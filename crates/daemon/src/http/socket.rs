@@ -131,9 +131,11 @@ fn problem(status: u16) -> Refused {
 fn whole(refused: &Refused) -> Bytes {
     let status = refused.status();
     let body = refused.body();
+    let retry_after = refused.retry_after().map(|seconds| format!("retry-after: {seconds}\r\n"));
+    let retry_after = retry_after.unwrap_or_default();
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: {PROBLEM_JSON}\r\ncontent-length: {}\r\n\
-         connection: close\r\n\r\n",
+         {retry_after}connection: close\r\n\r\n",
         body.len()
     );
     [head.as_bytes(), &body].concat().into()
@@ -204,6 +206,28 @@ mod tests {
         assert!(head.contains(&format!("content-length: {}", body.len())), "{said}");
         assert!(head.contains("application/problem+json"), "{said}");
         assert!(body.contains("more than 16384 bytes or 100 headers"), "{said}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unreadable_request_of_a_refused_caller_gets_his_refusal() {
+        for (refusal, retry_after) in [
+            (Refused::for_now("unavailable", "Unavailable", "not now"), true),
+            (Refused::new(403, "not-admitted", "Not admitted", "never"), false),
+        ] {
+            let (near, mut far) = duplex(64);
+            let status = refusal.status();
+            let mut socket = Socket::new(near, Some(refusal));
+            let writing = async {
+                let answer = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+                socket.write_all(answer).await.unwrap();
+                drop(socket);
+            };
+            let mut said = String::new();
+            let ((), read) = tokio::join!(writing, far.read_to_string(&mut said));
+            read.unwrap();
+            assert!(said.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{said}");
+            assert_eq!(said.contains("\r\nretry-after: 1\r\n"), retry_after, "{said}");
+        }
     }
 
     #[test]
