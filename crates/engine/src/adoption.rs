@@ -45,6 +45,7 @@ impl Engine {
                 ready_since: None,
                 oom_kills: 0,
                 oom_told_at: None,
+                assign_failure: None,
                 stopping: None,
                 state: None,
                 creation: Creation::Confirmed,

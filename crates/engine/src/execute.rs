@@ -107,6 +107,7 @@ impl Engine {
             ready_since: None,
             oom_kills: 0,
             oom_told_at: None,
+            assign_failure: None,
             stopping: None,
             state: None,
             creation: Creation::Unconfirmed,
@@ -303,6 +304,9 @@ impl Engine {
                 self.journal.note_log_drop(&instance);
             }
             Action::AssignIdentity { .. } | Action::Stop { .. } => {
+                if let Action::AssignIdentity { .. } = action {
+                    self.fleet.observe_instance(id, |instance| instance.assign_failure = None);
+                }
                 if self.fleet.instance(id).is_some_and(|instance| !shows(instance, &action)) {
                     self.operations.await_confirmation(id, now);
                 }
@@ -317,6 +321,10 @@ impl Engine {
             self.operations.cool_down(id, now.mono);
         }
         let sentence = error.sentence();
+        if let Action::AssignIdentity { .. } = action {
+            let failure = Some(sentence.clone());
+            self.fleet.observe_instance(id, |instance| instance.assign_failure = failure);
+        }
         let (job, run) = assignment.as_ref().map_or((None, None), serves);
         let message = format!("cannot {}: {sentence}", action.name());
         self.event(now, job.as_ref(), Some(id), run, EventKind::Error, message);

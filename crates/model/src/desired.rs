@@ -180,6 +180,9 @@ pub struct Instance {
     pub oom_kills: u32,
     /// When an event told of some last. Not kept.
     pub oom_told_at: Option<Mono>,
+    /// What became of the last attempt to assign an identity to its guest, and before it a workload that comes
+    /// late, if the attempt failed. Not kept.
+    pub assign_failure: Option<String>,
     /// Why Hearth ends it, once it does.
     pub stopping: Option<String>,
     /// What was last seen; `None` before its creation was seen to be done.

@@ -348,7 +348,11 @@ impl<'a> Planner<'a> {
         if *acknowledged != Some(job.run) {
             if claimed_at.is_some_and(|at| self.overdue(instance.deadline_start(at), limits.claim))
             {
-                self.stop(instance, "the guest did not take its identity in time");
+                let reason = match &instance.assign_failure {
+                    Some(failure) => format!("the guest was not assigned in time: {failure}"),
+                    None => "the guest did not take its identity in time".to_owned(),
+                };
+                self.stop(instance, reason);
                 return;
             }
             self.assign_identity(instance, old.is_empty() || *phase == Phase::Running);

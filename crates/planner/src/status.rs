@@ -141,6 +141,11 @@ fn progress(instance: &Instance) -> String {
     match &instance.state {
         None => "being created".to_owned(),
         Some(InstanceState::Booting) => "booting".to_owned(),
+        Some(InstanceState::Up { phase: Phase::Held | Phase::Running, .. })
+            if let Some(failure) = &instance.assign_failure =>
+        {
+            failure.clone()
+        }
         Some(InstanceState::Up { phase: Phase::Held, .. }) => {
             "waiting for the start signal".to_owned()
         }

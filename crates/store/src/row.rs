@@ -372,6 +372,7 @@ impl InstanceRow {
             ready_since: self.ready_since_ms.map(Mono::from_millis),
             oom_kills: self.oom_kills,
             oom_told_at: None,
+            assign_failure: None,
             stopping: self.stopping,
             state: self.exit.map(|exit| InstanceState::Exited(exit.into_exit())),
             creation: if self.started { Creation::Confirmed } else { Creation::Unconfirmed },

@@ -2,7 +2,7 @@
 
 use crate::world::{World, env, pool, spec};
 use hearth_engine::{
-    ClaimCounts, Delete, Event, EventKind, Events, JobExit, PoolView, Start, Stop,
+    Accepted, ClaimCounts, Delete, Event, EventKind, Events, JobExit, PoolView, Start, Stop,
 };
 use hearth_host::sim::SimConfig;
 use hearth_model::{End, JobId, OomKill, Tenant, Value};
@@ -97,6 +97,29 @@ async fn events_have_the_fields_of_their_kind() {
     let stopped = events(&mut world, "web", "status").await.pop().unwrap();
     let EventKind::Status { status, .. } = stopped.kind else { panic!("no status") };
     assert_eq!(status, Some(Status::Stopped));
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_workload_is_why_its_instance_is_replaced() {
+    let mut world = World::new();
+    let held = spec("job", &[pool(1, 1)]);
+    world.post("first", None, &held).await.unwrap();
+    world.run_for(A_WHILE).await;
+    world.workloads_refused = Some("it has another one");
+    let (accepted, claimed) = world.post("second", None, &held).await.unwrap();
+    assert_eq!(accepted, Accepted::Claimed);
+    let claimed = claimed.instance.unwrap();
+    world.run_for(A_WHILE).await;
+    let why = format!("instance {claimed} refuses its workload: it has another one");
+    assert_eq!(world.status("second").await, (Status::Starting, Some(why.clone())));
+    world.run_for(A_WHILE).await;
+    let stopping = events(&mut world, "second", "stopping").await.remove(0);
+    assert_eq!(stopping.instance, Some(claimed));
+    let reason = format!("the guest was not assigned in time: {why}");
+    assert_eq!(stopping.kind, EventKind::Stopping { reason: Some(reason) });
+    world.workloads_refused = None;
+    world.run_for(Duration::from_secs(10)).await;
+    assert_eq!(world.get("second").await.status, Status::Completed);
 }
 
 #[tokio::test(start_paused = true)]

@@ -479,7 +479,11 @@ fn instance_that_takes_no_workload_is_replaced_after_5_s() {
         items.iter().any(|event| event["message"].as_str().is_some_and(|it| it.contains(text)))
     };
     assert!(says("it does not acknowledge its workload"), "{events:#}");
-    assert!(says("the guest did not take its identity in time"), "{events:#}");
+    assert!(says("the guest was not assigned in time: cannot assign"), "{events:#}");
+    let items = events["items"].as_array().expect("a list");
+    let stopping = items.iter().find(|event| event["kind"] == "stopping");
+    let reason = stopping.and_then(|event| event["reason"].as_str()).unwrap_or_default();
+    assert!(reason.ends_with("it does not acknowledge its workload"), "{events:#}");
 }
 
 #[test]

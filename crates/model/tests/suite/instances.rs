@@ -66,6 +66,7 @@ fn instance(assignment: Assignment, stage: Stage, state: Option<InstanceState>) 
         ready_since: None,
         oom_kills: 0,
         oom_told_at: None,
+        assign_failure: None,
         stopping: None,
         state,
         creation: Creation::Confirmed,

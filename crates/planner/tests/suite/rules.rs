@@ -108,6 +108,7 @@ fn instance(id: &str, assignment: Assignment, state: Option<InstanceState>) -> I
         ready_since: None,
         oom_kills: 0,
         oom_told_at: None,
+        assign_failure: None,
         stopping: None,
         state,
         creation: Creation::Confirmed,
@@ -427,6 +428,13 @@ fn guest_is_assigned_an_identity_within_its_deadline() {
     assert_eq!(
         with(unacknowledged(ago(5))).steps(),
         ["stop a: the guest did not take its identity in time"]
+    );
+    let failure = || Some("its guest refuses its workload: too long".to_owned());
+    let refused = |at| Instance { assign_failure: failure(), ..unacknowledged(at) };
+    assert_eq!(with(refused(ago(4))).steps(), ["release a"], "it may take the next one");
+    assert_eq!(
+        with(refused(ago(5))).steps(),
+        ["stop a: the guest was not assigned in time: its guest refuses its workload: too long"]
     );
     let adopted = |seen| with(Instance { seen_at: Some(ago(seen)), ..unacknowledged(ago(1000)) });
     assert_eq!(

@@ -110,6 +110,7 @@ fn instance(name: &str, assignment: Assignment) -> Instance {
         ready_since: Some(Mono::from_millis(12)),
         oom_kills: 4,
         oom_told_at: None,
+        assign_failure: None,
         stopping: Some("because".to_owned()),
         state: Some(InstanceState::Exited(Exit { end: End::Signal(9), stop_requested: true })),
         creation: Creation::Confirmed,

@@ -6,7 +6,7 @@ use hearth_engine::{
     Preconditions, Refusal, ReplyTo, Upsert, WarmView,
 };
 use hearth_host::sim::{SimConfig, SimHost};
-use hearth_host::{Host, HostFacts};
+use hearth_host::{Host, HostError, HostFacts};
 use hearth_model::{Action, Caller, InstanceId, JobId, Mono, Resolution, Spec, Tenant, Value};
 use hearth_planner::{Capacity, Limits, Status};
 use hearth_store::{Sqlite, Store};
@@ -36,6 +36,8 @@ pub struct World {
     /// Words to guests wait from now on.
     pub tells_wait: bool,
     waiting: Vec<(ActionId, Action)>,
+    /// Why guests refuse their workloads from now on.
+    pub workloads_refused: Option<&'static str>,
     /// What the host cannot identify from now on, and why.
     pub unidentified: BTreeMap<InstanceId, String>,
     /// Who sends the requests from now on.
@@ -111,6 +113,7 @@ impl World {
             pending: Vec::new(),
             tells_wait: false,
             waiting: Vec::new(),
+            workloads_refused: None,
             unidentified: BTreeMap::new(),
             caller: Caller::Unknown,
         }
@@ -149,6 +152,12 @@ impl World {
                 Effect::Reply(reply) => reply.deliver(),
                 Effect::Apply(id, action @ Action::AssignIdentity { .. }) if self.tells_wait => {
                     self.waiting.push((id, action));
+                }
+                Effect::Apply(id, Action::AssignIdentity { instance, .. })
+                    if let Some(why) = self.workloads_refused =>
+                {
+                    let message = format!("instance {instance} refuses its workload: {why}");
+                    self.pending.push(Input::Done(id, Err(HostError::permanent(message))));
                 }
                 Effect::Apply(id, action) => {
                     let done = self.host.apply(action).await;
