@@ -8,7 +8,7 @@ use crate::engine::Engine;
 use crate::input::Now;
 use hearth_model::{
     Assignment, CreatedInstance, Creation, Generation, Identity, Instance, Job, JobId, Observed,
-    Owner, PoolKey, Resources, Spec, SpecHash, Tenant, Wanted,
+    Owner, PoolKey, Progress, Resources, Spec, SpecHash, Tenant, Wanted,
 };
 use hearth_store::EventKind;
 use std::cmp::Reverse;
@@ -114,6 +114,10 @@ impl Engine {
     /// Moves the generations of a job, so that an instance of `identity` is its current one where it
     /// is made of the job's spec and nothing else is that, and of another run where it is not. No
     /// generation that was ever assigned is used again.
+    ///
+    /// The row of the progress does not name the run that it counts for: that is the run of the job's row, and
+    /// both are written by the same commit, so that no crash parts them. A later run that is adopted has a
+    /// progress of its own. The run that the database wants stays the same one if it only gets another number.
     fn move_generations(&mut self, observed: &Observed, identity: &Identity) {
         let Some(job) = self.fleet.job(&identity.job_id) else { return };
         let has_current = self.fleet.of_job(&job.id).any(|instance| match &instance.assignment {
@@ -131,7 +135,12 @@ impl Engine {
             (newest, job.run)
         };
         let id = job.id.clone();
-        self.fleet.change_job(&id, |job| (job.generation, job.run) = (generation, run));
+        self.fleet.change_job(&id, |job| {
+            if serves && run > job.run {
+                job.progress = Progress::begun(job.progress.resolution.clone());
+            }
+            (job.generation, job.run) = (generation, run);
+        });
     }
 }
 

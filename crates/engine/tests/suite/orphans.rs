@@ -1,19 +1,29 @@
 //! Instances that the host has and the database does not name.
 
 use crate::world::{World, env, pool, spec};
-use hearth_engine::Accepted;
+use hearth_engine::{Accepted, Restart};
 use hearth_host::Host;
 use hearth_host::sim::SimConfig;
-use hearth_model::{End, Generation, InstanceId, Observed, Value};
+use hearth_model::{End, Generation, InstanceId, Job, JobId, Observed, Value};
 use hearth_planner::Status;
 use hearth_store::Sqlite;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 const A_WHILE: Duration = Duration::from_secs(3);
 
 fn slow() -> SimConfig {
     SimConfig { work: Duration::from_secs(3600), ..SimConfig::default() }
+}
+
+fn id(job: &str) -> JobId {
+    JobId::parse(job).unwrap()
+}
+
+/// The run of a job, with its failures.
+fn failures(job: &Job) -> (Generation, u32) {
+    (job.run, job.progress.failures)
 }
 
 async fn on_host(world: &World) -> BTreeMap<InstanceId, Observed> {
@@ -172,4 +182,40 @@ async fn older_database_wins_over_instances_and_generations_only_grow() {
     assert!(view.generation >= Generation(2), "{}", view.generation);
     assert!(world.host.alive(&later), "what the backup does not know is left alone");
     assert_eq!(world.find("later").await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_do_not_count_for_a_later_run_that_is_adopted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, backup) = (dir.path().join("hearth.db"), dir.path().join("backup.db"));
+    let mut world = World::with(slow(), Sqlite::open(&path).unwrap());
+    let resize = spec("job", &[("retries", Value::Int(1))]);
+    world.post("resize", None, &resize).await.unwrap();
+    world.run_for(A_WHILE).await;
+    let first = world.get("resize").await.instance.unwrap();
+    world.host.end(&first, End::Code(1));
+    while on_host(&world).await.contains_key(&first) {
+        world.run_for(Duration::from_millis(10)).await;
+    }
+    let failures = |world: &World| world.engine.fleet().job(&id("resize")).map(failures);
+    assert_eq!(failures(&world), Some((Generation(1), 1)));
+    hearth_store::backup(&path, &backup).unwrap();
+    let resolution = world.resolution(&resize).await;
+    let restart = Restart { job: id("resize"), spec: Arc::new(resize), resolution };
+    world.ask(restart).await.unwrap();
+    world.run_for(A_WHILE).await;
+    let second = world.get("resize").await.instance.unwrap();
+    let restored = dir.path().join("restored.db");
+    hearth_store::restore(&backup, &restored).unwrap();
+    let mut world = world.restart(Sqlite::open(&restored).unwrap());
+    world.run_for(A_WHILE).await;
+    assert_eq!(world.get("resize").await.instance, Some(second.clone()), "it is adopted");
+    assert_eq!(failures(&world), Some((Generation(2), 0)));
+    world.host.end(&second, End::Code(1));
+    world.run_for(Duration::from_secs(10)).await;
+    let view = world.get("resize").await;
+    assert_eq!(view.status, Status::Running, "it has its retry: {:?}", view.reason);
+    // What is adopted is on disk with its progress.
+    let world = world.restart(Sqlite::open(&restored).unwrap());
+    assert_eq!(failures(&world), Some((Generation(2), 1)));
 }
