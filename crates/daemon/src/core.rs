@@ -103,6 +103,17 @@ impl EngineHandle {
         preconditions: Preconditions,
         ask: A,
     ) -> Result<A::Reply, AskError> {
+        self.request_within(limits::REPLY_DEADLINE, caller, preconditions, ask).await
+    }
+
+    /// The same, with a deadline of the caller's.
+    pub(crate) async fn request_within<A: Ask>(
+        &self,
+        deadline: Duration,
+        caller: Caller,
+        preconditions: Preconditions,
+        ask: A,
+    ) -> Result<A::Reply, AskError> {
         let (sender, reply) = oneshot::channel();
         let request = ask.reply_to(ReplyTo::new(Client(Some(sender))));
         let call = Input::Request(Call { caller, preconditions, request });
@@ -110,7 +121,7 @@ impl EngineHandle {
             mpsc::error::TrySendError::Full(_) => AskError::Busy,
             mpsc::error::TrySendError::Closed(_) => AskError::Ending,
         })?;
-        match tokio::time::timeout(limits::REPLY_DEADLINE, reply).await {
+        match tokio::time::timeout(deadline, reply).await {
             Ok(Ok(reply)) => Ok(reply?),
             Ok(Err(_)) => Err(AskError::Ending),
             Err(_) => Err(AskError::Slow),

@@ -64,6 +64,9 @@ pub const INPUTS_MAX: usize = 4096;
 pub const BATCH_MAX: usize = 256;
 /// How long a request waits for the engine: it answers within a commit, so this means a fault.
 pub const REPLY_DEADLINE: Duration = Duration::from_secs(20);
+/// How long `/readyz` waits for the engine. A commit that a locked database refuses takes a second; behind one
+/// that takes longer the disk hangs, and what probes a daemon has to hear that before it gives up itself.
+pub const READY_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Actions on the host at once. Creations are bounded by the planner as well; stops wait for
 /// guests and cost nothing while they do.
@@ -210,6 +213,7 @@ mod tests {
             ("a record of a log", kib(LOG_LINE_BYTES_MAX)),
             ("a finished job with `auto_remove`", seconds(AUTO_REMOVE_AFTER)),
             ("requests that wait for the database", asked),
+            ("`/readyz` and a disk that hangs", seconds(READY_DEADLINE)),
             ("probes that a Firecracker does not answer", silence),
             ("end of the daemon", end),
         ] {

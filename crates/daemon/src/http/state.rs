@@ -5,13 +5,15 @@ use super::document::Refuses;
 use super::problem::Refused;
 use crate::caller::CalledBy;
 use crate::convert;
-use crate::core::AskError;
+use crate::core::{AskError, EngineHandle};
+use crate::limits;
 use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use hearth_api::{Health, Readiness, Stats};
 use hearth_engine::{CheckReady, Preconditions, Refusal};
+use hearth_model::Caller;
 use std::sync::Arc;
 
 /// `GET /stats`.
@@ -58,15 +60,9 @@ pub(super) async fn readyz(
         (true, true) => None,
     };
     if let Some(detail) = waits_for {
-        return Err(Refused::new(503, "not-ready", "Not ready", detail));
+        return Err(not_ready(detail));
     }
-    match app.engine.request(caller, Preconditions::NONE, CheckReady).await {
-        Err(AskError::Refused(why @ (Refusal::Store { .. } | Refusal::Lost { .. }))) => {
-            let detail = format!("changes are refused: {why}");
-            return Err(Refused::new(503, "not-ready", "Not ready", detail));
-        }
-        ready => ready?,
-    }
+    accepts_changes(&app.engine, caller).await?;
     let facts = app.host.facts();
     let file_problem = desired.and_then(|file| match (file.problem, file.help) {
         (Some(problem), Some(help)) => Some(format!("{problem}; {help}")),
@@ -78,4 +74,39 @@ pub(super) async fn readyz(
         warnings: facts.warnings,
         desired_file: file_problem,
     }))
+}
+
+/// Asks the engine, since whether the database can be written has to be tried: behind the commit under way.
+async fn accepts_changes(engine: &EngineHandle, caller: Caller) -> Result<(), Refused> {
+    let deadline = limits::READY_DEADLINE;
+    match engine.request_within(deadline, caller, Preconditions::NONE, CheckReady).await {
+        Err(AskError::Refused(why @ (Refusal::Store { .. } | Refusal::Lost { .. }))) => {
+            Err(not_ready(format!("changes are refused: {why}")))
+        }
+        Err(AskError::Slow) => {
+            let seconds = deadline.as_secs();
+            Err(not_ready(format!("the database has not answered for {seconds} s")))
+        }
+        ready => Ok(ready?),
+    }
+}
+
+fn not_ready(detail: impl Into<String>) -> Refused {
+    Refused::new(503, "not-ready", "Not ready", detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn daemon_whose_disk_hangs_is_soon_not_ready() {
+        let (engine, _inbox) = EngineHandle::open();
+        let begin = Instant::now();
+        let refused = accepts_changes(&engine, Caller::Hearth).await.unwrap_err();
+        assert_eq!(begin.elapsed(), limits::READY_DEADLINE);
+        assert_eq!(refused.status(), 503);
+        assert_eq!(refused.detail(), "the database has not answered for 5 s");
+    }
 }
