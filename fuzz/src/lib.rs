@@ -7,7 +7,7 @@ pub use mutate::mutate;
 use hearth_engine::{
     Ask, Call, Config, Effect, Engine, Input, Now, Preconditions, Refusal, ReplyTo,
 };
-use hearth_host::sim::{Machine, SimConfig};
+use hearth_host::sim::{SimConfig, SimState};
 use hearth_model::{Caller, InstanceId, Mono, Observation, Observed, Resolution, Spec};
 use hearth_planner::{Capacity, Limits};
 use hearth_store::Sqlite;
@@ -43,7 +43,7 @@ pub fn engine() -> Engine {
 
 /// The images of a spec on a host that has all of them.
 pub fn resolution(spec: &Spec) -> Resolution {
-    let mut machine = Machine::new(SimConfig::default());
+    let mut machine = SimState::new(SimConfig::default());
     match machine.resolve(spec) {
         Ok(lookup) => Resolution::of(spec, lookup),
         Err(error) => Resolution::Failed(error.sentence()),

@@ -14,8 +14,8 @@
 use crate::script::{Does, Effect};
 use crate::shared::{Shared, before, lock};
 use hearth_guest::{
-    CHANNEL_PORT, CONTROL_PORT, Channel, ClockReading, Command, Config, Delivery, DriveRole,
-    Ending, Exit, Hello, Identity, LOG_PAYLOAD_BYTES_MAX, LOG_PORT, LateWorkload, LogCursor,
+    CHANNEL_PORT, CONTROL_PORT, Channel, ClockReading, Command, Config, Delivery, Ending, Exit,
+    GuestDrive, Hello, Identity, LOG_PAYLOAD_BYTES_MAX, LOG_PORT, LateWorkload, LogCursor,
     LogFrameHeader, Message, OomKill, OomKills, Opened, PROTOCOL_FIRST, Phase, RefusedWorkload,
     Report, Stage, Status, Stream, Workload, decode_config, encode_status,
 };
@@ -59,13 +59,13 @@ struct State {
 impl Guest {
     /// Boots a guest; `drive` is the file behind the drive of a role.
     pub(crate) fn boot<'a>(
-        drive: impl Fn(DriveRole) -> Option<&'a Path>,
+        drive: impl Fn(GuestDrive) -> Option<&'a Path>,
     ) -> io::Result<Arc<Guest>> {
         let drive = |role| {
             drive(role).ok_or_else(|| io::Error::other(format!("no device for the {role:?} drive")))
         };
-        let (_root, _scratch) = (drive(DriveRole::Rootfs)?, drive(DriveRole::Scratch)?);
-        let (config, status) = (drive(DriveRole::Config)?, drive(DriveRole::Status)?);
+        let (_root, _scratch) = (drive(GuestDrive::Rootfs)?, drive(GuestDrive::Scratch)?);
+        let (config, status) = (drive(GuestDrive::Config)?, drive(GuestDrive::Status)?);
         let config = decode_config(&std::fs::read(config)?).map_err(io::Error::other)?;
         let (workload, late) = match &config.workload {
             Delivery::Inline(workload) => (Some(workload.clone()), None),

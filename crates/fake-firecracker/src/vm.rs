@@ -5,7 +5,7 @@ use crate::guest;
 use crate::loader::{self, Loaded};
 use crate::output::Console;
 use crate::shared::{Shared, before, for_ever, lock};
-use hearth_guest::{DriveRole, assigned_device};
+use hearth_guest::{GuestDrive, assigned_device};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
@@ -323,7 +323,7 @@ impl Vm {
 
     /// The file behind the drive whose device the command line assigns to a role. The kernel names the
     /// drives in the order in which they were attached.
-    fn drive_file(&self, boot: &BootSource, role: DriveRole) -> Option<&Path> {
+    fn drive_file(&self, boot: &BootSource, role: GuestDrive) -> Option<&Path> {
         let device = assigned_device(boot.boot_args.as_deref()?, role)?;
         let letter = device.strip_prefix("/dev/vd")?.bytes().next()?;
         self.drives.get(usize::from(letter.checked_sub(b'a')?))?.path_on_host.as_deref()

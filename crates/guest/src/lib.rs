@@ -27,7 +27,7 @@ mod log;
 mod wire;
 
 pub use channel::{CHANNEL_LINE_BYTES_MAX, Channel, OpenError, Opened};
-pub use devices::{DriveRole, assigned_device, drive_assignment};
+pub use devices::{GuestDrive, assigned_device, drive_assignment};
 pub use drive::{
     CONFIG_DRIVE_BYTES_MAX, DriveError, STATUS_DRIVE_BYTES, decode_config, decode_status,
     encode_config, encode_status,

@@ -2,7 +2,7 @@
 //! drives, overlay. Every step runs once, in PID 1, before there is any other thread.
 
 use hearth_guest::{
-    CONFIG_DRIVE_BYTES_MAX, Config, DriveError, DriveRole, assigned_device, decode_config,
+    CONFIG_DRIVE_BYTES_MAX, Config, DriveError, GuestDrive, assigned_device, decode_config,
 };
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_move};
@@ -92,7 +92,7 @@ impl Devices {
     }
 
     /// Waits for the device of a drive.
-    fn wait_for(&self, role: DriveRole, what: &str) -> Result<&str, BootError> {
+    fn wait_for(&self, role: GuestDrive, what: &str) -> Result<&str, BootError> {
         let device = assigned_device(&self.command_line, role)
             .ok_or_else(|| BootError::Unassigned { what: what.to_owned() })?;
         let deadline = Instant::now() + DRIVES_LIMIT;
@@ -122,7 +122,7 @@ pub(crate) fn open_status_drive() -> Result<(Devices, File), BootError> {
     }
     load_modules(Path::new(MODULES));
     let devices = Devices::read()?;
-    let device = devices.wait_for(DriveRole::Status, "the status drive")?;
+    let device = devices.wait_for(GuestDrive::Status, "the status drive")?;
     let opened = File::options().read(true).write(true).open(device);
     let drive = opened
         .map_err(|source| BootError::Drive { drive: named(device, "the status drive"), source })?;
@@ -134,7 +134,7 @@ pub(crate) fn open_status_drive() -> Result<(Devices, File), BootError> {
 /// # Errors
 /// [`BootError`] if it is absent or damaged.
 pub(crate) fn read_config(devices: &Devices) -> Result<Config, BootError> {
-    let device = devices.wait_for(DriveRole::Config, "the config drive")?;
+    let device = devices.wait_for(GuestDrive::Config, "the config drive")?;
     let mut content = Vec::new();
     let read = File::open(device)
         .and_then(|file| file.take(CONFIG_DRIVE_BYTES_MAX as u64).read_to_end(&mut content));
@@ -151,8 +151,8 @@ pub(crate) fn enter_root(
     rootfs: &str,
     digest: Option<&str>,
 ) -> Result<(), BootError> {
-    let rom = devices.wait_for(DriveRole::Rootfs, &format!("root filesystem {rootfs}"))?;
-    let scratch = devices.wait_for(DriveRole::Scratch, "the scratch drive")?;
+    let rom = devices.wait_for(GuestDrive::Rootfs, &format!("root filesystem {rootfs}"))?;
+    let scratch = devices.wait_for(GuestDrive::Scratch, "the scratch drive")?;
     // A drive that is read-only can't replay a journal, so one that was left is not looked at.
     let flags = MountFlags::RDONLY;
     mount_at(rom, "/rom", "ext4", flags, c"noload", &format!("root filesystem {rootfs}"))?;

@@ -62,10 +62,7 @@ impl ImageUses {
     ) -> ImageUses {
         let mut uses = ImageUses::default();
         let mut named = BTreeSet::new();
-        let mut name = |images: &Images| {
-            named.insert(images.kernel);
-            named.extend(images.modules.into_iter().chain(images.rootfs));
-        };
+        let mut name = |images: &Images| named.extend(images.digests());
         for job in jobs {
             match &job.progress.resolution {
                 Resolution::Known { images, .. } => name(images),

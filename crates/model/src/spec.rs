@@ -226,6 +226,13 @@ pub struct Images {
     pub rootfs: Option<Digest>,
 }
 
+impl Images {
+    /// The digests, the kernel's first.
+    pub fn digests(&self) -> impl Iterator<Item = Digest> + use<> {
+        [Some(self.kernel), self.modules, self.rootfs].into_iter().flatten()
+    }
+}
+
 /// What a look-up of a spec's images comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup {

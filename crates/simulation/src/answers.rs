@@ -5,7 +5,7 @@ use crate::asked::Exchange;
 use crate::invariants::{Invariants, Life, Told, serves};
 use crate::schedule::JOBS;
 use hearth_engine::{Accepted, Changed, Delete, Deleted, Engine, JobPage, JobView, List, Refusal};
-use hearth_host::sim::Machine;
+use hearth_host::sim::SimState;
 use hearth_model::{Generation, Job, JobId};
 
 impl Invariants {
@@ -13,7 +13,7 @@ impl Invariants {
     pub(crate) fn acknowledged(
         &mut self,
         engine: &Engine,
-        machine: &Machine,
+        machine: &SimState,
         exchange: &Exchange,
     ) -> Result<(), String> {
         match exchange {
@@ -100,7 +100,7 @@ impl Invariants {
 }
 
 /// A claim is of an instance that lives, and is the job's own.
-fn is_claimed(engine: &Engine, machine: &Machine, view: &JobView) -> Result<(), String> {
+fn is_claimed(engine: &Engine, machine: &SimState, view: &JobView) -> Result<(), String> {
     if !view.instance.as_ref().is_some_and(|id| machine.alive(id)) {
         return Err(format!("{} was given a dead instance", view.job));
     }

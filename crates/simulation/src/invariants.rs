@@ -2,11 +2,11 @@
 
 use crate::edges::Known;
 use hearth_engine::{Engine, Event, EventKind};
-use hearth_host::sim::Machine;
+use hearth_host::sim::SimState;
 use hearth_model::{
-    Action, Assignment, Create, Digest, Generation, Images, Instance, InstanceId, InstanceState,
-    Job, JobId, Lifecycle, Mono, Owner, Phase, PoolKey, PoolTenant, Resolution, Spec, StoredImage,
-    Tenant, Wanted, hash,
+    Action, Assignment, Create, Generation, Instance, InstanceId, InstanceState, Job, JobId,
+    Lifecycle, Mono, Owner, Phase, PoolKey, PoolTenant, Resolution, Spec, StoredImage, Tenant,
+    Wanted, hash,
 };
 use hearth_planner::{Capacity, Need, Status};
 use std::collections::{BTreeMap, BTreeSet};
@@ -125,7 +125,7 @@ impl Invariants {
     }
 
     /// After a step's commit.
-    pub(crate) fn step(&mut self, engine: &Engine, machine: &Machine) -> Result<(), String> {
+    pub(crate) fn step(&mut self, engine: &Engine, machine: &SimState) -> Result<(), String> {
         self.acknowledged_is_there(engine)?;
         self.generations_rise(engine)?;
         self.outcomes_are_of_their_runs(engine)?;
@@ -172,7 +172,7 @@ impl Invariants {
     }
 
     /// What runs and is not in the database takes its share.
-    fn orphans_take(&self, engine: &Engine, machine: &Machine) -> Need {
+    fn orphans_take(&self, engine: &Engine, machine: &SimState) -> Need {
         let orphans = machine.instances().filter(|(create, state)| {
             !state.is_exited() && engine.fleet().instance(&create.instance).is_none()
         });
@@ -280,9 +280,12 @@ impl Invariants {
         Ok(())
     }
 
-    /// What the host does, for any reason: the command of a `job` begins once a generation, and once
+    /// What the host does, for any reason: no guest is given a second workload, and the command of a `job` begins once a generation, and once
     /// more for each retry.
-    pub(crate) fn host(&mut self, machine: &Machine) -> Result<(), String> {
+    pub(crate) fn host(&mut self, machine: &SimState) -> Result<(), String> {
+        if let Some(refusal) = machine.workload_refusal() {
+            return Err(refusal.to_owned());
+        }
         if std::mem::replace(&mut self.host_revision, machine.revision()) == machine.revision() {
             return Ok(());
         }
@@ -395,12 +398,14 @@ impl Invariants {
         let mut used = BTreeMap::new();
         for job in jobs.clone() {
             if let Resolution::Known { images, .. } = &job.progress.resolution {
-                used.extend(digests(images).map(|digest| (digest.to_string(), job.id.to_string())));
+                used.extend(
+                    images.digests().map(|digest| (digest.to_string(), job.id.to_string())),
+                );
             }
         }
         for one in engine.fleet().instances().values() {
             used.extend(
-                digests(&one.images).map(|digest| (digest.to_string(), one.id.to_string())),
+                one.images.digests().map(|digest| (digest.to_string(), one.id.to_string())),
             );
         }
         if let Some(name) = removed.iter().find(|name| used.contains_key(*name)) {
@@ -424,7 +429,7 @@ impl Invariants {
     pub(crate) fn at_rest(
         &self,
         engine: &Engine,
-        machine: &Machine,
+        machine: &SimState,
         now: Mono,
     ) -> Result<(), String> {
         let plan = engine.whole_plan(now);
@@ -482,7 +487,7 @@ impl Invariants {
 }
 
 /// What was told that it is of a tenant's job serves no other tenant.
-fn tenants_keep_what_they_have(engine: &Engine, machine: &Machine) -> Result<(), String> {
+fn tenants_keep_what_they_have(engine: &Engine, machine: &SimState) -> Result<(), String> {
     for (create, _) in machine.instances() {
         let (Some(identity), Some(instance)) =
             (create.owner.identity(), engine.fleet().instance(&create.instance))
@@ -521,7 +526,7 @@ fn claimed_by_its_own(
 }
 
 /// What was told that it is of a generation is made of that generation's spec.
-fn generations_have_one_spec(engine: &Engine, machine: &Machine) -> Result<(), String> {
+fn generations_have_one_spec(engine: &Engine, machine: &SimState) -> Result<(), String> {
     for (create, state) in machine.instances() {
         let InstanceState::Up { acknowledged: Some(acknowledged), .. } = state else { continue };
         let Some(instance) = engine.fleet().instance(&create.instance) else { continue };
@@ -550,8 +555,4 @@ fn belongs(engine: &Engine, create: &Create) -> bool {
             engine.fleet().job_of_pool(&key).is_some()
         }
     }
-}
-
-fn digests(images: &Images) -> impl Iterator<Item = Digest> {
-    [Some(images.kernel), images.modules, images.rootfs].into_iter().flatten()
 }

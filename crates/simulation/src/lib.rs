@@ -3,7 +3,7 @@
 //! asserted; after the last fault the world must come to rest.
 //!
 //! ```text
-//!   seed ──> Schedule ──> World { Engine, Machine, queue of what is to come } ──> Passed, or a sentence
+//!   seed ──> Schedule ──> World { Engine, SimState, queue of what is to come } ──> Passed, or a sentence
 //!                 └──── smaller ones, while they fail ────┘
 //! ```
 

@@ -12,7 +12,7 @@ use hearth_engine::{
     Retention, Start, Stop, Upsert,
 };
 use hearth_host::HostError;
-use hearth_host::sim::{Machine, Presence, SimConfig};
+use hearth_host::sim::{Presence, SimConfig, SimState};
 use hearth_model::{
     Action, End, ImageName, InstanceId, InstanceState, KeepImages, Mono, Observed, Resolution, Spec,
 };
@@ -187,7 +187,7 @@ struct World<'a> {
     pace: Rng,
     /// How long guests take to report to a new daemon.
     hearing: Rng,
-    machine: Machine,
+    machine: SimState,
     engine: Option<Engine>,
     database: Database,
     /// The database while there is no daemon.
@@ -251,7 +251,7 @@ impl<'a> World<'a> {
             rng,
             pace: Rng::with_seed(schedule.seed ^ 0xBA7C),
             hearing: Rng::with_seed(schedule.seed ^ 0x4EA8),
-            machine: Machine::new(config.clone()),
+            machine: SimState::new(config.clone()),
             engine: None,
             database,
             store: Some(database.empty(&disk)),

@@ -6,7 +6,7 @@ use crate::support::Daemon;
 use hearth_firecracker::{
     Action, BootSource, Directory, Drive, Launched, MachineConfig, Spawn, Vsock, boot_id, names,
 };
-use hearth_guest::{DriveRole, drive_assignment};
+use hearth_guest::{GuestDrive, drive_assignment};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
@@ -56,10 +56,10 @@ async fn run(world: &World, instance: &str) -> Launched {
     };
     let launched = spawn.launch().await.expect("it starts");
     let drives = [
-        (DriveRole::Rootfs, "rootfs", "rootfs", "/dev/vda", true),
-        (DriveRole::Scratch, "scratch", "scratch.img", "/dev/vdb", false),
-        (DriveRole::Config, "config", "config.img", "/dev/vdc", true),
-        (DriveRole::Status, "status", "status.img", "/dev/vdd", false),
+        (GuestDrive::Rootfs, "rootfs", "rootfs", "/dev/vda", true),
+        (GuestDrive::Scratch, "scratch", "scratch.img", "/dev/vdb", false),
+        (GuestDrive::Config, "config", "config.img", "/dev/vdc", true),
+        (GuestDrive::Status, "status", "status.img", "/dev/vdd", false),
     ];
     let client = &launched.client;
     let size = MachineConfig { vcpu_count: 1, mem_size_mib: 32 };

@@ -54,12 +54,12 @@ fn command_line(machine: &Machine) -> String {
     line
 }
 
-fn role_for_init(role: DriveRole) -> hearth_guest::DriveRole {
+fn role_for_init(role: DriveRole) -> hearth_guest::GuestDrive {
     match role {
-        DriveRole::Rootfs => hearth_guest::DriveRole::Rootfs,
-        DriveRole::Scratch => hearth_guest::DriveRole::Scratch,
-        DriveRole::Config => hearth_guest::DriveRole::Config,
-        DriveRole::Status => hearth_guest::DriveRole::Status,
+        DriveRole::Rootfs => hearth_guest::GuestDrive::Rootfs,
+        DriveRole::Scratch => hearth_guest::GuestDrive::Scratch,
+        DriveRole::Config => hearth_guest::GuestDrive::Config,
+        DriveRole::Status => hearth_guest::GuestDrive::Status,
     }
 }
 

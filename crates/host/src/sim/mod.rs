@@ -1,11 +1,11 @@
 //! A host in memory: instances boot by a timer, jobs end by another, and a test can end, hide or
 //! break any of them. It holds to the same contract as the real one. Nothing outlives the process.
 //!
-//! [`Machine`] is the host, [`SimHost`] gives it Tokio's clock.
+//! [`SimState`] is the host, [`SimHost`] gives it Tokio's clock.
 
-mod machine;
+mod state;
 
-pub use machine::{Machine, Presence, SimConfig};
+pub use state::{Presence, SimConfig, SimState};
 
 use crate::log_changes::LogChanges;
 use crate::{BoxFuture, Duplex, Host, HostError, HostFacts, LogLine, LogPage, LogQuery};
@@ -36,7 +36,7 @@ struct Shared {
 
 #[derive(Debug)]
 struct State {
-    machine: Machine,
+    machine: SimState,
     /// For when a task will wake to advance the machine.
     armed: Option<Mono>,
 }
@@ -46,7 +46,7 @@ impl SimHost {
     #[must_use]
     pub fn new(config: SimConfig) -> SimHost {
         let (changes, _) = watch::channel(0);
-        let state = Mutex::new(State { machine: Machine::new(config), armed: None });
+        let state = Mutex::new(State { machine: SimState::new(config), armed: None });
         let (began, log_changes) = (Instant::now(), LogChanges::default());
         SimHost { shared: Arc::new(Shared { began, changes, log_changes, state }) }
     }
@@ -102,7 +102,7 @@ impl Shared {
     }
 
     /// Does something with the machine as it is now, and says that it has changed where it has.
-    fn with<T>(self: &Arc<Self>, work: impl FnOnce(&mut Machine) -> T) -> T {
+    fn with<T>(self: &Arc<Self>, work: impl FnOnce(&mut SimState) -> T) -> T {
         let mut state = self.state();
         state.machine.advance(self.now());
         let result = work(&mut state.machine);

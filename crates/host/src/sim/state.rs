@@ -50,7 +50,7 @@ pub enum Presence {
 
 /// A host in memory.
 #[derive(Debug)]
-pub struct Machine {
+pub struct SimState {
     pub(super) config: SimConfig,
     now: Mono,
     revision: u64,
@@ -64,6 +64,8 @@ pub struct Machine {
     /// Copies of images, with when each was used last.
     copies: BTreeMap<Digest, Mono>,
     refusals: BTreeMap<&'static str, u32>,
+    /// The last refusal of a workload.
+    workload_refusal: Option<String>,
     unready: bool,
     blind: bool,
     /// What is due when, for which epoch of an instance.
@@ -127,11 +129,11 @@ fn mib(time: Duration) -> u64 {
 /// What each copy of an image takes of a simulated disk.
 const SIM_IMAGE_BYTES: u64 = 1024 * 1024;
 
-impl Machine {
+impl SimState {
     /// A host without instances, at the beginning of its clock.
     #[must_use]
-    pub fn new(config: SimConfig) -> Machine {
-        Machine {
+    pub fn new(config: SimConfig) -> SimState {
+        SimState {
             config,
             now: Mono::default(),
             revision: 0,
@@ -142,6 +144,7 @@ impl Machine {
             readings: BTreeMap::new(),
             copies: BTreeMap::new(),
             refusals: BTreeMap::new(),
+            workload_refusal: None,
             unready: false,
             blind: false,
             timers: BTreeSet::new(),
@@ -466,8 +469,7 @@ impl Machine {
         }
         self.timers.insert((self.now.after(self.config.boot), id.clone(), 0, Timer::Up));
         self.logs.entry(id.clone()).or_default();
-        let Images { kernel, modules, rootfs } = create.machine.images();
-        let copies = [Some(kernel), modules, rootfs].into_iter().flatten();
+        let copies = create.machine.images().digests();
         self.copies.extend(copies.map(|digest| (digest, self.now)));
         let created = Arc::new(CreatedInstance::of(&create));
         let workload = match create.workload {
@@ -548,7 +550,15 @@ impl Machine {
             return Ok(());
         }
         let why = format!("the guest has the workload of generation {}", known.0);
-        Err(HostError::permanent(format!("instance {id} refuses its workload: {why}")))
+        let refusal = format!("instance {id} refuses its workload: {why}");
+        self.workload_refusal = Some(refusal.clone());
+        Err(HostError::permanent(refusal))
+    }
+
+    /// What a guest said last that was given another workload than it has.
+    #[must_use]
+    pub fn workload_refusal(&self) -> Option<&str> {
+        self.workload_refusal.as_deref()
     }
 
     /// The generation of the workload that came late to an instance, where one did.
@@ -605,7 +615,7 @@ impl Machine {
 }
 
 fn has(images: &Images, digest: &Digest) -> bool {
-    images.kernel == *digest || [images.modules, images.rootfs].contains(&Some(*digest))
+    images.digests().any(|known| known == *digest)
 }
 
 /// Whether two specs have the same workload, whatever their policy is.
