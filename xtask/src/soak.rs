@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
-use crate::cargo::cargo;
+use crate::cargo::{build_as_for_tests, cargo};
+use crate::lab::{self, Boots, Lab};
 use crate::ledger::Ledger;
 use crate::places::Places;
 use crate::terminal::say;
@@ -42,6 +43,8 @@ pub(crate) enum Part {
     Fuzz,
     /// The API, by requests and sequences that no run has had yet
     ApiFuzz,
+    /// Linux guests that boot in the lab, and how often its kernel is lost under them
+    Lab,
 }
 
 impl Part {
@@ -57,6 +60,7 @@ impl Part {
             Part::Mutants => "mutants of planner and model",
             Part::Fuzz => "fuzz",
             Part::ApiFuzz => "API fuzz",
+            Part::Lab => "boots of Linux guests in the lab",
         }
     }
 }
@@ -98,6 +102,7 @@ pub(crate) fn run(places: &Places, part: Part, minutes: u64) -> Result<()> {
         Part::Mutants => mutated(places)?,
         Part::Fuzz => return fuzzed(places, &ledger, minutes),
         Part::ApiFuzz => api_fuzzed(places, ledger.sum(part.name())?, minutes)?,
+        Part::Lab => boots(places, minutes)?,
     };
     ledger.enter(places, part.name(), count, &failures)?;
     match failures.is_empty() {
@@ -207,6 +212,28 @@ fn api_fuzzed(places: &Places, done: u64, minutes: u64) -> Result<(u64, Vec<Stri
         }
     }
     Ok((minutes, Vec::new()))
+}
+
+/// A lab each for so many boots: one that lives longer than a `make test` says nothing more.
+const BOOTS_OF_ONE_LAB: u64 = 20;
+
+/// A lost lab is counted, and is no failure: it is the emulation's. A guest that does not boot is one.
+fn boots(places: &Places, minutes: u64) -> Result<(u64, Vec<String>)> {
+    let ready = setup::ensure(places)?;
+    let hearth = build_as_for_tests(places)?.join("hearth");
+    let lab = Lab::of(places)?;
+    let until = Instant::now() + Duration::from_secs(minutes * 60);
+    let mut all = Boots::default();
+    while Instant::now() < until {
+        all += lab::boots(&lab, &hearth, &ready, BOOTS_OF_ONE_LAB)?;
+        lab.down()?;
+        say(format_args!("soak: {} boots, {} labs lost", all.booted, all.labs_lost));
+    }
+    let failures = match all.failed {
+        0 => Vec::new(),
+        failed => vec![format!("{failed} guests did not boot")],
+    };
+    Ok((all.booted, failures))
 }
 
 /// Enough of them have to be noticed; the ledger says how many were not.

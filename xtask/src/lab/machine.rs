@@ -81,9 +81,11 @@ fn spawn(
     let errors = log.try_clone().context("cannot share QEMU's log")?;
     let cpus = std::thread::available_parallelism().map_or(1, usize::from).min(CPUS_MAX);
     let cpus = qemu.cpus(cpus);
+    // `-cpu` of QEMU, to try one without some features of its virtualization: `max,vgif=off`.
+    let cpu = std::env::var("HEARTH_LAB_CPU").unwrap_or_else(|_| "max".to_owned());
     let mut qemu = qemu.command();
     qemu.args(["-name", "hearth-lab", "-M", "q35", "-nodefaults", "-no-user-config"])
-        .args(["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"])
+        .args(["-accel", "tcg,thread=multi,tb-size=512", "-cpu", &cpu])
         .args(["-smp", &cpus.to_string(), "-m", &memory_mib.to_string()])
         .args(["-display", "none", "-monitor", "none", "-no-reboot"])
         .arg("-serial")

@@ -10,6 +10,7 @@
 //! The lab runs with the rights of the user who started it, and root in it can write what that
 //! user can write: it keeps guests apart from the machine, not the developer from their files.
 
+mod boots;
 mod initramfs;
 mod link;
 mod machine;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+pub(crate) use boots::{Boots, boots};
 pub(crate) use link::{Forward, SSH_FAILED, Session, Streams};
 pub(crate) use machine::Machine;
 
