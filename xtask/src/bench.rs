@@ -12,7 +12,7 @@ use crate::terminal::say;
 use crate::{kvm, packages, program, setup};
 
 /// What can be measured, in this order.
-const FIGURES: [&str; 5] = ["validate", "claims", "posts", "starts", "fleet"];
+const FIGURES: [&str; 6] = ["validate", "claims", "posts", "reads", "starts", "fleet"];
 
 /// Measures the figures that are `wanted`, or all; by turns with the `baseline`, if any.
 pub(crate) fn run(places: &Places, wanted: &[String], baseline: Option<&Path>) -> Result<()> {

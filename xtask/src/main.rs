@@ -54,7 +54,7 @@ enum Task {
     },
     /// Measure the figures of docs/performance.md, as ratios in one run
     Bench {
-        /// Only these: validate, claims, posts, starts, fleet
+        /// Only these: validate, claims, posts, reads, starts, fleet
         figures: Vec<String>,
         /// Another hearth binary: both are measured by turns, and compared
         #[arg(long)]
