@@ -280,8 +280,8 @@ impl Invariants {
         Ok(())
     }
 
-    /// What the host does, for any reason: no guest is given a second workload, and the command of a `job` begins once a generation, and once
-    /// more for each retry.
+    /// What the host does, for any reason: no guest is given a second workload, and the command of a `job`
+    /// begins once a generation, and once more for each retry.
     pub(crate) fn host(&mut self, machine: &SimState) -> Result<(), String> {
         if let Some(refusal) = machine.workload_refusal() {
             return Err(refusal.to_owned());
