@@ -137,7 +137,7 @@ impl Files {
 
     /// As the files are now they are this connection's own, after a commit. What happened to them during
     /// the commit is noticed too: it makes none shorter and leaves no hole in the log. It writes to the
-    /// database itself only with a checkpoint, which is rare enough to look at all of it then.
+    /// database itself only with a checkpoint.
     pub(crate) fn stamp(&mut self) -> Result<Seen, Loss> {
         self.around.iter().try_for_each(|anchor| anchor.check().map(drop))?;
         let mut seen = Seen::Same;

@@ -20,10 +20,16 @@ use crate::store::Store;
 use rusqlite::{Connection, OpenFlags};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// How many pages of 4 KiB the write-ahead log grows to before it goes into the database file: a
 /// page that changes with every commit is then written there once for many.
-const CHECKPOINT_PAGES: u32 = 4000;
+const CHECKPOINT_PAGES: i64 = 4000;
+
+/// How long a checkpoint is trusted before all of the database is read again.
+const WHOLE_EVERY: Duration = Duration::from_secs(60);
+/// And at least so many times as long as reading it takes: a hundredth of the time.
+const WHOLE_PAUSE_FACTOR: u32 = 100;
 
 /// A database of SQLite.
 #[derive(Debug)]
@@ -44,8 +50,26 @@ struct Place {
     files: Files,
     /// Whether they were lost when they were last looked at.
     lost: bool,
+    whole: Whole,
     /// Open as long as the connection.
     file: File,
+}
+
+/// When all of the database was read last, and how long that took: it grows with the database, and nothing is
+/// committed meanwhile.
+#[derive(Debug)]
+struct Whole {
+    read_at: Instant,
+    took: Duration,
+    /// Whether a checkpoint has written to the database since.
+    is_owed: bool,
+}
+
+impl Whole {
+    fn is_due(&self) -> bool {
+        let pause = WHOLE_EVERY.max(self.took * WHOLE_PAUSE_FACTOR);
+        self.is_owed && self.read_at.elapsed() >= pause
+    }
 }
 
 impl Sqlite {
@@ -68,15 +92,17 @@ impl Sqlite {
         settle(&log).map_err(file("sync", &log))?;
         let flags = OpenFlags::default() | OpenFlags::SQLITE_OPEN_NOFOLLOW;
         let connection = connect(path, flags).map_err(|error| unusable(path, error))?;
+        let read_at = Instant::now();
         let verdict: String = connection
             .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
             .map_err(|error| unusable(path, error))?;
+        let whole = Whole { read_at, took: read_at.elapsed(), is_owed: false };
         if verdict != "ok" {
             return Err(StoreError::Damaged { path: path.to_owned(), detail: verdict });
         }
         let mut sqlite = Sqlite::prepare(connection, path)?;
         let files = Files::of(path).map_err(file("look at", path))?;
-        sqlite.place = Some(Place { path: path.clone(), files, lost: false, file: opened });
+        sqlite.place = Some(Place { path: path.clone(), files, lost: false, whole, file: opened });
         sqlite.last_event = newest_event(&sqlite.connection).map_err(StoreError::Read)?;
         Ok(sqlite)
     }
@@ -95,7 +121,8 @@ impl Sqlite {
         let open = |error| unusable(path, error);
         connection.pragma_update(None, "journal_mode", "WAL").map_err(open)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(open)?;
-        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(open)?;
+        // A checkpoint is the store's own, so that it is known when the database file is written to.
+        connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(open)?;
         migrations()
             .to_latest(&mut connection)
             .map_err(|source| StoreError::Migrate { path: path.to_owned(), source })?;
@@ -118,7 +145,12 @@ impl Sqlite {
         let Some(place) = &mut self.place else { return Ok(()) };
         let judged = match found {
             Ok(Seen::Same) if !place.lost => return Ok(()),
-            Ok(seen) => verified(&self.connection, &place.path, self.last_event, seen),
+            Ok(seen) => {
+                let read_at = Instant::now();
+                let verified = verified(&self.connection, &place.path, self.last_event, seen);
+                place.whole = Whole { read_at, took: read_at.elapsed(), is_owed: false };
+                verified
+            }
             Err(loss) => Err(loss),
         };
         let was_lost = std::mem::replace(&mut place.lost, judged.is_err());
@@ -131,11 +163,29 @@ impl Sqlite {
         Ok(())
     }
 
-    /// A commit has returned: whether it is where it will be found.
+    /// A commit has returned: whether it is where it will be found. What a checkpoint has changed in the
+    /// database file is read later.
     fn committed(&mut self) -> Result<(), StoreError> {
+        let is_checkpoint = self.checkpoint();
         let Some(place) = &mut self.place else { return Ok(()) };
         let found = place.files.stamp();
+        if is_checkpoint && matches!(found, Ok(Seen::Changed)) && !place.lost {
+            place.whole.is_owed = true;
+            return Ok(());
+        }
         self.judge(found)
+    }
+
+    /// Brings the write-ahead log into the database file if it is long. Returns whether that was tried: where
+    /// it fails, as on a full disk, the log has it all, and the next commit tries again.
+    fn checkpoint(&self) -> bool {
+        let pages = self.connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)");
+        let pages = pages.and_then(|mut pages| pages.query_row([], |row| row.get::<_, i64>(1)));
+        let is_due = pages.is_ok_and(|pages| pages >= CHECKPOINT_PAGES);
+        if is_due {
+            let _ = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        }
+        is_due
     }
 
     /// Names no instance any more.
@@ -193,7 +243,10 @@ impl Store for Sqlite {
 
     fn check(&mut self) -> Result<(), StoreError> {
         let Some(place) = &self.place else { return Ok(()) };
-        let found = place.files.check();
+        let found = match place.files.check() {
+            Ok(Seen::Same) if place.whole.is_due() => Ok(Seen::Changed),
+            found => found,
+        };
         self.judge(found)
     }
 
@@ -257,6 +310,26 @@ mod tests {
     fn commit(store: &mut Sqlite, key: &str, at_ms: u64) {
         let keys = vec![(key.to_owned(), used(at_ms))];
         store.commit(&Changes { keys, ..Changes::default() }).unwrap();
+    }
+
+    #[test]
+    fn database_is_read_a_while_after_a_checkpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hearth.db");
+        let mut store = Sqlite::open(&path).unwrap();
+        let large = "x".repeat(4096 * usize::try_from(CHECKPOINT_PAGES).unwrap());
+        let facts = "INSERT INTO facts VALUES ('large', ?1)";
+        store.connection.execute(facts, [large]).unwrap();
+        commit(&mut store, "a", 1);
+        // As if another program had written into the same commit.
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[0xff; 4096], 4096).unwrap();
+        store.place.as_mut().unwrap().files.stamp().unwrap();
+        store.check().unwrap();
+        let whole = &mut store.place.as_mut().unwrap().whole;
+        assert!(whole.is_owed);
+        whole.read_at = Instant::now().checked_sub(WHOLE_EVERY).unwrap();
+        assert!(store.check().unwrap_err().is_lost());
     }
 
     #[test]
