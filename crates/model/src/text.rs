@@ -43,7 +43,10 @@ pub fn plain_json(json: &str) -> Cow<'_, str> {
 }
 
 fn escaped(text: &str, keeps: impl Fn(char) -> bool) -> Cow<'_, str> {
-    if text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+    let stays = |byte: u8| {
+        byte == b' ' || byte.is_ascii_graphic() || (byte.is_ascii() && keeps(char::from(byte)))
+    };
+    if text.bytes().all(stays) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len());
