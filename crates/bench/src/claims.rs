@@ -104,6 +104,10 @@ impl Bare {
         let theirs = Database::open(dir.join("state/hearth.db"))?;
         let mut rows = Vec::new();
         for (table, key, condition) in WRITTEN {
+            // A baseline may be older than the table.
+            if !theirs.table_exists(None, table)? {
+                continue;
+            }
             let before = rows.len();
             let mut query = theirs.prepare(&format!("SELECT * FROM {table} WHERE {condition}"))?;
             let columns: Vec<String> =
