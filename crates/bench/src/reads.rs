@@ -105,7 +105,7 @@ async fn paced(address: SocketAddr, load: Load) -> Result<Samples> {
     }
     // The last ones are answered a moment after the end.
     let late = start.elapsed().saturating_sub(DURATION);
-    ensure!(late < DURATION * 10, "{a_second} requests/s of {load:?} took {late:?} longer");
+    ensure!(late < DURATION / 10, "{a_second} requests/s of {load:?} took {late:?} longer");
     Ok(samples)
 }
 
