@@ -1,5 +1,5 @@
 //! `GET /vms/{id}` at a fixed rate, alone and beside many POSTs at a fixed rate. A request that could
-//! not be sent at its time because the one before it was not answered counts from that time.
+//! not be sent at its time because the previous one was not answered counts from that time.
 
 use crate::Run;
 use crate::http::Connection;
