@@ -31,7 +31,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use lab::{Forward, Lab, SSH_FAILED, Session};
+use lab::{Forward, Lab, Session};
 use places::Places;
 use terminal::{answer, say};
 
@@ -209,10 +209,8 @@ fn perform_in_lab(places: &Places, task: LabTask) -> Result<ExitCode> {
 }
 
 fn run_in_lab(lab: &Lab, session: &Session) -> Result<ExitCode> {
-    let status = lab.run(session)?;
-    if status == SSH_FAILED
-        && let Some(why) = lab.lost()?
-    {
+    let (status, lost) = lab.run_watched(session)?;
+    if let Some(why) = lost {
         anyhow::bail!("{why}");
     }
     Ok(exit_code(status))

@@ -1,9 +1,10 @@
 //! The 201 path: one client posts jobs for which a warm microVM is there. Beside each POST, in turn,
 //! the rows that such a POST writes are written to another database on the same disk.
 
+use crate::Run;
+use crate::http::{Connection, declaration};
 use crate::server::Server;
 use crate::statistics::{Figure, Limit, Samples, tell};
-use crate::{Run, http::Connection};
 use anyhow::{Context, Result, ensure};
 use hyper::{Method, StatusCode};
 use rusqlite::types::Value;
@@ -47,10 +48,7 @@ pub(crate) async fn measure(run: &Run) -> Result<Vec<Figure>> {
 }
 
 fn body(job: &str, pool: Option<serde_json::Value>) -> serde_json::Value {
-    let mut body = json!({"job_id": job, "tenant": "bench", "spec": {
-        "rootfs": "rootfs-web.ext4", "kernel": "vmlinux", "cmd": ["/app/bin/server"],
-        "env": {"MIX_ENV": "prod", "DATABASE_URL": "postgresql://localhost/myapp"},
-        "resources": {"vcpu": 1, "mem_mb": 1}, "lifecycle": "service"}});
+    let mut body = declaration(job);
     if let Some(pool) = pool {
         body["spec"]["warm_pool"] = pool;
     }

@@ -1,13 +1,13 @@
 //! Many jobs in the simulated host: what the daemon holds and spends, and how soon it acts.
 
 use crate::Run;
-use crate::http::Connection;
+use crate::http::{Connection, declaration};
 use crate::server::Server;
 use crate::statistics::{Figure, Limit, Samples, tell};
 use anyhow::{Context, Result, ensure};
 use hyper::{Method, StatusCode};
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -64,10 +64,9 @@ pub(crate) async fn measure(run: &Run, jobs: usize) -> Result<Vec<Figure>> {
 }
 
 fn body(number: usize, value: &str) -> Value {
-    json!({"job_id": format!("job-{number:05}"), "tenant": "bench", "spec": {
-        "rootfs": "rootfs-web.ext4", "kernel": "vmlinux", "cmd": ["/app/bin/server"],
-        "env": {"MIX_ENV": "prod", "DATABASE_URL": "postgresql://localhost/myapp", "V": value},
-        "resources": {"vcpu": 1, "mem_mb": 1}, "lifecycle": "service"}})
+    let mut body = declaration(&format!("job-{number:05}"));
+    body["spec"]["env"]["V"] = value.into();
+    body
 }
 
 async fn all_running(connection: &mut Connection, jobs: usize) -> Result<()> {

@@ -6,9 +6,17 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
+
+/// A POST that declares a job.
+pub(crate) fn declaration(job: &str) -> Value {
+    json!({"job_id": job, "tenant": "bench", "spec": {
+        "rootfs": "rootfs-web.ext4", "kernel": "vmlinux", "cmd": ["/app/bin/server"],
+        "env": {"MIX_ENV": "prod", "DATABASE_URL": "postgresql://localhost/myapp"},
+        "resources": {"vcpu": 1, "mem_mb": 1}, "lifecycle": "service"}})
+}
 
 pub(crate) struct Connection {
     address: SocketAddr,

@@ -4,7 +4,7 @@
 
 use crate::Run;
 use crate::server::Server;
-use crate::statistics::{Figure, Limit, tell};
+use crate::statistics::{Figure, Limit, median, tell};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -44,15 +44,10 @@ pub(crate) async fn measure(run: &Run) -> Result<Vec<Figure>> {
     tell(format_args!("      POST, 202, 64 clients: {}", told(&ours)));
     Ok(vec![Figure {
         name: "202 against a server without logic",
-        value: median(&mut ours) / median(&mut floors),
+        value: median(ours) / median(floors),
         unit: "times",
         limit: Limit::AtLeast(0.5),
     }])
-}
-
-fn median(rates: &mut [f64]) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates[rates.len() / 2]
 }
 
 fn floor(dir: &Path, script: &Path) -> Result<f64> {

@@ -2,12 +2,11 @@
 //! not be sent at its time because the previous one was not answered counts from that time.
 
 use crate::Run;
-use crate::http::Connection;
+use crate::http::{Connection, declaration};
 use crate::server::Server;
-use crate::statistics::{Figure, Limit, Samples, tell};
+use crate::statistics::{Figure, Limit, Samples, median, tell};
 use anyhow::{Result, ensure};
 use hyper::{Method, StatusCode};
-use serde_json::json;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -49,7 +48,7 @@ pub(crate) async fn measure(run: &Run) -> Result<Vec<Figure>> {
         // No boot ends while this is measured.
         let arguments = ["--host", "sim", "--sim-boot-ms", "600000", "--vcpus-per-cpu", "1000000"];
         let server = Server::start(&run.hearth, dir.path(), &arguments).await?;
-        let body = body("read");
+        let body = declaration("read");
         let mut connection = server.connect().await?;
         connection.expect(Method::POST, "/vms", Some(&body), StatusCode::ACCEPTED).await?;
         let quiet = paced(server.address, Load::Reads).await?;
@@ -64,29 +63,17 @@ pub(crate) async fn measure(run: &Run) -> Result<Vec<Figure>> {
         beside.push(busy.percentile(99));
     }
     let note =
-        |name, values| Figure { name, value: middle(values), unit: "ms", limit: Limit::Note };
+        |name, values| Figure { name, value: median(values), unit: "ms", limit: Limit::Note };
     Ok(vec![
         Figure {
             name: "GET beside 5,000 POSTs/s against GET alone, p99",
-            value: middle(ratios),
+            value: median(ratios),
             unit: "times",
             limit: Limit::AtMost(3.0),
         },
         note("GET alone, p99", alone),
         note("GET beside 5,000 POSTs/s, p99", beside),
     ])
-}
-
-fn middle(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-fn body(job: &str) -> serde_json::Value {
-    json!({"job_id": job, "tenant": "bench", "spec": {
-        "rootfs": "rootfs-web.ext4", "kernel": "vmlinux", "cmd": ["/app/bin/server"],
-        "env": {"MIX_ENV": "prod", "DATABASE_URL": "postgresql://localhost/myapp"},
-        "resources": {"vcpu": 1, "mem_mb": 1}, "lifecycle": "service"}})
 }
 
 /// Requests at so many a second over all connections. An error if they could not be sent that fast.
@@ -130,7 +117,7 @@ async fn requests(
                 connection.expect(Method::GET, "/vms/read", None, StatusCode::OK).await?;
             }
             Load::Posts => {
-                let body = body(&format!("job-{connection_number}-{number}"));
+                let body = declaration(&format!("job-{connection_number}-{number}"));
                 connection.expect(Method::POST, "/vms", Some(&body), StatusCode::ACCEPTED).await?;
             }
         }

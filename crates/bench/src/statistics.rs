@@ -46,6 +46,12 @@ impl fmt::Display for Samples {
     }
 }
 
+/// The middle of some values, of which there is at least one.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
 /// What was measured.
 #[derive(Debug, Clone)]
 pub(crate) struct Figure {

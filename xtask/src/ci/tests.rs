@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use super::{Count, NEXTEST, Outcome};
 use crate::cargo::cargo;
-use crate::lab::{Lab, SSH_FAILED, Session, Streams};
+use crate::lab::{Lab, Session, Streams};
 use crate::places::Places;
 use crate::setup::Ready;
 use crate::terminal::say;
@@ -206,12 +206,11 @@ impl<'a> Tests<'a> {
         session.directory.clone_from(&suite.cwd);
         session.streams = Streams::Logged(output.path().to_owned());
         session.variables.extend(self.variables(state));
-        let status = lab.run(&session)?;
+        let (status, lost) = lab.run_watched(&session)?;
         let text = fs::read(output.path()).context("cannot read a test's output")?;
         let text = String::from_utf8_lossy(&text);
         // A binary that knows no such test ends well too.
         let ran = text.lines().filter_map(libtest_result).any(|count| count.passed == 1);
-        let lost = if status == SSH_FAILED { lab.lost()? } else { None };
         let ended = match status {
             0 if ran => Ended::Passed,
             _ if lost.is_some() => Ended::LabLost,

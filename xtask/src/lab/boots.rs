@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Lab, SSH_FAILED, Session, Streams};
+use super::{Lab, Session, Streams};
 use crate::setup::Ready;
 use crate::terminal::say;
 
@@ -30,8 +30,7 @@ pub(crate) fn boots(lab: &Lab, hearth: &Path, ready: &Ready, count: u64) -> Resu
     let command = words.chain(paths).chain([count.to_string()]).collect();
     let mut session = Session::new(command)?;
     session.streams = Streams::Logged(output.path().to_owned());
-    let status = lab.run(&session)?;
-    let lost = if status == SSH_FAILED { lab.lost()? } else { None };
+    let (status, lost) = lab.run_watched(&session)?;
     let text = fs::read(output.path()).context("cannot read what was said in the lab")?;
     let text = String::from_utf8_lossy(&text);
     let booted = text.lines().filter(|line| line.starts_with("booted ")).count() as u64;

@@ -98,6 +98,13 @@ impl Lab {
         self.connected()?.run(session, &self.places)
     }
 
+    /// As [`Lab::run`], with why the lab was lost under the command if it was.
+    pub(crate) fn run_watched(&self, session: &Session) -> Result<(i32, Option<String>)> {
+        let status = self.run(session)?;
+        let lost = if status == SSH_FAILED { self.lost()? } else { None };
+        Ok((status, lost))
+    }
+
     /// Makes a port of the lab's 127.0.0.1 reachable at this machine's 127.0.0.1, for every local user: in
     /// the lab the connections are those of root's sshd.
     pub(crate) fn forward(&self, forward: Forward) -> Result<()> {
