@@ -178,7 +178,7 @@ impl<'a> JsonReader<'a> {
 
     /// Whether the list or map ends here; steps behind its end.
     fn closes(&mut self, close: u8, open: Span, what: &str) -> Result<bool, Stop> {
-        let expected = format!("expected `{}` to close the {what}", char::from(close));
+        let expected = || format!("expected `{}` to close the {what}", char::from(close));
         match self.peek() {
             Some(byte) if byte == close => {
                 self.at += 1;
@@ -187,8 +187,8 @@ impl<'a> JsonReader<'a> {
             }
             None => {
                 let end = self.text.trim_end().len();
-                let problem =
-                    Problem::new(Span::at(end), format!("{expected}, found the end of the text"));
+                let message = format!("{}, found the end of the text", expected());
+                let problem = Problem::new(Span::at(end), message);
                 Err(self.stop(
                     problem
                         .label("the text ends here")
@@ -197,7 +197,7 @@ impl<'a> JsonReader<'a> {
             }
             Some(found @ (b']' | b'}')) => {
                 let span = Span::new(self.at, self.at + 1);
-                let message = format!("{expected}, found `{}`", char::from(found));
+                let message = format!("{}, found `{}`", expected(), char::from(found));
                 let problem = Problem::new(span, message);
                 Err(self.stop(problem.related(open, format!("the {what} begins here"))))
             }

@@ -1,9 +1,9 @@
-//! Names and numbers of things. Every id is a type of its own. Names are cheap to clone: each stands
-//! in many indexes.
+//! Names and numbers of things. Every id is a type of its own. Names are cheap to clone and to
+//! compare, since each stands in many indexes: one of up to 23 bytes lies in there itself.
 
 use crate::digest::SpecHash;
+use smol_str::SmolStr;
 use std::fmt;
-use std::sync::Arc;
 
 /// Longest job id or tenant, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
@@ -27,7 +27,7 @@ macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<str>);
+        pub struct $name(SmolStr);
 
         impl $name {
             /// Checks a text: 1 to 64 letters, digits, `-`, `_` and `.`, beginning with a letter
@@ -103,7 +103,7 @@ pub struct PoolKey {
 
 /// The opaque suffix of one microVM, never reused. Lower-case letters and digits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct InstanceId(Arc<str>);
+pub struct InstanceId(SmolStr);
 
 impl InstanceId {
     /// Checks a suffix: 1 to 32 lower-case letters and digits.
@@ -181,7 +181,7 @@ pub struct Slot(pub u32);
 
 impl Slot {
     /// More than any host has microVMs, and few enough to keep account of those that are free.
-    const COUNT: u32 = 1 << 16;
+    pub const COUNT: u32 = 1 << 16;
 
     /// A stored one; `None` if it cannot be one.
     #[must_use]
