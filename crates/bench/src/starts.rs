@@ -81,6 +81,7 @@ async fn bare(firecracker: &Path, kernel: &Path, folder: &Path) -> Result<Launch
         directory: Arc::new(Directory::open(folder)?),
         id: "floor".to_owned(),
         cgroup: None,
+        confinement: None,
         factor: 1.0,
     };
     let launched = spawn.launch().await?;

@@ -197,7 +197,7 @@ async fn open_host(config: &Config, state_dir: &StateDir) -> Result<Arc<dyn Host
         HostChoice::Sim { boot } => {
             Ok(Arc::new(SimHost::new(SimConfig { boot: *boot, ..SimConfig::default() })))
         }
-        HostChoice::Linux { firecracker } => {
+        HostChoice::Linux { firecracker, jail_users } => {
             let config = LinuxConfig {
                 state_dir: state_dir.path().to_owned(),
                 images_dir: match &config.images {
@@ -207,6 +207,7 @@ async fn open_host(config: &Config, state_dir: &StateDir) -> Result<Arc<dyn Host
                 runtime_dir: None,
                 firecracker: firecracker.clone().unwrap_or_else(|| "firecracker".into()),
                 image_bytes_max: config.image_max_gib.saturating_mul(1024 * 1024 * 1024),
+                jail_users: *jail_users,
                 time_factor: None,
             };
             let opened = LinuxHost::open(config).await;

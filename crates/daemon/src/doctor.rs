@@ -126,7 +126,7 @@ pub fn repair(config: &Config, findings: &[Finding]) -> Result<Vec<String>, Daem
 }
 
 fn machine(config: &Config) -> Finding {
-    let HostChoice::Linux { firecracker } = &config.host else {
+    let HostChoice::Linux { firecracker, jail_users } = &config.host else {
         return Finding::new("host", Verdict::Warn, "it is simulated: nothing really runs");
     };
     let facts = linux::facts(&LinuxConfig {
@@ -135,6 +135,7 @@ fn machine(config: &Config) -> Finding {
         runtime_dir: None,
         firecracker: firecracker.clone().unwrap_or_else(|| "firecracker".into()),
         image_bytes_max: 0,
+        jail_users: *jail_users,
         time_factor: None,
     });
     match facts {

@@ -38,6 +38,7 @@ pub use backup::{BackupError, Restored, backup, restore};
 pub use boot::{Daemon, Exit, start};
 pub use desired::{DEFAULT_DESIRED, DesiredPath};
 pub use hearth_engine::{DiskOvercommit, Retention};
+pub use hearth_host::linux::FIRST_USER as JAIL_USERS;
 pub use hearth_model::KeepImages;
 pub use listen::{Listen, ListenError};
 pub use source::source_of;
@@ -98,6 +99,8 @@ pub enum HostChoice {
     Linux {
         /// The binary; the one in `PATH` where `None`.
         firecracker: Option<PathBuf>,
+        /// The first of the users that microVMs are confined to; unconfined where `None`.
+        jail_users: Option<u32>,
     },
     /// Nothing real: microVMs in memory, for trying the API out and for tests.
     Sim {

@@ -1,7 +1,8 @@
 //! The working directory of one Firecracker, held open, so that names in it stay reachable
 //! however long its path is. It never removes anything.
 
-use rustix::fs::{Mode, OFlags};
+use crate::names;
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 pub struct Directory {
     path: PathBuf,
     fd: OwnedFd,
+    /// Whether it has a directory of its own for the sockets.
+    has_sockets: bool,
 }
 
 impl Directory {
@@ -24,7 +27,11 @@ impl Directory {
     pub fn open(path: &Path) -> io::Result<Directory> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty())?;
-        Ok(Directory { path: path.to_owned(), fd })
+        let found = rustix::fs::statat(&fd, names::SOCKETS, AtFlags::SYMLINK_NOFOLLOW);
+        let has_sockets = found.is_ok_and(|found| {
+            rustix::fs::FileType::from_raw_mode(found.st_mode) == rustix::fs::FileType::Directory
+        });
+        Ok(Directory { path: path.to_owned(), fd, has_sockets })
     }
 
     /// Where it is.
@@ -39,15 +46,48 @@ impl Directory {
         self.path.join(name)
     }
 
+    /// The name of a socket, as the process that works here has it.
+    #[must_use]
+    pub fn socket_name(&self, name: &str) -> String {
+        if self.has_sockets { format!("{}/{name}", names::SOCKETS) } else { name.to_owned() }
+    }
+
     /// A path by which this process can bind or connect to the socket `name`: the plain path
     /// where it is short enough, else one through the descriptor. Valid as long as `self` lives.
     #[must_use]
     pub fn socket(&self, name: &str) -> PathBuf {
-        let plain = self.path.join(name);
+        let name = self.socket_name(name);
+        let plain = self.path.join(&name);
         if plain.as_os_str().len() <= SOCKET_PATH_BYTES_MAX {
             return plain;
         }
         PathBuf::from(format!("/proc/self/fd/{}/{name}", self.fd.as_raw_fd()))
+    }
+
+    /// Gives a file in it, which is not a link, to a user and the group of that number.
+    ///
+    /// # Errors
+    /// Those of fchownat(2).
+    pub(crate) fn give(&self, name: &str, user: u32) -> io::Result<()> {
+        let (owner, group) = (Uid::from_raw(user), Gid::from_raw(user));
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        Ok(rustix::fs::chownat(&self.fd, name, Some(owner), Some(group), flags)?)
+    }
+
+    /// Takes the directory of the sockets back from a confined process, which can make, rename and remove
+    /// nothing from then on. For before its guest runs.
+    ///
+    /// # Errors
+    /// Those of fchownat(2) and fchmodat(2).
+    pub fn seal(&self) -> io::Result<()> {
+        self.give(names::SOCKETS, 0)?;
+        self.let_search(names::SOCKETS)
+    }
+
+    /// Lets others open what they know by name in a directory, or in this one if it is ".".
+    pub(crate) fn let_search(&self, name: &str) -> io::Result<()> {
+        let mode = Mode::RWXU | Mode::XGRP | Mode::XOTH;
+        Ok(rustix::fs::chmodat(&self.fd, name, mode, AtFlags::empty())?)
     }
 
     /// Device and inode, by which a process's working directory is compared with it.

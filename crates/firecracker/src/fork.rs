@@ -1,14 +1,16 @@
 //! Fork and exec, which std's `Command` can't do right into a cgroup: a child that enters one by itself waits
 //! for all processors (docs/adr/0013).
 
+use crate::child::{done, fork, limit};
 use crate::directory::Directory;
+use crate::jail::{self, Jail};
 use crate::process;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitId};
-use std::ffi::{CStr, CString, OsStr, c_char};
+use std::ffi::{CStr, CString, OsStr, c_char, c_int};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 use std::sync::Arc;
@@ -20,13 +22,10 @@ const OOM_SCORE_ADJ: &CStr = c"/proc/self/oom_score_adj";
 /// as it starts (`resize_fdtable` in its main.rs), which takes 8 bytes of the kernel's memory each.
 const FILES_MAX: u64 = 2048;
 
-/// `CLONE_INTO_CGROUP` of linux/sched.h, since Linux 5.7.
-const INTO_CGROUP: u64 = 0x2_0000_0000;
-
 /// A program, laid out before the fork: after it nothing may be allocated.
 #[derive(Debug)]
 pub(crate) struct Program {
-    /// Its absolute path.
+    /// Its absolute path; in its jail if it has one.
     pub(crate) path: CString,
     /// Its arguments, its name first.
     pub(crate) arguments: Vec<CString>,
@@ -39,6 +38,8 @@ pub(crate) struct Program {
     pub(crate) pid_file: File,
     /// The cgroup v2 directory that it is born in; without one, the parent's.
     pub(crate) cgroup: Option<OwnedFd>,
+    /// What it is confined to; without it, to nothing.
+    pub(crate) jail: Option<Jail>,
 }
 
 impl Program {
@@ -58,7 +59,9 @@ impl Program {
         let (failure, report) = pipe_with(PipeFlags::CLOEXEC)?;
         #[allow(unsafe_code)]
         // SAFETY: the child calls only what is async-signal-safe, and ends in `exec_child`.
-        let Some(child) = unsafe { fork(self.cgroup.as_ref().map(AsFd::as_fd)) }? else {
+        let Some(child) =
+            unsafe { fork(self.cgroup.as_ref().map(AsFd::as_fd), self.namespaces()) }?
+        else {
             self.exec_child(&arguments, oom_protected, report.as_raw_fd());
         };
         drop(report);
@@ -103,6 +106,10 @@ impl Program {
         io::Error::last_os_error()
     }
 
+    fn namespaces(&self) -> c_int {
+        if self.jail.is_some() { jail::NAMESPACES } else { 0 }
+    }
+
     #[allow(unsafe_code)]
     fn prepare(&self, oom_protected: bool) -> io::Result<()> {
         // SAFETY: plain system calls on descriptors that `self` holds open and on buffers that outlive
@@ -122,7 +129,7 @@ impl Program {
             done(libc::dup2(self.output.as_raw_fd(), 2))?;
             done(libc::fchdir(self.directory.as_fd().as_raw_fd()))?;
             let mut buffer = [0_u8; 12];
-            let digits = decimal(libc::getpid().unsigned_abs(), &mut buffer);
+            let digits = own_pid(&mut buffer)?;
             let written =
                 libc::write(self.pid_file.as_raw_fd(), digits.as_ptr().cast(), digits.len());
             if usize::try_from(written) != Ok(digits.len()) {
@@ -138,35 +145,9 @@ impl Program {
             libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
         }
         limit(libc::RLIMIT_NOFILE, FILES_MAX)?;
-        limit(libc::RLIMIT_CORE, 0)
+        limit(libc::RLIMIT_CORE, 0)?;
+        self.jail.as_ref().map_or(Ok(()), Jail::enter)
     }
-}
-
-/// Lowers a limit of this process permanently. Async-signal-safe: two system calls.
-#[allow(unsafe_code)]
-fn limit(what: libc::__rlimit_resource_t, most: libc::rlim_t) -> io::Result<()> {
-    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the structure outlives both calls.
-    unsafe {
-        done(libc::getrlimit(what, &raw mut limits))?;
-        limits.rlim_max = limits.rlim_max.min(most);
-        limits.rlim_cur = limits.rlim_max;
-        done(libc::setrlimit(what, &raw const limits))?;
-    }
-    Ok(())
-}
-
-/// Whether a process can be born in this cgroup: one is, and ends at once. A kernel before 5.7, a seccomp
-/// filter or a cgroup of another user refuses it.
-///
-/// # Errors
-/// Why not.
-pub fn try_cgroup(cgroup: BorrowedFd<'_>) -> io::Result<()> {
-    #[allow(unsafe_code)]
-    // SAFETY: the child ends by a call that is async-signal-safe.
-    let Some(child) = unsafe { fork(Some(cgroup)) }? else { unsafe { libc::_exit(0) } };
-    process::reap(WaitId::Pid(child));
-    Ok(())
 }
 
 /// Whether this process is protected from the kernel's OOM killer, as a service manager may have set it:
@@ -176,52 +157,21 @@ fn is_oom_protected() -> bool {
     score.is_ok_and(|score| score.starts_with('-'))
 }
 
-/// What a call returned, or its error.
-fn done(returned: libc::c_int) -> io::Result<libc::c_int> {
-    if returned == -1 { Err(io::Error::last_os_error()) } else { Ok(returned) }
-}
-
-/// Forks, into a cgroup if one is given. `None` is the child.
-///
-/// # Safety
-/// The child may call only what is async-signal-safe, and never returns to the caller's caller.
+/// This process's pid and a newline, without allocating. It is that of the daemon's namespace, as `/proc`
+/// has it, and not that of the namespace that this process may be the first in.
 #[allow(unsafe_code)]
-unsafe fn fork(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Option<Pid>> {
-    let pid = match cgroup {
-        // SAFETY: as said above.
-        None => unsafe { libc::fork() },
-        Some(cgroup) => {
-            // SAFETY: zeros are what this structure's fields mean nothing by.
-            let mut how: libc::clone_args = unsafe { std::mem::zeroed() };
-            how.flags = INTO_CGROUP;
-            how.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
-            how.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
-            // SAFETY: the structure outlives the call and has the size that is said. Without a stack
-            // and without shared memory this is a fork; that libc is not told of it matters only to
-            // calls that are not async-signal-safe.
-            let pid = unsafe {
-                libc::syscall(libc::SYS_clone3, &raw const how, size_of::<libc::clone_args>())
-            };
-            // The kernel's pids fit.
-            libc::pid_t::try_from(pid).unwrap_or(-1)
+fn own_pid(buffer: &mut [u8; 12]) -> io::Result<&[u8]> {
+    let room = buffer.len() - 1;
+    // SAFETY: the path ends with a zero, and as many bytes are written as the buffer has but for one.
+    let length =
+        unsafe { libc::readlink(c"/proc/self".as_ptr(), buffer.as_mut_ptr().cast(), room) };
+    match usize::try_from(length) {
+        Ok(length) if length < room => {
+            buffer[length] = b'\n';
+            Ok(&buffer[..=length])
         }
-    };
-    done(pid)?;
-    Ok(Pid::from_raw(pid))
-}
-
-/// The number and a newline, at the end of the buffer, without allocating.
-fn decimal(mut number: u32, buffer: &mut [u8; 12]) -> &[u8] {
-    let mut at = buffer.len() - 1;
-    buffer[at] = b'\n';
-    loop {
-        at -= 1;
-        // The remainder of ten fits a byte.
-        buffer[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            return &buffer[at..];
-        }
+        Ok(_) => Err(io::Error::from_raw_os_error(libc::EOVERFLOW)),
+        Err(_) => Err(io::Error::last_os_error()),
     }
 }
 
@@ -233,11 +183,10 @@ mod tests {
     use std::time::{Duration, Instant};
 
     #[test]
-    fn pids_are_written_in_decimal() {
-        for number in [0, 7, 10, 4_194_304, u32::MAX] {
-            let mut buffer = [0; 12];
-            assert_eq!(decimal(number, &mut buffer), format!("{number}\n").as_bytes());
-        }
+    fn own_pid_is_a_line_of_decimal_digits() {
+        let mut buffer = [0; 12];
+        let line = format!("{}\n", std::process::id());
+        assert_eq!(own_pid(&mut buffer).unwrap(), line.as_bytes());
     }
 
     fn program(path: &CStr) -> (tempfile::TempDir, Program) {
@@ -251,6 +200,7 @@ mod tests {
             output: file("output"),
             pid_file: file("pid"),
             cgroup: None,
+            jail: None,
         };
         (dir, program)
     }

@@ -10,27 +10,34 @@
 //! ```
 //!
 //! Everything that one Firecracker owns lies in one working [`Directory`], by names relative to
-//! it, as it will inside a jail. Nothing here ends a process whose identity is in doubt.
+//! it, which is the root of its jail. Nothing here ends a process whose identity is in doubt.
 
+#[cfg(test)]
+mod attacks;
+mod child;
 mod client;
 mod console;
 mod directory;
 mod fork;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod jail;
 pub mod names;
 mod process;
 mod spawn;
 mod version;
 pub mod vsock;
+mod workplace;
 
+pub use child::try_cgroup;
 pub use client::{
     Action, ApiError, BODY_BYTES_MAX, BootSource, CALL_DEADLINE, Client, Drive, InstanceInfo,
     MachineConfig, MicroVmState, RateLimiter, START_DEADLINE, TokenBucket, Vsock,
 };
 pub use console::{CONSOLE_BYTES_MAX, Console, escaped};
 pub use directory::{Directory, SOCKET_PATH_BYTES_MAX};
-pub use fork::try_cgroup;
+pub use jail::try_jail;
 pub use process::{AdoptError, Identity, Process, ProcessExit, boot_id};
-pub use spawn::{Launched, Spawn, SpawnError};
+pub use spawn::{Confinement, Launched, Spawn, SpawnError};
 pub use version::{Concern, ProbeError, VERSION_MIN, Version};
+pub use workplace::Workplace;

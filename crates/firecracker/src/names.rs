@@ -10,3 +10,13 @@ pub const LOG_FIFO: &str = "log.fifo";
 pub const PID_FILE: &str = "pid";
 /// The host's end of the vsock.
 pub const VSOCK_SOCKET: &str = "vsock.sock";
+
+/// Where the sockets of a confined process are, in its directory: the only place where it can make files,
+/// and that only before its guest runs.
+pub const SOCKETS: &str = "run";
+
+/// The place in a confined process's directory where its program is shown.
+pub(crate) const BINARY: &str = "firecracker";
+
+/// The place in a confined process's directory where its devices are.
+pub(crate) const DEVICES: &str = "dev";

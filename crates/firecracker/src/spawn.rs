@@ -10,6 +10,7 @@ use crate::client::Client;
 use crate::console::{Console, open_fifo};
 use crate::directory::Directory;
 use crate::fork::Program;
+use crate::jail::{Jail, Shown};
 use crate::names;
 use crate::process::{self, Process, ProcessExit};
 use rustix::fs::{Mode, OFlags};
@@ -18,7 +19,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,8 +45,23 @@ pub struct Spawn {
     pub id: String,
     /// The cgroup v2 directory that the child is born in; without one, this process's.
     pub cgroup: Option<PathBuf>,
+    /// What the child is confined to. Without it it has this process's user, namespaces and files.
+    pub confinement: Option<Confinement>,
     /// Factor of every deadline; 1.0 if the VMM is not emulated.
     pub factor: f32,
+}
+
+/// How a process is confined: the working directory, which has one for sockets ([`names::SOCKETS`]), is all
+/// that it sees, besides three devices. It can change nothing but the files that its user owns, and has no
+/// network. Once its directory is sealed ([`Directory::seal`]) it can make no file either.
+#[derive(Debug)]
+pub struct Confinement {
+    /// Its user and its group, which nothing else has.
+    pub user: u32,
+    /// Files outside, each with the name of a file in the directory in whose place it is shown, read-only.
+    pub shown: Vec<(PathBuf, String)>,
+    /// No file that it writes grows beyond so many bytes.
+    pub file_bytes_max: u64,
 }
 
 /// A process whose API answers.
@@ -141,8 +157,13 @@ impl Spawn {
 
     fn program(&self, output: &File) -> Result<Program, SpawnError> {
         let binary = std::path::absolute(&self.binary).map_err(prepare("the binary's path"))?;
-        let path = text(binary.into_os_string().into_vec())?;
-        let arguments = ["--id", &self.id, "--api-sock", names::API_SOCKET].into_iter().chain([
+        let jail = self.confinement.as_ref().map(|confinement| self.jail(confinement, &binary));
+        let path = match &jail {
+            Some(_) => text(format!("/{}", names::BINARY))?,
+            None => text(binary.into_os_string().into_vec())?,
+        };
+        let api_socket = self.directory.socket_name(names::API_SOCKET);
+        let arguments = ["--id", &self.id, "--api-sock", &api_socket].into_iter().chain([
             "--log-path",
             names::LOG_FIFO,
             "--level",
@@ -159,7 +180,41 @@ impl Spawn {
             output: output.try_clone().map_err(prepare(names::CONSOLE_FIFO))?,
             pid_file: self.open(&self.directory.join(names::PID_FILE), flags)?.into(),
             cgroup: self.cgroup.as_ref().map(|path| self.open(path, cgroup)).transpose()?,
+            jail: jail.transpose()?,
         })
+    }
+
+    /// The jail, and what it takes in the directory: files to show others in place of, and that the process
+    /// has what it needs.
+    fn jail(&self, confinement: &Confinement, binary: &Path) -> Result<Jail, SpawnError> {
+        let Confinement { user, shown, file_bytes_max } = confinement;
+        let absolute = |path: &Path| text(path.as_os_str().as_bytes());
+        let mut files = vec![Shown {
+            outside: absolute(binary)?,
+            name: text(names::BINARY)?,
+            is_program: true,
+        }];
+        for (outside, name) in shown {
+            let outside = absolute(outside)?;
+            files.push(Shown { outside, name: text(name.as_str())?, is_program: false });
+        }
+        let place = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        for name in shown.iter().map(|(_, name)| name.as_str()).chain([names::BINARY]) {
+            self.open(&self.directory.join(name), place)?;
+        }
+        let devices = rustix::fs::mkdirat(&self.directory, names::DEVICES, Mode::RWXU);
+        devices.map_err(|errno| prepare(names::DEVICES)(errno.into()))?;
+        self.own(names::LOG_FIFO, *user)?;
+        self.own(names::SOCKETS, *user)?;
+        self.directory.let_search(".").map_err(prepare("its directory"))?;
+        let root = std::path::absolute(self.directory.path());
+        let root = absolute(&root.map_err(prepare("the directory's path"))?)?;
+        Ok(Jail { user: *user, root, files, file_bytes_max: *file_bytes_max })
+    }
+
+    /// Gives the process something in its directory.
+    fn own(&self, name: &str, user: u32) -> Result<(), SpawnError> {
+        self.directory.give(name, user).map_err(prepare(name))
     }
 
     fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, SpawnError> {
@@ -179,7 +234,8 @@ impl Spawn {
 
     /// A socket's file outlives its process, and a second bind fails on it.
     fn unlink(&self, name: &str) -> Result<(), SpawnError> {
-        match rustix::fs::unlinkat(&self.directory, name, rustix::fs::AtFlags::empty()) {
+        let socket = self.directory.socket_name(name);
+        match rustix::fs::unlinkat(&self.directory, socket, rustix::fs::AtFlags::empty()) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
             Err(errno) => Err(prepare(name)(errno.into())),
         }
@@ -254,6 +310,7 @@ mod tests {
             directory,
             id: "x".to_owned(),
             cgroup: None,
+            confinement: None,
             factor: 0.1,
         };
         (dir, spawn)

@@ -87,6 +87,7 @@ fn spawn(subject: &Subject, directory: &Arc<Directory>, id: &str) -> Spawn {
         directory: Arc::clone(directory),
         id: id.to_owned(),
         cgroup: None,
+        confinement: None,
         factor: 5.0,
     }
 }

@@ -5,8 +5,8 @@ use crate::logging::{self, LogFormat};
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use hearth_daemon::{
-    Callers, Config, DEFAULT_DESIRED, DesiredPath, DiskOvercommit, HostChoice, KeepImages, Listen,
-    MassDeletion, Overcommit, Retention, default_state_dir, limits,
+    Callers, Config, DEFAULT_DESIRED, DesiredPath, DiskOvercommit, HostChoice, JAIL_USERS,
+    KeepImages, Listen, MassDeletion, Overcommit, Retention, default_state_dir, limits,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -67,6 +67,8 @@ pub(crate) struct Settings {
     images: Option<PathBuf>,
     image_max_gb: u64,
     firecracker: Option<PathBuf>,
+    jail: Option<bool>,
+    jail_users: u32,
     host: HostKind,
     sim_boot_ms: u64,
     allow_delete: bool,
@@ -181,6 +183,26 @@ pub(crate) const SETTINGS: &[Setting] = &[
         other_variable: None,
         take: |s, text| path(text).map(|v| s.firecracker = Some(v)),
         show: |s| shown(s.firecracker.as_deref().unwrap_or(Path::new("firecracker"))),
+    },
+    Setting {
+        key: "jail",
+        kind: Kind::Choice(&["on", "off"]),
+        value_name: "on|off",
+        help: "Confine each microVM's Firecracker to a user, namespaces and files of its own; only root's daemon can",
+        default: Default::Means("on as root, else off"),
+        other_variable: None,
+        take: |s, text| word(text, &[("on", true), ("off", false)]).map(|v| s.jail = Some(v)),
+        show: |s| if s.is_jailed() { "on" } else { "off" }.to_owned(),
+    },
+    Setting {
+        key: "jail_users",
+        kind: Kind::Number,
+        value_name: "UID",
+        help: "The first of the 65536 users and groups that microVMs are confined to",
+        default: Default::Is("1879048192"),
+        other_variable: None,
+        take: |s, text| number(text, 1).map(|v| s.jail_users = v),
+        show: |s| s.jail_users.to_string(),
     },
     Setting {
         key: "host",
@@ -470,6 +492,8 @@ impl Settings {
             images: None,
             image_max_gb: limits::IMAGE_MAX_GIB,
             firecracker: None,
+            jail: None,
+            jail_users: JAIL_USERS,
             host: HostKind::Linux,
             sim_boot_ms: 200,
             allow_delete: false,
@@ -492,6 +516,11 @@ impl Settings {
         self.state_dir.clone().unwrap_or_else(default_state_dir)
     }
 
+    /// Whether microVMs are confined.
+    fn is_jailed(&self) -> bool {
+        self.jail.unwrap_or_else(|| rustix::process::geteuid().is_root())
+    }
+
     /// The images directory.
     pub(crate) fn images(&self) -> PathBuf {
         self.images.clone().unwrap_or_else(|| self.state_dir().join("images"))
@@ -499,6 +528,7 @@ impl Settings {
 
     /// What the daemon is started with.
     pub(crate) fn into_config(self) -> Config {
+        let jail_users = self.is_jailed().then_some(self.jail_users);
         Config {
             state_dir: self.state_dir(),
             listen: self.listen,
@@ -508,7 +538,7 @@ impl Settings {
             desired: self.desired.map_or(DesiredPath::Default, DesiredPath::Named),
             deletions: if self.allow_delete { MassDeletion::Allowed } else { MassDeletion::Held },
             host: match self.host {
-                HostKind::Linux => HostChoice::Linux { firecracker: self.firecracker },
+                HostKind::Linux => HostChoice::Linux { firecracker: self.firecracker, jail_users },
                 HostKind::Sim => HostChoice::Sim { boot: Duration::from_millis(self.sim_boot_ms) },
             },
             overcommit: Overcommit {

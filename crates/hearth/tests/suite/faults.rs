@@ -59,7 +59,7 @@ impl World {
         let mut command = self.home.hearth(["serve", "--listen", "127.0.0.1:0", "--host", "linux"]);
         command.arg("--state-dir").arg(self.home.path("state"));
         command.arg("--images").arg(self.home.path("images"));
-        command.arg("--firecracker").arg(self.fake.binary());
+        command.args(["--jail", "off", "--firecracker"]).arg(self.fake.binary());
         command.args(["--desired", desired, "--vcpus-per-cpu", "64", "--image-max-gb", "2048"]);
         Daemon::spawn(command)
     }

@@ -500,11 +500,11 @@ mod native {
         text.unwrap_or_default().split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
     }
 
-    /// A process's pid in its own namespace.
+    /// The pid of a process in the namespace below this one, in which its daemon is. A jail has one more.
     fn inner(pid: i32) -> i32 {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
         let line = status.lines().find(|line| line.starts_with("NSpid:")).expect("its pids");
-        line.split_whitespace().next_back().and_then(|pid| pid.parse().ok()).expect("a pid")
+        line.split_whitespace().nth(2).and_then(|pid| pid.parse().ok()).expect("a pid")
     }
 
     fn kill(pid: i32) {

@@ -161,7 +161,7 @@ mod system {
         fs::write(images.join("vms.json"), jobs).expect("written");
         let images = images.display();
         let config = format!(
-            "images = \"{images}\"\nfirecracker = \"{}\"\ndesired = \"{images}/vms.json\"\n",
+            "jail = \"off\"\nimages = \"{images}\"\nfirecracker = \"{}\"\ndesired = \"{images}/vms.json\"\n",
             fake.display()
         );
         home.write("hearth.toml", &config);

@@ -52,6 +52,7 @@ async fn run(world: &World, instance: &str) -> Launched {
         directory: Arc::new(Directory::open(&dir).expect("a directory")),
         id: instance.to_owned(),
         cgroup: None,
+        confinement: None,
         factor: 1.0,
     };
     let launched = spawn.launch().await.expect("it starts");

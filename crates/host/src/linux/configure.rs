@@ -2,7 +2,8 @@
 
 use super::layout::{drive_file, names as files};
 use hearth_firecracker::{
-    ApiError, BootSource, Client, Drive, MachineConfig, RateLimiter, TokenBucket, Vsock, names,
+    ApiError, BootSource, Client, Directory, Drive, MachineConfig, RateLimiter, TokenBucket, Vsock,
+    names,
 };
 use hearth_guest::drive_assignment;
 use hearth_model::machine::{Access, Initrd, Machine, Origin, RateLimit};
@@ -14,7 +15,11 @@ const BOOT_ARGS: &str = "console=ttyS0 reboot=k panic=1 pci=off quiet loglevel=4
      8250.nr_uarts=1 i8042.noaux i8042.nomux i8042.dumbkbd random.trust_cpu=on";
 
 /// Every call but the start.
-pub(super) async fn configure(client: &Client, machine: &Machine) -> Result<(), ApiError> {
+pub(super) async fn configure(
+    client: &Client,
+    machine: &Machine,
+    directory: &Directory,
+) -> Result<(), ApiError> {
     client
         .machine_config(&MachineConfig {
             // Firecracker refuses what it can't have, in its own words.
@@ -33,7 +38,7 @@ pub(super) async fn configure(client: &Client, machine: &Machine) -> Result<(), 
     for drive in drives(machine) {
         client.drive(&drive).await?;
     }
-    let uds_path = names::VSOCK_SOCKET.to_owned();
+    let uds_path = directory.socket_name(names::VSOCK_SOCKET);
     client.vsock(&Vsock { guest_cid: machine.vsock.guest_cid, uds_path }).await?;
     if machine.entropy {
         client.entropy().await?;

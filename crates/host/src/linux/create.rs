@@ -7,7 +7,7 @@ use super::layout::make_dir;
 use super::supervise::{self, Fifos};
 use super::{Shared, configure, drives, errors};
 use crate::HostError;
-use hearth_firecracker::{Action, ApiError, Client, Directory, MicroVmState, Spawn};
+use hearth_firecracker::{Action, ApiError, Client, Directory, MicroVmState, Spawn, names};
 use hearth_model::{Create, End, Exit};
 use std::sync::Arc;
 
@@ -69,9 +69,16 @@ fn claim_name(shared: &Shared, create: &Create) -> Result<Option<Arc<Instance>>,
         )));
     }
     make_dir(&dir).map_err(errors::file("make", &dir))?;
-    let directory = Directory::open(&dir).map_err(|error| {
-        // Nothing refers to it yet. If this fails the next daemon removes it.
-        let _ = std::fs::remove_dir(&dir);
+    let sockets = match &shared.jails {
+        Some(_) => make_dir(&dir.join(names::SOCKETS)),
+        None => Ok(()),
+    };
+    let directory = sockets.and_then(|()| Directory::open(&dir)).map_err(|error| {
+        // Nothing refers to it yet. If this fails the next daemon removes it. It takes no descriptor, of
+        // which there may be none.
+        for made in [dir.join(names::SOCKETS), dir.clone()] {
+            let _ = std::fs::remove_dir(made);
+        }
         errors::file("open", &dir)(error)
     });
     let directory = Arc::new(directory?);
@@ -89,14 +96,19 @@ async fn make(
     let mut record = InstanceRecord::new(create, &shared.boot_id);
     let laid = {
         let (shared, create, record) = (Arc::clone(shared), create.clone(), record.clone());
-        tokio::task::spawn_blocking(move || drives::lay_out(&shared, &create, &record))
+        tokio::task::spawn_blocking(move || {
+            drives::lay_out(&shared, &create, &record)?;
+            drives::confinement(&shared, &create)
+        })
     };
-    laid.await.map_err(errors::task)??;
+    let confinement = laid.await.map_err(errors::task)??;
+    let is_confined = confinement.is_some();
     let spawn = Spawn {
         binary: shared.firecracker.clone(),
         directory: Arc::clone(&instance.directory),
         id: create.instance.as_str().to_owned(),
         cgroup: shared.cgroups.as_ref().and_then(|cgroups| cgroups.make(&create.instance)),
+        confinement,
         factor: factor(shared),
     };
     let launched = spawn.launch().await.map_err(|error| {
@@ -105,11 +117,14 @@ async fn make(
     record.process = Some(launched.process.identity().clone());
     instance.set_live(Live { process: launched.process, client: launched.client });
     let Some(live) = instance.live() else { return Ok(()) };
-    configure::configure(&live.client, &create.machine)
+    configure::configure(&live.client, &create.machine, &instance.directory)
         .await
         .map_err(|error| refused(create, error))?;
-    record.started = true;
     let dir = instance.directory.path();
+    if is_confined {
+        instance.directory.seal().map_err(errors::file("close to its process", dir))?;
+    }
+    record.started = true;
     record.write(dir).map_err(errors::file("write the instance record in", dir))?;
     start(&live.client, create).await?;
     tracing::debug!(instance = %create.instance, "Firecracker accepted the start");

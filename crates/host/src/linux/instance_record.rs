@@ -229,6 +229,7 @@ impl InstanceRecord {
             return Ok(false);
         }
         absent_is_fine(std::fs::remove_file(dir.join(names::MANIFEST_NEW)))?;
+        absent_is_fine(std::fs::remove_dir(dir.join(hearth_firecracker::names::SOCKETS)))?;
         match std::fs::remove_dir(dir) {
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
             removed => removed.map(|()| true),

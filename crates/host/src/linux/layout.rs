@@ -91,6 +91,11 @@ impl Layout {
         self.runtime.join(format!("config-{id}.img"))
     }
 
+    /// A directory to try something in.
+    pub(super) fn trial(&self) -> PathBuf {
+        self.state.join("trial")
+    }
+
     /// The newer of the two files of an instance's log.
     pub(super) fn log(&self, id: &InstanceId) -> PathBuf {
         self.state.join("logs").join(format!("{id}.log"))

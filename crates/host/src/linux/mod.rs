@@ -27,6 +27,7 @@ mod images;
 mod initramfs;
 mod instance;
 mod instance_record;
+mod jail;
 mod layout;
 mod logs;
 mod output;
@@ -43,6 +44,7 @@ mod survey;
 mod transfers;
 mod workload;
 
+pub use jail::FIRST_USER;
 pub use room::{Scratch, scratch};
 pub use survey::{StateItem, What, survey};
 
@@ -56,6 +58,7 @@ use hearth_model::{
 };
 use images::Kind;
 use instance::Instance;
+use jail::Jails;
 use layout::Layout;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -82,6 +85,9 @@ pub struct LinuxConfig {
     pub firecracker: PathBuf,
     /// Largest image that may be used, in bytes.
     pub image_bytes_max: u64,
+    /// The first of the users that instances are confined to, one for each slot; `None`: they run
+    /// unconfined, as this process's user.
+    pub jail_users: Option<u32>,
     /// What deadlines are multiplied with; `None`: 10 where the CPU is emulated by QEMU, else 1.
     pub time_factor: Option<u32>,
 }
@@ -108,6 +114,8 @@ struct Shared {
     boot_id: String,
     /// The instances' cgroups, where there can be any.
     cgroups: Option<Cgroups>,
+    /// The instances' users; without them they are unconfined.
+    jails: Option<Jails>,
     changes: watch::Sender<u64>,
     log_changes: LogChanges,
     /// Marked whenever the wall clock of this machine was set, or the machine was suspended.
@@ -140,6 +148,7 @@ impl LinuxHost {
             HostError::permanent("cannot learn which boot of this machine it is").because(error)
         })?;
         let cgroups = Cgroups::open(&config.state_dir);
+        let jails = config.jail_users.map(|first| Jails::open(&layout, first)).transpose()?;
         let (changes, _) = watch::channel(0);
         let shared = Arc::new(Shared {
             images,
@@ -150,6 +159,7 @@ impl LinuxHost {
             facts,
             boot_id,
             cgroups,
+            jails,
             changes,
             log_changes: LogChanges::default(),
             clock_jumps: watch::channel(()).0,

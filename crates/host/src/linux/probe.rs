@@ -29,6 +29,13 @@ pub(super) fn probe(config: &LinuxConfig) -> Result<(PathBuf, HostFacts), HostEr
         .map(|concern| format!("Firecracker {version} at {}: {concern}", binary.display()))
         .collect();
     warnings.extend(kvm_warning(&cpuinfo));
+    if config.jail_users.is_none() {
+        let how = match rustix::process::geteuid().is_root() {
+            true => "jail is off",
+            false => "only root's daemon can confine them",
+        };
+        warnings.push(format!("microVMs are not confined and have this user's rights: {how}"));
+    }
     if emulated {
         warnings.push("this machine's CPU is emulated: everything is slow".to_owned());
     }

@@ -5,7 +5,7 @@ use super::collect;
 use super::instance_record::InstanceRecord;
 use super::layout::{self, names};
 use crate::HostError;
-use hearth_firecracker::{AdoptError, Directory, Process, boot_id};
+use hearth_firecracker::{AdoptError, Directory, Process, Workplace, boot_id};
 use hearth_model::{InstanceId, Owner, StoredImage};
 use std::fmt;
 use std::io;
@@ -134,7 +134,8 @@ fn instance(path: &Path, boot: &str) -> What {
 /// Whether nothing was started in it: the record comes first.
 fn is_unwritten(path: &Path) -> bool {
     let only_the_new_one = |entries: std::fs::ReadDir| {
-        entries.flatten().all(|entry| entry.file_name() == names::MANIFEST_NEW)
+        let begun = [names::MANIFEST_NEW, hearth_firecracker::names::SOCKETS];
+        entries.flatten().all(|entry| begun.iter().any(|name| entry.file_name() == *name))
     };
     std::fs::read_dir(path).is_ok_and(only_the_new_one)
 }
@@ -157,7 +158,6 @@ fn process(path: &Path, record: &InstanceRecord, id: &InstanceId) -> Result<Opti
 /// A process that works in a directory of an instance which was removed beneath it.
 fn lost_process(path: &Path, instances: &Path) -> Option<What> {
     let pid = path.file_name()?.to_str()?.parse().ok()?;
-    let works_in = std::fs::read_link(path.join("cwd")).ok()?;
-    let works_in = works_in.to_str()?.strip_suffix(" (deleted)")?;
-    Path::new(works_in).starts_with(instances).then_some(What::Process(pid))
+    let works_in = Workplace::of(pid)?;
+    (works_in.is_gone() && works_in.name_in(instances).is_some()).then_some(What::Process(pid))
 }

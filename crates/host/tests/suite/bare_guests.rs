@@ -7,6 +7,7 @@ mod native {
     use hearth_host::Host;
     use hearth_model::machine::{Origin, RateLimit};
     use hearth_model::{Action, End, InstanceState, Owner, Phase, PoolTenant, Signal, Spec, Stage};
+    use std::os::unix::fs::MetadataExt;
     use std::path::PathBuf;
 
     /// A directory with guests: `speaker` says `OK` once and halts, `flooder` never stops saying
@@ -51,6 +52,90 @@ mod native {
         let subject =
             Subject { host: &lab.host, service: raw("speaker"), job: None, unread: None, patience };
         subject.check().await;
+    }
+
+    /// A line of `/proc/<pid>/status`.
+    fn status(pid: i32, field: &str) -> String {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(":\t"));
+        line.unwrap_or_else(|| panic!("no {field} in {status}")).to_owned()
+    }
+
+    /// Whether a process has another user than this test, which is root.
+    fn is_confined(pid: i32) -> bool {
+        !status(pid, "Uid").starts_with("0\t")
+    }
+
+    #[tokio::test]
+    async fn confined_firecracker_owns_its_disks_and_no_directory() {
+        let (_images, path) = images();
+        let lab = Lab::new(path).await;
+        assert!(lab.jailed, "only root can confine");
+        let id =
+            lab.create("a1", raw("speaker"), Stage::App, Owner::Pool(PoolTenant::Shared)).await;
+        lab.wait(&id, is_up).await;
+        let pid = pid(&lab, &id);
+        let users: Vec<u32> =
+            status(pid, "Uid").split('\t').map(|user| user.parse().expect("a user")).collect();
+        let first = hearth_host::linux::FIRST_USER;
+        assert!(users.iter().all(|user| *user == users[0] && *user >= first), "{users:?}");
+        assert_eq!((status(pid, "NoNewPrivs"), status(pid, "Seccomp")), ("1".into(), "2".into()));
+        assert_eq!(status(pid, "CapBnd"), "0000000000000000");
+        for namespace in ["mnt", "pid", "net", "ipc", "uts"] {
+            let of = |process: &str| {
+                std::fs::read_link(format!("/proc/{process}/ns/{namespace}")).expect("a namespace")
+            };
+            assert_ne!(of(&pid.to_string()), of("self"), "{namespace}");
+        }
+        let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).expect("mounts");
+        let points: Vec<&str> =
+            mounts.lines().filter_map(|mount| mount.split(' ').nth(4)).collect();
+        assert_eq!(points, ["/", "/firecracker", "/dev"]);
+        // What it could change: nothing but files that were made for it.
+        let mut dirs = vec![lab.instance_dir(&id)];
+        let mut own = Vec::new();
+        while let Some(dir) = dirs.pop() {
+            let found = dir.metadata().expect("a directory");
+            assert_eq!((found.uid(), found.mode() & 0o022), (0, 0), "{}", dir.display());
+            for entry in std::fs::read_dir(&dir).expect("read").flatten() {
+                let found = entry.metadata().expect("metadata");
+                if found.is_dir() {
+                    dirs.push(entry.path());
+                } else if found.uid() != 0 {
+                    own.push(entry.file_name().to_string_lossy().into_owned());
+                }
+            }
+        }
+        own.sort();
+        assert_eq!(own, ["api.sock", "log.fifo", "vsock.sock"]);
+        let kernel = lab.instance_dir(&id).join("kernel").metadata().expect("a kernel");
+        assert_eq!((kernel.uid(), kernel.mode() & 0o777), (0, 0o444));
+        lab.stop(&id, 0).await;
+    }
+
+    #[tokio::test]
+    async fn what_runs_is_adopted_when_confining_is_turned_on_or_off() {
+        let (_images, path) = images();
+        let mut lab = Lab::new(path).await;
+        let owner = || Owner::Pool(PoolTenant::Shared);
+        for (turn, jailed) in [false, true, false].into_iter().enumerate() {
+            lab.jailed = jailed;
+            lab.restart().await;
+            let id = lab.create(&format!("a{turn}"), raw("speaker"), Stage::App, owner()).await;
+            lab.wait(&id, is_up).await;
+            assert_eq!(is_confined(pid(&lab, &id)), jailed);
+            for before in 0..turn {
+                let id = hearth_model::InstanceId::parse(&format!("a{before}")).expect("an id");
+                assert!(lab.host.alive(&id), "it is adopted");
+                assert_eq!(is_confined(pid(&lab, &id)), before == 1, "and as it was");
+            }
+        }
+        for turn in 0..3 {
+            let id = hearth_model::InstanceId::parse(&format!("a{turn}")).expect("an id");
+            lab.stop(&id, 0).await;
+            lab.remove(&id).await;
+            assert!(!lab.instance_dir(&id).exists());
+        }
     }
 
     #[tokio::test]

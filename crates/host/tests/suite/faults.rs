@@ -49,7 +49,7 @@ async fn stand(faults: &[Fault]) -> Stand {
     }
     let fake = Fake::new(dir.path());
     fake.script(faults);
-    let lab = Lab::with(images, fake.binary()).await;
+    let lab = Lab::with(images, fake.binary(), false).await;
     Stand { lab, fake, _dir: dir }
 }
 

@@ -3,6 +3,7 @@
 use crate::support::cgroups;
 
 use hearth_api::{Client, CreateVm, Endpoint, Job, JobFilter, JobStatus, LogQuery, Stats};
+use hearth_firecracker::Workplace;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -151,12 +152,13 @@ impl Daemon {
         let instances = self.state.path().join("instances");
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").unwrap().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
+            else {
                 continue;
             };
-            let Ok(cwd) = fs::read_link(entry.path().join("cwd")) else { continue };
-            if cwd.parent() == Some(&instances) {
-                found.push((cwd.file_name().unwrap().to_str().unwrap().to_owned(), pid));
+            let works_in = Workplace::of(i32::try_from(pid).unwrap());
+            if let Some(name) = works_in.and_then(|place| place.name_in(&instances)) {
+                found.push((name, pid));
             }
         }
         found.sort();

@@ -1,6 +1,7 @@
 //! Daemons over real Firecracker with bare guests, and what they have on the host.
 
 use super::{DEADLINE, Daemon, Home, at_rest, cgroups, names};
+use hearth_firecracker::Workplace;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,10 +26,8 @@ pub(crate) fn processes(instances: &Path) -> Vec<(String, i32)> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").expect("/proc").flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse() else { continue };
-        let Ok(cwd) = fs::read_link(entry.path().join("cwd")) else { continue };
-        if cwd.parent() == Some(&instances) {
-            let name = cwd.file_name().expect("a name").to_string_lossy();
-            found.push((name.trim_end_matches(" (deleted)").to_owned(), pid));
+        if let Some(name) = Workplace::of(pid).and_then(|place| place.name_in(&instances)) {
+            found.push((name, pid));
         }
     }
     found.sort();

@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "it is only cleared away here")]
 mod cgroups;
 
-use hearth_host::linux::{LinuxConfig, LinuxHost};
+use hearth_host::linux::{FIRST_USER, LinuxConfig, LinuxHost};
 use hearth_host::{Host, LogQuery};
 use hearth_model::{
     Action, Boot, Create, Delivery, Exit, Generation, Identity, ImageName, InstanceId,
@@ -14,10 +14,18 @@ use hearth_model::{
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long anything may take; stretched where the CPU is emulated.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One that no other test has at the time: to each belongs a user.
+fn slot() -> Slot {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    Slot((std::process::id() * 100 + count) % Slot::COUNT)
+}
 
 pub(crate) fn variable(name: &str) -> PathBuf {
     PathBuf::from(std::env::var_os(name).unwrap_or_else(|| {
@@ -30,6 +38,8 @@ pub(crate) struct Lab {
     pub(crate) state: tempfile::TempDir,
     pub(crate) images: PathBuf,
     pub(crate) firecracker: PathBuf,
+    /// Whether its instances are confined.
+    pub(crate) jailed: bool,
     pub(crate) host: LinuxHost,
 }
 
@@ -40,25 +50,26 @@ impl Drop for Lab {
 }
 
 impl Lab {
-    /// With real Firecracker.
+    /// With real Firecracker, confined where this user can.
     pub(crate) async fn new(images: PathBuf) -> Lab {
-        Lab::with(images, variable("HEARTH_TEST_FIRECRACKER")).await
+        let jailed = rustix::process::geteuid().is_root();
+        Lab::with(images, variable("HEARTH_TEST_FIRECRACKER"), jailed).await
     }
 
-    pub(crate) async fn with(images: PathBuf, firecracker: PathBuf) -> Lab {
+    pub(crate) async fn with(images: PathBuf, firecracker: PathBuf, jailed: bool) -> Lab {
         let state = match std::env::var_os("HEARTH_TEST_STATE") {
             Some(dir) => tempfile::tempdir_in(dir),
             None => tempfile::tempdir(),
         };
         let state = state.expect("a state directory");
-        let host = open(state.path(), &images, &firecracker).await;
-        Lab { state, images, firecracker, host }
+        let host = open(state.path(), &images, &firecracker, jailed).await;
+        Lab { state, images, firecracker, jailed, host }
     }
 
     /// As a daemon that is killed and started again.
     pub(crate) async fn restart(&mut self) {
         self.host.close().await;
-        self.host = open(self.state.path(), &self.images, &self.firecracker).await;
+        self.host = open(self.state.path(), &self.images, &self.firecracker, self.jailed).await;
     }
 
     pub(crate) fn instance_dir(&self, id: &InstanceId) -> PathBuf {
@@ -91,7 +102,7 @@ impl Lab {
         };
         Create {
             instance: InstanceId::parse(id).expect("an id"),
-            slot: Slot(1),
+            slot: slot(),
             hash: hash::spec_hash(&spec, &images),
             machine: Machine::boot(&spec, &images),
             workload: Delivery::of(spec.boot, stage, &owner),
@@ -122,8 +133,9 @@ impl Lab {
             let ended = matches!(state, Some(InstanceState::Exited(_)));
             assert!(!ended, "ended: {state:?}; it says {:?}", self.texts(id).await);
             let left = end.saturating_duration_since(Instant::now());
-            let waited = tokio::time::timeout(left, changes.changed()).await;
-            assert!(waited.is_ok(), "still {state:?}; it says {:?}", self.texts(id).await);
+            if tokio::time::timeout(left, changes.changed()).await.is_err() {
+                panic!("still {}", self.what_it_does(id).await);
+            }
         }
     }
 
@@ -156,13 +168,47 @@ impl Lab {
             if texts.iter().any(|line| line.contains(text)) {
                 return;
             }
-            assert!(Instant::now() < end, "the log says {texts:?}");
+            if Instant::now() >= end {
+                panic!("{text:?} is not in the log; it is {}", self.what_it_does(id).await);
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+
+    /// For the message of a test that waits without success. A guest that booted and said nothing within
+    /// [`PATIENCE`] is named in words that `cargo xtask ci` looks for: on an emulated CPU that happens.
+    async fn what_it_does(&self, id: &InstanceId) -> String {
+        let (state, texts) = (self.state_of(id).await, self.texts(id).await);
+        let threads = threads_of(&self.instance_dir(id)).await;
+        let hangs = texts.is_empty() && matches!(state, Some(InstanceState::Booting));
+        let hangs = if hangs { "; a guest hangs in its boot" } else { "" };
+        format!("{state:?}; it says {texts:?}; its threads: {threads}{hangs}")
+    }
 }
 
-async fn open(state: &Path, images: &Path, firecracker: &Path) -> LinuxHost {
+/// The threads of an instance's process: name, state, and ticks of CPU time twice, 1 s apart. A vCPU that
+/// waits for an interrupt uses none, one that runs in circles 100.
+async fn threads_of(instance_dir: &Path) -> String {
+    let pid = std::fs::read_to_string(instance_dir.join("pid")).unwrap_or_default();
+    let tasks = PathBuf::from(format!("/proc/{}/task", pid.trim()));
+    let look = || {
+        let tasks = std::fs::read_dir(&tasks).into_iter().flatten().flatten();
+        let stats = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+        stats.map(|stat| {
+            let (name, rest) = stat.rsplit_once(')').unwrap_or((&stat, ""));
+            let fields: Vec<&str> = rest.split_whitespace().collect();
+            let field = |at: usize| fields.get(at).copied().unwrap_or("?").to_owned();
+            // proc_pid_stat(5): state, and user and system time; the second field is the name.
+            format!("{}) {} {}+{}", name, field(0), field(11), field(12))
+        })
+    };
+    let before: Vec<String> = look().collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let after: Vec<String> = look().collect();
+    format!("{} then {}", before.join(", "), after.join(", "))
+}
+
+async fn open(state: &Path, images: &Path, firecracker: &Path, jailed: bool) -> LinuxHost {
     let config = LinuxConfig {
         state_dir: state.join("state"),
         images_dir: images.to_owned(),
@@ -170,6 +216,7 @@ async fn open(state: &Path, images: &Path, firecracker: &Path) -> LinuxHost {
         runtime_dir: Some(state.join("run")),
         firecracker: firecracker.to_owned(),
         image_bytes_max: 1 << 40,
+        jail_users: jailed.then_some(FIRST_USER),
         time_factor: None,
     };
     LinuxHost::open(config).await.expect("a host")
