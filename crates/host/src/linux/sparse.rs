@@ -41,7 +41,8 @@ pub(super) fn next_data(file: &File, at: u64, len: u64) -> Option<(u64, u64)> {
         Err(_) => Some((at, len)),
         Ok(start) => {
             let end = rustix::fs::seek(file, SeekFrom::Hole(start)).unwrap_or(len);
-            (start < len).then_some((start, end.clamp(start + 1, len)))
+            // A file that has grown meanwhile may have its next data behind what was its end.
+            (start < len).then(|| (start, end.clamp(start + 1, len)))
         }
     }
 }
@@ -73,4 +74,20 @@ pub(super) fn copy_range(
         at += count as u64;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_behind_the_length_that_is_asked_about_is_none() {
+        let file = tempfile::tempfile().expect("a file");
+        file.write_all_at(b"x", 3 * BLOCK_BYTES as u64).expect("written");
+        let block = BLOCK_BYTES as u64;
+        assert_eq!(next_data(&file, 0, block), None, "as if it had grown meanwhile");
+        assert_eq!(next_data(&file, 0, 3 * block), None);
+        assert_eq!(next_data(&file, 0, 3 * block + 1), Some((3 * block, 3 * block + 1)));
+        assert_eq!(next_data(&file, 9 * block, block), None);
+    }
 }
