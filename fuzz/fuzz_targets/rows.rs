@@ -114,6 +114,7 @@ fn seen(engine: &Engine, seconds: u64, all: bool) -> Input {
                 state,
                 oom_kills: OomKills::default(),
                 silence: 0,
+                confined: true,
             };
             (instance.id.clone(), observed)
         }),

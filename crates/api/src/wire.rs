@@ -39,6 +39,10 @@ pub struct Job {
     #[serde(default)]
     #[schema(required = true)]
     pub exit: Option<Exit>,
+    /// `false` while its microVM runs unconfined: outside of a jail. Not there otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub confined: Option<bool>,
     /// What it runs.
     #[schema(value_type = Spec)]
     pub spec: Value,

@@ -122,6 +122,7 @@ pub(crate) fn job(view: &JobView) -> Job {
         generation: view.generation.0,
         exit_code: view.exit_code,
         exit: view.exit.as_ref().map(exit),
+        confined: view.unconfined.then_some(false),
         spec: json::spec_to_json(&view.spec),
     }
 }

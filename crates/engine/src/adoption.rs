@@ -41,6 +41,7 @@ impl Engine {
                 seen_at: None,
                 awaiting_first_report: true,
                 silence: 0,
+                unconfined: false,
                 running_since: None,
                 ready_since: None,
                 oom_kills: 0,
@@ -55,6 +56,7 @@ impl Engine {
             self.event(now, job.as_ref(), Some(&id), None, EventKind::Adopted, message);
             self.report_oom_kills(now, &id, &observed);
             self.note_silence(&id, observed.silence);
+            self.note_confinement(&id, observed.confined);
             self.see(now, &id, observed.state);
         }
         self.fleet.hold_slots(self.orphans.slots());

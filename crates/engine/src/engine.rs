@@ -235,6 +235,7 @@ impl Engine {
                 seen_at: None,
                 awaiting_first_report: row.awaiting_first_report,
                 silence: 0,
+                unconfined: false,
                 assign_failure: None,
                 creation: match &held.creation {
                     Creation::OutcomeUnknown(_) => Creation::Unconfirmed,

@@ -103,6 +103,7 @@ impl Engine {
             seen_at: None,
             awaiting_first_report: false,
             silence: 0,
+            unconfined: false,
             running_since: None,
             ready_since: None,
             oom_kills: 0,

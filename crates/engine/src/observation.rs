@@ -47,6 +47,7 @@ impl Engine {
             if self.fleet.instance(&id).is_some() {
                 self.report_oom_kills(now, &id, &observed);
                 self.note_silence(&id, observed.silence);
+                self.note_confinement(&id, observed.confined);
                 self.see(now, &id, observed.state);
             } else if (whole && !self.operations.ended_since(&id, began))
                 || self.orphans.contains(&id)
@@ -134,6 +135,13 @@ impl Engine {
     pub(crate) fn note_silence(&mut self, id: &InstanceId, silence: u32) {
         if self.fleet.instance(id).is_some_and(|instance| instance.silence != silence) {
             self.fleet.observe_instance(id, |instance| instance.silence = silence);
+        }
+    }
+
+    /// Whether the VMM of an instance is confined.
+    pub(crate) fn note_confinement(&mut self, id: &InstanceId, confined: bool) {
+        if self.fleet.instance(id).is_some_and(|instance| instance.unconfined == confined) {
+            self.fleet.observe_instance(id, |instance| instance.unconfined = !confined);
         }
     }
 

@@ -124,11 +124,14 @@ impl Engine {
         let mut live: Vec<&Instance> = self.fleet.of_job(&job.id).collect();
         live.sort_by_key(|instance| (instance.created_at, instance.id.clone()));
         instances.extend(live.iter().map(|instance| instance.id.clone()));
+        let shown = stands.instance.as_ref().and_then(|id| self.fleet.instance(id));
+        let unconfined = shown.is_some_and(|instance| instance.unconfined);
         let recorded = notes.filter(|notes| notes.status == stands.status.as_str());
         JobView {
             job: job.id.clone(),
             tenant: job.tenant.clone(),
             instance: stands.instance,
+            unconfined,
             instances,
             status: stands.status,
             reason: stands.reason,

@@ -278,7 +278,7 @@ impl Engine {
             let Some(held) = self.fleet.instance(id) else { continue };
             (instance.seen_at, instance.awaiting_first_report) =
                 (held.seen_at, held.awaiting_first_report);
-            instance.silence = held.silence;
+            (instance.silence, instance.unconfined) = (held.silence, held.unconfined);
             if let Creation::OutcomeUnknown(end) = &held.creation {
                 let row = std::mem::take(&mut instance.creation);
                 instance.creation = row.failed_with_unknown_outcome(end.clone());

@@ -108,6 +108,8 @@ pub struct JobView {
     pub tenant: Tenant,
     /// The instance that serves it or will.
     pub instance: Option<InstanceId>,
+    /// Whether the VMM of that instance runs unconfined.
+    pub unconfined: bool,
     /// Its instances past and present, newest last, for their logs.
     pub instances: Vec<InstanceId>,
     /// What it does.

@@ -46,6 +46,12 @@ impl Directory {
         self.path.join(name)
     }
 
+    /// Whether it was laid out for a process that is confined.
+    #[must_use]
+    pub fn is_of_jail(&self) -> bool {
+        self.has_sockets
+    }
+
     /// The name of a socket, as the process that works here has it.
     #[must_use]
     pub fn socket_name(&self, name: &str) -> String {

@@ -169,6 +169,7 @@ mod tests {
             generation: 2,
             exit_code: None,
             exit: None,
+            confined: None,
             spec: serde_json::Value::Null,
         }
     }

@@ -189,6 +189,8 @@ pub struct Instance {
     pub state: Option<InstanceState>,
     /// How many probes its VMM has missed, once it is silent; see [`crate::Observed::silence`]. Not kept.
     pub silence: u32,
+    /// Whether its VMM runs unconfined; see [`crate::Observed::confined`]. Not kept.
+    pub unconfined: bool,
     /// What is known of its creation.
     pub creation: Creation,
 }

@@ -43,6 +43,8 @@ pub struct Observed {
     /// missed [`SILENT_AFTER`]. Counted, not timed: a host or a daemon that was suspended has asked no
     /// oftener.
     pub silence: u32,
+    /// Whether its VMM is confined, where that can be.
+    pub confined: bool,
 }
 
 /// Processes of a guest that its kernel has killed for lack of memory, but for its command.

@@ -368,6 +368,7 @@ impl InstanceRow {
             seen_at: None,
             awaiting_first_report: self.exit.is_none(),
             silence: 0,
+            unconfined: false,
             running_since: self.running_since_ms.map(Mono::from_millis),
             ready_since: self.ready_since_ms.map(Mono::from_millis),
             oom_kills: self.oom_kills,

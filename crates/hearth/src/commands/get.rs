@@ -44,7 +44,9 @@ fn print_job(job: &Job, events: &[Event], output: &Output) {
         ("exit code", job.exit_code.map_or_else(|| "-".into(), |c| c.to_string()), Tone::Plain),
         ("exit", job.exit.map_or_else(|| "-".into(), |exit| exit.to_string()), Tone::Plain),
     ];
-    for (name, value, tone) in fields {
+    let unconfined = (job.confined == Some(false))
+        .then(|| ("confined", "no: its Firecracker is outside of a jail".to_owned(), Tone::Bad));
+    for (name, value, tone) in fields.into_iter().chain(unconfined) {
         output.print(&output.begin().text(format_args!("{name:<11} ")).toned(value, tone));
     }
     output.line(format_args!("spec        {}", spec.replace('\n', "\n            ")));

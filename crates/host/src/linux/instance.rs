@@ -108,7 +108,8 @@ impl Instance {
         let state = self.state();
         let oom_kills = lock(&self.oom_kills).clone();
         let silence = self.silence.load(Ordering::Acquire);
-        Observed { slot: self.slot, hash: self.hash, created, state, oom_kills, silence }
+        let confined = self.directory.is_of_jail();
+        Observed { slot: self.slot, hash: self.hash, created, state, oom_kills, silence, confined }
     }
 
     /// Records, over a loss of the database too, the identity that is to be assigned. Blocks. There is

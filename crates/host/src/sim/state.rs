@@ -247,6 +247,7 @@ impl SimState {
             state: vm.state.clone(),
             oom_kills: vm.oom_kills.clone(),
             silence: vm.silence(),
+            confined: true,
         };
         let changed = self.vms.iter().filter(|(_, vm)| since.is_none_or(|at| vm.revision > at));
         Ok(Observation {

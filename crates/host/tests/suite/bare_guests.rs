@@ -130,6 +130,9 @@ mod native {
                 assert_eq!(is_confined(pid(&lab, &id)), before == 1, "and as it was");
             }
         }
+        let seen = lab.host.observe(None).await.expect("a look").instances;
+        let confined: Vec<bool> = seen.values().map(|seen| seen.confined).collect();
+        assert_eq!(confined, [false, true, false]);
         for turn in 0..3 {
             let id = hearth_model::InstanceId::parse(&format!("a{turn}")).expect("an id");
             lab.stop(&id, 0).await;

@@ -62,6 +62,7 @@ fn instance(assignment: Assignment, stage: Stage, state: Option<InstanceState>) 
         seen_at: None,
         awaiting_first_report: false,
         silence: 0,
+        unconfined: false,
         running_since: None,
         ready_since: None,
         oom_kills: 0,

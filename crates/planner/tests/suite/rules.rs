@@ -104,6 +104,7 @@ fn instance(id: &str, assignment: Assignment, state: Option<InstanceState>) -> I
         seen_at: None,
         awaiting_first_report: false,
         silence: 0,
+        unconfined: false,
         running_since: None,
         ready_since: None,
         oom_kills: 0,

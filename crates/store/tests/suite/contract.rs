@@ -106,6 +106,7 @@ fn instance(name: &str, assignment: Assignment) -> Instance {
         seen_at: None,
         awaiting_first_report: false,
         silence: 0,
+        unconfined: false,
         running_since: Some(Mono::from_millis(11)),
         ready_since: Some(Mono::from_millis(12)),
         oom_kills: 4,
