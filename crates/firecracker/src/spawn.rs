@@ -202,8 +202,10 @@ impl Spawn {
         for name in shown.iter().map(|(_, name)| name.as_str()).chain([names::BINARY]) {
             self.open(&self.directory.join(name), place)?;
         }
-        let devices = rustix::fs::mkdirat(&self.directory, names::DEVICES, Mode::RWXU);
-        devices.map_err(|errno| prepare(names::DEVICES)(errno.into()))?;
+        match rustix::fs::mkdirat(&self.directory, names::DEVICES, Mode::RWXU) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(errno) => return Err(prepare(names::DEVICES)(errno.into())),
+        }
         self.own(names::LOG_FIFO, *user)?;
         self.own(names::SOCKETS, *user)?;
         self.directory.let_search(".").map_err(prepare("its directory"))?;

@@ -6,15 +6,20 @@ use crate::HostError;
 use hearth_firecracker::try_jail;
 use hearth_model::Slot;
 use std::fs::Permissions;
-use std::io;
+use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 /// The first user of the default range: systemd keeps those up to 1879048191 for containers and the like
 /// (systemd.io/UIDS-GIDS), and above 2147483647 some programs take them for negative.
 pub const FIRST_USER: u32 = 1_879_048_192;
+
+/// How long the name service may take to say whom it knows.
+const NAMES_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The users of instances.
 #[derive(Debug)]
@@ -91,16 +96,31 @@ fn holder(first_user: u32) -> Option<String> {
     })
 }
 
-/// All entries of a database of the name service; of the files alone where it can't be asked.
+/// All entries of a database of the name service; of the files alone where it can't be asked, or does not
+/// answer.
 fn name_service(database: &str) -> String {
-    let mut asked = Command::new("getent");
-    asked.arg(database).stdin(Stdio::null()).stderr(Stdio::null());
-    match asked.output() {
-        Ok(answer) if answer.status.success() => {
-            String::from_utf8_lossy(&answer.stdout).into_owned()
-        }
-        _ => std::fs::read_to_string(Path::new("/etc").join(database)).unwrap_or_default(),
+    asked(database).unwrap_or_else(|| {
+        std::fs::read_to_string(Path::new("/etc").join(database)).unwrap_or_default()
+    })
+}
+
+fn asked(database: &str) -> Option<String> {
+    let mut getent = Command::new("getent");
+    getent.arg(database).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = getent.spawn().ok()?;
+    let mut stdout = child.stdout.take()?;
+    let (sender, answer) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut text = Vec::new();
+        // Nobody waits any more where it took too long.
+        let _ = stdout.read_to_end(&mut text).and_then(|_| Ok(sender.send(text)));
+    });
+    let answer = answer.recv_timeout(NAMES_DEADLINE);
+    if answer.is_err() {
+        let _ = child.kill();
     }
+    let is_whole = child.wait().is_ok_and(|status| status.success());
+    answer.ok().filter(|_| is_whole).map(|text| String::from_utf8_lossy(&text).into_owned())
 }
 
 /// The ranges of subuid(5): `name:first:count`.
