@@ -1,5 +1,5 @@
-//! To whom instances are confined: each slot has a user and a group of its own, of a range that is
-//! nobody else's. How a process is confined is `hearth-firecracker`'s.
+//! To whom instances are confined: each slot has a user and a group of its own, of a range that
+//! nothing else uses. How a process is confined is `hearth-firecracker`'s.
 
 use super::layout::Layout;
 use crate::HostError;
@@ -68,14 +68,14 @@ impl Jails {
         chown(path, Some(user), Some(user))
     }
 
-    /// Lets the user of a slot read a file, and nobody else.
+    /// Lets the user of a slot read a file, and no other user.
     pub(super) fn show(&self, path: &Path, slot: Slot) -> io::Result<()> {
         chown(path, None, Some(self.user(slot)))?;
         std::fs::set_permissions(path, Permissions::from_mode(0o440))
     }
 }
 
-/// Who has some of the users or groups of the range, if anybody: they are asked of all that the system's
+/// Who has some of the users or groups of the range, if any: they are asked of all that the system's
 /// name service knows, and of the ranges that are set aside for containers (subuid(5)).
 fn holder(first_user: u32) -> Option<String> {
     let range = first_user..first_user + Slot::COUNT;
@@ -112,8 +112,8 @@ fn asked(database: &str) -> Option<String> {
     let (sender, answer) = mpsc::channel();
     std::thread::spawn(move || {
         let mut text = Vec::new();
-        // Nobody waits any more where it took too long.
-        let _ = stdout.read_to_end(&mut text).and_then(|_| Ok(sender.send(text)));
+        // The receiver is gone where it took too long.
+        let _ = stdout.read_to_end(&mut text).map(|_| sender.send(text));
     });
     let answer = answer.recv_timeout(NAMES_DEADLINE);
     if answer.is_err() {
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn users_of_the_system_are_in_nobody_elses_range() {
+    fn users_of_the_system_are_not_in_the_default_range() {
         assert_eq!(holder(FIRST_USER), None);
         let holder = holder(0).expect("root is a user");
         assert!(holder.starts_with("root (0)"), "{holder}");
