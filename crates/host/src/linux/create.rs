@@ -102,7 +102,6 @@ async fn make(
         })
     };
     let confinement = laid.await.map_err(errors::task)??;
-    let is_confined = confinement.is_some();
     let spawn = Spawn {
         binary: shared.firecracker.clone(),
         directory: Arc::clone(&instance.directory),
@@ -121,7 +120,7 @@ async fn make(
         .await
         .map_err(|error| refused(create, error))?;
     let dir = instance.directory.path();
-    if is_confined {
+    if instance.directory.is_of_jail() {
         instance.directory.seal().map_err(errors::file("close to its process", dir))?;
     }
     record.started = true;

@@ -1,9 +1,8 @@
 //! A real daemon over real Firecracker, as a process that a test can kill.
 
-use crate::support::cgroups;
+use crate::support::{cgroups, native};
 
 use hearth_api::{Client, CreateVm, Endpoint, Job, JobFilter, JobStatus, LogQuery, Stats};
-use hearth_firecracker::Workplace;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -149,20 +148,8 @@ impl Daemon {
 
     /// The Firecrackers whose working directory is an instance of this daemon, by instance.
     pub fn processes(&self) -> Vec<(String, u32)> {
-        let instances = self.state.path().join("instances");
-        let mut found = Vec::new();
-        for entry in fs::read_dir("/proc").unwrap().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
-            else {
-                continue;
-            };
-            let works_in = Workplace::of(i32::try_from(pid).unwrap());
-            if let Some(name) = works_in.and_then(|place| place.name_in(&instances)) {
-                found.push((name, pid));
-            }
-        }
-        found.sort();
-        found
+        let found = native::processes(&self.state.path().join("instances"));
+        found.into_iter().map(|(instance, pid)| (instance, pid.unsigned_abs())).collect()
     }
 
     pub fn process_of(&self, vm_id: &str) -> u32 {
