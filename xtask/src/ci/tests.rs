@@ -30,12 +30,12 @@ const SYSTEM: &str = "test(/(^|::)system::/) - package(xtask)";
 const LAB: &str = "test(/(^|::)lab::/) - package(xtask)";
 /// A test in the lab that takes longer than this hangs.
 const LAB_TEST_SECONDS_MAX: &str = "600";
-/// How often a test is begun again since the lab was lost under it. A newer QEMU has closed one way in
-/// which it was lost, and a panic of its kernel still comes, for a cause that is not known
-/// (`docs/adr/0005`). It says nothing of the test; each loss is told, and one more is a failure.
-const LAB_RESTARTS_MAX: usize = 8;
-/// How often in one run a test is begun again since a guest hung in its boot, which happens on this
-/// emulated CPU as rarely (`docs/adr/0005`). Each is told; a fault of Hearth's would come more often.
+/// How often a test is begun again since the lab was lost under it: where no new QEMU can be had it still
+/// loses its kernel (`docs/adr/0005`). It says nothing of the test; each loss is told, and one more is a
+/// failure.
+const LAB_RESTARTS_MAX: usize = 2;
+/// How often in one run a test is begun again since a guest hung in its boot, as an emulated CPU that loses
+/// an interrupt makes it (`docs/adr/0005`). Each is told; a fault of Hearth's would come more often.
 const GUEST_HANGS_MAX: usize = 2;
 /// How a test says it: `crates/host/tests/suite/support`.
 const GUEST_HANGS: &str = "a guest hangs in its boot";

@@ -1,6 +1,7 @@
 //! The QEMU that emulates the lab: this machine's own if it is new enough, else a newer one from
-//! Debian's backports, unpacked into the cache and never installed.
+//! Debian's backports with the libraries it needs, unpacked into the cache and never installed.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,21 +10,28 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::places::Places;
-use crate::program;
 use crate::terminal::say;
+use crate::{packages, program};
 
+/// The first release that is used where it is installed. Before 10.2 the CPU that runs a guest and the
+/// threads that interrupt it change one word without a lock, and an interrupt of either can be lost;
+/// `docs/adr/0005` has what became of labs and guests with which release.
+const VERSION_WANTED: Version = Version { major: 11, minor: 0 };
 /// The first release whose emulated CPUs may run beside each other while code changes: it locks a
 /// page of code before it translates it. Earlier releases read first and lock later, so that a CPU
 /// can keep the translation of an instruction that another CPU was just rewriting. Linux rewrites
-/// its own code each time the first microVM comes or the last one goes; `docs/adr/0005` has what
-/// that did to the lab.
+/// its own code each time the first microVM comes or the last one goes.
 const VERSION_MIN: Version = Version { major: 8, minor: 1 };
 const PROGRAM: &str = "qemu-system-x86_64";
-/// The emulator, its accelerators and its firmware. The libraries and the BIOS are those of the
-/// installed package: the newer one needs no others.
-const PACKAGES: [&str; 3] = ["qemu-system-x86", "qemu-system-common", "qemu-system-data"];
-/// Where Debian's packages for it put the BIOS.
-const BIOS_DIR: &str = "/usr/share/seabios";
+/// The package that brings it, and the release of Debian whose backports have a new one.
+const PACKAGE: &str = "qemu-system-x86";
+const RELEASE: &str = "trixie";
+/// What is kept of the packages: the emulator, its firmware, and the libraries that it needs.
+const KEPT: [&str; 5] =
+    ["usr/bin/qemu-system-x86_64", "usr/lib", "usr/lib64", "usr/share/qemu", "usr/share/seabios"];
+/// What starts a program with the libraries of a directory.
+const LOADER: &str = "usr/lib64/ld-linux-x86-64.so.2";
+const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 /// Checks the signature of backports as apt checks that of the release itself.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -36,7 +44,8 @@ struct Version {
 /// One QEMU.
 #[derive(Debug)]
 pub(super) struct Qemu {
-    program: PathBuf,
+    /// The program, behind its loader if its libraries are not those of the system.
+    words: Vec<OsString>,
     /// Where its firmware is; none for its own places.
     firmware: Vec<PathBuf>,
     version: Version,
@@ -46,31 +55,39 @@ impl Qemu {
     /// The QEMU to use: the installed one, or a newer one when that is too old. Where no newer one
     /// can be had it is the old one, and the developer is told what that means.
     pub(super) fn ensure(places: &Places) -> Result<Self> {
-        let installed = Self::installed()?;
-        if installed.version >= VERSION_MIN {
+        let installed = Self::installed();
+        if let Ok(installed) = installed
+            && installed.version >= VERSION_WANTED
+        {
             return Ok(installed);
         }
-        let newer = Self::unpacked(&unpacked_dir(places)).or_else(|_| fetch(places, &installed));
-        Ok(newer.unwrap_or_else(|error| {
+        let newer = Self::unpacked(&unpacked_dir(places)).or_else(|_| fetch(places));
+        newer.or_else(|error| {
+            packages::ensure(packages::QEMU)?;
+            let installed = Self::installed()?;
             say(format_args!(
-                "lab: no newer QEMU than {} can be had, so the lab gets one CPU, with which it is \
-                 stable and slower: {error:#}",
-                installed.version
+                "lab: no newer QEMU than {} can be had, with which the lab{} can lose its kernel or a \
+                 guest now and then: {error:#}",
+                installed.version,
+                if installed.version < VERSION_MIN { " gets one CPU, is slower, and" } else { "" },
             ));
-            installed
-        }))
+            Ok(installed)
+        })
     }
 
-    /// How many CPUs the machine may have at most, given how many it would get.
-    pub(super) fn cpus(&self, wanted: usize) -> usize {
-        if self.version >= VERSION_MIN { wanted } else { 1 }
+    /// How many CPUs the machine has, given how many are to run guests: one more, since its first runs
+    /// none (`main.sh`). Any CPU that restores x87 registers clears a bit of the first one's flags without a
+    /// lock, and takes back with it what that one changed meanwhile: whether interrupts reach it, and
+    /// whether it may take them between a guest's end and the restored registers of the host.
+    pub(super) fn cpus(&self, for_guests: usize) -> usize {
+        if self.version >= VERSION_MIN { for_guests + 1 } else { 1 }
     }
 
     /// The command that becomes QEMU, in a session of its own: it must not end with the terminal.
     /// `setsid` becomes QEMU, so that the child's id is QEMU's.
     pub(super) fn command(&self) -> Command {
         let mut qemu = program::command("setsid");
-        qemu.arg(&self.program);
+        qemu.args(&self.words);
         for dir in &self.firmware {
             qemu.arg("-L").arg(dir);
         }
@@ -78,19 +95,25 @@ impl Qemu {
     }
 
     fn installed() -> Result<Self> {
-        let program = PathBuf::from(PROGRAM);
-        Ok(Self { version: version_of(&program)?, program, firmware: Vec::new() })
+        Self::of(vec![PROGRAM.into()], Vec::new())
     }
 
     /// The one that [`fetch`] left in `dir`, if it is whole, runs here and is new enough.
     fn unpacked(dir: &Path) -> Result<Self> {
-        let program = dir.join("usr/bin").join(PROGRAM);
-        let version = version_of(&program)?;
-        if version < VERSION_MIN {
-            bail!("the one that backports have is {version}");
+        let at = |place: &str| dir.join(place).into_os_string();
+        let words = vec![at(LOADER), "--library-path".into(), at(LIBRARIES), at(KEPT[0])];
+        let firmware = vec![dir.join("usr/share/qemu"), dir.join("usr/share/seabios")];
+        let qemu = Self::of(words, firmware)?;
+        if qemu.version < VERSION_WANTED {
+            bail!("the one that backports have is {}", qemu.version);
         }
-        let firmware = vec![dir.join("usr/share/qemu"), PathBuf::from(BIOS_DIR)];
-        Ok(Self { program, firmware, version })
+        Ok(qemu)
+    }
+
+    fn of(words: Vec<OsString>, firmware: Vec<PathBuf>) -> Result<Self> {
+        let said = program::output(program::command(&words[0]).args(&words[1..]).arg("--version"))?;
+        let version = parse_version(&said).context("QEMU prints no version")?;
+        Ok(Self { words, firmware, version })
     }
 }
 
@@ -101,12 +124,7 @@ impl fmt::Display for Version {
 }
 
 fn unpacked_dir(places: &Places) -> PathBuf {
-    places.cache.join("tools/qemu-backports")
-}
-
-fn version_of(program: &Path) -> Result<Version> {
-    let said = program::output(program::command(program).arg("--version"))?;
-    parse_version(&said).with_context(|| format!("{} prints no version", program.display()))
+    places.cache.join("tools/qemu-backports-11")
 }
 
 /// `QEMU emulator version 7.2.22 (Debian …)`
@@ -117,40 +135,45 @@ fn parse_version(said: &str) -> Option<Version> {
     Some(Version { major: next()?, minor: next()? })
 }
 
-/// Fetches QEMU from the backports of this machine's Debian. Apt's own lists and sources stay as
-/// they are.
-fn fetch(places: &Places, installed: &Qemu) -> Result<Qemu> {
-    say(format_args!(
-        "setup: fetching QEMU from Debian's backports (about 13 MB; nothing is installed): with \
-         the installed one, {}, a machine of several CPUs crashes",
-        installed.version
-    ));
+/// Fetches QEMU and its libraries from Debian's backports. Apt's own lists and sources stay as they are,
+/// and so does what is installed: to this apt nothing is.
+fn fetch(places: &Places) -> Result<Qemu> {
+    say(
+        "setup: fetching QEMU from Debian's backports (about 42 MB; nothing is installed): with an older \
+         one the lab loses its kernel or a guest now and then",
+    );
     let mut targets = program::command("apt-get");
     targets.args(["indextargets", "--format", "$(REPO_URI) $(CODENAME) $(COMPONENT) $(ORIGIN)"]);
     let targets = program::output(targets.arg("Created-By: Packages"))?;
-    let release = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
-    let codename = codename(&release).context("/etc/os-release has no VERSION_CODENAME")?;
+    let os = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
+    let codename = codename(&os).context("/etc/os-release has no VERSION_CODENAME")?;
     let repository = repository(&targets, codename)
         .with_context(|| format!("apt knows no source of Debian {codename}"))?;
     let work =
         tempfile::tempdir_in(&places.cache).context("cannot create a temporary directory")?;
     let apt = Apt { dir: work.path() };
-    let suite = format!("{codename}-backports");
-    apt.prepare(&format!("deb [signed-by={KEYRING}] {repository} {suite} main\n"))?;
+    let source = format!("deb [signed-by={KEYRING}] {repository}");
+    apt.prepare(&format!("{source} {RELEASE} main\n{source} {RELEASE}-backports main\n"))?;
     program::output(&mut apt.get("update"))?;
-    let mut download = apt.get("download");
-    download.args(PACKAGES.map(|package| format!("{package}/{suite}")));
-    program::output(download.current_dir(work.path()))?;
-    let tree = work.path().join("tree");
-    for package in packages_in(work.path())? {
-        program::output(program::command("dpkg-deb").arg("-x").arg(&package).arg(&tree))?;
+    let mut download = apt.get("install");
+    download.args(["--download-only", "--no-install-recommends", "-y"]);
+    program::output(download.args(["-t", &format!("{RELEASE}-backports"), PACKAGE]))?;
+    let (all, kept) = (work.path().join("all"), work.path().join("kept"));
+    for package in packages_in(&work.path().join("cache/archives"))? {
+        program::output(program::command("dpkg-deb").arg("-x").arg(&package).arg(&all))?;
     }
-    Qemu::unpacked(&tree).context("QEMU from backports does not run here")?;
+    for place in KEPT {
+        let (from, to) = (all.join(place), kept.join(place));
+        fs::create_dir_all(to.parent().context("it has a parent")?)
+            .and_then(|()| fs::rename(&from, &to))
+            .with_context(|| format!("cannot keep {place}"))?;
+    }
+    Qemu::unpacked(&kept).context("QEMU from backports does not run here")?;
     let dir = unpacked_dir(places);
     // One that was there did not run.
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(places.cache.join("tools")).context("cannot create the tools' directory")?;
-    fs::rename(&tree, &dir).with_context(|| format!("cannot fill {}", dir.display()))?;
+    fs::rename(&kept, &dir).with_context(|| format!("cannot fill {}", dir.display()))?;
     Qemu::unpacked(&dir)
 }
 
@@ -165,6 +188,8 @@ impl Apt<'_> {
             let dir = self.dir.join(dir);
             fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         }
+        // What is installed: nothing.
+        fs::write(self.dir.join("status"), "").context("cannot write apt's status")?;
         fs::write(self.dir.join("sources.list"), source).context("cannot write a source for apt")
     }
 
@@ -175,6 +200,7 @@ impl Apt<'_> {
             ("Dir::Etc::SourceList", "sources.list"),
             ("Dir::Etc::SourceParts", "none"),
             ("Dir::State::Lists", "lists"),
+            ("Dir::State::Status", "status"),
             ("Dir::Cache", "cache"),
         ] {
             apt.arg("-o").arg(format!("{option}={}", self.dir.join(place).display()));
@@ -209,8 +235,8 @@ fn packages_in(dir: &Path) -> Result<Vec<PathBuf>> {
     let paths = entries.flatten().map(|entry| entry.path());
     let packages: Vec<_> =
         paths.filter(|path| path.extension().is_some_and(|extension| extension == "deb")).collect();
-    if packages.len() != PACKAGES.len() {
-        bail!("apt-get left {} packages of {}", packages.len(), PACKAGES.len());
+    if packages.is_empty() {
+        bail!("apt-get left no packages");
     }
     Ok(packages)
 }
@@ -221,7 +247,7 @@ mod tests {
 
     fn at(major: u32, minor: u32) -> Qemu {
         let version = Version { major, minor };
-        Qemu { program: PROGRAM.into(), firmware: Vec::new(), version }
+        Qemu { words: vec![PROGRAM.into()], firmware: Vec::new(), version }
     }
 
     #[test]
@@ -239,8 +265,8 @@ mod tests {
     fn a_qemu_that_races_with_itself_gets_one_cpu() {
         assert_eq!(at(7, 2).cpus(4), 1);
         assert_eq!(at(8, 0).cpus(4), 1);
-        assert_eq!(at(8, 1).cpus(4), 4);
-        assert_eq!(at(10, 0).cpus(2), 2);
+        assert_eq!(at(8, 1).cpus(4), 5);
+        assert_eq!(at(10, 0).cpus(2), 3);
     }
 
     #[test]
