@@ -621,6 +621,7 @@ pub struct Exit {
 /// - `exited`: with a code
 /// - `signaled`: a signal killed it
 /// - `oom_killed`: the guest's kernel killed it for lack of memory
+/// - `over_limit`: the host killed its microVM, which had exceeded the memory that its cgroup may take
 /// - `timed_out`: its job exceeded `timeout_s` and was stopped; `code` or `signal` says how it took that
 /// - `never_started`: the microVM or the command could not be started
 /// - `unknown`: it could not be learned, for instance since the guest's kernel panicked
@@ -631,6 +632,7 @@ pub enum ExitKind {
     Exited,
     Signaled,
     OomKilled,
+    OverLimit,
     TimedOut,
     NeverStarted,
     Unknown,
@@ -642,6 +644,7 @@ impl fmt::Display for Exit {
             ExitKind::Exited => "exited",
             ExitKind::Signaled => "signaled",
             ExitKind::OomKilled => "oom_killed",
+            ExitKind::OverLimit => "over_limit",
             ExitKind::TimedOut => "timed_out",
             ExitKind::NeverStarted => "never_started",
             ExitKind::Unknown => "unknown",

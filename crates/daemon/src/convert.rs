@@ -263,6 +263,7 @@ fn exit(exit: &JobExit) -> Exit {
         End::Code(code) => (ExitKind::Exited, Some(*code), None),
         End::Signal(signal) => (ExitKind::Signaled, None, Some(*signal)),
         End::OutOfMemory => (ExitKind::OomKilled, None, None),
+        End::OverLimit(_) => (ExitKind::OverLimit, None, None),
         End::NotStarted(_) | End::SetUp(_) | End::NotCreated(_) | End::NeverStarted => {
             (ExitKind::NeverStarted, None, None)
         }

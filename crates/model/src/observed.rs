@@ -178,6 +178,8 @@ pub enum End {
     Signal(u8),
     /// The guest's kernel killed the command for lack of memory.
     OutOfMemory,
+    /// The host killed the microVM since it had exceeded a limit of its cgroup; a sentence.
+    OverLimit(String),
     /// The command could not be started; a sentence.
     NotStarted(String),
     /// The guest could not be set up; a sentence.
@@ -202,6 +204,7 @@ impl fmt::Display for End {
             End::OutOfMemory => f.write_str("out of memory in the guest"),
             End::NotStarted(detail)
             | End::SetUp(detail)
+            | End::OverLimit(detail)
             | End::Vmm(detail)
             | End::NotCreated(detail) => f.write_str(detail),
             End::Panic(lines) => write!(f, "guest kernel panicked: {lines}"),

@@ -37,8 +37,8 @@ const LAB_RESTARTS_MAX: usize = 2;
 /// How often in one run a test is begun again since a guest hung in its boot, as an emulated CPU that loses
 /// an interrupt makes it (`docs/adr/0005`). Each is told; a fault of Hearth's would come more often.
 const GUEST_HANGS_MAX: usize = 2;
-/// How a test says it: `crates/host/tests/suite/support`.
-const GUEST_HANGS: &str = "a guest hangs in its boot";
+/// How a test says it: `crates/host/tests/suite/support`, and how a daemon does.
+const GUEST_HANGS: [&str; 2] = ["a guest hangs in its boot", "the guest did not report within"];
 const LAB_STATE: &str = "/var/lib/hearth/tests";
 
 /// How a test in the lab ended.
@@ -239,7 +239,7 @@ impl<'a> Tests<'a> {
         let ended = match status {
             0 if ran => Ended::Passed,
             _ if lost.is_some() => Ended::LabLost,
-            _ if text.contains(GUEST_HANGS) => Ended::GuestHung,
+            _ if GUEST_HANGS.iter().any(|words| text.contains(words)) => Ended::GuestHung,
             _ => Ended::Failed,
         };
         let word = if ended == Ended::Passed { "PASS" } else { "FAIL" };

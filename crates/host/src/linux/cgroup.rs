@@ -1,4 +1,4 @@
-//! One cgroup (v2) for each instance, where the daemon may make them. It sets no limits.
+//! One cgroup (v2) for each instance, where the daemon may make them, with limits of what its Firecracker may take.
 //!
 //! ```text
 //!   <where cgroup2 is mounted>/hearth/<device>-<inode of the state directory>/<instance>
@@ -9,7 +9,7 @@
 
 use super::errors;
 use crate::HostError;
-use hearth_model::InstanceId;
+use hearth_model::{InstanceId, Machine};
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
@@ -24,41 +24,105 @@ const MOUNTS: &str = "/proc/self/mounts";
 const LOOKS_MAX: u32 = 100;
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
+/// What is limited, if the kernel has it for this hierarchy: version 1 may have it instead.
+const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
+/// What a Firecracker takes beside its guest's memory: itself 3 MiB, page tables of it and of the guest a 256th
+/// of the guest's memory, what the kernel keeps of a microVM, and files on their way to a disk, which can wait. A
+/// Linux guest that used all of its 128 MiB took 132 (`memory.peak`, in the lab).
+const OVERHEAD_MIB: u64 = 32;
+const OVERHEAD_PART: u64 = 128;
+/// Threads of Firecracker and of the kernel for a microVM, beside its vCPUs. There are four.
+const THREADS: u64 = 16;
+/// The share of one vCPU where processors are short: what the kernel gives a cgroup by default.
+const WEIGHT: u64 = 100;
+const WEIGHT_MAX: u64 = 10_000;
+
 /// Where the cgroups of all instances of a state directory are.
 #[derive(Debug)]
 pub(super) struct Cgroups {
     dir: PathBuf,
+    /// Which of [`CONTROLLERS`] there are.
+    controllers: Vec<&'static str>,
+}
+
+/// The limits of a microVM: files of its cgroup, by their controller, with what is written to them.
+fn limits(machine: &Machine) -> [(&'static str, &'static str, u64); 4] {
+    let memory = u64::from(machine.resources.mem_mib);
+    let bytes = (memory + OVERHEAD_MIB + memory / OVERHEAD_PART) << 20;
+    let vcpus = u64::from(machine.resources.vcpu);
+    [
+        ("memory", "memory.max", bytes),
+        ("memory", "memory.swap.max", 0),
+        ("pids", "pids.max", vcpus + THREADS),
+        ("cpu", "cpu.weight", (vcpus * WEIGHT).min(WEIGHT_MAX)),
+    ]
 }
 
 impl Cgroups {
-    /// `None`, said once, where there can be none: instances run in the daemon's then.
-    pub(super) fn open(state: &Path) -> Option<Cgroups> {
+    /// # Errors
+    /// Why there can be none: instances run in the daemon's then, without limits.
+    pub(super) fn open(state: &Path) -> Result<Cgroups, String> {
         match Cgroups::make_parent(state) {
-            Ok(Some(dir)) => return Some(Cgroups { dir }),
-            Ok(None) => tracing::info!("no cgroups: version 2 is not mounted"),
-            Err(error) => tracing::info!(%error, "no cgroups: cannot make them"),
+            Ok(Some(cgroups)) => Ok(cgroups),
+            Ok(None) => Err("microVMs have no limits: cgroup version 2 is not mounted".to_owned()),
+            Err(error) => Err(format!("microVMs have no limits: cannot make cgroups: {error}")),
         }
-        None
     }
 
-    fn make_parent(state: &Path) -> io::Result<Option<PathBuf>> {
+    fn make_parent(state: &Path) -> io::Result<Option<Cgroups>> {
         let Some(mount) = mount(&fs::read_to_string(MOUNTS)?) else { return Ok(None) };
         let state = fs::metadata(state)?;
-        let dir = mount.join("hearth").join(format!("{:x}-{:x}", state.dev(), state.ino()));
+        let all = mount.join("hearth");
+        let dir = all.join(format!("{:x}-{:x}", state.dev(), state.ino()));
         let trial = dir.join("trial");
         fs::create_dir_all(&trial)?;
+        for above in [&mount, &all, &dir] {
+            for controller in CONTROLLERS {
+                // What is missing then is missing in the trial.
+                let _ = fs::write(above.join("cgroup.subtree_control"), format!("+{controller}"));
+            }
+        }
+        let there = fs::read_to_string(trial.join("cgroup.controllers"))?;
         let tried = hearth_firecracker::try_cgroup(fs::File::open(&trial)?.as_fd());
         remove_once_empty(&trial)?;
-        tried.map(|()| Some(dir))
+        tried?;
+        let is_there = |one: &&str| there.split_whitespace().any(|word| word == *one);
+        let controllers = CONTROLLERS.into_iter().filter(is_there).collect();
+        Ok(Some(Cgroups { dir, controllers }))
     }
 
-    /// Makes the cgroup of an instance. Without it the instance runs in the daemon's.
-    pub(super) fn make(&self, id: &InstanceId) -> Option<PathBuf> {
+    /// Makes the cgroup of an instance, with its limits. One that can't have its limits is not made.
+    pub(super) fn make(&self, id: &InstanceId, machine: &Machine) -> Result<PathBuf, HostError> {
         let cgroup = self.dir.join(id.as_str());
-        let made = fs::create_dir_all(&cgroup);
-        made.inspect_err(|error| tracing::warn!(instance = %id, %error, "cannot make a cgroup"))
-            .is_ok()
-            .then_some(cgroup)
+        let made = fs::create_dir_all(&cgroup).map_err(errors::file("make", &cgroup));
+        let limited = made.and_then(|()| self.limit(&cgroup, machine));
+        if let Err(error) = limited {
+            let _ = fs::remove_dir(&cgroup);
+            return Err(error);
+        }
+        Ok(cgroup)
+    }
+
+    fn limit(&self, cgroup: &Path, machine: &Machine) -> Result<(), HostError> {
+        for (controller, name, value) in limits(machine) {
+            let file = cgroup.join(name);
+            // A kernel without swap has no limit of it.
+            if self.controllers.contains(&controller) && (value > 0 || file.exists()) {
+                fs::write(&file, value.to_string()).map_err(errors::file("write", &file))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Why the kernel killed what was in the cgroup of an instance, if it did. For before it is removed.
+    pub(super) fn killed(&self, id: &InstanceId) -> Option<String> {
+        let cgroup = self.dir.join(id.as_str());
+        let events = fs::read_to_string(cgroup.join("memory.events")).ok()?;
+        let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "))?;
+        let max = fs::read_to_string(cgroup.join("memory.max")).unwrap_or_default();
+        let max = max.trim().parse::<u64>().map_or(max.clone(), |max| format!("{} MiB", max >> 20));
+        (kills != "0")
+            .then(|| format!("killed by the host: it took more memory than its limit, {max}"))
     }
 
     /// Removes the cgroup of an instance whose process is gone. Succeeds where there is none.
@@ -81,6 +145,23 @@ impl Cgroups {
         }
         Ok(())
     }
+}
+
+/// Which limits there are not, if any are missing, with the remedy.
+pub(super) fn unlimited(cgroups: &Result<Cgroups, String>) -> Option<String> {
+    let controllers = match cgroups {
+        Ok(cgroups) => &cgroups.controllers,
+        Err(why) => return Some(why.clone()),
+    };
+    let missing: Vec<_> =
+        CONTROLLERS.into_iter().filter(|one| !controllers.contains(one)).collect();
+    (!missing.is_empty()).then(|| {
+        format!(
+            "microVMs have no limits of {}: cgroup version 2 has no such controller here, as where version 1 \
+             has it (boot with cgroup_no_v1=all)",
+            missing.join(", ")
+        )
+    })
 }
 
 /// Removes a cgroup whose processes have ended: a thread may be in it for a moment more. Succeeds where it
@@ -118,6 +199,30 @@ fn mount(mounts: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hearth_model::machine::{Origin, Vsock};
+    use hearth_model::{Digest, Resources};
+
+    fn machine() -> Machine {
+        let kernel = Digest([0; 32]);
+        Machine {
+            origin: Origin::Boot { kernel, modules: None, initrd: None },
+            resources: Resources { vcpu: 2, mem_mib: 512 },
+            drives: Vec::new(),
+            vsock: Vsock { guest_cid: 3 },
+            entropy: false,
+        }
+    }
+
+    #[test]
+    fn limits_follow_from_the_size_of_the_machine() {
+        let expected = [
+            ("memory", "memory.max", 548 << 20),
+            ("memory", "memory.swap.max", 0),
+            ("pids", "pids.max", 18),
+            ("cpu", "cpu.weight", 200),
+        ];
+        assert_eq!(limits(&machine()), expected);
+    }
 
     #[test]
     fn version_2_is_found_alone_and_beside_version_1() {
@@ -132,8 +237,8 @@ mod tests {
     #[test]
     fn what_belongs_to_no_instance_is_swept_away() {
         let dir = tempfile::tempdir().unwrap();
-        let cgroups = Cgroups { dir: dir.path().to_owned() };
-        let made = |id: &str| cgroups.make(&InstanceId::parse(id).unwrap()).unwrap();
+        let cgroups = Cgroups { dir: dir.path().to_owned(), controllers: Vec::new() };
+        let made = |id: &str| cgroups.make(&InstanceId::parse(id).unwrap(), &machine()).unwrap();
         let (known, left) = (made("known"), made("left"));
         cgroups.sweep(|id| id == "known").unwrap();
         assert!(known.is_dir() && !left.exists());

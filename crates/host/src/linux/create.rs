@@ -106,7 +106,10 @@ async fn make(
         binary: shared.firecracker.clone(),
         directory: Arc::clone(&instance.directory),
         id: create.instance.as_str().to_owned(),
-        cgroup: shared.cgroups.as_ref().and_then(|cgroups| cgroups.make(&create.instance)),
+        cgroup: match &shared.cgroups {
+            Some(cgroups) => Some(cgroups.make(&create.instance, &create.machine)?),
+            None => None,
+        },
         confinement,
         factor: factor(shared),
     };

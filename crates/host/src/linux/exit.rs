@@ -1,4 +1,4 @@
-//! How an instance ended: from its status drive first, then its console, then its process.
+//! How an instance ended: from its status drive first, then its cgroup, its console, its process.
 //! What can't be learned is said to be unknown, never success.
 
 use super::instance::Instance;
@@ -25,10 +25,12 @@ pub(super) fn status(directory: &Path) -> io::Result<Option<Status>> {
     }
 }
 
-/// How it ended. `console` is what is left of it, for instances that were seen to end.
+/// How it ended. `over_limit` says that its cgroup had it killed, and why; `console` is what is left of it, for
+/// instances that were seen to end.
 pub(super) fn classify(
     instance: &Instance,
     status: Option<&Status>,
+    over_limit: Option<String>,
     console: Option<&Console>,
     process: ProcessExit,
 ) -> Exit {
@@ -39,6 +41,9 @@ pub(super) fn classify(
     if let Some(status) = status.filter(own) {
         let stop_requested = asked || status.exit.stop_requested;
         return Exit { end: guest_end(&status.exit), stop_requested };
+    }
+    if let Some(why) = over_limit {
+        return Exit { end: End::OverLimit(why), stop_requested: asked };
     }
     let panic = console.and_then(Console::panic).zip(console);
     let end = match (panic, process) {

@@ -141,13 +141,14 @@ impl LinuxHost {
             let config = config.clone();
             move || probe::probe(&config)
         });
-        let (firecracker, facts) = probed.await.map_err(errors::task)??;
+        let (firecracker, mut facts) = probed.await.map_err(errors::task)??;
         let layout = Layout::open(&config.state_dir, config.runtime_dir.as_deref())?;
         let images = ImageStore::open(&layout, config.images_dir, config.image_bytes_max)?;
         let boot_id = hearth_firecracker::boot_id().map_err(|error| {
             HostError::permanent("cannot learn which boot of this machine it is").because(error)
         })?;
         let cgroups = Cgroups::open(&config.state_dir);
+        facts.warnings.extend(cgroup::unlimited(&cgroups));
         let jails = config.jail_users.map(|first| Jails::open(&layout, first)).transpose()?;
         let (changes, _) = watch::channel(0);
         let shared = Arc::new(Shared {
@@ -158,7 +159,7 @@ impl LinuxHost {
             firecracker,
             facts,
             boot_id,
-            cgroups,
+            cgroups: cgroups.ok(),
             jails,
             changes,
             log_changes: LogChanges::default(),
@@ -183,12 +184,14 @@ impl LinuxHost {
     }
 }
 
-/// What this machine is, as [`Host::facts`] says it. Changes nothing. Blocks.
+/// What this machine is, as [`Host::facts`] says it. Changes nothing but which controllers cgroups have. Blocks.
 ///
 /// # Errors
 /// Where Firecracker is unusable.
 pub fn facts(config: &LinuxConfig) -> Result<HostFacts, HostError> {
-    probe::probe(config).map(|(_, facts)| facts)
+    let (_, mut facts) = probe::probe(config)?;
+    facts.warnings.extend(cgroup::unlimited(&Cgroups::open(&config.state_dir)));
+    Ok(facts)
 }
 
 impl Shared {

@@ -159,7 +159,8 @@ pub(super) async fn finish(
         instance.set_oom_kills(control::oom_kills(said));
     }
     let console = fifos.map(|fifos| &fifos.console);
-    let exit = exit::classify(instance, status.as_ref(), console, ended);
+    let over_limit = shared.cgroups.as_ref().and_then(|cgroups| cgroups.killed(&instance.id));
+    let exit = exit::classify(instance, status.as_ref(), over_limit, console, ended);
     let said = fifos.map(|fifos| fifos.log.tail(3)).unwrap_or_default();
     tracing::info!(instance = %instance.id, end = %exit.end, process = %ended, ?said, "ended");
     if instance.set_exited(exit) {

@@ -137,6 +137,43 @@ mod lab {
         assert_eq!(ends.2, (End::Signal(9), vec![], false));
     }
 
+    /// A guest that takes all its memory keeps below the limit of its cgroup. That is lowered under another, since
+    /// no guest gets at more than it was given.
+    #[tokio::test]
+    async fn a_microvm_over_its_limit_of_memory_is_killed_and_says_so() {
+        let mut lab = lab().await;
+        let mut greedy = script("");
+        greedy.cmd = ["/bin/busybox", "tail", "/dev/zero"].map(str::to_owned).to_vec();
+        let (memory, vcpus) = (u64::from(greedy.resources.mem_mib), greedy.resources.vcpu);
+        let shared = || Owner::Pool(PoolTenant::Shared);
+        let (greedy, idle, away) = tokio::join!(
+            lab.create("greedy", greedy, Stage::App, shared()),
+            lab.create("idle", script("sleep 1000"), Stage::App, shared()),
+            lab.create("away", script("sleep 1000"), Stage::App, shared()),
+        );
+        let limit = |id: &InstanceId, name: &str| lab.limit(id, name);
+        let max: u64 = limit(&greedy, "memory.max").parse().expect("bytes");
+        assert_eq!(max >> 20, memory + 32 + memory / 128);
+        assert_eq!(limit(&greedy, "memory.swap.max"), "0");
+        assert_eq!(limit(&greedy, "pids.max"), (vcpus + 16).to_string());
+        assert_eq!(limit(&greedy, "cpu.weight"), (vcpus * 100).to_string());
+        assert_eq!(lab.exit(&greedy).await.end, End::OutOfMemory);
+        let peak: u64 = limit(&greedy, "memory.peak").parse().expect("bytes");
+        assert!(peak > memory << 19 && peak < max - (8 << 20), "{peak} of {max}");
+
+        lab.wait(&idle, is_running).await;
+        lab.wait(&away, is_running).await;
+        let lower = |id: &InstanceId| std::fs::write(lab.cgroup(id).join("memory.max"), "16M");
+        lower(&idle).expect("lowered");
+        let killed = "killed by the host: it took more memory than its limit, 16 MiB";
+        assert_eq!(lab.exit(&idle).await.end, End::OverLimit(killed.to_owned()));
+        // Also where no daemon saw it end.
+        lab.host.close().await;
+        lower(&away).expect("lowered");
+        lab.restart().await;
+        assert_eq!(lab.exit(&away).await.end, End::OverLimit(killed.to_owned()));
+    }
+
     #[tokio::test]
     async fn a_panic_of_the_guests_kernel_is_told_with_its_last_lines() {
         let lab = lab().await;

@@ -1,7 +1,7 @@
 //! What the tests with real microVMs share: a host in a directory of its own, specs, waiting.
 
 #[path = "../../../../hearth/tests/suite/support/cgroups.rs"]
-#[allow(dead_code, reason = "it is only cleared away here")]
+#[allow(dead_code, reason = "members are counted elsewhere")]
 mod cgroups;
 
 use hearth_host::linux::{FIRST_USER, LinuxConfig, LinuxHost};
@@ -74,6 +74,18 @@ impl Lab {
 
     pub(crate) fn instance_dir(&self, id: &InstanceId) -> PathBuf {
         self.state.path().join("state/instances").join(id.as_str())
+    }
+
+    pub(crate) fn cgroup(&self, id: &InstanceId) -> PathBuf {
+        let parent = cgroups::parent(&self.state.path().join("state"));
+        parent.expect("version 2 of cgroups").join(id.as_str())
+    }
+
+    /// What a file of an instance's cgroup says.
+    pub(crate) fn limit(&self, id: &InstanceId, name: &str) -> String {
+        let file = self.cgroup(id).join(name);
+        let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{name}: {error}"));
+        text.trim().to_owned()
     }
 
     pub(crate) async fn create(
