@@ -55,8 +55,7 @@ impl Qemu {
     /// The QEMU to use: the installed one, or a newer one when that is too old. Where no newer one
     /// can be had it is the old one, and the developer is told what that means.
     pub(super) fn ensure(places: &Places) -> Result<Self> {
-        let installed = Self::installed();
-        if let Ok(installed) = installed
+        if let Ok(installed) = Self::installed()
             && installed.version >= VERSION_WANTED
         {
             return Ok(installed);

@@ -24,6 +24,7 @@ const MOUNTS: &str = "/proc/self/mounts";
 const LOOKS_MAX: u32 = 100;
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
+const NOT_MOUNTED: &str = "microVMs have no limits: cgroup version 2 is not mounted";
 /// What is limited, if the kernel has it for this hierarchy: version 1 may have it instead.
 const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
 /// What a Firecracker takes beside its guest's memory: itself 3 MiB, page tables of it and of the guest a 256th
@@ -64,7 +65,7 @@ impl Cgroups {
     pub(super) fn open(state: &Path) -> Result<Cgroups, String> {
         match Cgroups::make_parent(state) {
             Ok(Some(cgroups)) => Ok(cgroups),
-            Ok(None) => Err("microVMs have no limits: cgroup version 2 is not mounted".to_owned()),
+            Ok(None) => Err(NOT_MOUNTED.to_owned()),
             Err(error) => Err(format!("microVMs have no limits: cannot make cgroups: {error}")),
         }
     }
@@ -86,9 +87,12 @@ impl Cgroups {
         let tried = hearth_firecracker::try_cgroup(fs::File::open(&trial)?.as_fd());
         remove_once_empty(&trial)?;
         tried?;
-        let is_there = |one: &&str| there.split_whitespace().any(|word| word == *one);
-        let controllers = CONTROLLERS.into_iter().filter(is_there).collect();
-        Ok(Some(Cgroups { dir, controllers }))
+        Ok(Some(Cgroups { dir, controllers: controllers(&there) }))
+    }
+
+    /// Which limits there are not, if any.
+    pub(super) fn unlimited(&self) -> Option<String> {
+        unlimited(&self.controllers)
     }
 
     /// Makes the cgroup of an instance, with its limits. One that can't have its limits is not made.
@@ -147,14 +151,27 @@ impl Cgroups {
     }
 }
 
+/// Which limits there will not be here, if any; for where no daemon runs. Changes nothing.
+pub(super) fn unlimited_here() -> Option<String> {
+    let there = fs::read_to_string(MOUNTS)
+        .ok()
+        .and_then(|mounts| fs::read_to_string(mount(&mounts)?.join("cgroup.controllers")).ok());
+    match there {
+        Some(there) => unlimited(&controllers(&there)),
+        None => Some(NOT_MOUNTED.to_owned()),
+    }
+}
+
+/// Those of [`CONTROLLERS`] that a `cgroup.controllers` names.
+fn controllers(there: &str) -> Vec<&'static str> {
+    let is_there = |one: &&str| there.split_whitespace().any(|word| word == *one);
+    CONTROLLERS.into_iter().filter(is_there).collect()
+}
+
 /// Which limits there are not, if any are missing, with the remedy.
-pub(super) fn unlimited(cgroups: &Result<Cgroups, String>) -> Option<String> {
-    let controllers = match cgroups {
-        Ok(cgroups) => &cgroups.controllers,
-        Err(why) => return Some(why.clone()),
-    };
-    let missing: Vec<_> =
-        CONTROLLERS.into_iter().filter(|one| !controllers.contains(one)).collect();
+fn unlimited(controllers: &[&str]) -> Option<String> {
+    let is_missing = |one: &&str| !controllers.contains(one);
+    let missing: Vec<_> = CONTROLLERS.into_iter().filter(is_missing).collect();
     (!missing.is_empty()).then(|| {
         format!(
             "microVMs have no limits of {}: cgroup version 2 has no such controller here, as where version 1 \
@@ -211,6 +228,13 @@ mod tests {
             vsock: Vsock { guest_cid: 3 },
             entropy: false,
         }
+    }
+
+    #[test]
+    fn controllers_that_are_missing_are_named() {
+        assert_eq!(unlimited(&controllers("cpuset cpu io memory hugetlb pids\n")), None);
+        let missing = unlimited(&controllers("hugetlb cpuset memory")).expect("some are missing");
+        assert!(missing.starts_with("microVMs have no limits of pids, cpu: "), "{missing}");
     }
 
     #[test]

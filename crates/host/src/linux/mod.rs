@@ -148,7 +148,10 @@ impl LinuxHost {
             HostError::permanent("cannot learn which boot of this machine it is").because(error)
         })?;
         let cgroups = Cgroups::open(&config.state_dir);
-        facts.warnings.extend(cgroup::unlimited(&cgroups));
+        facts.warnings.extend(match &cgroups {
+            Ok(cgroups) => cgroups.unlimited(),
+            Err(why) => Some(why.clone()),
+        });
         let jails = config.jail_users.map(|first| Jails::open(&layout, first)).transpose()?;
         let (changes, _) = watch::channel(0);
         let shared = Arc::new(Shared {
@@ -184,13 +187,13 @@ impl LinuxHost {
     }
 }
 
-/// What this machine is, as [`Host::facts`] says it. Changes nothing but which controllers cgroups have. Blocks.
+/// What this machine is, as [`Host::facts`] says it. Changes nothing. Blocks.
 ///
 /// # Errors
 /// Where Firecracker is unusable.
 pub fn facts(config: &LinuxConfig) -> Result<HostFacts, HostError> {
     let (_, mut facts) = probe::probe(config)?;
-    facts.warnings.extend(cgroup::unlimited(&Cgroups::open(&config.state_dir)));
+    facts.warnings.extend(cgroup::unlimited_here());
     Ok(facts)
 }
 
