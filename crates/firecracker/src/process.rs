@@ -7,6 +7,7 @@
 use crate::directory::Directory;
 use crate::names;
 use rustix::fs::AtFlags;
+use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
@@ -72,6 +73,16 @@ pub enum AdoptError {
     },
 }
 
+/// Opens the process that has this id; `None` where none has. Ids of processes and of threads come from one supply, so
+/// that of a process that is gone may be a thread's now: the kernel says EINVAL, and ENOENT since 6.15.
+fn open(pid: Pid) -> io::Result<Option<OwnedFd>> {
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => Ok(Some(pidfd)),
+        Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// A Firecracker process. Dropping it does nothing to the process.
 #[derive(Debug)]
 pub struct Process {
@@ -107,11 +118,8 @@ impl Process {
         if boot_id().map_err(look)? != identity.boot_id {
             return Err(AdoptError::Gone { pid });
         }
-        let pidfd = match Pid::from_raw(pid).map(|raw| pidfd_open(raw, PidfdFlags::empty())) {
-            Some(Ok(pidfd)) => pidfd,
-            None | Some(Err(rustix::io::Errno::SRCH)) => return Err(AdoptError::Gone { pid }),
-            Some(Err(errno)) => return Err(look(errno.into())),
-        };
+        let opened = Pid::from_raw(pid).map_or(Ok(None), open).map_err(look)?;
+        let Some(pidfd) = opened else { return Err(AdoptError::Gone { pid }) };
         let stat = match Stat::of(pid) {
             Ok(stat) => stat,
             Err(error) if is_gone(&error) => return Err(AdoptError::Gone { pid }),
@@ -154,7 +162,7 @@ impl Process {
             return Ok(None);
         };
         let seen = || {
-            let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+            let Some(pidfd) = open(pid)? else { return Ok(None) };
             let raw = pid.as_raw_nonzero().get();
             let arguments = std::fs::read(format!("/proc/{raw}/cmdline"))?;
             let mut arguments = arguments.split(|&byte| byte == 0);
@@ -183,7 +191,7 @@ impl Process {
     /// Those of pidfd_send_signal(2), such as a lack of permission.
     pub fn kill(&self) -> io::Result<()> {
         match pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -224,7 +232,7 @@ impl Process {
 pub(crate) fn reap(child: WaitId<'_>) -> ProcessExit {
     loop {
         match waitid(child.clone(), WaitIdOptions::EXITED) {
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
             Ok(Some(status)) => {
                 let code = status.exit_status().map(ProcessExit::Code);
                 let signal = status.terminating_signal().map(ProcessExit::Signal);
@@ -356,6 +364,25 @@ mod tests {
         let text = "42 (a) Z 1 (b) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987 654 3";
         let stat = Stat::parse(text).unwrap();
         assert_eq!((stat.is_zombie, stat.start_ticks), (false, 987));
+    }
+
+    #[tokio::test]
+    async fn an_id_that_a_thread_has_now_is_of_a_process_that_is_gone() {
+        let (dir, directory) = working_directory();
+        let own = Identity::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let (told, tid) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            told.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+            let _ = ended.recv();
+        });
+        let pid = tid.recv().unwrap();
+        let adopted = Process::adopt(&Identity { pid, ..own }, &directory);
+        assert!(matches!(adopted, Err(AdoptError::Gone { .. })), "{adopted:?}");
+        std::fs::write(dir.path().join(names::PID_FILE), pid.to_string()).unwrap();
+        assert!(Process::find(&directory, "x").unwrap().is_none());
+        drop(end);
+        thread.join().unwrap();
     }
 
     #[tokio::test]
