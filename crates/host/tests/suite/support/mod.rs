@@ -187,13 +187,14 @@ impl Lab {
         }
     }
 
-    /// For the message of a test that waits without success. A guest that booted and said nothing within
-    /// [`PATIENCE`] is named in words that `cargo xtask ci` looks for: on an emulated CPU that happens.
+    /// For the message of a test that waits without success. A guest that said nothing within [`PATIENCE`], in its boot
+    /// or with a vCPU that spins, is named in words that `cargo xtask ci` looks for: on an emulated CPU that happens.
     async fn what_it_does(&self, id: &InstanceId) -> String {
         let (state, texts) = (self.state_of(id).await, self.texts(id).await);
         let threads = threads_of(&self.instance_dir(id)).await;
-        let hangs = texts.is_empty() && matches!(state, Some(InstanceState::Booting));
-        let hangs = if hangs { "; a guest hangs in its boot" } else { "" };
+        let is_booting = matches!(state, Some(InstanceState::Booting));
+        let hangs = texts.is_empty() && (is_booting || threads.contains("(fc_vcpu 0) R"));
+        let hangs = if hangs { "; a guest hangs" } else { "" };
         format!("{state:?}; it says {texts:?}; its threads: {threads}{hangs}")
     }
 }
