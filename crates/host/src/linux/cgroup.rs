@@ -123,10 +123,12 @@ impl Cgroups {
         let cgroup = self.dir.join(id.as_str());
         let events = fs::read_to_string(cgroup.join("memory.events")).ok()?;
         let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "))?;
+        if kills == "0" {
+            return None;
+        }
         let max = fs::read_to_string(cgroup.join("memory.max")).unwrap_or_default();
         let max = max.trim().parse::<u64>().map_or(max.clone(), |max| format!("{} MiB", max >> 20));
-        (kills != "0")
-            .then(|| format!("killed by the host: it took more memory than its limit, {max}"))
+        Some(format!("killed by the host: it took more memory than its limit, {max}"))
     }
 
     /// Removes the cgroup of an instance whose process is gone. Succeeds where there is none.

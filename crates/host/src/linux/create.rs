@@ -98,18 +98,18 @@ async fn make(
         let (shared, create, record) = (Arc::clone(shared), create.clone(), record.clone());
         tokio::task::spawn_blocking(move || {
             drives::lay_out(&shared, &create, &record)?;
-            drives::confinement(&shared, &create)
+            let confinement = drives::confinement(&shared, &create)?;
+            let cgroups = shared.cgroups.as_ref();
+            let cgroup = cgroups.map(|all| all.make(&create.instance, &create.machine));
+            Ok::<_, HostError>((confinement, cgroup.transpose()?))
         })
     };
-    let confinement = laid.await.map_err(errors::task)??;
+    let (confinement, cgroup) = laid.await.map_err(errors::task)??;
     let spawn = Spawn {
         binary: shared.firecracker.clone(),
         directory: Arc::clone(&instance.directory),
         id: create.instance.as_str().to_owned(),
-        cgroup: match &shared.cgroups {
-            Some(cgroups) => Some(cgroups.make(&create.instance, &create.machine)?),
-            None => None,
-        },
+        cgroup,
         confinement,
         factor: factor(shared),
     };
