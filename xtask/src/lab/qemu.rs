@@ -26,9 +26,11 @@ const PROGRAM: &str = "qemu-system-x86_64";
 /// The package that brings it, and the release of Debian whose backports have a new one.
 const PACKAGE: &str = "qemu-system-x86";
 const RELEASE: &str = "trixie";
-/// What is kept of the packages: the emulator, its firmware, and the libraries that it needs.
-const KEPT: [&str; 5] =
-    ["usr/bin/qemu-system-x86_64", "usr/lib", "usr/lib64", "usr/share/qemu", "usr/share/seabios"];
+/// Where its packages put the emulator and its firmware.
+const EMULATOR: &str = "usr/bin/qemu-system-x86_64";
+const FIRMWARE: [&str; 2] = ["usr/share/qemu", "usr/share/seabios"];
+/// What is kept of the packages: these, and the libraries that the emulator needs.
+const KEPT: [&str; 5] = [EMULATOR, FIRMWARE[0], FIRMWARE[1], "usr/lib", "usr/lib64"];
 /// What starts a program with the libraries of a directory.
 const LOADER: &str = "usr/lib64/ld-linux-x86-64.so.2";
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
@@ -100,9 +102,8 @@ impl Qemu {
     /// The one that [`fetch`] left in `dir`, if it is whole, runs here and is new enough.
     fn unpacked(dir: &Path) -> Result<Self> {
         let at = |place: &str| dir.join(place).into_os_string();
-        let words = vec![at(LOADER), "--library-path".into(), at(LIBRARIES), at(KEPT[0])];
-        let firmware = vec![dir.join("usr/share/qemu"), dir.join("usr/share/seabios")];
-        let qemu = Self::of(words, firmware)?;
+        let words = vec![at(LOADER), "--library-path".into(), at(LIBRARIES), at(EMULATOR)];
+        let qemu = Self::of(words, FIRMWARE.map(|place| dir.join(place)).into())?;
         if qemu.version < VERSION_WANTED {
             bail!("the one that backports have is {}", qemu.version);
         }
